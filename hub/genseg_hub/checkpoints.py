@@ -1,0 +1,196 @@
+"""Names of checkpoints and the files behind them.
+
+A checkpoint is a name that resolves to a reasoner, a segmenter and a dialect: `nano`, a Hub id or
+a local folder. Downloads are huggingface_hub's: cached, resumable, and obeying HF_HOME,
+HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and the proxies. This module loads nothing into memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub as hub
+from huggingface_hub import errors
+
+from genseg_hub import dialects
+
+NANO = "nano"
+SETTINGS_FILE = "genseg.json"
+DEFAULT_DIALECT = "qwen3_vl"
+DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
+# Everything a reasoner needs and nothing that can carry code.
+_REASONER_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "segmenter/*"]
+# Hub id -> (configuration in the sam2 package, weights file in the repository)
+SAM2_REPOSITORIES = {
+    f"facebook/sam{version}-hiera-{size}": (
+        f"sam{version}/sam{version}_hiera_{short}",
+        f"sam{version}_hiera_{size.replace('-', '_')}.pt",
+    )
+    for version in ("2", "2.1")
+    for size, short in (("tiny", "t"), ("small", "s"), ("base-plus", "b+"), ("large", "l"))
+}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A name offered to the user, with its number of parameters as its Hub page gives them."""
+
+    name: str
+    parameters: str
+    needs: str
+
+
+KNOWN = (
+    KnownCheckpoint(NANO, "4 M + 2.5 M", "a CPU; rendered scenes only"),
+    KnownCheckpoint("Qwen/Qwen3-VL-2B-Instruct", "2 B", "a GPU"),
+    KnownCheckpoint("Qwen/Qwen3-VL-4B-Instruct", "4 B", "a GPU"),
+    KnownCheckpoint("Qwen/Qwen3-VL-8B-Instruct", "8 B", "a GPU"),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the parts of a checkpoint are on this disk.
+
+    Attributes:
+        name: as the user gave it.
+        reasoner: folder of the VLM and its processor.
+        segmenter: folder in this project's format (config.json + model.safetensors), or a weights
+            file of SAM2_REPOSITORIES.
+        segmenter_config: configuration in the sam2 package; None when the folder has its own.
+        dialect: name of a dialect.
+    """
+
+    name: str
+    reasoner: Path
+    segmenter: Path
+    segmenter_config: str | None
+    dialect: str
+
+
+def pull(name: str, revision: str | None = None, local_files_only: bool = False) -> Checkpoint:
+    """Find a checkpoint, downloading what is missing.
+
+    Args:
+        name: "nano", a Hub id or a local folder.
+        revision: branch, tag or commit of a Hub id.
+        local_files_only: never ask the network.
+
+    Raises:
+        CheckpointError: unknown name, no network, gated or private repository, full disk, or files
+            that are missing or malformed.
+    """
+    folder = _local_folder(name)
+    if folder is None:
+        folder = _download(name, revision, local_files_only)
+    elif revision is not None:
+        raise CheckpointError(f"{name} is on this disk and has no revisions; leave revision={revision!r} out")
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
+    settings = _settings(folder / SETTINGS_FILE, name)
+    segmenter, config = _segmenter(folder, settings["segmenter"], local_files_only)
+    return Checkpoint(name, folder, segmenter, config, settings["dialect"])
+
+
+def check_name(name: str) -> None:
+    """Raise CheckpointError when a name cannot be a checkpoint; asks neither disk cache nor network."""
+    if _local_folder(name) is None:
+        try:
+            hub.utils.validate_repo_id(name)
+        except errors.HFValidationError as error:
+            raise CheckpointError(f"{name!r} is not a Hub id (owner/name)") from error
+
+
+def is_on_disk(name: str) -> bool:
+    """Whether `pull(name)` needs no network."""
+    try:
+        pull(name, local_files_only=True)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _local_folder(name: str) -> Path | None:
+    if name == NANO:
+        return Path(__file__).parent / "nano"
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local:
+        raise CheckpointError(f"there is no folder {name}; give an existing folder, a Hub id (owner/name) or {NANO!r}")
+    if "/" not in name:
+        raise CheckpointError(f"there is no checkpoint {name!r}; known names: {', '.join(k.name for k in KNOWN)}")
+    return None
+
+
+def _settings(file: Path, name: str) -> dict[str, str]:
+    settings = {"dialect": DEFAULT_DIALECT, "segmenter": DEFAULT_SEGMENTER}
+    if file.is_file():
+        try:
+            settings |= {key: str(value) for key, value in json.loads(file.read_text()).items() if key in settings}
+        except (ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"{SETTINGS_FILE} of {name} is not a JSON object ({error}); mend or remove it"
+            ) from error
+    if settings["dialect"] not in dialects.names():
+        raise CheckpointError(
+            f"{name} speaks the dialect {settings['dialect']!r}, known are {', '.join(dialects.names())}; "
+            "upgrade fiftyone-genseg"
+        )
+    return settings
+
+
+def _segmenter(folder: Path, segmenter: str, local_files_only: bool) -> tuple[Path, str | None]:
+    """A sub-folder of the checkpoint, one of SAM2_REPOSITORIES, or a Hub id in this project's format."""
+    if segmenter in SAM2_REPOSITORIES:
+        config, file = SAM2_REPOSITORIES[segmenter]
+        return _download(segmenter, None, local_files_only, [file]) / file, config
+    inside = (folder / segmenter).resolve()
+    if inside.is_dir() and inside.is_relative_to(folder.resolve()):
+        return inside, None
+    if segmenter.count("/") != 1 or segmenter.startswith((".", "/", "~")):
+        raise CheckpointError(f"the segmenter {segmenter!r} of {folder.name} is neither a sub-folder nor a Hub id")
+    return _download(segmenter, None, local_files_only, ["config.json", "model.safetensors"]), None
+
+
+def _download(name: str, revision: str | None, local_files_only: bool, files: list[str] | None = None) -> Path:
+    try:
+        return Path(
+            hub.snapshot_download(
+                name, revision=revision, allow_patterns=files or _REASONER_FILES, local_files_only=local_files_only
+            )
+        )
+    except errors.GatedRepoError as error:
+        raise CheckpointError(
+            f"{name} is gated: accept its terms at {hub.constants.ENDPOINT}/{name}, then run `hf auth login`"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"{name} has no revision {revision!r}") from error
+    except errors.RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"the Hub has no repository {name} that you may see: check the spelling; "
+            "for a private one run `hf auth login`"
+        ) from error
+    except errors.HFValidationError as error:
+        raise CheckpointError(f"{name!r} is not a Hub id (owner/name): {error}") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
+        raise CheckpointError(
+            f"{name} is not on this disk and {hub.constants.ENDPOINT} cannot be reached: check the network, the proxy "
+            "and HF_HUB_OFFLINE, or copy the checkpoint's folder here and give its path"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise CheckpointError(f"the Hub refused {name}: {error}") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise CheckpointError(
+                f"the disk is full: free some space or point HF_HOME elsewhere, then call again; {name} resumes"
+            ) from error
+        raise CheckpointError(f"{name} could not be stored: {error}") from error

@@ -1,0 +1,29 @@
+"""The dialect of Qwen3-VL Instruct checkpoints as they come: the paper's baseline.
+
+Qwen3-VL gives boxes and points in 0-1000 of the image's own frame. An untuned model often fences
+its JSON, adds prose, gives one object in place of a list or leaves the points out: all of that is
+read.
+"""
+
+from __future__ import annotations
+
+from genseg_hub.dialects import _parsing
+from genseg_hub.dialects._prompting import as_data, chat
+from genseg_hub.schema import Response
+
+INSTRUCTIONS = (
+    "Locate every instance that the expression refers to in the image. Answer with a JSON list: one "
+    '{"bbox_2d": [x1, y1, x2, y2], "points": [[x, y], [x, y]]} per instance, both points inside the instance, '
+    "coordinates from 0 to 1000. If the expression refers to nothing in the image, answer []."
+)
+MAX_NEW_TOKENS = 1024
+
+
+def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
+    """The chat for one expression; the image takes the place of {"type": "image"}."""
+    return chat(INSTRUCTIONS, f"Expression: {as_data(expression)}")
+
+
+def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
+    """Read an answer. Never raises; see `Response.error`."""
+    return _parsing.parse_tagged(text, image_size, scale=(1000, 1000), truncated=truncated, strict=False)

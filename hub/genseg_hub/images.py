@@ -1,0 +1,78 @@
+"""Opening an image as people store them: EXIF orientation, grey, palette, alpha, 16 bit, CMYK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from genseg_hub.schema import ImageLike
+
+MAX_PIXELS = 100_000_000
+# Qwen-VL image processors refuse anything longer.
+MAX_ASPECT_RATIO = 200
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message says which and what to do."""
+
+
+def load_image(image: ImageLike) -> Image.Image:
+    """An upright RGB image.
+
+    Args:
+        image: path, PIL image, or uint8[H, W, 3] in RGB order.
+
+    Raises:
+        ImageError: missing, unreadable or truncated file; wrong type, shape or dtype; more than
+            MAX_PIXELS pixels or an aspect ratio above MAX_ASPECT_RATIO.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ImageError(f"an image array must be uint8[H, W, 3], got {image.dtype}{list(image.shape)}")
+        opened, name = Image.fromarray(image), "the image array"
+    elif isinstance(image, Image.Image):
+        opened, name = image, "the PIL image"
+    elif isinstance(image, str | Path):
+        opened, name = _open(Path(image)), str(image)
+    else:
+        raise ImageError(f"an image must be a path, a PIL image or uint8[H, W, 3], got {type(image).__name__}")
+    width, height = opened.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name} has {width} x {height} pixels, the limit is {MAX_PIXELS:,}; resize it first")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ImageError(
+            f"{name} is {width} x {height}; the longer side may be at most {MAX_ASPECT_RATIO} times the other"
+        )
+    try:
+        return _rgb(ImageOps.exif_transpose(opened), name)
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{name} cannot be decoded ({error}); the file is damaged, save it again") from error
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise ImageError(f"there is no file {path}")
+    try:
+        return Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path} has too many pixels, the limit is {MAX_PIXELS:,}; resize it first") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path} is not an image that Pillow can read ({error})") from error
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip instead of scale
+        values = np.asarray(image).astype(np.float64)
+        return Image.fromarray((values / (257 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if image.mode == "F":
+        raise ImageError(f"{name} holds floating-point pixels; save it with 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,242 @@
+"""GenSegR1: from an image and an expression to a mask.
+
+It joins the three parts of a checkpoint (dialect, reasoner, segmenter) and knows none of their
+insides.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from genseg_hub import checkpoints, dialects
+from genseg_hub.images import load_image
+from genseg_hub.reasoner import Answer, Reasoner, TransformersReasoner
+from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
+from genseg_hub.segmenter import Sam2Segmenter, build_sam2, load_sam2
+
+
+@dataclass
+class _Job:
+    """One example on its way; `result` is a Failure as soon as something goes wrong."""
+
+    example: ReferringExample
+    key: Hashable
+    image: Image.Image | None = None
+    chat: list[dict] | None = None
+    answer: Answer | None = None
+    result: Prediction | Failure | None = None
+
+
+class GenSegR1:
+    """Referring segmentation: reason, then segment.
+
+    Args:
+        reasoner: answers chats about images.
+        segmenter: turns instance prompts into masks.
+        dialect: writes the chats and reads the answers.
+
+    Example:
+        >>> model = GenSegR1.from_pretrained("nano")
+        >>> prediction = model.segment("scene.png", "the red circle")
+        >>> prediction.mask.shape  # bool[H, W]
+    """
+
+    def __init__(self, reasoner: Reasoner, segmenter: Sam2Segmenter, dialect: dialects.Dialect):
+        self.reasoner, self.segmenter, self.dialect = reasoner, segmenter, dialect
+
+    @classmethod
+    def from_pretrained(cls, name: str, device: str = "auto", revision: str | None = None) -> GenSegR1:
+        """Load a checkpoint.
+
+        Args:
+            name: "nano", a Hub id, or a local folder. A Hub id or folder without `genseg.json` is
+                taken as an untuned Qwen3-VL with facebook/sam2.1-hiera-large.
+            device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is. Weights are
+                bfloat16 on a GPU and float32 on a CPU.
+            revision: branch, tag or commit of a Hub id.
+
+        Raises:
+            checkpoints.CheckpointError: the name, the network, the rights, the disk, the memory or
+                the device does not allow it.
+        """
+        import torch
+        import transformers
+        from safetensors import SafetensorError
+
+        target = _device(device)
+        checkpoint = checkpoints.pull(name, revision)
+        dialect = dialects.load(checkpoint.dialect)
+        dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
+        try:
+            processor = transformers.AutoProcessor.from_pretrained(checkpoint.reasoner)
+            model = transformers.AutoModelForImageTextToText.from_pretrained(
+                checkpoint.reasoner, dtype=dtype, use_safetensors=True
+            ).to(target)
+            if checkpoint.segmenter_config is None:
+                sam2 = load_sam2(checkpoint.segmenter)
+            else:
+                sam2 = build_sam2(checkpoint.segmenter_config)
+                weights = torch.load(checkpoint.segmenter, map_location="cpu", weights_only=True)
+                sam2.load_state_dict(weights["model"])
+            sam2 = sam2.to(target)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise checkpoints.CheckpointError(
+                f"{name} does not fit into the memory of {target}: take a smaller checkpoint or another device"
+            ) from error
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError) as error:
+            raise checkpoints.CheckpointError(f"{name} cannot be loaded from {checkpoint.reasoner}: {error}") from error
+        limit = min(dialect.MAX_NEW_TOKENS, model.generation_config.max_new_tokens or dialect.MAX_NEW_TOKENS)
+        return cls(TransformersReasoner(model, processor, limit), Sam2Segmenter(sam2), dialect)
+
+    def segment(self, image: ImageLike, expression: str) -> Prediction:
+        """Segment what one expression refers to.
+
+        Args:
+            image: path, PIL image or uint8[H, W, 3].
+            expression: what to look for.
+
+        Raises:
+            images.ImageError: the image cannot be used.
+            ValueError, TypeError: the expression cannot be used.
+        """
+        (result,) = self.segment_many([ReferringExample(image, expression)], batch_size=1)
+        if isinstance(result, Failure):
+            raise result.cause
+        return result
+
+    def segment_many(self, examples: Iterable[ReferringExample], batch_size: int = 8) -> Iterator[Prediction | Failure]:
+        """Segment a stream of examples.
+
+        The segmenter works on one batch while the reasoner answers the next. Neighbours with the
+        same image share its decoding and its embedding. A bad example becomes a Failure and the
+        stream goes on: a batch that fails is halved until the culprit is alone.
+
+        Args:
+            examples: read lazily, one batch ahead.
+            batch_size: expressions that the reasoner answers at once.
+
+        Yields:
+            One result per example, in order.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        stream = iter(examples)  # also part of each image's key: another call may mean another image by it
+        pending: Future[list[_Job]] | None = None
+        last: _Job | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="segmenter") as worker:
+            while batch := list(itertools.islice(stream, batch_size)):
+                jobs = []
+                for example in batch:
+                    last = self._prepare(example, last, stream)
+                    jobs.append(last)
+                self._answer([job for job in jobs if job.result is None])
+                if pending:
+                    yield from _results(pending)
+                pending = worker.submit(self._segment, jobs)
+            if pending:
+                yield from _results(pending)
+
+    def _prepare(self, example: ReferringExample, last: _Job | None, stream: object) -> _Job:
+        job = _Job(example, (stream, _image_key(example)))
+        try:
+            shared = last.image if last is not None and last.key == job.key else None
+            image = shared or load_image(example.image)
+            job.image, job.chat = image, self.dialect.messages(image.size, example.expression)
+        except Exception as error:  # noqa: BLE001  recorded on the example
+            job.result = Failure(str(error), error)
+        return job
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
+        try:
+            answers = self.reasoner.answer([job.image for job in jobs], [job.chat for job in jobs])  # type: ignore[misc]
+        except Exception as error:  # noqa: BLE001  recorded on the example
+            if len(jobs) == 1:
+                jobs[0].result = Failure(_explain(error), error)
+                return
+            error.__traceback__ = None  # it would keep the failed batch's tensors alive
+            middle = len(jobs) // 2
+            self._answer(jobs[:middle])
+            self._answer(jobs[middle:])
+            return
+        for job, answer in zip(jobs, answers, strict=True):
+            job.answer = answer
+
+    def _segment(self, jobs: list[_Job]) -> list[_Job]:
+        for _, group in itertools.groupby(jobs, key=lambda job: job.key):
+            pixels: np.ndarray | None = None
+            for job in group:
+                if job.result is not None or job.answer is None or job.image is None:
+                    continue
+                try:
+                    response = self.dialect.parse(job.answer.text, job.image.size, job.answer.truncated)
+                    if pixels is None:
+                        pixels = np.asarray(job.image)
+                    masks, scores = self.segmenter.segment(pixels, response.instances, job.key)
+                    job.result = Prediction(response, tuple(masks), tuple(scores), job.image.size)
+                except Exception as error:  # noqa: BLE001  recorded on the example
+                    job.result = Failure(_explain(error), error)
+        return jobs
+
+
+def _results(jobs: Future[list[_Job]]) -> Iterator[Prediction | Failure]:
+    for job in jobs.result():
+        assert job.result is not None
+        yield job.result
+
+
+def _image_key(example: ReferringExample) -> Hashable:
+    """Identity of an example's image. Objects are compared by identity and kept alive by the key."""
+    if example.image_id:
+        return example.image_id
+    image: Any = example.image
+    return str(image) if isinstance(image, Hashable) and not isinstance(image, Image.Image) else _Identity(image)
+
+
+class _Identity:
+    def __init__(self, value: object):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _explain(error: Exception) -> str:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return f"out of memory: take a smaller image, checkpoint or batch size ({error})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _device(name: str):
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise checkpoints.CheckpointError(
+            f"there is no device {name!r}; choose auto, cpu, cuda, cuda:0 or mps"
+        ) from error
+    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise checkpoints.CheckpointError(f"this machine has no {device.type} device; choose auto or cpu")
+    return device

@@ -1,0 +1,158 @@
+"""The data that travels through the system, as frozen dataclasses.
+
+Coordinates are absolute pixels of the original image, xyxy, floats. Masks are bool[H, W] in memory
+and COCO RLE (pycocotools) at rest. Nothing here knows a model, a prompt or FiftyOne.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+Box = tuple[float, float, float, float]
+Point = tuple[float, float]
+Rle = dict[str, Any]
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+def encode_mask(mask: np.ndarray) -> Rle:
+    """Encode a bool[H, W] mask as COCO RLE: {"size": [H, W], "counts": str}."""
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+
+def decode_mask(rle: Rle) -> np.ndarray:
+    """Decode a COCO RLE into bool[H, W]."""
+    return coco_mask.decode(rle).astype(bool)
+
+
+class ResponseError(str, Enum):
+    """Why an answer of the reasoner could not be used as it was given."""
+
+    NO_ANSWER_TAG = "no_answer_tag"
+    TRUNCATED = "truncated"
+    INVALID_JSON = "invalid_json"
+    WRONG_SCHEMA = "wrong_schema"
+    BOX_OUT_OF_IMAGE = "box_out_of_image"
+    EMPTY_BOX = "empty_box"
+    TOO_MANY_INSTANCES = "too_many_instances"
+
+
+@dataclass(frozen=True)
+class InstancePrompt:
+    """One referred instance as the reasoner says it.
+
+    Attributes:
+        box: (x1, y1, x2, y2) in pixels of the original image, ordered and inside the image.
+        points: interior points (x, y) in pixels of the original image.
+        points_outside_box: how many of `points` lie outside `box`. They are reported, never moved.
+    """
+
+    box: Box
+    points: tuple[Point, ...]
+    points_outside_box: int = 0
+
+
+@dataclass(frozen=True)
+class Response:
+    """The parsed answer of the reasoner.
+
+    Attributes:
+        text: the answer as generated.
+        reasoning: the think part, "" if there is none.
+        instances: the usable instance prompts; () is a no-target answer when `error` is None.
+        error: the first thing that was wrong, None for a clean answer. Instances that were
+            understood are kept beside an error.
+        repaired: whether the JSON had to be repaired before it could be read.
+    """
+
+    text: str
+    reasoning: str = ""
+    instances: tuple[InstancePrompt, ...] = ()
+    error: ResponseError | None = None
+    repaired: bool = False
+
+    @property
+    def no_target(self) -> bool:
+        """True when the reasoner answered, properly, that nothing is meant."""
+        return self.error is None and not self.instances
+
+
+@dataclass(frozen=True)
+class ReferringExample:
+    """An image, an expression and the masks it refers to.
+
+    Attributes:
+        image: path, PIL image or uint8[H, W, 3].
+        expression: the natural-language query.
+        masks: COCO RLE of every referred instance; () for no-target; None when unknown.
+        example_id, image_id: identifiers, "" when there are none. Examples that follow each other
+            and share a non-empty `image_id` share the image.
+        attributes: facts about the expression, for slicing.
+    """
+
+    image: ImageLike
+    expression: str
+    masks: tuple[Rle, ...] | None = None
+    example_id: str = ""
+    image_id: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What one expression means in one image.
+
+    Attributes:
+        response: the parsed answer.
+        masks: one bool[H, W] per instance of `response`, in the same order.
+        scores: SAM 2's predicted IoU of each mask, in [0, 1].
+        image_size: (width, height) of the original image in pixels.
+    """
+
+    response: Response
+    masks: tuple[np.ndarray, ...]
+    scores: tuple[float, ...]
+    image_size: tuple[int, int]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The union of the instance masks: bool[H, W], all False when nothing is meant."""
+        width, height = self.image_size
+        union = np.zeros((height, width), dtype=bool)
+        for mask in self.masks:
+            union |= mask
+        return union
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready form; masks become COCO RLE."""
+        return {
+            "image_size": list(self.image_size),
+            "reasoning": self.response.reasoning,
+            "error": self.response.error.value if self.response.error else None,
+            "no_target": self.response.no_target,
+            "instances": [
+                {
+                    "box": list(instance.box),
+                    "points": [list(point) for point in instance.points],
+                    "score": score,
+                    "mask": encode_mask(mask),
+                }
+                for instance, mask, score in zip(self.response.instances, self.masks, self.scores, strict=True)
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An example that could not be segmented, and why."""
+
+    message: str
+    cause: Exception

@@ -1,0 +1,132 @@
+"""The segmenter: a frozen SAM 2 that turns instance prompts into masks.
+
+It knows pixels, boxes and points. It knows nothing of expressions, chats or the reasoner.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from genseg_hub.schema import InstancePrompt
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+# Upsampled mask logits of one decoding chunk stay below this many float32 values (256 MB).
+_MAX_LOGITS = 64_000_000
+
+
+def build_sam2(base: str, overrides: Mapping[str, Any] | None = None) -> SAM2Base:
+    """An untrained SAM 2 in eval mode.
+
+    Args:
+        base: a configuration that the sam2 package ships, such as "sam2.1/sam2.1_hiera_l".
+        overrides: dotted keys of its `model` section -> values, for other sizes.
+
+    Raises:
+        ValueError: when the base does not exist, or an override names a class (`_target_`):
+            configurations are data and cannot choose code.
+    """
+    file = resources.files("sam2").joinpath("configs", *f"{base}.yaml".split("/"))
+    if ".." in base or not file.is_file():
+        raise ValueError(f"sam2 ships no configuration {base!r}; for example: sam2.1/sam2.1_hiera_l")
+    config = OmegaConf.create(file.read_text()).model
+    stability = {
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    }  # the defaults of sam2.build_sam.build_sam2
+    settings: dict[str, Any] = {f"sam_mask_decoder_extra_args.{key}": value for key, value in stability.items()}
+    for key, value in (overrides or {}).items():
+        if "_target_" in key or not isinstance(value, int | float | bool | list):
+            raise ValueError(f"a SAM 2 configuration may set numbers and lists of numbers only, got {key}: {value!r}")
+        settings[key] = value
+    for key, value in settings.items():
+        OmegaConf.update(config, key, value, force_add=True)
+    OmegaConf.resolve(config)
+    return instantiate(config, _recursive_=True).eval()
+
+
+def save_sam2(model: SAM2Base, folder: Path, base: str, overrides: Mapping[str, Any]) -> None:
+    """Write `config.json` and `model.safetensors` so that `load_sam2` reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(json.dumps({"base": base, "overrides": dict(overrides)}, indent=2) + "\n")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def load_sam2(folder: Path) -> SAM2Base:
+    """Read what `save_sam2` wrote."""
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    model = build_sam2(config["base"], config["overrides"])
+    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    return model
+
+
+class Sam2Segmenter:
+    """Masks of instance prompts, an image embedded once however many prompts refer to it.
+
+    Args:
+        model: a SAM 2, on its device.
+    """
+
+    def __init__(self, model: SAM2Base):
+        self._predictor = SAM2ImagePredictor(model.eval())
+        size = model.image_size
+        # The predictor has these for 1024 pixels only.
+        self._predictor._bb_feat_sizes = [(size // stride, size // stride) for stride in (4, 8, 16)]
+        self._embedded: object = None
+
+    def segment(
+        self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object = None
+    ) -> tuple[list[np.ndarray], list[float]]:
+        """One mask per instance prompt.
+
+        Args:
+            image: uint8[H, W, 3], RGB.
+            instances: boxes and points in pixels of `image`; points may be missing.
+            key: identity of the image; when it equals the last call's, the embedding is reused.
+
+        Returns:
+            Masks bool[H, W] and predicted IoUs in [0, 1], in the order of `instances`.
+        """
+        if not instances:
+            return [], []
+        if key is None or key != self._embedded:
+            self._embedded = None
+            self._predictor.set_image(image)
+            self._embedded = key
+        masks: list[np.ndarray] = []
+        scores: list[float] = []
+        chunk = max(1, _MAX_LOGITS // (image.shape[0] * image.shape[1]))
+        for start in range(0, len(instances), chunk):
+            part = instances[start : start + chunk]
+            coordinates, labels = _point_prompts(part)
+            logits, ious, _ = self._predictor.predict(
+                point_coords=coordinates,
+                point_labels=labels,
+                box=np.array([instance.box for instance in part], dtype=np.float32),
+                multimask_output=False,
+            )
+            masks += list(logits.reshape(len(part), *image.shape[:2]) > 0)
+            scores += [float(score) for score in np.clip(ious.reshape(len(part)), 0, 1)]
+        return masks, scores
+
+
+def _point_prompts(instances: Sequence[InstancePrompt]) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates float32[n, 2, 2] and labels int64[n, 2]; -1 labels, which SAM 2 ignores, fill up."""
+    coordinates = np.zeros((len(instances), 2, 2), dtype=np.float32)
+    labels = np.full((len(instances), 2), -1)
+    for i, instance in enumerate(instances):
+        for j, point in enumerate(instance.points[:2]):
+            coordinates[i, j], labels[i, j] = point, 1
+    return coordinates, labels

@@ -1,0 +1,170 @@
+"""A name becomes files on this disk, or an error that says what to do."""
+
+import json
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from genseg_hub import GenSegR1, checkpoints
+from genseg_hub.checkpoints import CheckpointError
+from huggingface_hub import constants
+
+NANO = Path(checkpoints.__file__).parent / "nano"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A local folder with nano's files."""
+    return shutil.copytree(NANO, tmp_path / "copy")
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """A server that refuses in the Hub's own way: the error code depends on the repository's name."""
+
+    def do_GET(self):
+        name = self.path
+        for part, status, code in (
+            ("gated", 403, "GatedRepo"),
+            ("no-revision", 404, "RevisionNotFound"),
+            ("absent", 404, "RepoNotFound"),
+            ("down", 500, ""),
+        ):
+            if part in name:
+                self.send_response(status)
+                if code:
+                    self.send_header("X-Error-Code", code)
+                self.end_headers()
+                return
+        self.send_response(404)
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.ENDPOINT", endpoint, raising=False)
+    from huggingface_hub import hf_api
+
+    monkeypatch.setattr(hf_api.api, "endpoint", endpoint)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    yield endpoint
+    server.shutdown()
+
+
+def test_nano_is_embedded_and_small():
+    checkpoint = checkpoints.pull("nano")
+    assert checkpoint.dialect == "genseg"
+    assert checkpoints.is_on_disk("nano")
+    weights = list(NANO.rglob("*.safetensors"))
+    assert len(weights) == 2
+    assert sum(file.stat().st_size for file in weights) <= 25_000_000
+    assert not [f for f in NANO.rglob("*") if f.suffix in (".pt", ".bin", ".pkl", ".py")]
+
+
+def test_a_local_folder_is_a_checkpoint(copy, nano):
+    assert checkpoints.pull(str(copy)).reasoner == copy
+    assert GenSegR1.from_pretrained(str(copy), device="cpu").dialect is nano.dialect
+
+
+def test_a_folder_without_settings_is_an_untuned_qwen3_vl(copy):
+    (copy / "genseg.json").unlink()
+    with pytest.raises(CheckpointError, match=r"facebook/sam2\.1-hiera-large is not on this disk"):
+        checkpoints.pull(str(copy), local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('{"dialect": "klingon"}', "dialect 'klingon', known are genseg, qwen3_vl"),
+        ("[1]", "not a JSON object"),
+        ("{", "not a JSON object"),
+        ('{"dialect": "genseg", "segmenter": "../../etc"}', "neither a sub-folder nor a Hub id"),
+        ('{"dialect": "genseg", "segmenter": "/etc"}', "neither a sub-folder nor a Hub id"),
+    ],
+)
+def test_malformed_settings_are_explained(copy, settings, message):
+    (copy / "genseg.json").write_text(settings)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.pull(str(copy))
+
+
+def test_a_segmenter_cannot_choose_code(copy):
+    file = copy / "segmenter" / "config.json"
+    config = json.loads(file.read_text())
+    config["overrides"]["memory_encoder._target_"] = "os.system"
+    file.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="numbers and lists of numbers only"):
+        GenSegR1.from_pretrained(str(copy), device="cpu")
+
+
+def test_damaged_weights_are_explained(copy):
+    (copy / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="cannot be loaded from"):
+        GenSegR1.from_pretrained(str(copy), device="cpu")
+
+
+def test_a_folder_without_safetensors_is_refused(copy):
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="other formats are not loaded"):
+        checkpoints.pull(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nanno", "no checkpoint 'nanno'; known names: nano, Qwen"),
+        ("./nowhere", "no folder ./nowhere"),
+        ("a/b/c", "no folder a/b/c"),
+        ("bad name/x", "not a Hub id"),
+    ],
+)
+def test_a_wrong_name_is_explained(name, message):
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.check_name(name)
+    with pytest.raises(CheckpointError):
+        checkpoints.pull(name, local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("owner/absent", "no repository owner/absent that you may see.*hf auth login"),
+        ("owner/gated", "is gated: accept its terms at .*/owner/gated"),
+        ("owner/no-revision", "has no revision 'v9'"),
+    ],
+)
+def test_what_the_hub_refuses_is_explained(hub, name, message):
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.pull(name, revision="v9")
+
+
+def test_a_full_disk_is_explained(monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.hub, "snapshot_download", full)
+    with pytest.raises(CheckpointError, match=r"disk is full.*HF_HOME"):
+        checkpoints.pull("owner/name")
+
+
+def test_no_network_is_explained(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="cannot be reached: check the network"):
+        checkpoints.pull("owner/name")
+    assert not checkpoints.is_on_disk("Qwen/Qwen3-VL-8B-Instruct")
+
+
+def test_an_unknown_device_is_explained():
+    with pytest.raises(CheckpointError, match="no device 'gpu'; choose auto"):
+        GenSegR1.from_pretrained("nano", device="gpu")

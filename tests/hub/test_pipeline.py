@@ -1,0 +1,144 @@
+"""GenSegR1 on real images: streaming, sharing, and failures that stay where they belong."""
+
+import numpy as np
+import pytest
+from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample
+from genseg_hub.images import ImageError
+from genseg_hub.schema import InstancePrompt
+from genseg_hub.segmenter import Sam2Segmenter
+from genseg_training.scenes import refscenes
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return list(refscenes("val", 8))
+
+
+def same(a: Prediction, b: Prediction) -> bool:
+    return a.response == b.response and all(np.array_equal(m, n) for m, n in zip(a.masks, b.masks, strict=True))
+
+
+def test_segment_gives_masks_of_the_image_size(nano, examples):
+    prediction = nano.segment(examples[0].image, examples[0].expression)
+    height, width = examples[0].image.shape[:2]
+    assert prediction.image_size == (width, height)
+    assert prediction.mask.shape == (height, width)
+    assert prediction.mask.dtype == bool
+    assert len(prediction.masks) == len(prediction.scores) == len(prediction.response.instances)
+    assert all(0 <= score <= 1 for score in prediction.scores)
+
+
+def test_nano_finds_what_is_meant(nano, examples):
+    """The checkpoint is trained, not random: most of these masks overlap the truth."""
+    from genseg_hub.metrics import ReferringMetrics
+
+    metrics = ReferringMetrics()
+    for example, prediction in zip(examples, nano.segment_many(examples), strict=True):
+        metrics.update(example.masks, prediction.mask)
+    assert metrics.compute()["miou"] > 0.3
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 50])
+def test_the_batch_size_changes_nothing(nano, examples, batch_size):
+    one_by_one = [nano.segment(e.image, e.expression) for e in examples]
+    results = list(nano.segment_many(iter(examples), batch_size))
+    assert all(same(a, b) for a, b in zip(one_by_one, results, strict=True))
+
+
+def test_the_stream_is_lazy(nano, examples):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield examples[len(taken) % len(examples)]
+
+    stream = nano.segment_many(endless(), batch_size=2)
+    next(stream)
+    assert len(taken) <= 4
+    stream.close()
+
+
+def test_an_image_is_embedded_once_for_all_its_expressions(nano, examples, monkeypatch):
+    embedded = []
+    predictor = nano.segmenter._predictor
+    original = predictor.set_image
+    monkeypatch.setattr(predictor, "set_image", lambda image: (embedded.append(1), original(image)))
+    nano.segmenter._embedded = None
+    results = list(nano.segment_many(examples, batch_size=3))
+    with_instances = {e.image_id for e, r in zip(examples, results, strict=True) if r.response.instances}
+    assert len(embedded) == len(with_instances) == 2
+
+
+def test_another_call_may_mean_another_image_by_the_same_name(nano, examples, tmp_path):
+    path = tmp_path / "image.png"
+    for example in (examples[0], examples[4]):
+        Image.fromarray(example.image).save(path)
+        assert same(nano.segment(path, "all shapes"), nano.segment(example.image, "all shapes"))
+
+
+def test_a_bad_example_is_a_failure_and_the_stream_goes_on(nano, examples, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    bad = [
+        ReferringExample(broken, "the star"),
+        ReferringExample(examples[0].image, ""),
+        ReferringExample("/none.png", "x"),
+    ]
+    mixed = [examples[0], bad[0], examples[1], bad[1], bad[2], examples[2]]
+    results = list(nano.segment_many(mixed, batch_size=4))
+    assert [isinstance(result, Failure) for result in results] == [False, True, False, True, True, False]
+    assert "broken.png" in results[1].message
+    assert "empty" in results[3].message
+    assert same(results[5], nano.segment(examples[2].image, examples[2].expression))
+
+
+def test_a_batch_that_fails_in_the_model_is_halved_until_the_culprit_is_alone(nano, examples):
+    class Fragile:
+        def answer(self, images, chats):
+            if any("poison" in str(chat) for chat in chats):
+                raise MemoryError("simulated")
+            return nano.reasoner.answer(images, chats)
+
+    model = GenSegR1(Fragile(), nano.segmenter, nano.dialect)
+    mixed = [*examples[:3], ReferringExample(examples[0].image, "poison"), *examples[3:6]]
+    results = list(model.segment_many(mixed, batch_size=7))
+    assert [isinstance(result, Failure) for result in results] == [False] * 3 + [True] + [False] * 3
+    assert "smaller image, checkpoint or batch size" in results[3].message
+
+
+def test_segment_raises_what_is_wrong(nano):
+    with pytest.raises(ImageError, match="no file"):
+        nano.segment("/none.png", "a dog")
+    with pytest.raises(ValueError, match="empty"):
+        nano.segment(Image.new("RGB", (64, 64)), " ")
+    with pytest.raises(ValueError, match="batch_size"):
+        next(nano.segment_many([], batch_size=0))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 150), (2000, 11), (33, 700)])
+def test_odd_image_sizes_work(nano, size):
+    assert nano.segment(Image.new("RGB", size, "gray"), "the red circle").mask.shape == size[::-1]
+
+
+def test_the_segmenter_takes_prompts_without_points_and_absurd_ones(nano, examples):
+    image = examples[0].image
+    height, width = image.shape[:2]
+    prompts = [
+        InstancePrompt((0.0, 0.0, float(width), float(height)), ()),
+        InstancePrompt((1.0, 1.0, 1.5, 1.5), ((-1e6, 1e6), (0.0, 0.0))),
+    ]
+    masks, scores = Sam2Segmenter(nano.segmenter._predictor.model).segment(image, prompts)
+    assert [mask.shape for mask in masks] == [(height, width)] * 2
+    assert np.isfinite(scores).all()
+
+
+def test_points_change_the_mask(nano, examples):
+    """Two prompts that differ in their points only: the points reach SAM 2."""
+    target = examples[0]
+    image = target.image
+    box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
+    corners = [((5.0, 5.0), (9.0, 9.0)), ((image.shape[1] / 2, image.shape[0] / 2),) * 2]
+    (a, b), _ = nano.segmenter.segment(image, [InstancePrompt(box, points) for points in corners])
+    assert not np.array_equal(a, b)
