@@ -1,0 +1,75 @@
+"""Makes the pictures of the documentation that are not screenshots.
+
+python docs/make_pictures.py
+pytest tests/e2e --screenshots docs      makes form.png and app.png
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+
+
+def photos() -> None:
+    """photos.png: what nano makes of real photographs."""
+    import fiftyone.operators as foo
+
+    from fiftyone_genseg import demo, plugin
+    from fiftyone_genseg.photos import photos_dataset
+
+    plugin.install()
+    dataset = photos_dataset("docs-photos", ROOT / "examples" / "photos")
+    foo.execute_operator(demo.OPERATOR, {"dataset": dataset}, params={"existing": "overwrite"})
+    dataset.reload()
+    print("photos:", dataset.count_values("genseg_responses.status"))
+    demo.draw_overview(dataset, "genseg", DOCS / "photos.png", count=8)
+    dataset.delete()
+
+
+def overview() -> None:
+    """overview.png: the demo's picture."""
+    from fiftyone_genseg import demo
+
+    with tempfile.TemporaryDirectory() as folder:
+        demo.run(Path(folder), 12, "nano", "cpu")
+        os.replace(Path(folder) / "overview.png", DOCS / "overview.png")
+
+
+def curves() -> None:
+    """nano_curves.png: the three stages of nano's training, from the logs beside its weights."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = {
+        "vision": (
+            "vision tower: accuracy per cell",
+            {"eval_kind": "kind", "eval_color": "colour", "eval_size": "size"},
+        ),
+        "sft": (
+            "reasoner: box mIoU, N-acc",
+            {"eval_target_box_miou": "box mIoU on targets", "eval_no_target": "no-target accuracy"},
+        ),
+        "segmenter": ("SAM 2: mask IoU", {"eval_iou": "true box", "eval_iou_noisy_box": "box off by up to 12 %"}),
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.4), layout="constrained")
+    for axis, (stage, (title, names)) in zip(axes, panels.items(), strict=True):
+        log = ROOT / "hub" / "genseg_hub" / "nano" / "logs" / f"{stage}.jsonl"
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        for name, label in names.items():
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        axis.set(title=title, xlabel="step", ylim=(0, 1.02))
+        axis.grid(alpha=0.3)
+        axis.legend(loc="lower right")
+    figure.savefig(DOCS / "nano_curves.png", dpi=110)
+
+
+if __name__ == "__main__":
+    curves()
+    overview()
+    photos()

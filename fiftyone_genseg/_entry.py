@@ -1,0 +1,21 @@
+"""The file that FiftyOne executes, anew at each operator call: it only finds the real package.
+
+FiftyOne imports this file under a name of its own. Everything else must be imported by its real
+name, or two copies of each class would exist; `fiftyone.yml` therefore points here.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+for _package, _folder in (
+    ("fiftyone_genseg", _ROOT),
+    ("genseg_hub", _ROOT / "hub"),
+    ("genseg_training", _ROOT / "training"),
+):
+    _spec = importlib.util.find_spec(_package)
+    if _spec is None or _spec.origin is None:  # not installed, or a folder that happens to have its name
+        sys.path.insert(0, str(_folder))
+
+from fiftyone_genseg import register  # noqa: E402, F401

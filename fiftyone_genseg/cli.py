@@ -1,0 +1,208 @@
+"""`genseg`: the command line. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="genseg", help="Describe a thing in words, get its mask.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+plugin_app = typer.Typer(help="The FiftyOne plugin.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Score a checkpoint on a benchmark.", no_args_is_help=True)
+app.add_typer(plugin_app, name="plugin")
+app.add_typer(evaluate_app, name="evaluate")
+
+Model = Annotated[str, typer.Option("--model", "-m", help='"nano", a Hub id (owner/name), or a folder.')]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Expressions answered at once.")]
+
+
+def _fail(error: Exception) -> typer.Exit:
+    typer.secho(f"error: {error}", fg="red", err=True)
+    return typer.Exit(1)
+
+
+def _load(model: str, device: str, revision: str | None):
+    from genseg_hub import GenSegR1
+    from genseg_hub.checkpoints import CheckpointError
+
+    try:
+        return GenSegR1.from_pretrained(model, device=device, revision=revision)
+    except CheckpointError as error:
+        raise _fail(error) from error
+
+
+@app.command()
+def segment(
+    image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
+    expression: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
+    model: Model = "nano",
+    device: Device = "auto",
+    revision: Revision = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print boxes, points, scores and masks (COCO RLE).")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the image with its masks here.")] = None,
+) -> None:
+    """Segment one image file."""
+    from genseg_hub.images import load_image
+    from PIL import Image
+
+    try:
+        pixels = load_image(image)
+        if out and out.suffix.lower() not in Image.registered_extensions():
+            raise ValueError(f"{out} has no image extension that can be written; for example: overlay.png")
+        loaded = _load(model, device, revision)
+        prediction = loaded.segment(pixels, expression)
+    except (ValueError, RuntimeError) as error:
+        raise _fail(error) from error
+    if out:
+        from fiftyone_genseg.overlay import draw_prediction
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw_prediction(pixels, prediction).save(out)
+    if as_json:
+        typer.echo(json.dumps({"image": str(image), "expression": expression, "model": model} | prediction.to_dict()))
+        return
+    response = prediction.response
+    if response.reasoning:
+        typer.echo(f"think: {response.reasoning}")
+    if response.error:
+        typer.echo(f"the answer was not clean: {response.error.value}")
+    if response.no_target:
+        typer.echo("nothing in the image is meant")
+    for instance, mask, score in zip(response.instances, prediction.masks, prediction.scores, strict=True):
+        box = ", ".join(f"{value:.0f}" for value in instance.box)
+        typer.echo(f"box ({box}), {int(mask.sum())} pixels, predicted IoU {score:.2f}")
+    if out:
+        typer.echo(f"wrote {out}")
+
+
+@evaluate_app.command()
+def refscenes(
+    split: Annotated[str, typer.Option(help="val or test.")] = "val",
+    model: Model = "nano",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first expressions.")] = None,
+    batch_size: BatchSize = 32,
+    device: Device = "auto",
+    revision: Revision = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+) -> None:
+    """RefScenes: rendered scenes with exact masks. Also scores the segmenter alone, on true prompts."""
+    from genseg_hub import evaluation
+    from genseg_training import answers, scenes
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    loaded = _load(model, device, revision)
+    try:
+        examples = list(scenes.refscenes(split, limit))
+    except ValueError as error:
+        raise _fail(error) from error
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{model} on RefScenes {split}", total=len(examples))
+        figures = evaluation.evaluate(loaded, examples, batch_size, lambda: progress.advance(task))
+        task = progress.add_task("its segmenter alone", total=len(examples))
+        figures["segmenter_miou"] = answers.segmenter_miou(loaded.segmenter, examples, lambda: progress.advance(task))
+    report = {"benchmark": f"RefScenes {scenes.VERSION} {split}", "model": model} | figures
+    console.print(_table(report))
+    console.print(
+        f"parse failures {report['parse_failures']:.2%}, failed {report['n_failed']}, "
+        f"SAM 2 alone on true boxes and points: mIoU {report['segmenter_miou']:.3f}"
+    )
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=2) + "\n")
+        console.print(f"wrote {out}")
+    else:
+        typer.echo(json.dumps(report))
+
+
+_COLUMNS = {
+    "n": "n",
+    "ciou": "cIoU",
+    "miou": "mIoU",
+    "target_miou": "target",
+    "n_acc": "N-acc",
+    "t_acc": "T-acc",
+    "pr@0.5": "Pr@0.5",
+    "pr@0.9": "Pr@0.9",
+}
+
+
+def _table(report: dict):
+    """Overall figures, then those of each attribute's values."""
+    from rich import box
+    from rich.table import Table
+
+    title = f"{report['model']} on {report['benchmark']} (policy {report['policy']})"
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
+    table.add_column("expressions", no_wrap=True)
+    for heading in _COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+
+    def row(label: str, figures: dict) -> None:
+        cells = [figures[name] for name in _COLUMNS]
+        table.add_row(label, *("-" if c is None else str(c) if isinstance(c, int) else f"{c:.3f}" for c in cells))
+
+    row("all", report)
+    for attribute, values in report["by"].items():
+        table.add_section()
+        for value, figures in values.items():
+            row(f"{attribute}: {value}", figures)
+    return table
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for images, report.json and overview.png.")] = Path("demo_out"),
+    headless: Annotated[bool, typer.Option("--headless", help="Exit instead of opening the App.")] = False,
+    scenes: Annotated[int, typer.Option(min=1, max=500, help="Scenes, with 4 expressions each.")] = 30,
+    model: Model = "nano",
+    device: Device = "auto",
+    port: Annotated[int, typer.Option(help="Port of the App.")] = 5151,
+) -> None:
+    """Segment RefScenes from words in a FiftyOne dataset, score it, and open the App on it."""
+    from genseg_hub.checkpoints import CheckpointError
+
+    from fiftyone_genseg import demo as demonstration
+
+    try:
+        report = demonstration.run(out, scenes, model, device)
+    except CheckpointError as error:
+        raise _fail(error) from error
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(report))
+    console.print(f"wrote {out / 'report.json'} and {out / 'overview.png'}")
+    if not headless:
+        demonstration.open_app(port)
+
+
+@plugin_app.command()
+def install() -> None:
+    """Link the plugin into FiftyOne's plugins directory."""
+    from fiftyone_genseg import plugin
+
+    try:
+        typer.echo(f"linked {plugin.install()}")
+    except OSError as error:
+        raise _fail(error) from error
+
+
+@plugin_app.command()
+def uninstall() -> None:
+    """Remove the link again."""
+    from fiftyone_genseg import plugin
+
+    typer.echo("removed" if plugin.uninstall() else "the plugin was not linked")
+
+
+if __name__ == "__main__":
+    app()

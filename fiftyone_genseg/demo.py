@@ -1,0 +1,127 @@
+"""The demo: RefScenes as a FiftyOne dataset, segmented from words, scored, drawn, opened."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from pathlib import Path
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import numpy as np
+from genseg_hub.metrics import ReferringMetrics
+from PIL import Image
+
+from fiftyone_genseg import labels, plugin
+from fiftyone_genseg.operators.referring_segment import DEFAULT_FIELD
+from fiftyone_genseg.overlay import contact_sheet, draw_masks
+
+DATASET = "genseg-demo"
+OPERATOR = "@fiftyone-genseg/genseg/referring_segment"
+_VERSIONS = ("fiftyone-genseg", "fiftyone", "huggingface-hub", "transformers", "torch", "sam2")
+
+
+def refscenes_dataset(name: str, folder: Path, scenes_count: int, split: str = "val") -> fo.Dataset:
+    """RefScenes with one sample per image and expression, in place of a dataset of that name.
+
+    Sample fields: `expression`, `kind`, `held_out`, `image_id`, and `ground_truth` (Detections,
+    empty for no-target). Images are written as PNG into `folder`.
+    """
+    from genseg_training import scenes
+
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = fo.Dataset(name, persistent=True, overwrite=True)
+    samples: list[fo.Sample] = []
+    for example in scenes.refscenes(split, scenes_count * scenes.EXPRESSIONS_PER_SCENE):
+        path = folder.resolve() / f"{example.image_id}.png"
+        if not samples or samples[-1].filepath != str(path):
+            Image.fromarray(np.asarray(example.image)).save(path)
+        samples.append(
+            fo.Sample(
+                filepath=str(path),
+                image_id=example.image_id,
+                expression=example.expression,
+                ground_truth=labels.ground_truth(example.masks or ()),
+                **example.attributes,
+            )
+        )
+    dataset.add_samples(samples, progress=False)
+    return dataset
+
+
+def score(dataset: fo.Dataset, field: str) -> dict:
+    """Figures of `ReferringMetrics` over all samples and by kind, read back from the stored labels."""
+    overall = ReferringMetrics()
+    kinds: dict[str, ReferringMetrics] = {}
+    dataset.compute_metadata(progress=False)
+    for sample in dataset.iter_samples():
+        size = sample.metadata.width, sample.metadata.height
+        truth, found = (labels.union_mask(sample[name], size) for name in ("ground_truth", field))
+        answered = sample[labels.responses_field(field)][0].status in (labels.SEGMENTED, labels.NO_TARGET)
+        for metrics in (overall, kinds.setdefault(sample["kind"], ReferringMetrics())):
+            metrics.update(truth, found, answered)
+    return overall.compute() | {"by": {"kind": {kind: m.compute() for kind, m in sorted(kinds.items())}}}
+
+
+def draw_overview(dataset: fo.Dataset, field: str, path: Path, count: int = 12) -> None:
+    """A sheet of the first samples of `count` different images, each with its expression and masks."""
+    panels = []
+    ids = [group.first().id for group in dataset.group_by("image_id").iter_dynamic_groups()][: count * 4]
+    for i, sample in enumerate(dataset.select(ids, ordered=True)):
+        if i >= count:
+            break
+        with Image.open(sample.filepath) as image:
+            masks = labels.instance_masks(sample[field], image.size)
+            picture = draw_masks(image, masks)
+        response = sample[labels.responses_field(field)][0]
+        outcome = f"{len(masks)} mask{'s' if len(masks) != 1 else ''}" if masks else response.status.replace("_", "-")
+        panels.append((picture, f"{sample['expression']}\n{outcome}"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(panels).save(path)
+
+
+def run(out: Path, scenes_count: int, model: str, device: str) -> dict:
+    """Make the dataset, segment it with the operator, score it, and write report.json and overview.png."""
+    seconds: dict[str, float] = {}
+
+    def timed(stage: str, function, *args):
+        started = time.monotonic()
+        print(f"{stage} ...", flush=True)
+        result = function(*args)
+        seconds[stage] = round(time.monotonic() - started, 2)
+        return result
+
+    timed("link the plugin", plugin.install)
+    dataset = timed("make the dataset", refscenes_dataset, DATASET, out / "images", scenes_count)
+
+    def segment():
+        foo.execute_operator(
+            OPERATOR,
+            {"dataset": dataset},
+            params={"checkpoint": model, "device": device, "batch_size": 32, "existing": "overwrite"},
+        )
+
+    timed("segment", segment)
+    dataset.reload()
+    figures = timed("score", score, dataset, DEFAULT_FIELD)
+    timed("draw", draw_overview, dataset, DEFAULT_FIELD, out / "overview.png")
+    report = {
+        "benchmark": f"RefScenes val, first {scenes_count} scenes",
+        "model": model,
+        **figures,
+        "responses": dataset.count_values(f"{labels.responses_field(DEFAULT_FIELD)}.status"),
+        "seconds": seconds,
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _VERSIONS},
+    }
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def open_app(port: int) -> None:
+    """Open the App on the demo's dataset and stay until it is closed."""
+    session = fo.launch_app(fo.load_dataset(DATASET), port=port)
+    print(f"The App is open at http://localhost:{port}: press ` and type Referring segment")
+    session.wait(-1)

@@ -1,0 +1,155 @@
+"""Predictions as FiftyOne labels. The only place that knows FiftyOne's relative xywh boxes.
+
+A result takes two fields. `<field>` is a `Detections` with one `Detection` per mask. A no-target
+or failed expression has no mask to hang on, so `<field>_responses` is a list with one entry per
+expression that was asked, whatever came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import fiftyone as fo
+import numpy as np
+from genseg_hub.schema import Failure, Prediction, Rle, decode_mask
+
+LABEL = "referred"
+SEGMENTED, NO_TARGET, UNPARSABLE, FAILED = "segmented", "no_target", "unparsable", "failed"
+STATUSES = (SEGMENTED, NO_TARGET, UNPARSABLE, FAILED)
+
+_DETECTION_FIELDS = {
+    "expression": (fo.StringField, {}),
+    "reasoning": (fo.StringField, {}),
+    "checkpoint": (fo.StringField, {}),
+    "points": (fo.ListField, {}),
+    "prompt_box": (fo.ListField, {"subfield": fo.FloatField}),
+}
+_RESPONSE_FIELDS = {
+    "expression": fo.StringField,
+    "status": fo.StringField,
+    "error": fo.StringField,
+    "reasoning": fo.StringField,
+    "checkpoint": fo.StringField,
+    "instances": fo.IntField,
+    "points_outside_box": fo.IntField,
+}
+
+
+def responses_field(field: str) -> str:
+    """Name of the list of responses that goes with a field of masks."""
+    return f"{field}_responses"
+
+
+def declare_fields(dataset: fo.Dataset, field: str) -> None:
+    """Add both fields and their attributes to a dataset's schema, so that the sidebar filters them.
+
+    Raises:
+        ValueError: when a field of that name exists with another type.
+    """
+    existing = dataset.get_field(field)
+    if existing is not None and getattr(existing, "document_type", None) is not fo.Detections:
+        raise ValueError(f"the field {field!r} holds {existing}; choose another name for the results")
+    dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+    for name, (kind, options) in _DETECTION_FIELDS.items():
+        dataset.add_sample_field(f"{field}.detections.{name}", kind, **options)
+    responses = responses_field(field)
+    existing = dataset.get_field(responses)
+    if existing is not None and not isinstance(existing, fo.ListField):
+        raise ValueError(f"the field {responses!r} holds {existing}; choose another name for the results")
+    dataset.add_sample_field(
+        responses, fo.ListField, subfield=fo.EmbeddedDocumentField, embedded_doc_type=fo.DynamicEmbeddedDocument
+    )
+    for name, kind in _RESPONSE_FIELDS.items():
+        dataset.add_sample_field(f"{responses}.{name}", kind)
+
+
+def detection_from_mask(mask: np.ndarray, **attributes) -> fo.Detection | None:
+    """A Detection with the mask cut to its own tight box; None for an empty mask.
+
+    Args:
+        mask: bool[H, W].
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    height, width = mask.shape
+    x1, x2, y1, y2 = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
+    return fo.Detection(
+        bounding_box=[float(x1 / width), float(y1 / height), float((x2 - x1) / width), float((y2 - y1) / height)],
+        mask=mask[y1:y2, x1:x2],
+        **attributes,
+    )
+
+
+def ground_truth(masks: Iterable[Rle], label: str = LABEL) -> fo.Detections:
+    """The masks of a referring example as Detections."""
+    detections = (detection_from_mask(decode_mask(rle), label=label) for rle in masks)
+    return fo.Detections(detections=[detection for detection in detections if detection])
+
+
+def detections(prediction: Prediction, expression: str, checkpoint: str) -> list[fo.Detection]:
+    """One Detection per non-empty mask: mask, SAM 2's predicted IoU as confidence, and attributes
+    `expression`, `reasoning`, `checkpoint`, `points` (relative xy) and `prompt_box` (the
+    reasoner's box, relative xywh)."""
+    width, height = prediction.image_size
+    found = []
+    response = prediction.response
+    for instance, mask, score in zip(response.instances, prediction.masks, prediction.scores, strict=True):
+        x1, y1, x2, y2 = instance.box
+        detection = detection_from_mask(
+            mask,
+            label=LABEL,
+            confidence=score,
+            expression=expression,
+            reasoning=response.reasoning,
+            checkpoint=checkpoint,
+            points=[[x / width, y / height] for x, y in instance.points],
+            prompt_box=[x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height],
+        )
+        if detection:
+            found.append(detection)
+    return found
+
+
+def response_document(result: Prediction | Failure, expression: str, checkpoint: str) -> fo.DynamicEmbeddedDocument:
+    """What came of one expression, with `status` one of STATUSES."""
+    document = {"expression": expression, "checkpoint": checkpoint, "error": None, "reasoning": "", "instances": 0}
+    if isinstance(result, Failure):
+        document |= {"status": FAILED, "error": result.message, "points_outside_box": 0}
+    else:
+        response = result.response
+        document |= {
+            "status": SEGMENTED if response.instances else UNPARSABLE if response.error else NO_TARGET,
+            "error": response.error.value if response.error else None,
+            "reasoning": response.reasoning,
+            "instances": len(response.instances),
+            "points_outside_box": sum(instance.points_outside_box for instance in response.instances),
+        }
+    return fo.DynamicEmbeddedDocument(**document)
+
+
+def instance_masks(detections: fo.Detections | None, size: tuple[int, int]) -> list[np.ndarray]:
+    """The masks of Detections, bool[H, W] each, on an image of `size` = (width, height).
+
+    The inverse of `detection_from_mask`, to the pixel; a mask of another resolution is resized.
+    """
+    return [_full_mask(detection, size) for detection in (detections.detections if detections else [])]
+
+
+def _full_mask(detection: fo.Detection, size: tuple[int, int]) -> np.ndarray:
+    x, y, w, h = detection.bounding_box
+    left, top = round(x * size[0]), round(y * size[1])
+    mask = detection.get_mask()
+    if mask is None or mask.shape != (round(h * size[1]), round(w * size[0])):
+        return detection.to_segmentation(frame_size=size, target=255).mask > 0
+    full = np.zeros((size[1], size[0]), dtype=bool)
+    full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    return full
+
+
+def union_mask(detections: fo.Detections | None, size: tuple[int, int]) -> np.ndarray:
+    """The union of `instance_masks`: bool[H, W], all False without any."""
+    union = np.zeros((size[1], size[0]), dtype=bool)
+    for mask in instance_masks(detections, size):
+        union |= mask
+    return union

@@ -1,0 +1,268 @@
+"""The operator "Referring segment": words in, masks on every image out."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import fiftyone as fo
+import fiftyone.operators as foo
+from fiftyone.operators import types
+from genseg_hub import checkpoints
+
+from fiftyone_genseg import segmentation
+
+DEFAULT_FIELD = "genseg"
+DEFAULT_EXPRESSION = "the main object"
+_FIELD_NAME = re.compile(r"[a-zA-Z]\w*")
+_DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class ReferringSegment(foo.Operator):
+    """Segment what expressions refer to. The form and `execute` validate with the same function."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        return foo.OperatorConfig(
+            name="referring_segment",
+            label="Referring segment",
+            description="Describe things in words and get their masks on every image",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+        )
+
+    def __call__(
+        self,
+        samples: fo.Dataset | fo.DatasetView,
+        expressions: str | list[str] | None = None,
+        expression_field: str | None = None,
+        checkpoint: str = checkpoints.NANO,
+        output_field: str = DEFAULT_FIELD,
+        existing: str = segmentation.SKIP,
+        batch_size: int = 8,
+        device: str = "auto",
+        delegate: bool = False,
+    ):
+        """Run the operator from Python: see `segmentation.segment_view` for the arguments."""
+        params = {
+            "source": "field" if expression_field else "typed",
+            "expressions": "\n".join([expressions] if isinstance(expressions, str) else expressions or []),
+            "expression_field": expression_field,
+            "checkpoint": checkpoint,
+            "output_field": output_field,
+            "existing": existing,
+            "batch_size": batch_size,
+            "device": device,
+        }
+        return foo.execute_operator(self.uri, {"view": samples.view()}, params=params, request_delegation=delegate)
+
+    def resolve_input(self, ctx) -> types.Property:
+        inputs = types.Object()
+        view = ctx.target_view()
+        fields = _string_fields(view)
+        has_field = bool(fields)
+        source_choices = types.RadioGroup()
+        source_choices.add_choice("typed", label="Type them")
+        if has_field:
+            source_choices.add_choice("field", label="Take them from a field")
+        default_source = _defaults(view)["source"]
+        inputs.enum("source", source_choices.values(), label="Expressions", default=default_source, view=source_choices)
+        if ctx.params.get("source", default_source) == "field" and has_field:
+            choices = types.DropdownView()
+            for name in fields:
+                choices.add_choice(name, label=name)
+            inputs.enum(
+                "expression_field",
+                fields,
+                label="Field",
+                description="The string field that holds each sample's expression",
+                default=_defaults(view)["expression_field"],
+                view=choices,
+            )
+        else:
+            inputs.str(
+                "expressions",
+                label="What to look for",
+                description="One expression per line, for example: the dog left of the bench",
+                default=DEFAULT_EXPRESSION,
+                view=types.TextFieldView(multiline=True, rows=3),
+            )
+        known = types.AutocompleteView(allow_user_input=True)
+        for checkpoint in checkpoints.KNOWN:
+            where = "on this disk" if checkpoints.is_on_disk(checkpoint.name) else "will be downloaded"
+            known.add_choice(
+                checkpoint.name,
+                label=f"{checkpoint.name} ({checkpoint.parameters} parameters, {where})",
+                description=f"needs {checkpoint.needs}",
+            )
+        inputs.str(
+            "checkpoint",
+            label="Checkpoint",
+            description="A known name, any Hub id (owner/name), or a folder",
+            default=checkpoints.NANO,
+            view=known,
+        )
+        inputs.str(
+            "output_field",
+            label="Output field",
+            description="Masks are stored here, every response in <field>_responses",
+            default=DEFAULT_FIELD,
+        )
+        existing = types.RadioGroup()
+        existing.add_choice(segmentation.SKIP, label="Keep it and skip")
+        existing.add_choice(segmentation.OVERWRITE, label="Ask again and overwrite")
+        inputs.enum(
+            "existing",
+            existing.values(),
+            label="Where an expression already has a result",
+            default=segmentation.SKIP,
+            view=existing,
+        )
+        inputs.int(
+            "batch_size", label="Batch size", description="Expressions answered at once", default=8, min=1, max=512
+        )
+        devices = types.DropdownView()
+        for device in _DEVICES:
+            devices.add_choice(device, label=device)
+        inputs.enum("device", _DEVICES, label="Device", default="auto", view=devices)
+        problem = _problem(view, ctx.params)
+        prompt = inputs.view("problem", types.Error(label=problem)) if problem else None
+        if prompt:
+            prompt.invalid = True
+            prompt.error_message = problem
+        return types.Property(inputs, view=types.View(label="Referring segment"))
+
+    def resolve_placement(self, ctx) -> types.Placement:
+        button = types.Button(label="Referring segment", icon="auto_fix_high", prompt=True)
+        return types.Placement(types.Places.SAMPLES_GRID_SECONDARY_ACTIONS, button)
+
+    def execute(self, ctx) -> Iterator:
+        """Yields progress in the App; nothing leaves a generator but messages, so errors are shown
+        by one, and raised where the run is delegated."""
+        started = time.monotonic()
+        try:
+            summary = None
+            for summary in _run(ctx):
+                yield from _progress(ctx, summary, time.monotonic() - started)
+        except Exception as error:
+            if ctx.delegated:
+                raise
+            yield ctx.ops.notify(f"Referring segment stopped: {error}", variant="error")
+            return
+        text = describe(summary.to_dict()) if summary else "nothing to do"
+        if ctx.delegated:
+            ctx.set_progress(1.0, label=text)
+        else:
+            yield ctx.ops.notify(text, variant="success" if summary and not summary.statuses["failed"] else "warning")
+            yield ctx.ops.reload_dataset()
+
+
+def _run(ctx) -> Iterator[segmentation.Summary]:
+    view = ctx.target_view()
+    problem = _problem(view, ctx.params)
+    if problem:
+        raise ValueError(problem)
+    params = _defaults(view) | {key: value for key, value in ctx.params.items() if value is not None}
+    from genseg_hub import GenSegR1
+
+    model = GenSegR1.from_pretrained(params["checkpoint"], device=params["device"])
+    by_field = params["source"] == "field"
+    yield from segmentation.segment_view(
+        view,
+        model,
+        params["checkpoint"],
+        params["output_field"],
+        expressions=() if by_field else params["expressions"].splitlines(),
+        expression_field=params["expression_field"] if by_field else None,
+        existing=params["existing"],
+        batch_size=params["batch_size"],
+    )
+
+
+def _progress(ctx, summary: segmentation.Summary, seconds: float) -> Iterator:
+    share = summary.done / summary.total if summary.total else 1.0
+    computed = summary.done - summary.skipped
+    label = f"{summary.done} of {summary.total} expressions"
+    if computed:
+        rate = computed / seconds
+        left = (summary.total - summary.done) / rate
+        label += f", {rate:.1f} per second, {int(left // 60)}:{int(left % 60):02d} left"
+    if ctx.delegated:
+        ctx.set_progress(share, label=label)
+    else:
+        yield ctx.trigger("set_progress", {"progress": share, "label": label})
+
+
+def describe(summary: dict) -> str:
+    """One sentence on what a run did.
+
+    Args:
+        summary: `segmentation.Summary.to_dict()`.
+    """
+    parts = [f"{summary['segmented']} segmented", f"{summary['no_target']} no-target"]
+    if summary["unparsable"]:
+        parts.append(f"{summary['unparsable']} unparsable")
+    if summary["failed"]:
+        parts.append(f"{summary['failed']} failed")
+    if summary["skipped"]:
+        parts.append(f"{summary['skipped']} skipped")
+    worst = sorted(summary["reasons"].items(), key=lambda item: -item[1])[:3]
+    why = f" ({'; '.join(f'{count} x {reason}' for reason, count in worst)})" if worst else ""
+    return ", ".join(parts) + why
+
+
+def _string_fields(view) -> list[str]:
+    if view is None:
+        return []
+    return [name for name in view.get_field_schema(ftype=fo.StringField) if name != "filepath"]
+
+
+def _defaults(view) -> dict:
+    """What an untouched form means."""
+    fields = _string_fields(view)
+    preferred = "expression" if "expression" in fields else None
+    return {
+        "source": "field" if preferred else "typed",
+        "expressions": DEFAULT_EXPRESSION,
+        "expression_field": preferred or (fields[0] if fields else None),
+        "checkpoint": checkpoints.NANO,
+        "output_field": DEFAULT_FIELD,
+        "existing": segmentation.SKIP,
+        "batch_size": 8,
+        "device": "auto",
+    }
+
+
+def _problem(view, raw: dict) -> str | None:
+    """Why the operator cannot run with these parameters, as a sentence; None when it can."""
+    if view is None or view.media_type not in (fo.core.media.IMAGE, None):
+        return f"Referring segmentation needs images, this is {getattr(view, 'media_type', 'no dataset')}."
+    if not len(view):
+        return "There are no samples to segment."
+    params = _defaults(view) | {key: value for key, value in raw.items() if value is not None}
+    by_field = params["source"] == "field"
+    try:
+        lines = [line for line in str(params["expressions"]).splitlines() if line.strip()]
+        segmentation.check_expressions(
+            view, [] if by_field else lines, params["expression_field"] if by_field else None
+        )
+    except ValueError as error:
+        return f"{str(error)[0].upper()}{str(error)[1:]}."
+    name = str(params["output_field"])
+    if not _FIELD_NAME.fullmatch(name):
+        return f"{name!r} is not a field name: use letters, digits and underscores, starting with a letter."
+    field = view.get_field(name)
+    if field is not None and getattr(field, "document_type", None) is not fo.Detections:
+        return f"The field {name!r} already holds something else; choose another name."
+    if not isinstance(params["batch_size"], int) or not 1 <= params["batch_size"] <= 512:
+        return f"The batch size must be between 1 and 512, not {params['batch_size']}."
+    if params["existing"] not in (segmentation.SKIP, segmentation.OVERWRITE):
+        return f"Where a result exists, choose skip or overwrite, not {params['existing']!r}."
+    try:
+        checkpoints.check_name(str(params["checkpoint"]))
+    except checkpoints.CheckpointError as error:
+        return f"{str(error)[0].upper()}{str(error)[1:]}."
+    return None

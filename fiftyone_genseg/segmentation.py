@@ -1,0 +1,180 @@
+"""Segmenting the samples of a view, written as it goes and resumable.
+
+A sample is asked one or several expressions. Its results are stored in one write, so a run that is
+killed leaves each sample either done or untouched. This module knows samples and fields; it does
+not know forms or models' insides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import fiftyone as fo
+from genseg_hub.schema import Failure, Prediction, ReferringExample
+
+from fiftyone_genseg import labels
+
+if TYPE_CHECKING:
+    from genseg_hub import GenSegR1
+
+SKIP, OVERWRITE = "skip", "overwrite"
+
+
+@dataclass
+class Summary:
+    """Counts of a run, in expressions.
+
+    Attributes:
+        total: expressions that were asked for.
+        skipped: had a result already.
+        statuses: how many ended as each of `labels.STATUSES`.
+        reasons: error -> how many.
+    """
+
+    total: int = 0
+    skipped: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        return self.skipped + sum(self.statuses.values())
+
+    def to_dict(self) -> dict:
+        return {
+            "total": self.total,
+            "skipped": self.skipped,
+            **{status: self.statuses[status] for status in labels.STATUSES},
+            "reasons": dict(self.reasons),
+        }
+
+
+def check_expressions(
+    view: fo.DatasetView | fo.Dataset, expressions: Sequence[str], expression_field: str | None
+) -> None:
+    """Raise ValueError unless there is exactly one, usable, source of expressions."""
+    if bool(expressions) == bool(expression_field):
+        raise ValueError("give expressions or the name of a sample field that holds one, not both and not neither")
+    if expression_field:
+        kind = view.get_field(expression_field)
+        if not isinstance(kind, fo.StringField):
+            strings = [name for name, f in view.get_field_schema(ftype=fo.StringField).items() if name != "filepath"]
+            raise ValueError(
+                f"the expression field {expression_field!r} must be a string field of the samples; "
+                f"there are: {', '.join(strings) or 'none'}"
+            )
+
+
+def segment_view(
+    view: fo.DatasetView | fo.Dataset,
+    model: GenSegR1,
+    checkpoint: str,
+    output_field: str,
+    expressions: Sequence[str] = (),
+    expression_field: str | None = None,
+    existing: str = SKIP,
+    batch_size: int = 8,
+) -> Iterator[Summary]:
+    """Segment every sample of a view.
+
+    Args:
+        view: images, or the dataset itself.
+        model, checkpoint: the loaded model and its name, which is stored with the results.
+        output_field: field of the masks; see `labels` for what is stored.
+        expressions: asked of every sample. Mutually exclusive with `expression_field`.
+        expression_field: string field that holds each sample's expression.
+        existing: "skip" leaves an expression alone that has a result and asks failed ones again;
+            "overwrite" asks again and replaces. Results of other expressions always stay.
+        batch_size: expressions answered at once, and samples written at once.
+
+    Yields:
+        The running summary, once at the start and then after every write.
+
+    Raises:
+        ValueError: for arguments that cannot work, before anything is written.
+    """
+    if existing not in (SKIP, OVERWRITE):
+        raise ValueError(f"existing must be {SKIP!r} or {OVERWRITE!r}, got {existing!r}")
+    check_expressions(view, expressions, expression_field)
+    dataset = view._dataset
+    labels.declare_fields(dataset, output_field)
+    responses_field = labels.responses_field(output_field)
+    asked = list(dict.fromkeys(expression.strip() for expression in expressions if expression.strip()))
+    ids = view.values("id")
+    summary = Summary(total=len(ids) * (len(asked) if not expression_field else 1))
+    yield summary
+
+    def todo() -> Iterator[tuple[fo.Sample, list[str]]]:
+        """Samples with the expressions to ask, read in chunks so that no database cursor stays open."""
+        chunk = max(64, batch_size)
+        for start in range(0, len(ids), chunk):
+            for sample in dataset.select(ids[start : start + chunk], ordered=True):
+                wanted = [sample[expression_field] or ""] if expression_field else asked
+                if existing == SKIP:
+                    results = sample[responses_field] or []
+                    have = {r.expression for r in results if r.status != labels.FAILED}
+                    left = [expression for expression in wanted if expression not in have]
+                    summary.skipped += len(wanted) - len(left)
+                    wanted = left
+                if wanted:
+                    yield sample, wanted
+
+    open_samples: dict[str, tuple[fo.Sample, list[str], list[Prediction | Failure]]] = {}
+
+    def stream() -> Iterator[ReferringExample]:
+        for sample, wanted in todo():
+            open_samples[sample.id] = (sample, wanted, [])
+            for expression in wanted:
+                yield ReferringExample(sample.filepath, expression, example_id=sample.id)
+
+    finished: list[fo.Sample] = []
+
+    def write() -> None:
+        with fo.core.collections.SaveContext(dataset, batch_size=len(finished) or 1) as context:
+            for sample in finished:
+                context.save(sample)
+        finished.clear()
+
+    try:
+        for result in model.segment_many(stream(), batch_size):
+            sample, wanted, results = next(iter(open_samples.values()))
+            results.append(result)
+            if len(results) < len(wanted):
+                continue
+            del open_samples[sample.id]
+            _store(sample, output_field, checkpoint, wanted, results, summary)
+            finished.append(sample)
+            if len(finished) >= batch_size:
+                write()
+                yield summary
+    finally:
+        write()
+    yield summary
+
+
+def _store(
+    sample: fo.Sample,
+    output_field: str,
+    checkpoint: str,
+    expressions: list[str],
+    results: list[Prediction | Failure],
+    summary: Summary,
+) -> None:
+    """Put results on a sample in memory, in place of earlier ones for the same expressions."""
+    responses_field = labels.responses_field(output_field)
+    old = sample[output_field].detections if sample[output_field] else []
+    found = [detection for detection in old if detection["expression"] not in expressions]
+    responses = [r for r in sample[responses_field] or [] if r.expression not in expressions]
+    for expression, result in zip(expressions, results, strict=True):
+        response = labels.response_document(result, expression, checkpoint)
+        responses.append(response)
+        summary.statuses[response.status] += 1
+        if response.error:
+            summary.reasons[response.error] += 1
+        if isinstance(result, Prediction):
+            found += labels.detections(result, expression, checkpoint)
+    sample[output_field] = fo.Detections(detections=found)
+    sample[responses_field] = responses

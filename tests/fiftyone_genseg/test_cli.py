@@ -1,0 +1,98 @@
+"""`genseg` from a terminal."""
+
+import json
+
+import numpy as np
+import pytest
+from genseg_hub.schema import decode_mask
+from genseg_training.scenes import refscenes
+from PIL import Image
+from typer.testing import CliRunner
+
+from fiftyone_genseg.cli import app
+
+run = CliRunner().invoke
+
+
+@pytest.fixture
+def picture(tmp_path):
+    example = next(iter(refscenes("val", 1)))
+    path = tmp_path / "scene.png"
+    Image.fromarray(example.image).save(path)
+    return path
+
+
+def test_segment_prints_json_and_draws(picture, tmp_path, nano):
+    out = tmp_path / "drawn" / "overlay.png"
+    result = run(app, ["segment", str(picture), "all shapes", "--json", "--out", str(out), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout.splitlines()[-1])
+    expected = nano.segment(picture, "all shapes")
+    assert len(printed["instances"]) == len(expected.masks) > 0
+    assert np.array_equal(decode_mask(printed["instances"][0]["mask"]), expected.masks[0])
+    with Image.open(out) as drawn, Image.open(picture) as plain:
+        assert drawn.size == plain.size
+        assert np.asarray(drawn).tolist() != np.asarray(plain).tolist()
+
+
+def test_segment_speaks_to_people(picture):
+    result = run(app, ["segment", str(picture), "all shapes", "--device", "cpu"])
+    assert "box (" in result.stdout
+    assert "predicted IoU" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment", "/none.png", "a dog"], "there is no file /none.png"),
+        (["segment", "PICTURE", " "], "the expression is empty"),
+        (["segment", "PICTURE", "x", "--model", "nanno"], "there is no checkpoint 'nanno'"),
+        (["segment", "PICTURE", "x", "--out", "x.docx"], "no image extension"),
+        (["segment", "PICTURE", "x", "--device", "gpu"], "there is no device 'gpu'"),
+        (["evaluate", "refscenes", "--split", "train"], "no fixed split 'train'"),
+    ],
+)
+def test_errors_are_one_sentence(picture, arguments, message):
+    result = run(app, [str(picture) if a == "PICTURE" else a for a in arguments])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_evaluate_refscenes_prints_a_table_and_writes_json(tmp_path):
+    out = tmp_path / "figures.json"
+    result = run(app, ["evaluate", "refscenes", "--limit", "16", "--out", str(out), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(out.read_text())
+    assert figures["n"] == 16
+    assert figures["policy"] == "grefcoco"
+    assert 0 < figures["segmenter_miou"] <= 1
+    assert set(figures["by"]) == {"kind", "held_out"}
+    assert sum(g["n"] for g in figures["by"]["kind"].values()) == 16
+    assert "parse failures" in result.stdout
+
+
+def test_the_demo_reports(tmp_path):
+    result = run(app, ["demo", "--headless", "--scenes", "3", "--out", str(tmp_path), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["n"] == 12
+    assert set(report["seconds"]) >= {"segment", "score", "draw"}
+    assert report["versions"]["fiftyone"]
+    with Image.open(tmp_path / "overview.png") as overview:
+        assert overview.width > 500
+
+
+def test_the_plugin_is_linked_and_removed(tmp_path, monkeypatch):
+    import fiftyone as fo
+
+    monkeypatch.setattr(fo.config, "plugins_dir", str(tmp_path / "plugins"))
+    assert "linked" in run(app, ["plugin", "install"]).stdout
+    assert "linked" in run(app, ["plugin", "install"]).stdout
+    assert (tmp_path / "plugins" / "fiftyone-genseg" / "fiftyone.yml").is_file()
+    assert "removed" in run(app, ["plugin", "uninstall"]).stdout
+    assert "was not linked" in run(app, ["plugin", "uninstall"]).stdout
+    (tmp_path / "plugins" / "fiftyone-genseg").mkdir()
+    result = run(app, ["plugin", "install"])
+    assert result.exit_code == 1
+    assert "is not a link" in result.stderr
