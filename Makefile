@@ -37,7 +37,7 @@ setup-dev: setup $(VENV)/.installed-dev  ## Also install what the tests need, ch
 
 # torch and torchvision are pinned as a pair: PyPI's CPU-only torch has no torchvision that fits.
 $(VENV)/.installed: pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q torch==2.14.1 torchvision==0.29.1
 	$(BIN)/python -m pip install -q -e .
 	@touch $@

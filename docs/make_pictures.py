@@ -39,24 +39,23 @@ def overview() -> None:
 
 
 def curves() -> None:
-    """nano_curves.png: the three stages of nano's training, from the logs beside its weights."""
+    """nano_curves.png: the stages of nano's training, from the logs beside its weights."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    reasoner = {"eval_target_box_miou": "box mIoU on targets", "eval_no_target": "no-target accuracy"}
     panels = {
         "vision": (
             "vision tower: accuracy per cell",
             {"eval_kind": "kind", "eval_color": "colour", "eval_size": "size"},
         ),
-        "sft": (
-            "reasoner: box mIoU, N-acc",
-            {"eval_target_box_miou": "box mIoU on targets", "eval_no_target": "no-target accuracy"},
-        ),
+        "sft_phase1": ("reasoner, phase 1", reasoner),
+        "sft": ("reasoner, phase 2", reasoner),
         "segmenter": ("SAM 2: mask IoU", {"eval_iou": "true box", "eval_iou_noisy_box": "box off by up to 12 %"}),
     }
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.4), layout="constrained")
     for axis, (stage, (title, names)) in zip(axes, panels.items(), strict=True):
         log = ROOT / "hub" / "genseg_hub" / "nano" / "logs" / f"{stage}.jsonl"
         rows = [json.loads(line) for line in log.read_text().splitlines()]

@@ -141,10 +141,10 @@ def _table(report: dict):
     from rich.table import Table
 
     title = f"{report['model']} on {report['benchmark']} (policy {report['policy']})"
-    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False, padding=0)
     table.add_column("expressions", no_wrap=True)
     for heading in _COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading) + 1)
 
     def row(label: str, figures: dict) -> None:
         cells = [figures[name] for name in _COLUMNS]

@@ -100,7 +100,13 @@ def run(out: Path, scenes_count: int, model: str, device: str) -> dict:
         foo.execute_operator(
             OPERATOR,
             {"dataset": dataset},
-            params={"checkpoint": model, "device": device, "batch_size": 32, "existing": "overwrite"},
+            params={
+                "checkpoint": model,
+                "device": device,
+                "batch_size": 32,
+                "existing": "overwrite",
+                "raise_errors": True,
+            },
         )
 
     timed("segment", segment)

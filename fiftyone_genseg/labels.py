@@ -40,22 +40,27 @@ def responses_field(field: str) -> str:
     return f"{field}_responses"
 
 
+def check_fields(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
+    """Raise ValueError when one of the two fields exists with another type."""
+    masks, responses = samples.get_field(field), samples.get_field(responses_field(field))
+    if masks is not None and getattr(masks, "document_type", None) is not fo.Detections:
+        raise ValueError(f"the field {field!r} already holds something else; choose another name")
+    inner = getattr(responses, "field", None)
+    if responses is not None and getattr(inner, "document_type", None) is not fo.DynamicEmbeddedDocument:
+        raise ValueError(f"the field {responses_field(field)!r} already holds something else; choose another name")
+
+
 def declare_fields(dataset: fo.Dataset, field: str) -> None:
     """Add both fields and their attributes to a dataset's schema, so that the sidebar filters them.
 
     Raises:
         ValueError: when a field of that name exists with another type.
     """
-    existing = dataset.get_field(field)
-    if existing is not None and getattr(existing, "document_type", None) is not fo.Detections:
-        raise ValueError(f"the field {field!r} holds {existing}; choose another name for the results")
+    check_fields(dataset, field)
+    responses = responses_field(field)
     dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     for name, (kind, options) in _DETECTION_FIELDS.items():
         dataset.add_sample_field(f"{field}.detections.{name}", kind, **options)
-    responses = responses_field(field)
-    existing = dataset.get_field(responses)
-    if existing is not None and not isinstance(existing, fo.ListField):
-        raise ValueError(f"the field {responses!r} holds {existing}; choose another name for the results")
     dataset.add_sample_field(
         responses, fo.ListField, subfield=fo.EmbeddedDocumentField, embedded_doc_type=fo.DynamicEmbeddedDocument
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 
 from fiftyone_genseg import labels
@@ -52,10 +53,22 @@ class Summary:
         }
 
 
+def check_view(view: fo.DatasetView | fo.Dataset) -> None:
+    """Raise ValueError unless the view holds whole images of an ungrouped dataset."""
+    if view.media_type not in (fom.IMAGE, None) or view._dataset.media_type == fom.GROUP:
+        raise ValueError(
+            f"referring segmentation needs a dataset of images, this one holds {view._dataset.media_type}; "
+            "clone one slice of a grouped dataset, or the frames of a video, into a dataset of images"
+        )
+    if view._is_generated:
+        raise ValueError("segment the images, not their patches or frames: clear the view first")
+
+
 def check_expressions(
     view: fo.DatasetView | fo.Dataset, expressions: Sequence[str], expression_field: str | None
 ) -> None:
     """Raise ValueError unless there is exactly one, usable, source of expressions."""
+    expressions = [expression for expression in expressions if expression.strip()]
     if bool(expressions) == bool(expression_field):
         raise ValueError("give expressions or the name of a sample field that holds one, not both and not neither")
     if expression_field:
@@ -98,6 +111,7 @@ def segment_view(
     """
     if existing not in (SKIP, OVERWRITE):
         raise ValueError(f"existing must be {SKIP!r} or {OVERWRITE!r}, got {existing!r}")
+    check_view(view)
     check_expressions(view, expressions, expression_field)
     dataset = view._dataset
     labels.declare_fields(dataset, output_field)
@@ -115,7 +129,7 @@ def segment_view(
                 wanted = [sample[expression_field] or ""] if expression_field else asked
                 if existing == SKIP:
                     results = sample[responses_field] or []
-                    have = {r.expression for r in results if r.status != labels.FAILED}
+                    have = {_get(r, "expression") for r in results if _get(r, "status") != labels.FAILED}
                     left = [expression for expression in wanted if expression not in have]
                     summary.skipped += len(wanted) - len(left)
                     wanted = left
@@ -130,29 +144,40 @@ def segment_view(
             for expression in wanted:
                 yield ReferringExample(sample.filepath, expression, example_id=sample.id)
 
-    finished: list[fo.Sample] = []
+    finished: dict[str, tuple[list[str], list[Prediction | Failure]]] = {}
 
     def write() -> None:
-        with fo.core.collections.SaveContext(dataset, batch_size=len(finished) or 1) as context:
-            for sample in finished:
+        """Merge into what the samples hold now: other runs and people may have written since they were read."""
+        if not finished:
+            return
+        with fo.core.collections.SaveContext(dataset, batch_size=len(finished)) as context:
+            for sample in dataset.select(list(finished)):
+                _store(sample, output_field, checkpoint, *finished[sample.id], summary)
                 context.save(sample)
         finished.clear()
 
+    answered = 0
     try:
         for result in model.segment_many(stream(), batch_size):
             sample, wanted, results = next(iter(open_samples.values()))
             results.append(result)
+            answered += 1
             if len(results) < len(wanted):
                 continue
             del open_samples[sample.id]
-            _store(sample, output_field, checkpoint, wanted, results, summary)
-            finished.append(sample)
-            if len(finished) >= batch_size:
+            finished[sample.id] = wanted, results
+            if answered >= batch_size:
                 write()
+                answered = 0
                 yield summary
     finally:
         write()
     yield summary
+
+
+def _get(document: fo.DynamicEmbeddedDocument, name: str):
+    """An attribute that a label drawn by hand may lack."""
+    return document.get_field(name) if document.has_field(name) else None
 
 
 def _store(
@@ -163,11 +188,15 @@ def _store(
     results: list[Prediction | Failure],
     summary: Summary,
 ) -> None:
-    """Put results on a sample in memory, in place of earlier ones for the same expressions."""
+    """Put results on a sample in memory, in place of earlier ones for the same expressions.
+
+    A failure replaces the response and leaves earlier masks of its expression alone.
+    """
     responses_field = labels.responses_field(output_field)
+    replaced = {e for e, result in zip(expressions, results, strict=True) if isinstance(result, Prediction)}
     old = sample[output_field].detections if sample[output_field] else []
-    found = [detection for detection in old if detection["expression"] not in expressions]
-    responses = [r for r in sample[responses_field] or [] if r.expression not in expressions]
+    found = [detection for detection in old if _get(detection, "expression") not in replaced]
+    responses = [r for r in sample[responses_field] or [] if _get(r, "expression") not in expressions]
     for expression, result in zip(expressions, results, strict=True):
         response = labels.response_document(result, expression, checkpoint)
         responses.append(response)

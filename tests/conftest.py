@@ -11,6 +11,7 @@ os.environ |= {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "FIFTYONE_PLUGINS_DIR": f"{_HOME.name}/plugins",
     "FIFTYONE_DATABASE_DIR": f"{_HOME.name}/mongo",
+    "FIFTYONE_DATABASE_NAME": f"genseg-tests-{os.getpid()}",
     "FIFTYONE_DO_NOT_TRACK": "1",
     "FIFTYONE_DATABASE_VALIDATION": "false",
     "FIFTYONE_SHOW_PROGRESS_BARS": "false",

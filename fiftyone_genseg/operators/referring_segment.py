@@ -11,7 +11,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
 
-from fiftyone_genseg import segmentation
+from fiftyone_genseg import labels, segmentation
 
 DEFAULT_FIELD = "genseg"
 DEFAULT_EXPRESSION = "the main object"
@@ -47,9 +47,11 @@ class ReferringSegment(foo.Operator):
         delegate: bool = False,
     ):
         """Run the operator from Python: see `segmentation.segment_view` for the arguments."""
+        typed = [expressions] if isinstance(expressions, str) else expressions or []
         params = {
             "source": "field" if expression_field else "typed",
-            "expressions": "\n".join([expressions] if isinstance(expressions, str) else expressions or []),
+            "expressions": "\n".join(" ".join(e.split()) for e in typed),
+            "raise_errors": True,
             "expression_field": expression_field,
             "checkpoint": checkpoint,
             "output_field": output_field,
@@ -61,7 +63,7 @@ class ReferringSegment(foo.Operator):
 
     def resolve_input(self, ctx) -> types.Property:
         inputs = types.Object()
-        view = ctx.target_view()
+        view = ctx.target_view() if ctx.dataset is not None else None
         fields = _string_fields(view)
         has_field = bool(fields)
         source_choices = types.RadioGroup()
@@ -148,7 +150,7 @@ class ReferringSegment(foo.Operator):
             for summary in _run(ctx):
                 yield from _progress(ctx, summary, time.monotonic() - started)
         except Exception as error:
-            if ctx.delegated:
+            if ctx.delegated or ctx.params.get("raise_errors"):
                 raise
             yield ctx.ops.notify(f"Referring segment stopped: {error}", variant="error")
             return
@@ -161,11 +163,11 @@ class ReferringSegment(foo.Operator):
 
 
 def _run(ctx) -> Iterator[segmentation.Summary]:
-    view = ctx.target_view()
+    view = ctx.target_view() if ctx.dataset is not None else None
     problem = _problem(view, ctx.params)
     if problem:
         raise ValueError(problem)
-    params = _defaults(view) | {key: value for key, value in ctx.params.items() if value is not None}
+    params = _filled(view, ctx.params)
     from genseg_hub import GenSegR1
 
     model = GenSegR1.from_pretrained(params["checkpoint"], device=params["device"])
@@ -175,7 +177,7 @@ def _run(ctx) -> Iterator[segmentation.Summary]:
         model,
         params["checkpoint"],
         params["output_field"],
-        expressions=() if by_field else params["expressions"].splitlines(),
+        expressions=() if by_field else params["expressions"].split("\n"),
         expression_field=params["expression_field"] if by_field else None,
         existing=params["existing"],
         batch_size=params["batch_size"],
@@ -236,16 +238,25 @@ def _defaults(view) -> dict:
     }
 
 
+def _filled(view, raw: dict) -> dict:
+    """Parameters with the defaults of an untouched form; expressions that are given are meant."""
+    given = {key: value for key, value in raw.items() if value is not None}
+    if "source" not in given and given.get("expressions"):
+        given["source"] = "typed"
+    return _defaults(view) | given
+
+
 def _problem(view, raw: dict) -> str | None:
     """Why the operator cannot run with these parameters, as a sentence; None when it can."""
-    if view is None or view.media_type not in (fo.core.media.IMAGE, None):
-        return f"Referring segmentation needs images, this is {getattr(view, 'media_type', 'no dataset')}."
+    if view is None:
+        return "Open a dataset first."
     if not len(view):
         return "There are no samples to segment."
-    params = _defaults(view) | {key: value for key, value in raw.items() if value is not None}
+    params = _filled(view, raw)
     by_field = params["source"] == "field"
     try:
-        lines = [line for line in str(params["expressions"]).splitlines() if line.strip()]
+        segmentation.check_view(view)
+        lines = [line for line in str(params["expressions"]).split("\n") if line.strip()]
         segmentation.check_expressions(
             view, [] if by_field else lines, params["expression_field"] if by_field else None
         )
@@ -254,15 +265,13 @@ def _problem(view, raw: dict) -> str | None:
     name = str(params["output_field"])
     if not _FIELD_NAME.fullmatch(name):
         return f"{name!r} is not a field name: use letters, digits and underscores, starting with a letter."
-    field = view.get_field(name)
-    if field is not None and getattr(field, "document_type", None) is not fo.Detections:
-        return f"The field {name!r} already holds something else; choose another name."
     if not isinstance(params["batch_size"], int) or not 1 <= params["batch_size"] <= 512:
         return f"The batch size must be between 1 and 512, not {params['batch_size']}."
     if params["existing"] not in (segmentation.SKIP, segmentation.OVERWRITE):
         return f"Where a result exists, choose skip or overwrite, not {params['existing']!r}."
     try:
+        labels.check_fields(view, name)
         checkpoints.check_name(str(params["checkpoint"]))
-    except checkpoints.CheckpointError as error:
+    except (ValueError, checkpoints.CheckpointError) as error:
         return f"{str(error)[0].upper()}{str(error)[1:]}."
     return None

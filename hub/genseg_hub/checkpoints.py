@@ -94,6 +94,12 @@ def pull(name: str, revision: str | None = None, local_files_only: bool = False)
         raise CheckpointError(f"{name} is on this disk and has no revisions; leave revision={revision!r} out")
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
+    for index in folder.glob("*.safetensors.index.json"):
+        missing = {
+            shard for shard in json.loads(index.read_text())["weight_map"].values() if not (folder / shard).is_file()
+        }
+        if missing:
+            raise CheckpointError(f"{name} lacks {', '.join(sorted(missing))}; pull it again with network access")
     settings = _settings(folder / SETTINGS_FILE, name)
     segmenter, config = _segmenter(folder, settings["segmenter"], local_files_only)
     return Checkpoint(name, folder, segmenter, config, settings["dialect"])
@@ -120,9 +126,12 @@ def is_on_disk(name: str) -> bool:
 def _local_folder(name: str) -> Path | None:
     if name == NANO:
         return Path(__file__).parent / "nano"
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
+    try:
+        folder = Path(name).expanduser()
+        if name and folder.is_dir():
+            return folder
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{name[:80]!r} is not a folder: {error}") from error
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local:
         raise CheckpointError(f"there is no folder {name}; give an existing folder, a Hub id (owner/name) or {NANO!r}")
@@ -152,7 +161,10 @@ def _segmenter(folder: Path, segmenter: str, local_files_only: bool) -> tuple[Pa
     """A sub-folder of the checkpoint, one of SAM2_REPOSITORIES, or a Hub id in this project's format."""
     if segmenter in SAM2_REPOSITORIES:
         config, file = SAM2_REPOSITORIES[segmenter]
-        return _download(segmenter, None, local_files_only, [file]) / file, config
+        weights = _download(segmenter, None, local_files_only, [file]) / file
+        if not weights.is_file():
+            raise CheckpointError(f"{segmenter} is here without {file}; pull it again with network access")
+        return weights, config
     inside = (folder / segmenter).resolve()
     if inside.is_dir() and inside.is_relative_to(folder.resolve()):
         return inside, None
@@ -181,11 +193,8 @@ def _download(name: str, revision: str | None, local_files_only: bool, files: li
         ) from error
     except errors.HFValidationError as error:
         raise CheckpointError(f"{name!r} is not a Hub id (owner/name): {error}") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
-        raise CheckpointError(
-            f"{name} is not on this disk and {hub.constants.ENDPOINT} cannot be reached: check the network, the proxy "
-            "and HF_HUB_OFFLINE, or copy the checkpoint's folder here and give its path"
-        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise _unreachable(name, error) from error
     except errors.HfHubHTTPError as error:
         raise CheckpointError(f"the Hub refused {name}: {error}") from error
     except OSError as error:
@@ -193,4 +202,16 @@ def _download(name: str, revision: str | None, local_files_only: bool, files: li
             raise CheckpointError(
                 f"the disk is full: free some space or point HF_HOME elsewhere, then call again; {name} resumes"
             ) from error
+        if isinstance(error, ConnectionError):
+            raise _unreachable(name, error) from error
         raise CheckpointError(f"{name} could not be stored: {error}") from error
+    except Exception as error:  # the HTTP client's own errors: a proxy that refuses, a connection that drops
+        raise _unreachable(name, error) from error
+
+
+def _unreachable(name: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{name} is not on this disk and {hub.constants.ENDPOINT} cannot be reached: check the network, the proxy "
+        "and HF_HUB_OFFLINE, or copy the checkpoint's folder here and give its path "
+        f"({type(error).__name__}: {str(error)[:200]})"
+    )

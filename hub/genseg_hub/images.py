@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from genseg_hub.schema import ImageLike
 
@@ -47,20 +47,22 @@ def load_image(image: ImageLike) -> Image.Image:
         )
     try:
         return _rgb(ImageOps.exif_transpose(opened), name)
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
+    except ImageError:
+        raise
+    except Exception as error:  # a damaged file fails in any way its decoder likes
         raise ImageError(f"{name} cannot be decoded ({error}); the file is damaged, save it again") from error
 
 
 def _open(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise ImageError(f"there is no file {path}")
     try:
+        if not path.is_file():
+            raise ImageError(f"there is no file {path}")
         return Image.open(path)
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has too many pixels, the limit is {MAX_PIXELS:,}; resize it first") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:
         raise ImageError(f"{path} is not an image that Pillow can read ({error})") from error
 
 

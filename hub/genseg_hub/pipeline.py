@@ -10,8 +10,7 @@ import itertools
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pickle import UnpicklingError
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -25,10 +24,14 @@ from genseg_hub.segmenter import Sam2Segmenter, build_sam2, load_sam2
 
 @dataclass
 class _Job:
-    """One example on its way; `result` is a Failure as soon as something goes wrong."""
+    """One example on its way; `result` is a Failure as soon as something goes wrong.
+
+    Neighbours with an equal `identity` share `key`, which stands for one decoded image.
+    """
 
     example: ReferringExample
-    key: Hashable
+    identity: Hashable
+    key: object
     image: Image.Image | None = None
     chat: list[dict] | None = None
     answer: Answer | None = None
@@ -69,16 +72,15 @@ class GenSegR1:
         """
         import torch
         import transformers
-        from safetensors import SafetensorError
 
         target = _device(device)
         checkpoint = checkpoints.pull(name, revision)
         dialect = dialects.load(checkpoint.dialect)
         dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
         try:
-            processor = transformers.AutoProcessor.from_pretrained(checkpoint.reasoner)
+            processor = transformers.AutoProcessor.from_pretrained(checkpoint.reasoner, trust_remote_code=False)
             model = transformers.AutoModelForImageTextToText.from_pretrained(
-                checkpoint.reasoner, dtype=dtype, use_safetensors=True
+                checkpoint.reasoner, dtype=dtype, use_safetensors=True, trust_remote_code=False
             ).to(target)
             if checkpoint.segmenter_config is None:
                 sam2 = load_sam2(checkpoint.segmenter)
@@ -91,7 +93,7 @@ class GenSegR1:
             raise checkpoints.CheckpointError(
                 f"{name} does not fit into the memory of {target}: take a smaller checkpoint or another device"
             ) from error
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        except Exception as error:  # files of strangers fail in any way they like
             raise checkpoints.CheckpointError(f"{name} cannot be loaded from {checkpoint.reasoner}: {error}") from error
         limit = min(dialect.MAX_NEW_TOKENS, model.generation_config.max_new_tokens or dialect.MAX_NEW_TOKENS)
         return cls(TransformersReasoner(model, processor, limit), Sam2Segmenter(sam2), dialect)
@@ -128,30 +130,40 @@ class GenSegR1:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        stream = iter(examples)  # also part of each image's key: another call may mean another image by it
+        stream = iter(examples)
         pending: Future[list[_Job]] | None = None
         last: _Job | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="segmenter") as worker:
-            while batch := list(itertools.islice(stream, batch_size)):
-                jobs = []
-                for example in batch:
-                    last = self._prepare(example, last, stream)
-                    jobs.append(last)
+            ended: Exception | None = None
+            more = True
+            while more:
+                jobs: list[_Job] = []
+                try:
+                    for example in itertools.islice(stream, batch_size):
+                        last = self._prepare(example, last)
+                        jobs.append(last)
+                except Exception as error:  # noqa: BLE001  raised below, after what was read before it
+                    ended = error
+                more = len(jobs) == batch_size and ended is None
                 self._answer([job for job in jobs if job.result is None])
                 if pending:
                     yield from _results(pending)
                 pending = worker.submit(self._segment, jobs)
             if pending:
                 yield from _results(pending)
+            if ended:
+                raise ended
 
-    def _prepare(self, example: ReferringExample, last: _Job | None, stream: object) -> _Job:
-        job = _Job(example, (stream, _image_key(example)))
+    def _prepare(self, example: ReferringExample, last: _Job | None) -> _Job:
+        job = _Job(example, _identity(example), object())
         try:
-            shared = last.image if last is not None and last.key == job.key else None
-            image = shared or load_image(example.image)
+            if last is not None and last.image is not None and last.identity == job.identity:
+                job.key, image = last.key, last.image
+            else:
+                image = load_image(example.image)
             job.image, job.chat = image, self.dialect.messages(image.size, example.expression)
         except Exception as error:  # noqa: BLE001  recorded on the example
-            job.result = Failure(str(error), error)
+            job.result = Failure(_explain(error), error)
         return job
 
     def _answer(self, jobs: list[_Job]) -> None:
@@ -180,7 +192,7 @@ class GenSegR1:
                 try:
                     response = self.dialect.parse(job.answer.text, job.image.size, job.answer.truncated)
                     if pixels is None:
-                        pixels = np.asarray(job.image)
+                        pixels = np.array(job.image)
                     masks, scores = self.segmenter.segment(pixels, response.instances, job.key)
                     job.result = Prediction(response, tuple(masks), tuple(scores), job.image.size)
                 except Exception as error:  # noqa: BLE001  recorded on the example
@@ -194,23 +206,11 @@ def _results(jobs: Future[list[_Job]]) -> Iterator[Prediction | Failure]:
         yield job.result
 
 
-def _image_key(example: ReferringExample) -> Hashable:
-    """Identity of an example's image. Objects are compared by identity and kept alive by the key."""
+def _identity(example: ReferringExample) -> Hashable:
+    """What neighbours have in common when they share an image: an `image_id` or a path."""
     if example.image_id:
         return example.image_id
-    image: Any = example.image
-    return str(image) if isinstance(image, Hashable) and not isinstance(image, Image.Image) else _Identity(image)
-
-
-class _Identity:
-    def __init__(self, value: object):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and other.value is self.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
+    return str(example.image) if isinstance(example.image, str | Path) else object()
 
 
 def _explain(error: Exception) -> str:
@@ -218,6 +218,8 @@ def _explain(error: Exception) -> str:
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return f"out of memory: take a smaller image, checkpoint or batch size ({error})"
+    if isinstance(error, ValueError | TypeError):
+        return str(error)  # written for people: ImageError and the dialects' refusals
     return f"{type(error).__name__}: {error}"
 
 

@@ -47,7 +47,8 @@ def build_sam2(base: str, overrides: Mapping[str, Any] | None = None) -> SAM2Bas
     }  # the defaults of sam2.build_sam.build_sam2
     settings: dict[str, Any] = {f"sam_mask_decoder_extra_args.{key}": value for key, value in stability.items()}
     for key, value in (overrides or {}).items():
-        if "_target_" in key or not isinstance(value, int | float | bool | list):
+        numbers = value if isinstance(value, list) else [value]
+        if "_target_" in key or not all(isinstance(number, int | float) for number in numbers):
             raise ValueError(f"a SAM 2 configuration may set numbers and lists of numbers only, got {key}: {value!r}")
         settings[key] = value
     for key, value in settings.items():

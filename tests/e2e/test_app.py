@@ -1,5 +1,6 @@
 """The App in a real browser: open the form, press Execute, see the masks."""
 
+import shutil
 import socket
 
 import fiftyone as fo
@@ -25,7 +26,7 @@ def app(tmp_path, plugin):
 def page():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
+            executable_path=shutil.which("chromium"),
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         yield browser.new_page(viewport={"width": 1500, "height": 950})

@@ -81,6 +81,17 @@ def test_the_operator_can_be_called_from_python(dataset, plugin):
     assert dataset.count("typed_responses") == 4
 
 
+def test_python_gets_the_error_that_the_app_shows(dataset, plugin, tmp_path):
+    with pytest.raises(Exception, match=r"no config\.json"):
+        foo.get_operator(URI)(dataset, "the star", checkpoint=str(tmp_path))
+
+
+def test_expressions_that_are_given_win_over_the_default_field(dataset, plugin):
+    foo.execute_operator(URI, {"dataset": dataset}, params={"expressions": "all shapes"})
+    dataset.reload()
+    assert dataset.distinct("genseg_responses.expression") == ["all shapes"]
+
+
 def test_only_the_selected_samples(dataset, plugin):
     selected = dataset.values("id")[:2]
     foo.execute_operator(URI, {"dataset": dataset, "selected": selected}, params={"view_target": "SELECTED_SAMPLES"})

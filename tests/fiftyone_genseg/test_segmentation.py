@@ -124,6 +124,7 @@ def test_an_empty_expression_field_is_a_failure_of_that_sample(dataset, nano):
     [
         ({}, "not both and not neither"),
         ({"expressions": ["x"], "expression_field": "expression"}, "not both"),
+        ({"expressions": [" ", ""]}, "not both and not neither"),
         ({"expression_field": "held_out"}, "must be a string field.*expression"),
         ({"expression_field": "nope"}, "must be a string field"),
         ({"expressions": ["x"], "existing": "append"}, "'skip' or 'overwrite', got 'append'"),
@@ -137,7 +138,7 @@ def test_unusable_arguments_are_refused_before_anything_is_written(dataset, nano
 
 def test_a_field_of_another_type_is_not_touched(dataset, nano):
     dataset.add_sample_field("genseg", fo.StringField)
-    with pytest.raises(ValueError, match="'genseg' holds"):
+    with pytest.raises(ValueError, match="'genseg' already holds"):
         run(dataset, nano, expressions=["x"])
 
 
@@ -153,3 +154,42 @@ def test_stopping_half_way_keeps_what_was_done(dataset, nano):
     first = snapshot(dataset)
     run(dataset, nano, expression_field="expression", existing=OVERWRITE)
     assert snapshot(dataset) == first
+
+
+def test_patches_and_groups_are_refused(dataset, nano):
+    with pytest.raises(ValueError, match="not their patches"):
+        run(dataset.to_patches("ground_truth"), nano, expressions=["x"])
+    grouped = fo.Dataset()
+    group = fo.Group()
+    grouped.add_samples([fo.Sample(filepath=f"/{side}.png", group=group.element(side)) for side in ("left", "right")])
+    with pytest.raises(ValueError, match="this one holds group"):
+        run(grouped.select_group_slices("right"), nano, expressions=["x"])
+    grouped.delete()
+
+
+def test_what_others_write_meanwhile_stays(dataset, nano):
+    progress = segment_view(dataset, nano, "nano", "genseg", expressions=["the star"], batch_size=4)
+    next(progress)
+    next(progress)
+    run(dataset, nano, expressions=["all shapes"])
+    last = dataset.last()
+    last["genseg"].detections.append(fo.Detection(label="drawn by hand", bounding_box=[0, 0, 0.5, 0.5]))
+    last.save()
+    list(progress)
+    assert {len(responses) for responses in dataset.values("genseg_responses")} == {2}
+    last.reload()
+    assert "drawn by hand" in [detection.label for detection in last["genseg"].detections]
+    run(dataset, nano, expressions=["all shapes"], existing=OVERWRITE)
+
+
+def test_an_overwrite_that_fails_keeps_the_masks(dataset, nano, tmp_path):
+    run(dataset[:1], nano, expressions=["all shapes"])
+    sample = dataset.first()
+    masks = len(sample["genseg"].detections)
+    assert masks > 0
+    sample.filepath = str(tmp_path / "missing.png")
+    sample.save()
+    run(dataset[:1], nano, expressions=["all shapes"], existing=OVERWRITE)
+    sample.reload()
+    assert len(sample["genseg"].detections) == masks
+    assert [r.status for r in sample["genseg_responses"]] == ["failed"]

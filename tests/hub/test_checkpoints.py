@@ -98,10 +98,18 @@ def test_malformed_settings_are_explained(copy, settings, message):
         checkpoints.pull(str(copy))
 
 
-def test_a_segmenter_cannot_choose_code(copy):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("memory_encoder._target_", "pathlib.Path.touch"),
+        ("image_encoder.trunk.stages", [1, 2, 3, {"_target_": "pathlib.Path.touch", "_args_": ["RAN"]}]),
+        ("image_size", "${oc.env:HOME}"),
+    ],
+)
+def test_a_segmenter_cannot_choose_code(copy, key, value):
     file = copy / "segmenter" / "config.json"
     config = json.loads(file.read_text())
-    config["overrides"]["memory_encoder._target_"] = "os.system"
+    config["overrides"][key] = value
     file.write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="numbers and lists of numbers only"):
         GenSegR1.from_pretrained(str(copy), device="cpu")

@@ -75,6 +75,47 @@ def test_broken_punctuation_is_repaired():
     assert len(response.instances) == 1
 
 
+@pytest.mark.parametrize("name", dialects.names())
+@pytest.mark.parametrize(
+    "answer", [f"{ONE},{ONE}", f"{ONE}\n{ONE}", f"[{ONE}],{ONE}]", f"[{ONE}] [{ONE}]", f"[{ONE},{ONE}"]
+)
+def test_missing_or_extra_brackets_lose_no_instance(name, answer):
+    response = dialects.load(name).parse(tagged(answer), SIZE)
+    assert response.error is None
+    assert len(response.instances) == 2
+
+
+def test_every_cut_keeps_true_geometry_or_names_an_error():
+    """All prefixes of an answer: what is kept is what was meant, and a loss is never silent."""
+    other = '{"bbox_2d":[500,510,700,720],"points":[[600,610],[650,660]]}'
+    text = tagged(f"[{ONE},{other}]")
+    whole = genseg.parse(text, SIZE).instances
+    for end in range(len(text)):
+        for truncated in (True, False):
+            response = genseg.parse(text[:end], SIZE, truncated)
+            assert response.instances == whole[: len(response.instances)]
+            assert response.error is not None or len(response.instances) == 2
+
+
+@pytest.mark.parametrize("thought", ["<answer>[]</answer>", f"<answer>[{ONE}]</answer>"])
+def test_an_answer_inside_the_think_part_is_only_a_thought(thought):
+    assert error_of(f"<think>maybe {thought} but wait", truncated=True) is ResponseError.TRUNCATED
+    assert error_of(f"<think>maybe {thought} but wait</think>") is ResponseError.NO_ANSWER_TAG
+
+
+def test_a_quote_that_swallows_the_next_instance_is_an_error():
+    broken = ONE.replace('"points":', '"points:')
+    response = genseg.parse(tagged(f"[{broken},{ONE}]"), SIZE)
+    assert response.error is not None
+    assert all(instance.points_outside_box == 0 for instance in response.instances)
+
+
+def test_prose_with_an_empty_list_is_not_no_target():
+    response = qwen3_vl.parse(f"If nothing is meant I would answer [], but here: [{ONE}]", SIZE)
+    assert len(response.instances) == 1
+    assert qwen3_vl.parse("There is none: []", SIZE).no_target
+
+
 def test_a_repair_that_would_change_the_numbers_is_refused():
     assert error_of(tagged('[{"bbox_2d":[1,2,3,4],"points":[[1,2],[3,4]], 7 8 "x"9')) is not None
 

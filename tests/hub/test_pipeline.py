@@ -78,6 +78,29 @@ def test_another_call_may_mean_another_image_by_the_same_name(nano, examples, tm
         assert same(nano.segment(path, "all shapes"), nano.segment(example.image, "all shapes"))
 
 
+def test_only_neighbours_share_an_image(nano, examples):
+    """Between them an example that embeds nothing: the third must not get the first one's embedding."""
+    first, other = examples[0], examples[4]
+    stream = [
+        ReferringExample(first.image, "all shapes", image_id="1"),
+        ReferringExample(first.image, "", image_id="2"),
+        ReferringExample(other.image, "all shapes", image_id="1"),
+    ]
+    results = list(nano.segment_many(stream, batch_size=1))
+    assert same(results[2], nano.segment(other.image, "all shapes"))
+
+
+def test_what_was_read_before_the_input_failed_is_not_lost(nano, examples):
+    def failing():
+        yield from examples[:6]
+        raise OSError("the disk is gone")
+
+    stream = nano.segment_many(failing(), batch_size=4)
+    assert len([next(stream) for _ in range(6)]) == 6
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+
+
 def test_a_bad_example_is_a_failure_and_the_stream_goes_on(nano, examples, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")

@@ -75,7 +75,7 @@ def _average_gradients(parameters: list[torch.nn.Parameter], world: int) -> None
 
 def _schedule(step: int, config: LoopConfig) -> float:
     decay = max(1, round(config.steps * config.decay_share))
-    return min(1.0, (step + 1) / config.warmup_steps, max(0.0, (config.steps - step) / decay))
+    return min(1.0, (step + 1) / max(1, config.warmup_steps), max(0.0, (config.steps - step) / decay))
 
 
 def muon_and_adamw(
@@ -132,7 +132,10 @@ def train(
         state = torch.load(state_file, weights_only=True)
         module.load_state_dict(state["module"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            settings = [{key: g[key] for key in ("peak", "weight_decay")} for g in optimizer.param_groups]
             optimizer.load_state_dict(saved)
+            for group, setting in zip(optimizer.param_groups, settings, strict=True):
+                group.update(setting)  # what the config says now, not what it said then
         step, seconds = state["step"], state["seconds"]
     log = (folder / "log.jsonl").open("a") if rank == 0 else None
 
@@ -155,8 +158,8 @@ def train(
                 },
                 temporary,
             )
-            temporary.replace(state_file)
             save(folder)
+            temporary.replace(state_file)  # last: a kill before this repeats the steps since the state
 
     parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     batches = DataLoader(
@@ -178,12 +181,12 @@ def train(
         loss.backward()
         if world > 1:
             _average_gradients(parameters, world)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        if not math.isfinite(norm):  # averaged, so that all processes stop together
+            raise FloatingPointError(f"the gradient is {norm} at step {step}; resume with a lower learning rate")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step}; resume with a lower learning rate")
         for name, value in (figures | {"loss": loss.item()}).items():
             sums[name] = sums.get(name, 0.0) + value / config.log_steps
         step += 1

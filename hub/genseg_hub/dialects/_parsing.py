@@ -17,10 +17,11 @@ from genseg_hub.schema import Box, InstancePrompt, Point, Response, ResponseErro
 
 MAX_CHARACTERS = 50_000
 MAX_INSTANCES = 100
-_MAX_REPAIR_CHARACTERS = 8_000
+_MAX_REPAIR_CHARACTERS = 3_000
+_MAX_FAILURES = 300
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_FENCE = re.compile(r"```(?:json)?(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_BRACKET = re.compile(r"[\[{]")
 
 
 def parse_tagged(
@@ -43,64 +44,90 @@ def parse_tagged(
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")
     text = text[:MAX_CHARACTERS]
-    reasoning, answer, closed = _split(text)
-    cut = ResponseError.TRUNCATED if truncated and not closed else None
-    if answer is None:
-        if strict:
-            return Response(text, reasoning, error=cut or ResponseError.NO_ANSWER_TAG)
-        answer = _outside_think(text)
-    data, repaired = _load(_unfenced(answer))
-    if data is None:
-        return Response(text, reasoning, error=cut or ResponseError.INVALID_JSON)
-    instances, error = _instances(data, image_size, scale, strict)
-    return Response(text, reasoning, instances, cut or error, repaired)
-
-
-def _split(text: str) -> tuple[str, str | None, bool]:
-    """(reasoning, answer or None, whether the answer tag is closed)."""
-    head, opened, tail = text.rpartition("<answer>")
-    before = head if opened else text
-    _, _, thought = before.partition("<think>")
-    reasoning = thought.partition("</think>")[0].strip()
-    if not opened:
-        return reasoning, None, False
+    reasoning, rest = _split(text)
+    _, opened, tail = rest.rpartition("<answer>")
     answer, closing, _ = tail.partition("</answer>")
-    return reasoning, answer, bool(closing)
+    if strict and not opened:
+        missing = ResponseError.TRUNCATED if truncated else ResponseError.NO_ANSWER_TAG
+        return Response(text, reasoning, error=missing)
+    open_ended = not closing and (truncated or bool(opened))
+    data, error, repaired = _load(answer if opened else rest, may_repair=not open_ended)
+    if open_ended and (truncated or repaired or data is None):
+        error = ResponseError.TRUNCATED
+    if data is None:
+        return Response(text, reasoning, error=error)
+    instances, problem = _instances(data, image_size, scale, strict)
+    return Response(text, reasoning, instances, error or problem, repaired)
 
 
-def _outside_think(text: str) -> str:
-    return text.rpartition("</think>")[2]
+def _split(text: str) -> tuple[str, str]:
+    """(reasoning, what follows it). An answer inside the think part is only a thought."""
+    thought, closed, rest = text.rpartition("</think>")
+    if closed:
+        before, opened, inside = thought.partition("<think>")
+        return (inside if opened else before).strip(), rest
+    before, opened, inside = text.partition("<think>")
+    return inside.strip(), before
 
 
-def _unfenced(answer: str) -> str:
-    fenced = _FENCE.search(answer)
-    return (fenced.group(1) if fenced else answer).strip()
+def _load(answer: str, may_repair: bool) -> tuple[Any, ResponseError | None, bool]:
+    """(JSON value or None, what is wrong, whether it had to be repaired).
 
-
-def _load(answer: str) -> tuple[Any, bool]:
-    """(JSON value or None, whether it had to be repaired).
-
-    JSON may stand in prose. A repair is accepted only where it is unambiguous: it may add or
-    remove punctuation, but the numbers must come out the same, in the same order.
+    JSON may stand in prose or fences, or lack brackets: every complete object with a box is found.
+    When there are fewer of them than boxes were begun, json-repair may add or remove punctuation, if
+    that is unambiguous: the same numbers in the same order, and no brackets swallowed by a string.
     """
-    starts = [i for i in (answer.find("["), answer.find("{")) if i >= 0]
-    if not starts:
-        return None, False
-    answer = answer[min(starts) :]
     try:
-        return json.JSONDecoder().raw_decode(answer)[0], False
+        return json.loads(answer), None, False
     except (ValueError, RecursionError):
         pass
-    if len(answer) > _MAX_REPAIR_CHARACTERS:
-        return None, False
+    begun = answer.count("bbox_2d")
+    values = _complete_values(answer)
+    items = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    boxes = [item for item in items if isinstance(item, dict) and "bbox_2d" in item]
+    if len(boxes) == begun > 0:
+        return boxes, None, True
+    if may_repair and begun and len(answer) <= _MAX_REPAIR_CHARACTERS:
+        data = _repaired(answer)
+        if data is not None:
+            return data, None, True
+    if boxes:
+        return boxes, ResponseError.INVALID_JSON, True
+    if values:
+        nothing = all(value == [] for value in values)
+        return values[0], None if nothing else ResponseError.WRONG_SCHEMA, True
+    return None, ResponseError.INVALID_JSON, False
+
+
+def _complete_values(text: str) -> list[Any]:
+    """The outermost complete JSON lists and objects in a text, left to right."""
+    values, failures = [], 0
+    decoder = json.JSONDecoder()
+    start = _BRACKET.search(text)
+    while start and failures < _MAX_FAILURES:
+        try:
+            value, end = decoder.raw_decode(text, start.start())
+            values.append(value)
+        except (ValueError, RecursionError):
+            failures, end = failures + 1, start.end()
+        start = _BRACKET.search(text, end)
+    return values
+
+
+def _repaired(answer: str) -> Any:
+    start = _BRACKET.search(answer)
+    if not start:
+        return None
+    answer = answer[start.start() :]
     try:
         data = json_repair.loads(answer, skip_json_loads=True)
-        written = json.dumps(data)
+        written = json.dumps(data, ensure_ascii=False)
     except Exception:  # noqa: BLE001  hostile text in a third-party parser: any failure means "not JSON"
-        return None, False
-    if isinstance(data, list | dict) and data and _numbers(written) == _numbers(answer):
-        return data, True
-    return None, False
+        return None
+    swallowed = any(_BRACKET.search(text) for text in re.findall(r'"[^"]*"', written))
+    if isinstance(data, list | dict) and data and not swallowed and _numbers(written) == _numbers(answer):
+        return data
+    return None
 
 
 def _numbers(text: str) -> list[float]:
