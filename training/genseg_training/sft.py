@@ -32,22 +32,23 @@ DECISION_WEIGHT = 4.0
 class SftConfig(loop.LoopConfig):
     """Settings of the warm start."""
 
-    init: str = loop.option("runs/nano_vision", "Folder whose `reasoner` starts the training: stage 1's output.")
+    init: str = loop.option("runs/nano_vision/reasoner", "Checkpoint folder that starts the training: stage 1's output.")
+    easy_share: float = loop.option(0.22, "Share of the steps, at the start, whose scenes have one to three shapes.")
     questions: int = loop.option(5, "Questions packed behind one image.")
     vision_scale: float = loop.option(0.2, "Learning-rate factor of the pretrained vision tower.")
     sigma_start: float = loop.option(14.0, "Width, in thousandths, of a coordinate's soft label at the first step.")
     sigma_end: float = loop.option(3.0, "The same at the last step.")
 
 
-def curriculum(rng: random.Random, progress: float) -> int | None:
-    """Number of shapes: one at first, then up to two, then up to three, then the benchmark's 2 to 6."""
-    if progress < 0.05:
-        return 1
-    if progress < 0.12:
-        return rng.randint(1, 2)
-    if progress < 0.22:
-        return rng.randint(1, 3)
-    return None
+def curriculum(rng: random.Random, progress: float, easy_share: float) -> int | None:
+    """Number of shapes: one at first, then up to two, then up to three, then the benchmark's 2 to 6.
+
+    Args:
+        progress: share of the steps done. easy_share: share of them with few shapes; 0 for none.
+    """
+    if progress >= easy_share:
+        return None
+    return rng.randint(1, 1 + min(2, int(4 * progress / easy_share)))
 
 
 class Packer:
@@ -212,9 +213,9 @@ def train(config: SftConfig) -> None:
     Raises:
         FileNotFoundError: when stage 1 has not been run.
     """
-    source = Path(config.init) / "reasoner"
-    if not source.is_dir():
-        raise FileNotFoundError(f"there is no {source}: run `genseg-train vision` first, or set --init")
+    source = Path(config.init)
+    if not (source / "config.json").is_file():
+        raise FileNotFoundError(f"there is no checkpoint in {source}: run `genseg-train vision` first, or set --init")
     processor = transformers.AutoProcessor.from_pretrained(source)
     model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
     transformers.AttentionInterface.register("packed", packed_attention)
@@ -226,7 +227,8 @@ def train(config: SftConfig) -> None:
         rng = random.Random(f"sft-{seed}")
         canvas = rng.choice(CANVASES)
         drawn = [
-            scene(rng, curriculum(rng, progress), canvas, allow_held_out=False) for _ in range(config.batch_images)
+            scene(rng, curriculum(rng, progress, config.easy_share), canvas, allow_held_out=False)
+            for _ in range(config.batch_images)
         ]
         asked = [[refer(rng, s, allow_held_out=False) for _ in range(config.questions)] for s in drawn]
         sigma = config.sigma_start + (config.sigma_end - config.sigma_start) * progress
