@@ -6,8 +6,18 @@ Importing this package is cheap; models load when they run.
 __version__ = "0.1.0"
 
 
+def __getattr__(name: str):
+    if name == "evaluate":
+        from fiftyone_genseg.scoring import evaluate
+
+        return evaluate
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def register(plugin) -> None:
     """Called by FiftyOne with its plugin context."""
+    from fiftyone_genseg.operators.evaluate_referring_segmentation import EvaluateReferringSegmentation
     from fiftyone_genseg.operators.referring_segment import ReferringSegment
 
-    plugin.register(ReferringSegment)
+    for operator in (ReferringSegment, EvaluateReferringSegmentation):
+        plugin.register(operator)

@@ -112,7 +112,7 @@ def refscenes(
     report = {"benchmark": f"RefScenes {scenes.VERSION} {split}", "model": model} | figures
     console.print(_table(report))
     console.print(
-        f"parse failures {report['parse_failures']:.2%}, failed {report['n_failed']}, "
+        f"parse failures {report['parse_failures']:.2%}, failed {report['failures']}, "
         f"SAM 2 alone on true boxes and points: mIoU {report['segmenter_miou']:.3f}"
     )
     if out:

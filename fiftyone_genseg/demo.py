@@ -11,14 +11,15 @@ from pathlib import Path
 import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
-from genseg_hub.metrics import ReferringMetrics
 from PIL import Image
 
 from fiftyone_genseg import labels, plugin
 from fiftyone_genseg.operators.referring_segment import DEFAULT_FIELD
 from fiftyone_genseg.overlay import contact_sheet, draw_masks
+from fiftyone_genseg.scoring import evaluate
 
 DATASET = "genseg-demo"
+EVAL_KEY = "demo"
 OPERATOR = "@fiftyone-genseg/genseg/referring_segment"
 _VERSIONS = ("fiftyone-genseg", "fiftyone", "huggingface-hub", "transformers", "torch", "sam2")
 
@@ -52,17 +53,12 @@ def refscenes_dataset(name: str, folder: Path, scenes_count: int, split: str = "
 
 
 def score(dataset: fo.Dataset, field: str) -> dict:
-    """Figures of `ReferringMetrics` over all samples and by kind, read back from the stored labels."""
-    overall = ReferringMetrics()
-    kinds: dict[str, ReferringMetrics] = {}
-    dataset.compute_metadata(progress=False)
-    for sample in dataset.iter_samples():
-        size = sample.metadata.width, sample.metadata.height
-        truth, found = (labels.union_mask(sample[name], size) for name in ("ground_truth", field))
-        answered = sample[labels.responses_field(field)][0].status in (labels.SEGMENTED, labels.NO_TARGET)
-        for metrics in (overall, kinds.setdefault(sample["kind"], ReferringMetrics())):
-            metrics.update(truth, found, answered)
-    return overall.compute() | {"by": {"kind": {kind: m.compute() for kind, m in sorted(kinds.items())}}}
+    """Evaluate as the run `EVAL_KEY`: the figures over all samples and by kind."""
+    results = evaluate(dataset, field, eval_key=EVAL_KEY, progress=False)
+    kinds = np.array(dataset.values("kind"))
+    return results.figures() | {
+        "by": {"kind": {str(kind): results.figures(kinds == kind) for kind in np.unique(kinds)}}
+    }
 
 
 def draw_overview(dataset: fo.Dataset, field: str, path: Path, count: int = 12) -> None:

@@ -7,11 +7,14 @@ expression that was asked, whatever came of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import fiftyone as fo
 import numpy as np
 from genseg_hub.schema import Failure, Prediction, Rle, decode_mask
+from PIL import Image
+
+from fiftyone_genseg.matching import Cutout
 
 LABEL = "referred"
 SEGMENTED, NO_TARGET, UNPARSABLE, FAILED = "segmented", "no_target", "unparsable", "failed"
@@ -133,23 +136,44 @@ def response_document(result: Prediction | Failure, expression: str, checkpoint:
     return fo.DynamicEmbeddedDocument(**document)
 
 
+def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int]) -> tuple[Cutout | None, bool]:
+    """A stored mask as pixels of an image of `size` = (width, height); None when it is empty.
+
+    The inverse of `detection_from_mask`, to the pixel. The second value says that the mask had
+    another resolution than its box has pixels, and was resized (nearest neighbour).
+
+    Args:
+        bounding_box: relative xywh. mask: bool or uint8 [h, w].
+    """
+    x, y, w, h = bounding_box
+    left, top = round(x * size[0]), round(y * size[1])
+    width, height = max(1, round(w * size[0])), max(1, round(h * size[1]))
+    mask = np.asarray(mask) > 0
+    resized = mask.shape != (height, width)
+    if resized:
+        mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    mask = mask[max(0, -top) : size[1] - top, max(0, -left) : size[0] - left]
+    return (Cutout(max(0, left), max(0, top), mask) if mask.any() else None), resized
+
+
 def instance_masks(detections: fo.Detections | None, size: tuple[int, int]) -> list[np.ndarray]:
     """The masks of Detections, bool[H, W] each, on an image of `size` = (width, height).
 
-    The inverse of `detection_from_mask`, to the pixel; a mask of another resolution is resized.
+    Raises:
+        ValueError: for a Detection without a mask.
     """
-    return [_full_mask(detection, size) for detection in (detections.detections if detections else [])]
-
-
-def _full_mask(detection: fo.Detection, size: tuple[int, int]) -> np.ndarray:
-    x, y, w, h = detection.bounding_box
-    left, top = round(x * size[0]), round(y * size[1])
-    mask = detection.get_mask()
-    if mask is None or mask.shape != (round(h * size[1]), round(w * size[0])):
-        return detection.to_segmentation(frame_size=size, target=255).mask > 0
-    full = np.zeros((size[1], size[0]), dtype=bool)
-    full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-    return full
+    masks = []
+    for detection in detections.detections if detections else []:
+        stored = detection.get_mask()
+        if stored is None:
+            raise ValueError(f"the detection {detection.id} has no mask")
+        part, _ = cutout(detection.bounding_box, stored, size)
+        full = np.zeros((size[1], size[0]), dtype=bool)
+        if part:
+            x1, y1, x2, y2 = part.window
+            full[y1:y2, x1:x2] = part.mask
+        masks.append(full)
+    return masks
 
 
 def union_mask(detections: fo.Detections | None, size: tuple[int, int]) -> np.ndarray:

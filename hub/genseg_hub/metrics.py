@@ -1,26 +1,84 @@
-"""Metrics of referring segmentation, streaming and on RLE.
+"""Metrics of referring segmentation, streaming, with the empty cases decided by a named policy.
 
-Empty against empty follows gRefCOCO's own evaluator (ReLA, arXiv 2306.00968): a no-target
-expression answered with nothing has IoU 1 and adds nothing to the intersection and union sums;
-answered with something it has IoU 0 and adds the predicted area to the union; a target answered
-with nothing has IoU 0 and adds its area to the union.
+What each published evaluator does with an expression whose target, prediction or both are empty
+(I and U are the sums behind cIoU; IoU enters mIoU):
+
+| policy    | target empty, prediction empty | target empty, prediction not      | target, prediction empty         |
+|-----------|--------------------------------|-----------------------------------|----------------------------------|
+| grefcoco  | IoU 1, nothing to I and U      | IoU 0, predicted area added to U  | IoU 0, target area added to U    |
+| reasonseg | IoU 1, nothing to I and U      | IoU 0, predicted area added to U  | IoU 0, target area added to U    |
+| refcoco   | IoU 0, nothing to I and U      | IoU 0, predicted area added to U  | IoU 0, target area added to U    |
+
+On masks alone, grefcoco and reasonseg therefore agree; they stay two names because a result says
+which evaluator it is to be compared with. `min_pixels` is the area below which a prediction counts
+as empty: gRefCOCO's paper (arXiv 2306.00968) says 50, its code has none, so 0 is the default of
+all policies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from genseg_hub.schema import Rle, encode_mask
+from genseg_hub.schema import Box, Rle, encode_mask
 
-POLICY = "grefcoco"
+Number = TypeVar("Number", int, float)
 PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def _union(masks: Rle | np.ndarray | Sequence[Rle] | None) -> Rle | None:
+@dataclass(frozen=True)
+class Policy:
+    """How an evaluator scores what is empty.
+
+    Attributes:
+        name: what results are marked with.
+        rejection_iou: IoU of a no-target expression that was answered with nothing.
+        source: the evaluator it follows.
+    """
+
+    name: str
+    rejection_iou: float
+    source: str
+
+
+POLICIES = {
+    policy.name: policy
+    for policy in (
+        Policy("grefcoco", 1.0, "ReLA, gres_model/evaluation/refer_evaluation.py (arXiv 2306.00968)"),
+        Policy("reasonseg", 1.0, "LISA, train_ds.py, validate() (arXiv 2308.00692)"),
+        Policy("refcoco", 0.0, "the IoU of an empty union is 0, as for ReLA's and LAVT's RefCOCO expressions"),
+    )
+}
+DEFAULT_POLICY = "grefcoco"
+
+
+class Overlap(NamedTuple):
+    """How far predictions and targets agree: one expression as numbers, or N as arrays [N].
+
+    Attributes:
+        intersection, target_area, prediction_area: pixels.
+        box_iou: IoU of the target's tight box and the predicted one; ignored without a target.
+        answered: False when the model failed or its answer could not be read. A no-target
+            expression is then not correct (this project's own choice: a mask alone cannot tell
+            silence from "nothing is meant").
+    """
+
+    intersection: Any
+    target_area: Any
+    prediction_area: Any
+    box_iou: Any
+    answered: Any
+
+
+Masks = Rle | np.ndarray | Sequence[Rle] | None
+
+
+def _union(masks: Masks) -> Rle | None:
     if masks is None:
         return None
     if isinstance(masks, np.ndarray):
@@ -30,80 +88,157 @@ def _union(masks: Rle | np.ndarray | Sequence[Rle] | None) -> Rle | None:
     return coco_mask.merge(list(masks)) if len(masks) else None
 
 
-def intersection_and_union(target: Rle | None, prediction: Rle | None) -> tuple[int, int]:
-    """Pixels in both and pixels in either; None is the empty mask.
+def box_iou(a: Box, b: Box) -> float:
+    """IoU of two xyxy boxes; 0 when both are empty."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    both = max(0.0, width) * max(0.0, height)
+    either = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both
+    return float(both / either) if either else 0.0
+
+
+def enclosing_box(boxes: Iterable[tuple[Number, Number, Number, Number]]) -> tuple[Number, Number, Number, Number]:
+    """The smallest xyxy box around boxes; at least one."""
+    x1, y1, x2, y2 = zip(*boxes, strict=True)
+    return min(x1), min(y1), max(x2), max(y2)
+
+
+def measure(target: Masks, prediction: Masks, answered: bool = True, boxes: Sequence[Box] = ()) -> Overlap:
+    """Compare one expression's target and prediction.
+
+    Args:
+        target, prediction: the union mask bool[H, W], its COCO RLE, or the RLEs of its instances;
+            None or an empty list is nothing.
+        answered: see `Overlap`.
+        boxes: the boxes that the model itself predicted, xyxy pixels. Their enclosing box is
+            compared with the target's; without any, the tight box of the predicted mask is.
 
     Raises:
         ValueError: when the two masks have different sizes.
     """
-    target_area = int(coco_mask.area(target)) if target else 0
-    prediction_area = int(coco_mask.area(prediction)) if prediction else 0
-    if not target or not prediction:
-        return 0, target_area + prediction_area
-    if list(target["size"]) != list(prediction["size"]):
-        raise ValueError(f"the target mask is {target['size']} (height, width), the prediction {prediction['size']}")
-    both = int(coco_mask.area(coco_mask.merge([target, prediction], intersect=True)))
-    return both, target_area + prediction_area - both
+    truth, guess = _union(target), _union(prediction)
+    target_area = int(coco_mask.area(truth)) if truth else 0
+    prediction_area = int(coco_mask.area(guess)) if guess else 0
+    if not truth or not guess:
+        return Overlap(0, target_area, prediction_area, 0.0, answered)
+    if list(truth["size"]) != list(guess["size"]):
+        raise ValueError(f"the target mask is {truth['size']} (height, width), the prediction {guess['size']}")
+    if not target_area or not prediction_area:
+        return Overlap(0, target_area, prediction_area, 0.0, answered)
+    both = int(coco_mask.area(coco_mask.merge([truth, guess], intersect=True)))
+    predicted = enclosing_box(boxes) if boxes else _tight_box(guess)
+    return Overlap(both, target_area, prediction_area, box_iou(_tight_box(truth), predicted), answered)
 
 
-@dataclass
+def _tight_box(rle: Rle) -> Box:
+    x, y, w, h = coco_mask.toBbox(rle)
+    return x, y, x + w, y + h
+
+
+def get_policy(name: str) -> Policy:
+    """The policy of that name.
+
+    Raises:
+        ValueError: naming the policies that exist.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"there is no policy {name!r}; choose one of {', '.join(POLICIES)}")
+    return POLICIES[name]
+
+
 class ReferringMetrics:
-    """Accumulates expressions; `compute` may be called at any time."""
+    """Accumulates expressions in constant memory; `compute` may be called at any time.
 
-    intersection: int = 0
-    union: int = 0
-    target_ious: list[float] = field(default_factory=list)
-    no_target_correct: list[bool] = field(default_factory=list)
-    answered: int = 0
+    Args:
+        policy: a name in `POLICIES`.
+        min_pixels: predictions of fewer pixels count as empty.
+    """
 
-    @property
-    def count(self) -> int:
-        """Expressions so far."""
-        return len(self.target_ious) + len(self.no_target_correct)
+    def __init__(self, policy: str = DEFAULT_POLICY, min_pixels: int = 0):
+        self.policy = get_policy(policy)
+        self.min_pixels = min_pixels
+        self._counts: Counter[str] = Counter()
+        self._sums = {"iou": 0.0, "target_iou": 0.0, "box_iou": 0.0}
 
-    def update(
-        self,
-        target: Rle | np.ndarray | Sequence[Rle] | None,
-        prediction: Rle | np.ndarray | Sequence[Rle] | None,
-        answered: bool = True,
-    ) -> float:
-        """Add one expression and return its IoU.
+    def update(self, target: Masks, prediction: Masks, answered: bool = True, boxes: Sequence[Box] = ()) -> float:
+        """Add one expression and return its IoU; the arguments and errors are those of `measure`."""
+        return float(self.add(measure(target, prediction, answered, boxes))[0])
 
-        Args:
-            target, prediction: the union mask bool[H, W], its RLE, or the RLEs of its instances;
-                None or an empty list is nothing.
-            answered: False when the model failed or its answer could not be read. Such an
-                expression is never a correct no-target (this project's own choice: a mask alone
-                cannot tell silence from "nothing is meant").
+    def ious(self, overlap: Overlap) -> np.ndarray:
+        """float64[N]: the IoU of each expression under this policy, without adding anything."""
+        intersection, target, prediction, _, answered = self._columns(overlap)
+        union = target + prediction - intersection
+        rejected = (target == 0) & (prediction == 0) & answered
+        return np.where(rejected, self.policy.rejection_iou, intersection / np.maximum(union, 1))
+
+    def add(self, overlap: Overlap) -> np.ndarray:
+        """Add what was measured, one expression or many, and return their IoUs: float64[N]."""
+        intersection, target, prediction, boxes, answered = self._columns(overlap)
+        ious = self.ious(overlap)
+        has_target, silent = target > 0, prediction == 0
+        for name, values in (
+            ("intersection", intersection),
+            ("union", target + prediction - intersection),
+            ("n_target", has_target),
+            ("n_no_target", ~has_target),
+            ("n_failed", ~answered),
+            ("target_answered", has_target & ~silent),
+            ("rejected", ~has_target & silent & answered),
+            *((f"pr@{x}", has_target & (ious >= x)) for x in PRECISION_AT),
+        ):
+            self._counts[name] += int(values.sum())
+        self._sums["iou"] += float(ious.sum())
+        self._sums["target_iou"] += float(ious[has_target].sum())
+        self._sums["box_iou"] += float(boxes[has_target].sum())
+        return ious
+
+    def _columns(self, overlap: Overlap) -> tuple[np.ndarray, ...]:
+        intersection, target, prediction = (np.atleast_1d(np.asarray(c, dtype=np.int64)) for c in overlap[:3])
+        seen = prediction >= max(1, self.min_pixels)
+        boxes = np.atleast_1d(np.asarray(overlap.box_iou, dtype=np.float64))
+        answered = np.atleast_1d(np.asarray(overlap.answered, dtype=bool))
+        return intersection * seen, target, prediction * seen, np.where(seen, boxes, 0.0), answered
+
+    def merge(self, other: ReferringMetrics) -> None:
+        """Add everything that `other` has seen.
+
+        Raises:
+            ValueError: when it follows another policy or `min_pixels`.
         """
-        target_rle, prediction_rle = _union(target), _union(prediction)
-        both, either = intersection_and_union(target_rle, prediction_rle)
-        self.intersection += both
-        self.union += either
-        said_something = bool(prediction_rle is not None and coco_mask.area(prediction_rle))
-        if target_rle is not None and coco_mask.area(target_rle):
-            self.answered += said_something
-            self.target_ious.append(both / either)
-            return self.target_ious[-1]
-        self.no_target_correct.append(answered and not said_something)
-        return float(self.no_target_correct[-1])
+        mine, its = (self.policy.name, self.min_pixels), (other.policy.name, other.min_pixels)
+        if mine != its:
+            raise ValueError(f"figures under (policy, min_pixels) {mine} and {its} cannot be merged")
+        self._counts.update(other._counts)
+        for name, total in other._sums.items():
+            self._sums[name] += total
 
-    def compute(self) -> dict[str, float | int | str | None]:
-        """cIoU, mIoU, target mIoU, N-acc, T-acc and Pr@X, each in [0, 1], None where undefined."""
+    def compute(self) -> dict[str, Any]:
+        """The figures, each share in [0, 1] and None where undefined.
 
-        def mean(values: Sequence[float]) -> float | None:
-            return float(np.mean(values)) if len(values) else None
+        `ciou`: sum of intersections / sum of unions. `miou`: mean IoU of all expressions, which
+        gRefCOCO and ReasonSeg call `giou`. `target_miou`, `box_miou` and `pr@X` (share with IoU >= X):
+        over expressions with a target. `n_acc`: no-target expressions answered with nothing.
+        `t_acc`: target expressions answered with something. `n_failed`: not answered at all.
+        """
+        counts, sums = self._counts, self._sums
+        n_target, n_no_target = counts["n_target"], counts["n_no_target"]
 
-        ious = np.array(self.target_ious)
+        def share(part: float, whole: int) -> float | None:
+            return part / whole if whole else None
+
+        miou = share(sums["iou"], n_target + n_no_target)
         return {
-            "policy": POLICY,
-            "ciou": self.intersection / self.union if self.union else None,
-            "miou": mean(self.target_ious + [float(correct) for correct in self.no_target_correct]),
-            "target_miou": mean(self.target_ious),
-            "n_acc": mean(self.no_target_correct),
-            "t_acc": self.answered / len(ious) if len(ious) else None,
-            **{f"pr@{x}": mean((ious >= x).tolist()) for x in PRECISION_AT},
-            "n": self.count,
-            "n_target": len(ious),
-            "n_no_target": len(self.no_target_correct),
+            "policy": self.policy.name,
+            "min_pixels": self.min_pixels,
+            "ciou": share(counts["intersection"], counts["union"]),
+            "miou": miou,
+            "giou": miou,
+            "target_miou": share(sums["target_iou"], n_target),
+            "n_acc": share(counts["rejected"], n_no_target),
+            "t_acc": share(counts["target_answered"], n_target),
+            **{f"pr@{x}": share(counts[f"pr@{x}"], n_target) for x in PRECISION_AT},
+            "box_miou": share(sums["box_iou"], n_target),
+            "n": n_target + n_no_target,
+            "n_target": n_target,
+            "n_no_target": n_no_target,
+            "n_failed": counts["n_failed"],
         }

@@ -125,7 +125,6 @@ def train(
     torch.set_num_threads(config.threads)
     # Gathering rows adds their gradients in whatever order the threads come, unless told not to.
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     optimizers = list(optimizers)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from genseg_hub.dialects import genseg
+from genseg_hub.metrics import box_iou
 from genseg_hub.reasoner import TransformersReasoner
 from PIL import Image
 
@@ -32,7 +33,7 @@ DECISION_WEIGHT = 4.0
 class SftConfig(loop.LoopConfig):
     """Settings of the warm start."""
 
-    init: str = loop.option("runs/nano_vision/reasoner", "Checkpoint folder that starts the training: stage 1's output.")
+    init: str = loop.option("runs/nano_vision/reasoner", "Checkpoint folder that starts the training.")
     easy_share: float = loop.option(0.22, "Share of the steps, at the start, whose scenes have one to three shapes.")
     questions: int = loop.option(5, "Questions packed behind one image.")
     vision_scale: float = loop.option(0.2, "Learning-rate factor of the pretrained vision tower.")
@@ -160,13 +161,6 @@ def answer_loss(
     distance = (values[None] - value[is_number, None]) / sigma
     soft = -(torch.softmax(-0.5 * distance**2, -1) * log_p[is_number][:, number_ids]).sum(1)
     return ((plain * weights[~is_number]).sum() + (soft * weights[is_number]).sum()) / weights.sum()
-
-
-def box_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """IoU of two xyxy boxes."""
-    overlap = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap
-    return overlap / union if union else 0.0
 
 
 def held_out_set(count: int) -> list[tuple[Scene, Question]]:

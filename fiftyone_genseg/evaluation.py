@@ -1,0 +1,240 @@
+"""Referring segmentation as a FiftyOne evaluation run: listed, loaded, renamed and deleted like any other.
+
+The run is of FiftyOne's detection kind, so that its own Model Evaluation panel opens it: instances
+matched at mask IoU 0.5 become its true and false positives, and the figures of referring
+segmentation its custom metrics. What the project's own panels need is `ReferringResults.table`.
+
+Classes of a run are stored by their import path and must stay importable as `fiftyone_genseg.evaluation`.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.fields as fof
+import fiftyone.utils.eval.detection as foud
+import numpy as np
+import pandas as pd
+from genseg_hub.metrics import DEFAULT_POLICY, Overlap, ReferringMetrics, get_policy
+
+from fiftyone_genseg import labels, matching
+from fiftyone_genseg.reading import holds_several
+from fiftyone_genseg.slicing import kinds
+
+SAMPLE_FIELDS = ("mask_iou", "box_iou", "no_target_correct", "failure")
+METRICS = {
+    "ciou": "cIoU",
+    "miou": "mIoU",
+    "target_miou": "target mIoU",
+    "n_acc": "N-acc",
+    "t_acc": "T-acc",
+    "pr@0.5": "Pr@0.5",
+    "pr@0.7": "Pr@0.7",
+    "pr@0.9": "Pr@0.9",
+    "box_miou": "box mIoU",
+}
+# One row per expression. Positions are shares of the image; -1 distractors means unknown.
+TABLE = {
+    "sample_id": "str",
+    "image": "int32",
+    "expression": "str",
+    "status": "category",
+    "intersection": "int64",
+    "target_area": "int64",
+    "prediction_area": "int64",
+    "image_area": "int64",
+    "box_iou": "float32",
+    "n_true": "int32",
+    "n_predicted": "int32",
+    "n_missed": "int32",
+    "n_extra": "int32",
+    "target_x": "float32",
+    "target_y": "float32",
+    "distractors": "int32",
+}
+MATCHES = {"gt_id": "str", "pred_id": "str", "iou": "float32", "confidence": "float32"}
+
+
+class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
+    """Settings of a run, stored with it.
+
+    Args:
+        policy, min_pixels: see `genseg_hub.metrics`.
+        expression_field: sample field with the expression, or with the list of expressions; None
+            when the ground-truth Detections name them in an attribute `expression`.
+        objects_field: Detections of all objects of the image, for distractors; optional.
+        counts: what was noticed on the way, filled by the run.
+    """
+
+    def __init__(
+        self,
+        pred_field,
+        gt_field,
+        policy=DEFAULT_POLICY,
+        min_pixels=0,
+        expression_field=None,
+        objects_field=None,
+        counts=None,
+        iou=matching.MATCH_IOU,
+        classwise=False,
+        **kwargs,
+    ):
+        super().__init__(pred_field, gt_field, iou=iou, classwise=classwise, **kwargs)
+        self.policy = get_policy(policy).name
+        self.min_pixels = min_pixels
+        self.expression_field = expression_field
+        self.objects_field = objects_field
+        self.counts = counts
+
+    @property
+    def method(self):
+        return "referring"
+
+
+class ReferringEvaluation(foud.DetectionEvaluation):
+    """The run: which fields it owns, and how they are renamed and removed."""
+
+    def register_samples(self, samples, eval_key, dynamic=True):
+        super().register_samples(samples, eval_key, dynamic=dynamic)
+        if eval_key is None:
+            return
+        several = holds_several(samples, self.config.expression_field)
+        iou, box_iou, correct, failure = (f"{eval_key}_{name}" for name in SAMPLE_FIELDS)
+        samples._dataset.add_sample_field(iou, fof.FloatField)
+        samples._dataset.add_sample_field(box_iou, fof.FloatField)
+        samples._dataset.add_sample_field(correct, fof.BooleanField)
+        if several:
+            samples._dataset.add_sample_field(failure, fof.ListField, subfield=fof.StringField)
+        else:
+            samples._dataset.add_sample_field(failure, fof.StringField)
+
+    def get_fields(self, samples, eval_key, include_custom_metrics=True):
+        fields = super().get_fields(samples, eval_key, include_custom_metrics)
+        return [f"{eval_key}_{name}" for name in SAMPLE_FIELDS] + fields
+
+    def cleanup(self, samples, eval_key):
+        samples._dataset.delete_sample_fields([f"{eval_key}_{name}" for name in SAMPLE_FIELDS], error_level=1)
+        super().cleanup(samples, eval_key)
+
+
+class ReferringResults(foud.DetectionResults):
+    """What a run found.
+
+    Attributes:
+        table: one row per expression, columns as in `TABLE` plus `iou` and `kind`.
+        matches: one row per pair of instances: gt_id, pred_id ("" for none), iou, confidence.
+    """
+
+    def __init__(self, samples, config, eval_key, table, matches, custom_metrics=None, backend=None):
+        self.matches = matches
+        rows = [
+            (labels.LABEL if gt else None, labels.LABEL if pred else None, iou, confidence, gt or None, pred or None)
+            for gt, pred, iou, confidence in zip(
+                matches["gt_id"],
+                matches["pred_id"],
+                matches["iou"].tolist(),
+                matches["confidence"].astype(object).where(matches["confidence"].notna(), None),
+                strict=True,
+            )
+        ]
+        super().__init__(
+            samples,
+            config,
+            eval_key,
+            list(rows),
+            classes=[labels.LABEL],
+            custom_metrics=custom_metrics,
+            backend=backend,
+        )
+        self.table = table.assign(iou=ReferringMetrics(config.policy, config.min_pixels).ious(overlap(table)))
+        self.table["kind"] = kinds.failure_kinds(self.table)
+
+    def figures(self, rows: np.ndarray | slice = slice(None)) -> dict[str, Any]:
+        """`ReferringMetrics.compute` over all expressions or the rows of `table` that are given."""
+        metrics = ReferringMetrics(self.config.policy, self.config.min_pixels)
+        metrics.add(overlap(self.table.iloc[rows] if isinstance(rows, slice) else self.table[rows]))
+        return metrics.compute()
+
+    def in_view(self, view: fo.DatasetView | fo.Dataset) -> np.ndarray:
+        """bool[N]: the rows of `table` whose sample is in a view."""
+        return self.table["sample_id"].isin(view.values("id")).to_numpy()
+
+    def metrics(self, *args, **kwargs):
+        """FiftyOne's detection metrics of the matched instances, then the figures of referring
+        segmentation, all of the subset that `use_subset` chose."""
+        found = self.figures(self.in_view(self.samples) if self.has_subset else slice(None))
+        return super().metrics(*args, **kwargs) | {name: found[name] for name in METRICS}
+
+    def print_figures(self) -> None:
+        """Print the figures of referring segmentation."""
+        self._print_metrics({name: value for name, value in self.figures().items() if value is not None}, digits=3)
+
+    def serialize(self, *args, **kwargs):
+        return {
+            "cls": self.cls,
+            "table": _pack(self.table[list(TABLE)]),
+            "matches": _pack(self.matches),
+            "custom_metrics": self.custom_metrics,
+        }
+
+    @classmethod
+    def _from_dict(cls, d, samples, config, eval_key, **kwargs):
+        return cls(
+            samples,
+            config,
+            eval_key,
+            _unpack(d["table"], TABLE),
+            _unpack(d["matches"], MATCHES),
+            custom_metrics=d.get("custom_metrics"),
+            **kwargs,
+        )
+
+
+def overlap(table: pd.DataFrame) -> Overlap:
+    """The columns that the metrics need."""
+    answered = ~table["status"].isin([labels.UNPARSABLE, labels.FAILED, kinds.MISSING]) | (table["prediction_area"] > 0)
+    columns = {name: table[name].to_numpy() for name in Overlap._fields if name != "answered"}
+    return Overlap(**columns, answered=answered.to_numpy())
+
+
+_IDS = ("sample_id", "gt_id", "pred_id")
+
+
+def _pack(frame: pd.DataFrame) -> bytes:
+    """Parquet, with object ids as 12 bytes."""
+    frame = frame.copy()
+    for name in frame.columns.intersection(_IDS):
+        frame[name] = [bytes.fromhex(value) for value in frame[name]]
+    buffer = io.BytesIO()
+    plain = [name for name in frame.columns if name in _IDS or pd.api.types.is_float_dtype(frame[name])]
+    frame.to_parquet(
+        buffer,
+        index=False,
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=[name for name in frame.columns if name not in plain],
+    )
+    return buffer.getvalue()
+
+
+def _unpack(data: bytes, columns: dict[str, str]) -> pd.DataFrame:
+    frame = pd.read_parquet(io.BytesIO(data))
+    for name in frame.columns.intersection(_IDS):
+        frame[name] = [value.hex() for value in frame[name]]
+    return frame.astype({name: kind for name, kind in columns.items() if name in frame})
+
+
+def custom_metrics(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures in the form in which FiftyOne's panel lists metrics."""
+    return {
+        f"@fiftyone-genseg/genseg/{name}": {
+            "key": name,
+            "value": figures[name],
+            "label": label,
+            "lower_is_better": False,
+        }
+        for name, label in METRICS.items()
+        if figures[name] is not None
+    }

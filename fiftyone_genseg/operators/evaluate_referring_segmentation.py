@@ -1,0 +1,218 @@
+"""The operator "Evaluate referring segmentation": masks against ground truth, as a FiftyOne evaluation run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fiftyone as fo
+import fiftyone.operators as foo
+from fiftyone.operators import types
+from genseg_hub.metrics import DEFAULT_POLICY, POLICIES
+
+from fiftyone_genseg.operators.referring_segment import DEFAULT_FIELD
+
+DEFAULT_TRUTH = "ground_truth"
+_AUTO = "where the expressions are"
+
+
+class EvaluateReferringSegmentation(foo.Operator):
+    """Evaluate masks of expressions. The form and `execute` validate with the same function."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        return foo.OperatorConfig(
+            name="evaluate_referring_segmentation",
+            label="Evaluate referring segmentation",
+            description="Compare the masks of expressions with their ground truth: cIoU, mIoU, N-acc, failure kinds",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+        )
+
+    def __call__(
+        self,
+        samples: fo.Dataset | fo.DatasetView,
+        pred_field: str = DEFAULT_FIELD,
+        gt_field: str = DEFAULT_TRUTH,
+        eval_key: str | None = None,
+        policy: str = DEFAULT_POLICY,
+        min_pixels: int = 0,
+        expression_field: str | None = None,
+        objects_field: str | None = None,
+        delegate: bool = False,
+    ):
+        """Run the operator from Python; `fiftyone_genseg.evaluate` says what the arguments mean."""
+        params = {
+            "pred_field": pred_field,
+            "gt_field": gt_field,
+            "eval_key": eval_key,
+            "policy": policy,
+            "min_pixels": min_pixels,
+            "expression_field": expression_field,
+            "objects_field": objects_field,
+            "overwrite": True,
+            "raise_errors": True,
+        }
+        return foo.execute_operator(self.uri, {"view": samples.view()}, params=params, request_delegation=delegate)
+
+    def resolve_input(self, ctx) -> types.Property:
+        inputs = types.Object()
+        view = ctx.target_view() if ctx.dataset is not None else None
+        params = _filled(view, ctx.params)
+        fields = _detections(view)
+        for name, label, description in (
+            ("pred_field", "Predictions", "The field that Referring segment wrote, or other Detections with masks"),
+            ("gt_field", "Ground truth", "Detections with masks; a sample without any has no target"),
+        ):
+            choices = types.DropdownView()
+            for field in fields:
+                choices.add_choice(field, label=field)
+            inputs.enum(name, fields, label=label, description=description, default=params[name], view=choices)
+        inputs.str(
+            "eval_key",
+            label="Evaluation key",
+            description="The run's name: letters, digits and underscores",
+            default=params["eval_key"],
+        )
+        if ctx.dataset is not None and params["eval_key"] in ctx.dataset.list_evaluations():
+            inputs.bool(
+                "overwrite",
+                label=f"Overwrite the run {params['eval_key']!r}",
+                default=False,
+                view=types.CheckboxView(),
+            )
+        policies = types.RadioGroup()
+        for policy in POLICIES.values():
+            policies.add_choice(policy.name, label=policy.name, description=policy.source)
+        inputs.enum(
+            "policy",
+            policies.values(),
+            label="Policy",
+            description="Whose evaluator decides what an empty mask is worth",
+            default=DEFAULT_POLICY,
+            view=policies,
+        )
+        inputs.int(
+            "min_pixels",
+            label="Smallest mask",
+            description="Predictions of fewer pixels count as empty (gRefCOCO's paper says 50, its code 0)",
+            default=0,
+            min=0,
+        )
+        sources = types.DropdownView()
+        sources.add_choice(_AUTO, label="the field `expression`, else the ground truth's attribute `expression`")
+        for field in _expressions(view):
+            sources.add_choice(field, label=field)
+        inputs.enum("expression_field", sources.values(), label="Expressions", default=_AUTO, view=sources)
+        objects = types.DropdownView()
+        objects.add_choice("", label="none")
+        for field in fields:
+            objects.add_choice(field, label=field)
+        inputs.enum(
+            "objects_field",
+            objects.values(),
+            label="All objects",
+            description="Optional: Detections of every object, labelled with its class, to count distractors",
+            default="",
+            view=objects,
+        )
+        problem = _problem(view, ctx.params)
+        if problem:
+            prompt = inputs.view("problem", types.Error(label=problem))
+            prompt.invalid = True
+            prompt.error_message = problem
+        return types.Property(inputs, view=types.View(label="Evaluate referring segmentation"))
+
+    def execute(self, ctx) -> Iterator:
+        """Yields progress in the App; errors are shown by a message, and raised where the run is delegated."""
+        try:
+            view = ctx.target_view() if ctx.dataset is not None else None
+            problem = _problem(view, ctx.params)
+            if problem:
+                raise ValueError(problem)
+            runner = _runner(view, ctx.params)
+            for done in runner.run():
+                share, label = done / runner.total, f"{done} of {runner.total} samples"
+                if ctx.delegated:
+                    ctx.set_progress(share, label=label)
+                else:
+                    yield ctx.trigger("set_progress", {"progress": share, "label": label})
+        except Exception as error:
+            if ctx.delegated or ctx.params.get("raise_errors"):
+                raise
+            yield ctx.ops.notify(f"The evaluation stopped: {error}", variant="error")
+            return
+        if not ctx.delegated:
+            yield ctx.ops.notify(describe(runner.results.figures()), variant="success")
+            yield ctx.ops.reload_dataset()
+
+
+def describe(figures: dict) -> str:
+    """One sentence on a run."""
+    names = {"ciou": "cIoU", "miou": "mIoU", "n_acc": "N-acc"}
+    known = [f"{label} {figures[name]:.3f}" for name, label in names.items() if figures[name] is not None]
+    failed = f", {figures['n_failed']} without a usable answer" if figures["n_failed"] else ""
+    return f"{', '.join(known)} on {figures['n']} expressions (policy {figures['policy']}){failed}"
+
+
+def _detections(view) -> list[str]:
+    return [] if view is None else list(view.get_field_schema(embedded_doc_type=fo.Detections))
+
+
+def _expressions(view) -> list[str]:
+    if view is None:
+        return []
+    schema = view.get_field_schema(ftype=(fo.StringField, fo.ListField))
+    kinds = {name: field.field if isinstance(field, fo.ListField) else field for name, field in schema.items()}
+    return [
+        name for name, kind in kinds.items() if isinstance(kind, fo.StringField) and name not in ("filepath", "tags")
+    ]
+
+
+def _filled(view, raw: dict) -> dict:
+    """Parameters with the defaults of an untouched form."""
+    fields = _detections(view)
+    predicted = [name for name in fields if view.get_field(f"{name}_responses") is not None]
+    pred_field = raw.get("pred_field") or (predicted + [f for f in fields if f != DEFAULT_TRUTH] + [DEFAULT_FIELD])[0]
+    others = [name for name in fields if name != pred_field]
+    truth = DEFAULT_TRUTH if DEFAULT_TRUTH in others or not others else others[0]
+    given = {key: value for key, value in raw.items() if value not in (None, "")}
+    if given.get("expression_field") == _AUTO:
+        del given["expression_field"]
+    defaults = {
+        "pred_field": pred_field,
+        "gt_field": truth,
+        "eval_key": f"eval_{pred_field}",
+        "policy": DEFAULT_POLICY,
+        "min_pixels": 0,
+        "expression_field": None,
+        "objects_field": None,
+        "overwrite": False,
+    }
+    return defaults | given
+
+
+def _runner(view, raw: dict):
+    from fiftyone_genseg.scoring import Runner
+
+    params = _filled(view, raw)
+    names = ("pred_field", "gt_field", "eval_key", "policy", "min_pixels", "expression_field", "objects_field")
+    return Runner(view, **{name: params[name] for name in names})
+
+
+def _problem(view, raw: dict) -> str | None:
+    """Why the operator cannot run with these parameters, as a sentence; None when it can."""
+    if view is None:
+        return "Open a dataset first."
+    params = _filled(view, raw)
+    if not isinstance(params["min_pixels"], int) or params["min_pixels"] < 0:
+        return f"The smallest mask must have 0 pixels or more, not {params['min_pixels']}."
+    try:
+        _runner(view, raw)
+    except ValueError as error:
+        text = str(error)
+        return f"{text[0].upper()}{text[1:]}."
+    if params["eval_key"] in view._dataset.list_evaluations() and not params["overwrite"]:
+        return f"There is a run {params['eval_key']!r} already: tick overwrite, or choose another key."
+    return None

@@ -1,0 +1,334 @@
+"""Evaluating the masks of expressions: from the labels of a dataset to the results of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.fields as fof
+import pandas as pd
+from genseg_hub.metrics import DEFAULT_POLICY, ReferringMetrics, enclosing_box
+
+from fiftyone_genseg import labels, matching
+from fiftyone_genseg.evaluation import (
+    MATCHES,
+    SAMPLE_FIELDS,
+    TABLE,
+    ReferringEvaluationConfig,
+    ReferringResults,
+    custom_metrics,
+    overlap,
+)
+from fiftyone_genseg.reading import Reader, holds_several
+from fiftyone_genseg.segmentation import check_view
+from fiftyone_genseg.slicing import kinds
+
+EXPRESSION = "expression"
+_CHUNK = 500
+
+
+def default_expression_field(samples: fo.Dataset | fo.DatasetView, gt_field: str) -> str | None:
+    """Where the expressions are: the sample field `expression`, else None for the attribute
+    `expression` of the ground truth.
+
+    Raises:
+        ValueError: when there is neither.
+    """
+    if samples.get_field(EXPRESSION) is not None:
+        return EXPRESSION
+    if samples.get_field(f"{gt_field}.detections.{EXPRESSION}") is not None:
+        return None
+    raise ValueError(
+        f"there are no expressions: neither a sample field {EXPRESSION!r} nor an attribute {EXPRESSION!r} of the "
+        f"detections in {gt_field!r}. Name the field with expression_field, or declare the attribute with "
+        "dataset.add_dynamic_sample_fields()"
+    )
+
+
+def check(
+    samples: fo.Dataset | fo.DatasetView,
+    pred_field: str,
+    gt_field: str,
+    eval_key: str | None,
+    expression_field: str | None,
+    objects_field: str | None,
+) -> None:
+    """Raise ValueError, saying what to do, unless these arguments can be evaluated."""
+    check_view(samples)
+    if not len(samples):
+        raise ValueError("there are no samples to evaluate")
+    if pred_field == gt_field:
+        # The fields of the run would overwrite each other.
+        raise ValueError(f"the predictions and the ground truth are the same field {gt_field!r}; clone it first")
+    for role, name in (("prediction", pred_field), ("ground truth", gt_field), ("objects", objects_field)):
+        if name is None and role == "objects":
+            continue
+        kind = samples.get_field(name) if name else None
+        if getattr(kind, "document_type", None) is not fo.Detections:
+            found = samples.get_field_schema(embedded_doc_type=fo.Detections)
+            what = "does not exist" if kind is None else "holds no Detections"
+            raise ValueError(f"the {role} field {name!r} {what}; fields of Detections: {', '.join(found) or 'none'}")
+    if expression_field is None:
+        expression_field = default_expression_field(samples, gt_field)
+    if expression_field is not None:
+        kind = samples.get_field(expression_field)
+        inner = kind.field if isinstance(kind, fof.ListField) else kind
+        if not isinstance(inner, fof.StringField):
+            raise ValueError(f"the expression field {expression_field!r} must hold a string or a list of strings")
+        named = samples.get_field(f"{gt_field}.detections.{EXPRESSION}") is not None
+        if isinstance(kind, fof.ListField) and not named:
+            raise ValueError(
+                f"with several expressions per sample each detection in {gt_field!r} needs an attribute {EXPRESSION!r}"
+            )
+    if eval_key is not None:
+        _check_key(samples, eval_key)
+
+
+def check_masks(samples: fo.Dataset | fo.DatasetView, name: str) -> None:
+    """Raise ValueError when detections in a field have no mask; this reads every sample."""
+    paths = [f"{name}.detections.{attribute}" for attribute in ("mask", "mask_path")]
+    masks = sum(samples.count(path) for path in paths if samples.get_field(path) is not None)
+    boxes = samples.count(f"{name}.detections")
+    if masks < boxes:
+        raise ValueError(f"{boxes - masks} of the {boxes} detections in {name!r} have no mask; masks are compared")
+
+
+def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str) -> None:
+    if not eval_key.isidentifier():
+        raise ValueError(f"the evaluation key {eval_key!r} must be a valid variable name")
+    existing = samples.list_evaluations()
+    suffixes = ("id", "iou", "tp", "fp", "fn", *SAMPLE_FIELDS)
+    for other in existing:
+        if any(eval_key == f"{other}_{suffix}" or other == f"{eval_key}_{suffix}" for suffix in suffixes):
+            raise ValueError(f"the key {eval_key!r} would overwrite fields of the run {other!r}; choose another")
+    if eval_key not in existing:
+        taken = [name for name in SAMPLE_FIELDS if samples.get_field(f"{eval_key}_{name}") is not None]
+        if taken:
+            raise ValueError(f"the field '{eval_key}_{taken[0]}' exists and is no run's; choose another key")
+
+
+def evaluate(
+    samples: fo.Dataset | fo.DatasetView,
+    pred_field: str = "genseg",
+    gt_field: str = "ground_truth",
+    eval_key: str | None = None,
+    policy: str = DEFAULT_POLICY,
+    min_pixels: int = 0,
+    expression_field: str | None = None,
+    objects_field: str | None = None,
+    progress: bool | None = None,
+) -> ReferringResults:
+    """Evaluate predicted masks of expressions against the true ones.
+
+    Two shapes of data are understood: one sample per image and expression (`expression_field` is a
+    string field), and several expressions per sample (a list of strings, or, with no such field,
+    the attribute `expression` of the ground truth, a string or a list of strings). In the second
+    shape a mask belongs to the expressions that its attribute names. Only a field of expressions
+    can tell a no-target expression from one that nobody annotated.
+
+    Args:
+        samples: images; a view restricts the run to its samples.
+        pred_field: Detections with masks. The field `<pred_field>_responses`, which "Referring
+            segment" writes, tells a no-target answer from an unreadable or missing one; without it
+            an existing empty field is a no-target answer.
+        gt_field: Detections with masks; without any, the expression has no target.
+        eval_key: name of the run; an earlier run of that name is replaced. None records nothing.
+        policy, min_pixels: see `genseg_hub.metrics`.
+        expression_field: by default `expression` where that exists.
+        objects_field: Detections of every object in the image, labelled with its class, for the
+            attribute "same_class_distractors".
+        progress: whether to show a bar; None for FiftyOne's default.
+
+    Returns:
+        The results. With an `eval_key` each sample has `<key>_mask_iou`, `<key>_box_iou` (means over
+        its expressions), `<key>_no_target_correct` and `<key>_failure` (a kind, or a list of them).
+
+    Raises:
+        ValueError: for fields that are missing or of another kind, before anything is written.
+    """
+    runner = Runner(samples, pred_field, gt_field, eval_key, policy, min_pixels, expression_field, objects_field)
+    with fo.core.utils.ProgressBar(total=runner.total, progress=progress) as bar:
+        for done in runner.run():
+            bar.set_iteration(done)
+    assert runner.results is not None
+    return runner.results
+
+
+@dataclass
+class _Rows:
+    """Columns under construction."""
+
+    table: dict[str, list] = field(default_factory=lambda: {name: [] for name in TABLE})
+    matches: dict[str, list] = field(default_factory=lambda: {name: [] for name in MATCHES})
+
+
+class Runner:
+    """One evaluation, step by step, so that an operator can show its progress.
+
+    Attributes:
+        total: samples. results: set when `run` is exhausted.
+    """
+
+    def __init__(
+        self,
+        samples,
+        pred_field,
+        gt_field,
+        eval_key=None,
+        policy=DEFAULT_POLICY,
+        min_pixels=0,
+        expression_field=None,
+        objects_field=None,
+    ):
+        check(samples, pred_field, gt_field, eval_key, expression_field, objects_field)
+        if expression_field is None:
+            expression_field = default_expression_field(samples, gt_field)
+        self.samples, self.eval_key = samples, eval_key
+        self.config = ReferringEvaluationConfig(
+            pred_field, gt_field, policy, min_pixels, expression_field, objects_field
+        )
+        self.counts: Counter[str] = Counter()
+        self.results: ReferringResults | None = None
+        self.total = len(samples)
+        self._rows = _Rows()
+        self._images: dict[str, int] = {}
+
+    def run(self) -> Iterator[int]:
+        """Yields the number of samples done.
+
+        Raises:
+            ValueError: when there are detections without masks, before anything is written.
+        """
+        for name in (self.config.gt_field, self.config.pred_field):
+            check_masks(self.samples, name)
+        method = self.config.build()
+        if self.eval_key in self.samples.list_evaluations():
+            self.samples._dataset.delete_evaluation(self.eval_key)
+        method.register_run(self.samples, self.eval_key)
+        method.register_samples(self.samples, self.eval_key)
+        without = self.samples.exists("metadata.width", False)
+        if len(without):
+            without.compute_metadata(skip_failures=True, progress=False)
+        ids = self.samples.values("id")
+        for start in range(0, len(ids), _CHUNK):
+            self._chunk(ids[start : start + _CHUNK])
+            yield min(start + _CHUNK, len(ids))
+        table = pd.DataFrame(self._rows.table).astype(TABLE)
+        matches = pd.DataFrame(self._rows.matches).astype(MATCHES)
+        self.config.counts = dict(self.counts)
+        results = ReferringResults(self.samples, self.config, self.eval_key, table, matches, backend=method)
+        results.custom_metrics = custom_metrics(results.figures())
+        if self.eval_key is not None:
+            results.save_config()
+            method.save_run_results(self.samples, self.eval_key, results)
+            method.add_fields_to_sidebar_group(self.samples, self.eval_key)
+        self.results = results
+
+    def _chunk(self, ids: list[str]) -> None:
+        # A view that filters labels is read as it is; any other is only a choice of samples.
+        source = self.samples if self._filters_labels() else self.samples._dataset
+        view, config = source.select(ids, ordered=True), self.config
+        reader = Reader(view, config.gt_field, config.pred_field, config.expression_field, config.objects_field)
+        written: dict[str, list] = {name: [] for name in (*SAMPLE_FIELDS, "tp", "fp", "fn")}
+        verdicts: dict[str, dict[str, tuple[str, str, float]]] = {"gt": {}, "pred": {}}
+        first = len(self._rows.table["sample_id"])
+        for number in range(len(ids)):
+            self._sample(reader, number, verdicts)
+        if self.eval_key is None:
+            return
+        table = pd.DataFrame({name: values[first:] for name, values in self._rows.table.items()})
+        table["iou"] = ReferringMetrics(self.config.policy, self.config.min_pixels).ious(overlap(table))
+        table["kind"] = kinds.failure_kinds(table).astype(str)
+        groups = dict(list(table.groupby("sample_id", sort=False)))
+        several = holds_several(self.samples, self.config.expression_field)
+        for number, sample_id in enumerate(ids):
+            rows = groups.get(sample_id)
+            values = _sample_values(rows, several) if rows is not None else (None, None, None, None)
+            for name, value in zip(SAMPLE_FIELDS, values, strict=True):
+                written[name].append(value)
+            found = [verdicts["pred"].get(i, ("",))[0] for i in reader.pred[number].ids]
+            truth = [verdicts["gt"].get(i, ("",))[0] for i in reader.gt[number].ids]
+            written["tp"].append(found.count("tp"))
+            written["fp"].append(found.count("fp"))
+            written["fn"].append(truth.count("fn"))
+        for name, column in written.items():
+            view.set_values(f"{self.eval_key}_{name}", column, progress=False)
+        for side, name in (("gt", self.config.gt_field), ("pred", self.config.pred_field)):
+            stored = getattr(reader, side)
+            for place, suffix in enumerate(("", "_id", "_iou")):
+                nested = [
+                    [verdicts[side].get(i, (None, None, None))[place] for i in labels_.ids] if labels_.exists else None
+                    for labels_ in stored
+                ]
+                view.set_values(f"{name}.detections.{self.eval_key}{suffix}", nested, progress=False)
+
+    def _filters_labels(self) -> bool:
+        return isinstance(self.samples, fo.DatasetView) and bool(self.samples._get_filtered_fields())
+
+    def _sample(self, reader: Reader, number: int, verdicts: dict) -> None:
+        truth, guess = reader.gt[number], reader.pred[number]
+        width, height = reader.width[number] or 0, reader.height[number] or 0
+        image = self._images.setdefault(reader.filepaths[number], len(self._images))
+        try:
+            if not width or not height:
+                raise ValueError("the image could not be read")
+            truth_masks, resized_truth = truth.cutouts((width, height))
+            guess_masks, resized_guess = guess.cutouts((width, height))
+            self.counts["resized_masks"] += resized_truth + resized_guess
+            broken = False
+        except (OSError, ValueError):
+            truth_masks, guess_masks, broken = {}, {}, True
+            self.counts["unreadable_samples"] += 1
+        expressions = reader.expressions(number)
+        self.counts["not_annotated"] += len(reader.asked(number) - set(expressions)) if reader.several else 0
+        for expression in expressions:
+            targets = {i: truth_masks[i] for i in truth.of(expression, reader.several) if i in truth_masks}
+            found = {i: guess_masks[i] for i in guess.of(expression, True) if i in guess_masks}
+            target_ids, found_ids = list(targets), list(found)
+            status = labels.FAILED if broken else reader.status(number, expression, bool(found_ids))
+            boxes = [guess.box(i, (width, height)) for i in found_ids]
+            result = matching.compare(list(targets.values()), list(found.values()), boxes)
+            box = enclosing_box(mask.box for mask in targets.values()) if targets else (0.0, 0.0, 0.0, 0.0)
+            row = {
+                "sample_id": reader.ids[number],
+                "image": image,
+                "expression": expression,
+                "status": status,
+                "intersection": result.intersection,
+                "target_area": result.target_area,
+                "prediction_area": result.prediction_area,
+                "image_area": width * height,
+                "box_iou": result.box_iou,
+                "n_true": len(target_ids),
+                "n_predicted": len(found_ids),
+                "n_missed": result.n_missed,
+                "n_extra": result.n_extra,
+                "target_x": (box[0] + box[2]) / 2 / width if width else 0.0,
+                "target_y": (box[1] + box[3]) / 2 / height if height else 0.0,
+                "distractors": reader.distractors(number, target_ids),
+            }
+            for name, value in row.items():
+                self._rows.table[name].append(value)
+            for t, p, iou in result.pairs:
+                self._match(
+                    verdicts, target_ids[t] if t is not None else "", found_ids[p] if p is not None else "", iou
+                )
+                self._rows.matches["confidence"].append(guess.confidence.get(found_ids[p]) if p is not None else None)
+
+    def _match(self, verdicts: dict, gt_id: str, pred_id: str, iou: float) -> None:
+        for name, value in (("gt_id", gt_id), ("pred_id", pred_id), ("iou", iou)):
+            self._rows.matches[name].append(value)
+        if gt_id:
+            verdicts["gt"][gt_id] = ("tp" if pred_id else "fn", pred_id, iou)
+        if pred_id:
+            verdicts["pred"][pred_id] = ("tp" if gt_id else "fp", gt_id, iou)
+
+
+def _sample_values(rows: pd.DataFrame, several: bool) -> tuple[float, float | None, bool | None, Any]:
+    targets = rows["target_area"] > 0
+    box_iou = float(rows.loc[targets, "box_iou"].mean()) if targets.any() else None
+    correct = bool((rows.loc[~targets, "kind"] == kinds.CORRECT).all()) if (~targets).any() else None
+    return float(rows["iou"].mean()), box_iou, correct, rows["kind"].tolist() if several else rows["kind"].iloc[0]
