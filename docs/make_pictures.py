@@ -1,7 +1,7 @@
 """Makes the pictures of the documentation that are not screenshots.
 
 python docs/make_pictures.py
-pytest tests/e2e --screenshots docs      makes form.png and app.png
+pytest tests/e2e --screenshots docs      makes form, app, model_evaluation, evaluation and slices
 """
 
 import json
@@ -53,9 +53,10 @@ def curves() -> None:
         ),
         "sft_phase1": ("reasoner, phase 1", reasoner),
         "sft": ("reasoner, phase 2", reasoner),
+        "sft_more": ("reasoner, phase 3", reasoner),
         "segmenter": ("SAM 2: mask IoU", {"eval_iou": "true box", "eval_iou_noisy_box": "box off by up to 12 %"}),
     }
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, 5, figsize=(18, 3.4), layout="constrained")
     for axis, (stage, (title, names)) in zip(axes, panels.items(), strict=True):
         log = ROOT / "hub" / "genseg_hub" / "nano" / "logs" / f"{stage}.jsonl"
         rows = [json.loads(line) for line in log.read_text().splitlines()]

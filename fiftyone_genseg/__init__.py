@@ -17,7 +17,16 @@ def __getattr__(name: str):
 def register(plugin) -> None:
     """Called by FiftyOne with its plugin context."""
     from fiftyone_genseg.operators.evaluate_referring_segmentation import EvaluateReferringSegmentation
+    from fiftyone_genseg.operators.export_referring_examples import ExportReferringExamples
     from fiftyone_genseg.operators.referring_segment import ReferringSegment
+    from fiftyone_genseg.panels.failure_slices import FailureSlices
+    from fiftyone_genseg.panels.referring_evaluation import ReferringEvaluation
 
-    for operator in (ReferringSegment, EvaluateReferringSegmentation):
+    for operator in (
+        ReferringSegment,
+        EvaluateReferringSegmentation,
+        ExportReferringExamples,
+        ReferringEvaluation,
+        FailureSlices,
+    ):
         plugin.register(operator)

@@ -136,6 +136,29 @@ def response_document(result: Prediction | Failure, expression: str, checkpoint:
     return fo.DynamicEmbeddedDocument(**document)
 
 
+def names(value: str | Sequence[str] | None, expression: str) -> bool:
+    """Whether a label's attribute `expression`, one or a list of them, names an expression."""
+    return value == expression if value is None or isinstance(value, str) else expression in value
+
+
+def attribute(document: fo.core.odm.DynamicEmbeddedDocument, name: str):
+    """An attribute of a label or response; None where it lacks it, as one made by others may."""
+    return document.get_field(name) if document.has_field(name) else None
+
+
+def expression_of(detection: fo.Detection) -> str | list[str] | None:
+    """The attribute `expression` of a label, None where there is none."""
+    return attribute(detection, "expression")
+
+
+def of_expression(detections: fo.Detections | None, expression: str) -> fo.Detections:
+    """The labels that name an expression; all of them when none names any."""
+    stored = detections.detections if detections else []
+    if any(expression_of(detection) is not None for detection in stored):
+        stored = [detection for detection in stored if names(expression_of(detection), expression)]
+    return fo.Detections(detections=stored)
+
+
 def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int]) -> tuple[Cutout | None, bool]:
     """A stored mask as pixels of an image of `size` = (width, height); None when it is empty.
 

@@ -10,12 +10,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Okabe-Ito: distinguishable with any colour vision.
 COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-_OPACITY = 0.5
+_OPACITY = 0.3
+_DIMMED = 0.4
 
 
 def draw_masks(image: Image.Image, masks: Sequence[np.ndarray]) -> Image.Image:
-    """The image with each mask, bool[H, W], tinted and outlined in a colour of its own."""
+    """The image with each mask, bool[H, W], tinted and outlined in a colour of its own, the rest dimmed."""
     pixels = np.asarray(image.convert("RGB")).astype(np.float32)
+    if len(masks):
+        pixels[~np.any(masks, axis=0)] *= _DIMMED
     for i, mask in enumerate(masks):
         color = np.array(COLORS[i % len(COLORS)], dtype=np.float32)
         pixels[mask] = (1 - _OPACITY) * pixels[mask] + _OPACITY * color

@@ -34,20 +34,11 @@ class StoredLabels:
     confidence: dict[str, float | None]
     label: dict[str, str | None]
 
-    def of(self, expression: str, by_attribute: bool) -> list[str]:
-        """Ids of the masks that belong to an expression. One that names none belongs to every one
-        when there can be only one."""
-
-        def belongs(value: Any) -> bool:
-            if not by_attribute or value is None:
-                return not by_attribute or not self._named
-            return expression == value or (not isinstance(value, str) and expression in value)
-
-        return [i for i in self.ids if belongs(self.expression[i])]
-
-    @property
-    def _named(self) -> bool:
-        return any(value is not None for value in self.expression.values())
+    def of(self, expression: str) -> list[str]:
+        """Ids of the labels that name an expression; all of them when none names any."""
+        if all(value is None for value in self.expression.values()):
+            return self.ids
+        return [i for i in self.ids if labels.names(self.expression[i], expression)]
 
     def cutouts(self, size: tuple[int, int]) -> tuple[dict[str, Cutout], int]:
         """The non-empty masks by id, and how many had to be resized.

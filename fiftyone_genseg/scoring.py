@@ -285,8 +285,10 @@ class Runner:
         expressions = reader.expressions(number)
         self.counts["not_annotated"] += len(reader.asked(number) - set(expressions)) if reader.several else 0
         for expression in expressions:
-            targets = {i: truth_masks[i] for i in truth.of(expression, reader.several) if i in truth_masks}
-            found = {i: guess_masks[i] for i in guess.of(expression, True) if i in guess_masks}
+            targets = {
+                i: truth_masks[i] for i in (truth.of(expression) if reader.several else truth.ids) if i in truth_masks
+            }
+            found = {i: guess_masks[i] for i in guess.of(expression) if i in guess_masks}
             target_ids, found_ids = list(targets), list(found)
             status = labels.FAILED if broken else reader.status(number, expression, bool(found_ids))
             boxes = [guess.box(i, (width, height)) for i in found_ids]

@@ -129,7 +129,11 @@ def segment_view(
                 wanted = [sample[expression_field] or ""] if expression_field else asked
                 if existing == SKIP:
                     results = sample[responses_field] or []
-                    have = {_get(r, "expression") for r in results if _get(r, "status") != labels.FAILED}
+                    have = {
+                        labels.attribute(r, "expression")
+                        for r in results
+                        if labels.attribute(r, "status") != labels.FAILED
+                    }
                     left = [expression for expression in wanted if expression not in have]
                     summary.skipped += len(wanted) - len(left)
                     wanted = left
@@ -175,11 +179,6 @@ def segment_view(
     yield summary
 
 
-def _get(document: fo.DynamicEmbeddedDocument, name: str):
-    """An attribute that a label drawn by hand may lack."""
-    return document.get_field(name) if document.has_field(name) else None
-
-
 def _store(
     sample: fo.Sample,
     output_field: str,
@@ -195,8 +194,8 @@ def _store(
     responses_field = labels.responses_field(output_field)
     replaced = {e for e, result in zip(expressions, results, strict=True) if isinstance(result, Prediction)}
     old = sample[output_field].detections if sample[output_field] else []
-    found = [detection for detection in old if _get(detection, "expression") not in replaced]
-    responses = [r for r in sample[responses_field] or [] if _get(r, "expression") not in expressions]
+    found = [detection for detection in old if labels.attribute(detection, "expression") not in replaced]
+    responses = [r for r in sample[responses_field] or [] if labels.attribute(r, "expression") not in expressions]
     for expression, result in zip(expressions, results, strict=True):
         response = labels.response_document(result, expression, checkpoint)
         responses.append(response)

@@ -1,0 +1,62 @@
+"""Referring examples as a `datasets.Dataset`: the form in which they are saved, pushed, loaded and trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+from PIL import Image
+
+from genseg_hub.schema import ReferringExample
+
+# Masks are COCO RLE; boxes are not stored, they follow from the masks.
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "expression": datasets.Value("string"),
+        "masks": datasets.List({"size": datasets.List(datasets.Value("int32"), 2), "counts": datasets.Value("string")}),
+        "example_id": datasets.Value("string"),
+        "image_id": datasets.Value("string"),
+    }
+)
+
+
+def to_dataset(examples: Iterable[ReferringExample]) -> datasets.Dataset:
+    """A dataset of examples, images included.
+
+    Raises:
+        ValueError: for an example without ground truth.
+    """
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for example in examples:
+            if example.masks is None:
+                raise ValueError(f"the example {example.example_id!r} has no ground truth")
+            image = example.image
+            if not isinstance(image, (str, Path, Image.Image)):
+                image = Image.fromarray(image)
+            yield {
+                "image": str(image) if isinstance(image, Path) else image,
+                "expression": example.expression,
+                "masks": [{"size": list(rle["size"]), "counts": rle["counts"]} for rle in example.masks],
+                "example_id": example.example_id,
+                "image_id": example.image_id,
+            }
+
+    return datasets.Dataset.from_list(list(rows()), features=FEATURES)
+
+
+def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
+    """The examples of a dataset with `FEATURES`, read lazily.
+
+    Raises:
+        ValueError: when a column is missing.
+    """
+    missing = sorted(set(FEATURES) - set(dataset.column_names))
+    if missing:
+        raise ValueError(f"the dataset has no column {missing[0]!r}; it needs {', '.join(FEATURES)}")
+    for row in dataset:
+        masks = tuple({"size": list(rle["size"]), "counts": rle["counts"]} for rle in row["masks"])
+        yield ReferringExample(row["image"], row["expression"], masks, row["example_id"], row["image_id"])
