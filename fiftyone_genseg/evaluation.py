@@ -148,8 +148,8 @@ class ReferringResults(foud.DetectionResults):
             custom_metrics=custom_metrics,
             backend=backend,
         )
-        self.table = table.assign(iou=ReferringMetrics(config.policy, config.min_pixels).ious(overlap(table)))
-        self.table["kind"] = kinds.failure_kinds(self.table)
+        self._measured = table
+        self.table = scored(table, config)
 
     def figures(self, rows: np.ndarray | slice = slice(None)) -> dict[str, Any]:
         """`ReferringMetrics.compute` over all expressions or the rows of `table` that are given."""
@@ -159,7 +159,8 @@ class ReferringResults(foud.DetectionResults):
 
     def in_view(self, view: fo.DatasetView | fo.Dataset) -> np.ndarray:
         """bool[N]: the rows of `table` whose sample is in a view."""
-        return self.table["sample_id"].isin(view.values("id")).to_numpy()
+        ids = view.values("sample_id" if view._is_patches else "id")
+        return self.table["sample_id"].isin(ids).to_numpy()
 
     def metrics(self, *args, **kwargs):
         """FiftyOne's detection metrics of the matched instances, then the figures of referring
@@ -167,14 +168,10 @@ class ReferringResults(foud.DetectionResults):
         found = self.figures(self.in_view(self.samples) if self.has_subset else slice(None))
         return super().metrics(*args, **kwargs) | {name: found[name] for name in METRICS}
 
-    def print_figures(self) -> None:
-        """Print the figures of referring segmentation."""
-        self._print_metrics({name: value for name, value in self.figures().items() if value is not None}, digits=3)
-
     def serialize(self, *args, **kwargs):
         return {
             "cls": self.cls,
-            "table": _pack(self.table[list(TABLE)]),
+            "table": _pack(self._measured),
             "matches": _pack(self.matches),
             "custom_metrics": self.custom_metrics,
         }
@@ -192,9 +189,22 @@ class ReferringResults(foud.DetectionResults):
         )
 
 
+def scored(table: pd.DataFrame, config: ReferringEvaluationConfig) -> pd.DataFrame:
+    """What was measured, with predictions of fewer than `min_pixels` emptied, and with `iou` and `kind`."""
+    small = table["prediction_area"] < config.min_pixels
+    table = table.copy()
+    for name in ("intersection", "prediction_area", "box_iou", "n_predicted", "n_extra"):
+        table[name] = table[name].mask(small, 0).astype(table[name].dtype)
+    table["n_missed"] = table["n_missed"].mask(small, table["n_true"]).astype(table["n_missed"].dtype)
+    table["iou"] = ReferringMetrics(config.policy).ious(overlap(table))
+    table["kind"] = kinds.failure_kinds(table)
+    return table
+
+
 def overlap(table: pd.DataFrame) -> Overlap:
     """The columns that the metrics need."""
-    answered = ~table["status"].isin([labels.UNPARSABLE, labels.FAILED, kinds.MISSING]) | (table["prediction_area"] > 0)
+    unread = (table["status"] == labels.UNPARSABLE) & (table["prediction_area"] == 0)
+    answered = ~(unread | table["status"].isin([labels.FAILED, kinds.MISSING]))
     columns = {name: table[name].to_numpy() for name in Overlap._fields if name != "answered"}
     return Overlap(**columns, answered=answered.to_numpy())
 

@@ -11,6 +11,7 @@ from genseg_hub.schema import ReferringExample, encode_mask
 from PIL import Image
 
 from fiftyone_genseg import labels
+from fiftyone_genseg.segmentation import check_view
 
 
 def export(
@@ -29,11 +30,15 @@ def export(
         pairs: (sample id, expression) to keep; None for all.
 
     Raises:
+        ValueError: for a view without expressions, or one of patches.
         OSError: for an image or mask that cannot be read.
     """
-    dataset = to_dataset(examples(view, gt_field, expression_field, pairs))
-    dataset.save_to_disk(folder)
-    return len(dataset)
+    check_view(view)
+    found = list(examples(view, gt_field, expression_field, pairs))
+    if not found:
+        raise ValueError("there are no referring examples to export: no sample has an expression")
+    to_dataset(found).save_to_disk(folder)
+    return len(found)
 
 
 def examples(
@@ -52,7 +57,7 @@ def examples(
         expressions: list[str] = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked or []))
         with Image.open(sample.filepath) as image:
             size = image.size
-        for expression in expressions:
+        for expression in filter(None, expressions):
             if pairs is None or (sample.id, expression) in pairs:
                 mine = truth if single else labels.of_expression(truth, expression)
                 masks = tuple(encode_mask(mask) for mask in labels.instance_masks(mine, size) if mask.any())

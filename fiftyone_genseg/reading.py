@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,21 +41,32 @@ class StoredLabels:
             return self.ids
         return [i for i in self.ids if labels.names(self.expression[i], expression)]
 
-    def cutouts(self, size: tuple[int, int]) -> tuple[dict[str, Cutout], int]:
-        """The non-empty masks by id, and how many had to be resized.
+    def load_masks(self) -> set[str]:
+        """Read the masks that are files; the ids of those that cannot be read."""
+        unreadable = set()
+        for i, mask in self.masks.items():
+            if isinstance(mask, str):
+                try:
+                    self.masks[i] = fo.Detection(mask_path=mask).get_mask()
+                except (OSError, ValueError):
+                    self.masks[i] = None
+            if self.masks[i] is None:
+                unreadable.add(i)
+        return unreadable
 
-        Raises:
-            OSError, ValueError: when a mask file cannot be read.
-        """
+    def image_size(self) -> tuple[int, int] | None:
+        """(width, height) of the image by a mask's pixels and its box's share; None without masks."""
+        for i, mask in self.masks.items():
+            if mask is not None and min(self.boxes[i][2:]) > 0:
+                return round(mask.shape[1] / self.boxes[i][2]), round(mask.shape[0] / self.boxes[i][3])
+        return None
+
+    def cutouts(self, ids: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Cutout], int]:
+        """The non-empty ones of some masks by id, and how many had to be resized."""
         found: dict[str, Cutout] = {}
         resized = 0
-        for i in self.ids:
-            mask = self.masks[i]
-            if isinstance(mask, str):
-                mask = fo.Detection(mask_path=mask).get_mask()
-            if mask is None:
-                raise ValueError(f"the mask of {i} cannot be read")
-            part, other = labels.cutout(self.boxes[i], mask, size)
+        for i in ids:
+            part, other = labels.cutout(self.boxes[i], self.masks[i], size)
             resized += other
             if part:
                 found[i] = part
@@ -62,8 +74,13 @@ class StoredLabels:
 
     def box(self, i: str, size: tuple[int, int]) -> Box:
         """The reasoner's box where it is known, else the Detection's, in xyxy pixels."""
-        x, y, w, h = self.prompt_box[i] or self.boxes[i]
+        said = self.prompt_box[i]
+        x, y, w, h = said if _is_box(said) else self.boxes[i]
         return x * size[0], y * size[1], (x + w) * size[0], (y + h) * size[1]
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(math.isfinite(number) for number in value)
 
 
 class Reader:
@@ -78,7 +95,7 @@ class Reader:
         objects_field: str | None,
     ):
         self.several = holds_several(view, expression_field)
-        self.ids, self.filepaths, self.width, self.height = view.values(
+        self.ids, self.filepaths, self._widths, self._heights = view.values(
             ["id", "filepath", "metadata.width", "metadata.height"]
         )
         self.gt, self.pred = _read_labels(view, gt_field), _read_labels(view, pred_field)
@@ -89,6 +106,11 @@ class Reader:
         if view.get_field(f"{responses}.expression") is not None and view.get_field(f"{responses}.status") is not None:
             said, statuses = view.values([f"{responses}.expression", f"{responses}.status"])
             self._status = [dict(zip(e or (), s or (), strict=True)) for e, s in zip(said, statuses, strict=True)]
+
+    def size(self, number: int) -> tuple[int, int] | None:
+        """(width, height) of the image, None when its metadata is not known."""
+        width, height = self._widths[number], self._heights[number]
+        return (width, height) if width and height else None
 
     def expressions(self, number: int) -> list[str]:
         if self._expressions is None:

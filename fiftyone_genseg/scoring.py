@@ -10,7 +10,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.fields as fof
 import pandas as pd
-from genseg_hub.metrics import DEFAULT_POLICY, ReferringMetrics, enclosing_box
+from genseg_hub.metrics import DEFAULT_POLICY, enclosing_box
 
 from fiftyone_genseg import labels, matching
 from fiftyone_genseg.evaluation import (
@@ -20,7 +20,6 @@ from fiftyone_genseg.evaluation import (
     ReferringEvaluationConfig,
     ReferringResults,
     custom_metrics,
-    overlap,
 )
 from fiftyone_genseg.reading import Reader, holds_several
 from fiftyone_genseg.segmentation import check_view
@@ -28,6 +27,7 @@ from fiftyone_genseg.slicing import kinds
 
 EXPRESSION = "expression"
 _CHUNK = 500
+_Verdicts = dict[str, dict[str, tuple[str, str, float]]]  # side -> label id -> verdict, counterpart, IoU
 
 
 def default_expression_field(samples: fo.Dataset | fo.DatasetView, gt_field: str) -> str | None:
@@ -84,7 +84,7 @@ def check(
                 f"with several expressions per sample each detection in {gt_field!r} needs an attribute {EXPRESSION!r}"
             )
     if eval_key is not None:
-        _check_key(samples, eval_key)
+        _check_key(samples, eval_key, pred_field, gt_field)
 
 
 def check_masks(samples: fo.Dataset | fo.DatasetView, name: str) -> None:
@@ -96,7 +96,7 @@ def check_masks(samples: fo.Dataset | fo.DatasetView, name: str) -> None:
         raise ValueError(f"{boxes - masks} of the {boxes} detections in {name!r} have no mask; masks are compared")
 
 
-def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str) -> None:
+def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str, pred_field: str, gt_field: str) -> None:
     if not eval_key.isidentifier():
         raise ValueError(f"the evaluation key {eval_key!r} must be a valid variable name")
     existing = samples.list_evaluations()
@@ -104,10 +104,13 @@ def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str) -> None:
     for other in existing:
         if any(eval_key == f"{other}_{suffix}" or other == f"{eval_key}_{suffix}" for suffix in suffixes):
             raise ValueError(f"the key {eval_key!r} would overwrite fields of the run {other!r}; choose another")
-    if eval_key not in existing:
-        taken = [name for name in SAMPLE_FIELDS if samples.get_field(f"{eval_key}_{name}") is not None]
-        if taken:
-            raise ValueError(f"the field '{eval_key}_{taken[0]}' exists and is no run's; choose another key")
+    own = set()
+    if eval_key in existing:
+        method = samples._dataset.get_evaluation_info(eval_key).config.build()
+        own = set(method.get_fields(samples, eval_key))
+    for name in ReferringEvaluationConfig(pred_field, gt_field).build().get_fields(samples, eval_key):
+        if name not in own and samples._dataset.get_field(name) is not None:
+            raise ValueError(f"the run {eval_key!r} would overwrite the field {name!r}; choose another key")
 
 
 def evaluate(
@@ -126,8 +129,9 @@ def evaluate(
     Two shapes of data are understood: one sample per image and expression (`expression_field` is a
     string field), and several expressions per sample (a list of strings, or, with no such field,
     the attribute `expression` of the ground truth, a string or a list of strings). In the second
-    shape a mask belongs to the expressions that its attribute names. Only a field of expressions
-    can tell a no-target expression from one that nobody annotated.
+    shape a mask belongs to the expressions that its attribute names, or, where no mask of the sample
+    names any, to all of them. Only a field of expressions can tell a no-target expression from one
+    that nobody annotated.
 
     Args:
         samples: images; a view restricts the run to its samples.
@@ -197,136 +201,152 @@ class Runner:
         self._images: dict[str, int] = {}
 
     def run(self) -> Iterator[int]:
-        """Yields the number of samples done.
+        """Yields the number of samples done. Everything is measured before anything is written, so
+        that a run of the same key stays until the new one is complete.
 
         Raises:
             ValueError: when there are detections without masks, before anything is written.
         """
         for name in (self.config.gt_field, self.config.pred_field):
             check_masks(self.samples, name)
+        without = self.samples.exists("metadata.width", False)
+        if len(without):
+            without.compute_metadata(skip_failures=True, progress=False)
+        ids = list(dict.fromkeys(self.samples.values("id")))
+        chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
+        verdicts = []
+        for number, chunk in enumerate(chunks, 1):
+            verdicts.append(self._measure(chunk))
+            yield number * self.total // (2 * len(chunks))
+        table = pd.DataFrame(self._rows.table).astype(TABLE)
+        matches = pd.DataFrame(self._rows.matches).astype(MATCHES)
+        self.config.counts = dict(self.counts)
         method = self.config.build()
+        results = ReferringResults(self.samples, self.config, self.eval_key, table, matches, backend=method)
+        results.custom_metrics = custom_metrics(results.figures())
+        self.results = results
+        if self.eval_key is None:
+            yield self.total
+            return
         if self.eval_key in self.samples.list_evaluations():
             self.samples._dataset.delete_evaluation(self.eval_key)
         method.register_run(self.samples, self.eval_key)
         method.register_samples(self.samples, self.eval_key)
-        without = self.samples.exists("metadata.width", False)
-        if len(without):
-            without.compute_metadata(skip_failures=True, progress=False)
-        ids = self.samples.values("id")
-        for start in range(0, len(ids), _CHUNK):
-            self._chunk(ids[start : start + _CHUNK])
-            yield min(start + _CHUNK, len(ids))
-        table = pd.DataFrame(self._rows.table).astype(TABLE)
-        matches = pd.DataFrame(self._rows.matches).astype(MATCHES)
-        self.config.counts = dict(self.counts)
-        results = ReferringResults(self.samples, self.config, self.eval_key, table, matches, backend=method)
-        results.custom_metrics = custom_metrics(results.figures())
-        if self.eval_key is not None:
-            results.save_config()
-            method.save_run_results(self.samples, self.eval_key, results)
-            method.add_fields_to_sidebar_group(self.samples, self.eval_key)
-        self.results = results
+        rows = {sample_id: part for sample_id, part in results.table.groupby("sample_id", sort=False)}
+        for number, (chunk, verdict) in enumerate(zip(chunks, verdicts, strict=True), 1):
+            self._write(chunk, verdict, rows)
+            yield (len(chunks) + number) * self.total // (2 * len(chunks))
+        method.save_run_results(self.samples, self.eval_key, results)
+        method.add_fields_to_sidebar_group(self.samples, self.eval_key)
 
-    def _chunk(self, ids: list[str]) -> None:
+    def _measure(self, ids: list[str]) -> _Verdicts:
+        """Add the rows of some samples, and tell what became of each of their labels."""
         # A view that filters labels is read as it is; any other is only a choice of samples.
-        source = self.samples if self._filters_labels() else self.samples._dataset
+        filtered = isinstance(self.samples, fo.DatasetView) and self.samples._get_filtered_fields()
+        source = self.samples if filtered else self.samples._dataset
         view, config = source.select(ids, ordered=True), self.config
         reader = Reader(view, config.gt_field, config.pred_field, config.expression_field, config.objects_field)
-        written: dict[str, list] = {name: [] for name in (*SAMPLE_FIELDS, "tp", "fp", "fn")}
-        verdicts: dict[str, dict[str, tuple[str, str, float]]] = {"gt": {}, "pred": {}}
-        first = len(self._rows.table["sample_id"])
-        for number in range(len(ids)):
+        verdicts: _Verdicts = {"gt": {}, "pred": {}}
+        for number in range(len(reader.ids)):
             self._sample(reader, number, verdicts)
-        if self.eval_key is None:
-            return
-        table = pd.DataFrame({name: values[first:] for name, values in self._rows.table.items()})
-        table["iou"] = ReferringMetrics(self.config.policy, self.config.min_pixels).ious(overlap(table))
-        table["kind"] = kinds.failure_kinds(table).astype(str)
-        groups = dict(list(table.groupby("sample_id", sort=False)))
+        return verdicts
+
+    def _write(self, ids: list[str], verdicts: _Verdicts, rows: dict[str, pd.DataFrame]) -> None:
+        """Store on samples and labels what was found."""
+        view = self.samples._dataset.select(ids, ordered=True)
+        written: dict[str, list] = {name: [] for name in (*SAMPLE_FIELDS, "tp", "fp", "fn")}
+        nested: dict[str, list] = {}
+        label_ids = {}
+        for side, name in (("gt", self.config.gt_field), ("pred", self.config.pred_field)):
+            label_ids[side] = view.values(f"{name}.detections.id")
+            for place, suffix in enumerate(("", "_id", "_iou")):
+                nested[f"{name}.detections.{self.eval_key}{suffix}"] = [
+                    None if of is None else [verdicts[side].get(i, (None, None, None))[place] for i in of]
+                    for of in label_ids[side]
+                ]
         several = holds_several(self.samples, self.config.expression_field)
-        for number, sample_id in enumerate(ids):
-            rows = groups.get(sample_id)
-            values = _sample_values(rows, several) if rows is not None else (None, None, None, None)
+        for sample_id, truth, found in zip(ids, label_ids["gt"], label_ids["pred"], strict=True):
+            values = _sample_values(rows[sample_id], several) if sample_id in rows else (None, None, None, None)
             for name, value in zip(SAMPLE_FIELDS, values, strict=True):
                 written[name].append(value)
-            found = [verdicts["pred"].get(i, ("",))[0] for i in reader.pred[number].ids]
-            truth = [verdicts["gt"].get(i, ("",))[0] for i in reader.gt[number].ids]
-            written["tp"].append(found.count("tp"))
-            written["fp"].append(found.count("fp"))
-            written["fn"].append(truth.count("fn"))
+            said = [verdicts["pred"].get(i, ("",))[0] for i in found or ()]
+            missed = [verdicts["gt"].get(i, ("",))[0] for i in truth or ()]
+            for name, count in (("tp", said.count("tp")), ("fp", said.count("fp")), ("fn", missed.count("fn"))):
+                written[name].append(count)
         for name, column in written.items():
             view.set_values(f"{self.eval_key}_{name}", column, progress=False)
-        for side, name in (("gt", self.config.gt_field), ("pred", self.config.pred_field)):
-            stored = getattr(reader, side)
-            for place, suffix in enumerate(("", "_id", "_iou")):
-                nested = [
-                    [verdicts[side].get(i, (None, None, None))[place] for i in labels_.ids] if labels_.exists else None
-                    for labels_ in stored
-                ]
-                view.set_values(f"{name}.detections.{self.eval_key}{suffix}", nested, progress=False)
+        for path, column in nested.items():
+            view.set_values(path, column, progress=False)
 
-    def _filters_labels(self) -> bool:
-        return isinstance(self.samples, fo.DatasetView) and bool(self.samples._get_filtered_fields())
-
-    def _sample(self, reader: Reader, number: int, verdicts: dict) -> None:
+    def _sample(self, reader: Reader, number: int, verdicts: _Verdicts) -> None:
         truth, guess = reader.gt[number], reader.pred[number]
-        width, height = reader.width[number] or 0, reader.height[number] or 0
-        image = self._images.setdefault(reader.filepaths[number], len(self._images))
-        try:
-            if not width or not height:
-                raise ValueError("the image could not be read")
-            truth_masks, resized_truth = truth.cutouts((width, height))
-            guess_masks, resized_guess = guess.cutouts((width, height))
-            self.counts["resized_masks"] += resized_truth + resized_guess
-            broken = False
-        except (OSError, ValueError):
-            truth_masks, guess_masks, broken = {}, {}, True
-            self.counts["unreadable_samples"] += 1
+        unreadable = truth.load_masks() | guess.load_masks()
+        self.counts["unreadable_masks"] += len(unreadable)
         expressions = reader.expressions(number)
         self.counts["not_annotated"] += len(reader.asked(number) - set(expressions)) if reader.several else 0
+        image = self._images.setdefault(reader.filepaths[number], len(self._images))
         for expression in expressions:
-            targets = {
-                i: truth_masks[i] for i in (truth.of(expression) if reader.several else truth.ids) if i in truth_masks
-            }
-            found = {i: guess_masks[i] for i in guess.of(expression) if i in guess_masks}
-            target_ids, found_ids = list(targets), list(found)
-            status = labels.FAILED if broken else reader.status(number, expression, bool(found_ids))
-            boxes = [guess.box(i, (width, height)) for i in found_ids]
-            result = matching.compare(list(targets.values()), list(found.values()), boxes)
-            box = enclosing_box(mask.box for mask in targets.values()) if targets else (0.0, 0.0, 0.0, 0.0)
-            row = {
-                "sample_id": reader.ids[number],
-                "image": image,
-                "expression": expression,
-                "status": status,
-                "intersection": result.intersection,
-                "target_area": result.target_area,
-                "prediction_area": result.prediction_area,
-                "image_area": width * height,
-                "box_iou": result.box_iou,
-                "n_true": len(target_ids),
-                "n_predicted": len(found_ids),
-                "n_missed": result.n_missed,
-                "n_extra": result.n_extra,
-                "target_x": (box[0] + box[2]) / 2 / width if width else 0.0,
-                "target_y": (box[1] + box[3]) / 2 / height if height else 0.0,
-                "distractors": reader.distractors(number, target_ids),
-            }
-            for name, value in row.items():
+            mine = truth.of(expression) if reader.several else truth.ids
+            its = guess.of(expression)
+            row: dict[str, Any] = dict.fromkeys(TABLE, 0)
+            row |= {"sample_id": reader.ids[number], "image": image, "expression": expression, "distractors": -1}
+            try:
+                if not unreadable.isdisjoint([*mine, *its]):
+                    raise OSError("a mask cannot be read")
+                measured, matches = self._expression(reader, number, expression, mine, its)
+            except Exception:  # noqa: BLE001 - one bad sample is recorded on itself, whatever is wrong with it
+                self.counts["failed_expressions"] += 1
+                # Its targets could not be measured; that there are some is known.
+                measured = {"status": labels.FAILED, "n_true": len(mine), "n_missed": len(mine)}
+                measured["target_area"] = int(bool(mine))
+                matches = []
+            for name, value in (row | measured).items():
                 self._rows.table[name].append(value)
-            for t, p, iou in result.pairs:
-                self._match(
-                    verdicts, target_ids[t] if t is not None else "", found_ids[p] if p is not None else "", iou
-                )
-                self._rows.matches["confidence"].append(guess.confidence.get(found_ids[p]) if p is not None else None)
+            for gt_id, pred_id, iou in matches:
+                confidence = guess.confidence.get(pred_id)
+                for name, value in zip(MATCHES, (gt_id, pred_id, iou, confidence), strict=True):
+                    self._rows.matches[name].append(value)
+                # One object may belong to several expressions: found by one of them is found.
+                if gt_id and verdicts["gt"].get(gt_id, ("fn",))[0] == "fn":
+                    verdicts["gt"][gt_id] = ("tp" if pred_id else "fn", pred_id, iou)
+                if pred_id and verdicts["pred"].get(pred_id, ("fp",))[0] == "fp":
+                    verdicts["pred"][pred_id] = ("tp" if gt_id else "fp", gt_id, iou)
 
-    def _match(self, verdicts: dict, gt_id: str, pred_id: str, iou: float) -> None:
-        for name, value in (("gt_id", gt_id), ("pred_id", pred_id), ("iou", iou)):
-            self._rows.matches[name].append(value)
-        if gt_id:
-            verdicts["gt"][gt_id] = ("tp" if pred_id else "fn", pred_id, iou)
-        if pred_id:
-            verdicts["pred"][pred_id] = ("tp" if gt_id else "fp", gt_id, iou)
+    def _expression(
+        self, reader: Reader, number: int, expression: str, mine: list[str], its: list[str]
+    ) -> tuple[dict[str, Any], list[tuple[str, str, float]]]:
+        """One expression's row, and its (true id, predicted id, IoU) with "" for no counterpart."""
+        truth, guess = reader.gt[number], reader.pred[number]
+        size = reader.size(number) or truth.image_size() or guess.image_size() or (0, 0)
+        targets, resized = truth.cutouts(mine, size)
+        found, resized_too = guess.cutouts(its, size)
+        self.counts["resized_masks"] += resized + resized_too
+        status = reader.status(number, expression, bool(found))
+        if status == labels.FAILED:  # masks that an earlier run left do not count
+            found = {}
+        target_ids, found_ids = list(targets), list(found)
+        boxes = [guess.box(i, size) for i in found_ids]
+        result = matching.compare(list(targets.values()), list(found.values()), boxes)
+        box = enclosing_box(mask.box for mask in targets.values()) if targets else (0.0, 0.0, 0.0, 0.0)
+        row = {
+            "status": status,
+            "intersection": result.intersection,
+            "target_area": result.target_area,
+            "prediction_area": result.prediction_area,
+            "image_area": size[0] * size[1],
+            "box_iou": result.box_iou,
+            "n_true": len(target_ids),
+            "n_predicted": len(found_ids),
+            "n_missed": result.n_missed,
+            "n_extra": result.n_extra,
+            "target_x": (box[0] + box[2]) / 2 / max(1, size[0]),
+            "target_y": (box[1] + box[3]) / 2 / max(1, size[1]),
+            "distractors": reader.distractors(number, target_ids),
+        }
+        return row, [
+            (target_ids[t] if t is not None else "", found_ids[p] if p is not None else "", iou)
+            for t, p, iou in result.pairs
+        ]
 
 
 def _sample_values(rows: pd.DataFrame, several: bool) -> tuple[float, float | None, bool | None, Any]:

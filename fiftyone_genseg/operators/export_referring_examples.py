@@ -34,7 +34,12 @@ class ExportReferringExamples(foo.Operator):
             required=True,
         )
         inputs.str("gt_field", label="Ground truth", default=DEFAULT_TRUTH)
-        inputs.str("expression_field", label="Expressions", default="expression", required=False)
+        inputs.str(
+            "expression_field",
+            label="Expressions",
+            description="A sample field; empty for `expression`, or else the ground truth's attribute of that name",
+            required=False,
+        )
         pairs = ctx.params.get("pairs")
         if pairs is not None:
             inputs.view("what", types.Notice(label=f"{len(pairs):,} expressions of the chosen slice"))
@@ -50,14 +55,16 @@ class ExportReferringExamples(foo.Operator):
         if problem:
             raise ValueError(problem)
         from fiftyone_genseg.export import export
+        from fiftyone_genseg.scoring import default_expression_field
 
         params = ctx.params
+        truth = params.get("gt_field") or DEFAULT_TRUTH
         pairs = params.get("pairs")
         count = export(
             ctx.dataset if pairs is not None else ctx.target_view(),
             Path(params["folder"]).expanduser(),
-            params.get("gt_field") or DEFAULT_TRUTH,
-            params.get("expression_field"),
+            truth,
+            params.get("expression_field") or default_expression_field(ctx.dataset, truth),
             None if pairs is None else {tuple(pair) for pair in pairs},
         )
         return {"examples": count, "folder": params["folder"]}

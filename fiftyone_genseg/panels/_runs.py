@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 import fiftyone as fo
@@ -45,6 +45,27 @@ def remember(ctx, **values: Any) -> None:
     memory(ctx).update(values)
     for name, value in values.items():
         ctx.panel.set_state(name, value)
+
+
+def safely(handler: Callable) -> Callable:
+    """An event handler whose error is shown as a sentence, for what was deleted under an open panel."""
+
+    @wraps(handler)
+    def handle(self, ctx):
+        try:
+            return handler(self, ctx)
+        except Exception as error:  # noqa: BLE001 - the App would show nothing at all
+            return ctx.ops.notify(f"That did not work, reload the panel: {error}", variant="error")
+
+    return handle
+
+
+def comparable(a: ReferringResults, b: ReferringResults) -> str | None:
+    """Why two runs cannot be compared, None when they can."""
+    rules = [(r.config.policy, r.config.min_pixels) for r in (a, b)]
+    if rules[0] == rules[1]:
+        return None
+    return "they were evaluated under different (policy, min_pixels): {} and {}".format(*rules)
 
 
 def keys(dataset: fo.Dataset | None) -> list[str]:
@@ -100,7 +121,8 @@ _SLICES: dict[tuple, pd.DataFrame] = {}
 
 def run_slices(dataset: fo.Dataset, key: str, rows: np.ndarray, columns: pd.DataFrame) -> pd.DataFrame:
     """`slices.find_slices` on some rows of a run; the last few answers are kept."""
-    at = identity(dataset, key), rows.tobytes(), pd.util.hash_pandas_object(columns, index=False).sum()
+    values = pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()
+    at = identity(dataset, key), rows.tobytes(), tuple(columns), values
     if at not in _SLICES:
         while len(_SLICES) >= 8:
             del _SLICES[next(iter(_SLICES))]
@@ -109,7 +131,10 @@ def run_slices(dataset: fo.Dataset, key: str, rows: np.ndarray, columns: pd.Data
 
 
 def rows_in_view(ctx, results: ReferringResults) -> np.ndarray:
-    """bool[N]: the expressions of the current view, its sidebar filters included."""
+    """bool[N]: the expressions of the current view, its sidebar filters included; those that were
+    drawn when the view is the one that a click on them has set."""
+    if is_shown_by_panel(ctx):
+        return drawn_rows(ctx, results)
     if ctx.view == ctx.dataset.view():
         return np.ones(len(results.table), dtype=bool)
     return results.in_view(ctx.view)
@@ -118,6 +143,8 @@ def rows_in_view(ctx, results: ReferringResults) -> np.ndarray:
 def drawn_view(ctx) -> str | None:
     """The current view as text; None for the whole dataset. What a click refers to is what was
     drawn, also when the view has changed since."""
+    if is_shown_by_panel(ctx):
+        return memory(ctx).get("drawn")
     return None if ctx.view == ctx.dataset.view() else json.dumps(ctx.view._serialize())
 
 

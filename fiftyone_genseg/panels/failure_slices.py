@@ -18,6 +18,7 @@ from fiftyone_genseg import labels
 from fiftyone_genseg.evaluation import SAMPLE_FIELDS
 from fiftyone_genseg.overlay import draw_masks
 from fiftyone_genseg.panels import _runs
+from fiftyone_genseg.reading import holds_several
 from fiftyone_genseg.slicing import comparison, kinds, slices
 
 EXPORT = "@fiftyone-genseg/genseg/export_referring_examples"
@@ -64,28 +65,35 @@ class FailureSlices(Panel):
             _runs.remember(ctx, **values)
             self._refresh(ctx)
 
+    @_runs.safely
     def choose_run(self, ctx) -> None:
         if ctx.params.get("value") != self._run(ctx):
             self._choose(ctx, run=ctx.params.get("value"), slice=None)
 
+    @_runs.safely
     def choose_against(self, ctx) -> None:
         self._choose(ctx, against=ctx.params.get("value") or None)
 
+    @_runs.safely
     def add_field(self, ctx) -> None:
         """Look for slices in the values of a further sample field."""
         value, fields = ctx.params.get("value"), list(self._fields(ctx))
         if value and value not in fields:
             self._choose(ctx, fields=[*fields, value], slice=None)
 
+    @_runs.safely
     def drop_fields(self, ctx) -> None:
         self._choose(ctx, fields=[], slice=None)
 
+    @_runs.safely
     def choose_sort(self, ctx) -> None:
         self._choose(ctx, sort=ctx.params.get("value"))
 
+    @_runs.safely
     def filter_slices(self, ctx) -> None:
         self._choose(ctx, filter=ctx.params.get("value") or None)
 
+    @_runs.safely
     def choose_slice(self, ctx) -> None:
         """A row of the table was clicked: -1 is the header, which stands for everything."""
         listed = _runs.memory(ctx).get("listed") or []
@@ -93,13 +101,16 @@ class FailureSlices(Panel):
         _runs.remember(ctx, slice=listed[row] if 0 <= row < len(listed) else None)
         self._refresh(ctx)
 
+    @_runs.safely
     def click_kind(self, ctx) -> None:
         table = self._slice_table(ctx)
         _runs.show(ctx, table[table["kind"] == ctx.params.get("x")])
 
+    @_runs.safely
     def show_in_grid(self, ctx) -> None:
         _runs.show(ctx, self._slice_table(ctx))
 
+    @_runs.safely
     def tag(self, ctx) -> None:
         """Tag the samples of the slice with the text in the box."""
         name = (ctx.panel.get_state("tag") or "").strip() or "failure-slice"
@@ -109,6 +120,7 @@ class FailureSlices(Panel):
         ctx.ops.notify(f"Tagged {len(ids):,} samples with {name!r}.", variant="success")
         ctx.ops.reload_dataset()
 
+    @_runs.safely
     def export(self, ctx) -> None:
         """Open the form of the export with this slice filled in."""
         table = self._slice_table(ctx)
@@ -153,6 +165,8 @@ class FailureSlices(Panel):
         results = _runs.load(ctx.dataset, key)
         rows = _runs.rows_in_view(ctx, results)
         columns = _runs.run_attributes(ctx.dataset, key, self._fields(ctx))
+        if not set(_runs.memory(ctx).get("slice") or ()) <= set(columns):
+            _runs.remember(ctx, slice=None)  # its attribute is gone
         found = _runs.run_slices(ctx.dataset, key, rows, columns)
         text = (
             f"{_runs.scope(rows)} {len(found)} of {found.attrs.get('tried', 0)} slices tried are worse than the rest "
@@ -164,7 +178,12 @@ class FailureSlices(Panel):
         words = (_runs.memory(ctx).get("filter") or "").lower()
         found = found[found["slice"].str.lower().str.contains(words, regex=False)] if len(found) else found
         _runs.remember(ctx, listed=found["attributes"].tolist()[:100])
-        ctx.panel.set_data("slices", [_row(row) for _, row in found.head(100).iterrows()])
+        change = self._changes(ctx, results)
+        listed = []
+        for _, row in found.head(100).iterrows():
+            inside = None if change is None else change[rows & slices.members(columns, row["attributes"])]
+            listed.append(_row(row, inside))
+        ctx.panel.set_data("slices", listed)
         table = self._slice_table(ctx)
         chosen = _runs.memory(ctx).get("slice")
         name = slices.describe(chosen) if chosen else "everything"
@@ -179,16 +198,31 @@ class FailureSlices(Panel):
                 traces.append({"type": "bar", "name": who, "x": counts.index.tolist(), "y": mine.tolist()})
         ctx.panel.set_data("kinds", traces)
         self._gallery(ctx, results, table)
-        self._compare(ctx, table)
+        self._compare(ctx, results, table)
 
-    def _compare(self, ctx, table: pd.DataFrame) -> None:
+    def _against(self, ctx) -> str | None:
         against = _runs.memory(ctx).get("against")
+        return against if against in _runs.keys(ctx.dataset) else None
+
+    def _changes(self, ctx, results) -> pd.Series | None:
+        """IoU of each expression minus that of the run compared with."""
+        against = self._against(ctx)
+        if not against or _runs.comparable(_runs.load(ctx.dataset, against), results):
+            return None
+        return comparison.changes(_runs.load(ctx.dataset, against).table, results.table)
+
+    def _compare(self, ctx, results, table: pd.DataFrame) -> None:
+        against = self._against(ctx)
         _runs.remember(ctx, difference=None)
-        if not against or against not in _runs.keys(ctx.dataset):
+        if not against:
             return
-        other = _runs.load(ctx.dataset, against).table
+        other = _runs.load(ctx.dataset, against)
+        problem = _runs.comparable(other, results)
+        if problem:
+            _runs.remember(ctx, difference=f"{against} is not compared: {problem}.")
+            return
         try:
-            found = comparison.compare(other, table)
+            found = comparison.compare(other.table, table)
         except ValueError as error:
             _runs.remember(ctx, difference=f"{error}.")
             return
@@ -210,7 +244,8 @@ class FailureSlices(Panel):
             sample = samples.get(row["sample_id"])
             if sample is None:
                 continue
-            ctx.panel.set_data(f"picture_{number}", _picture(sample, row["expression"], config))
+            several = holds_several(ctx.dataset, config.expression_field)
+            ctx.panel.set_data(f"picture_{number}", _picture(sample, row["expression"], config, several))
             ctx.panel.set_data(f"expression_{number}", row["expression"])
             ctx.panel.set_data(f"verdict_{number}", f"{row['kind']}, IoU {row['iou']:.2f}")
             ctx.panel.set_data(f"reasoning_{number}", _reasoning(sample, row["expression"], config) or "-")
@@ -255,6 +290,9 @@ class FailureSlices(Panel):
             ("gap", "gap to the rest [95 %]"), ("q", "corrected p"),
         ):  # fmt: skip
             table.add_column(name, label=label)
+        if self._against(ctx):
+            table.add_column("wins", label="better")
+            table.add_column("losses", label="worse")
         panel.list("slices", types.Object(), view=table, label="Slices; the header row stands for everything")
         panel.str("chosen", view=text, label="Chosen")
         if _runs.memory(ctx).get("difference"):
@@ -291,8 +329,10 @@ def _fields(dataset: fo.Dataset) -> list[str]:
     return ["tags", *(n for n in dataset.get_field_schema(ftype=kinds_) if n not in hidden | own)]
 
 
-def _row(row: pd.Series) -> dict[str, str]:
-    return {
+def _row(row: pd.Series, change: pd.Series | None) -> dict[str, str]:
+    """A slice in the table, with its wins and losses where another run is compared with."""
+    compared = {} if change is None else {"wins": f"{(change > 0).sum():,}", "losses": f"{(change < 0).sum():,}"}
+    return compared | {
         "slice": row["slice"],
         "n": f"{row['n']:,}",
         "ciou": _runs.percent(row["ciou"] if np.isfinite(row["ciou"]) else None),
@@ -302,15 +342,14 @@ def _row(row: pd.Series) -> dict[str, str]:
     }
 
 
-def _picture(sample: fo.Sample, expression: str, config) -> str | None:
+def _picture(sample: fo.Sample, expression: str, config, several: bool) -> str | None:
     """A data URI of ground truth and prediction side by side; None when the image cannot be read."""
     try:
         with Image.open(sample.filepath) as image:
             image.load()
-            pictures = [
-                draw_masks(image, labels.instance_masks(labels.of_expression(sample[field], expression), image.size))
-                for field in (config.gt_field, config.pred_field)
-            ]
+            truth, found = sample[config.gt_field], labels.of_expression(sample[config.pred_field], expression)
+            sides = [labels.of_expression(truth, expression) if several else truth, found]
+            pictures = [draw_masks(image, labels.instance_masks(side, image.size)) for side in sides]
     except (OSError, ValueError):
         return None
     scale = _HEIGHT / pictures[0].height

@@ -38,7 +38,7 @@ _COST: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "t_acc": lambda t: (t["target_area"] > 0) & (t["prediction_area"] == 0),
     "pr@0.5": lambda t: (t["target_area"] > 0) & (t["iou"] < 0.5),
     "pr@0.9": lambda t: (t["target_area"] > 0) & (t["iou"] < 0.9),
-    "box_miou": lambda t: (t["target_area"] > 0) & (t["box_iou"] < 0.5),
+    "box_miou": lambda t: (t["target_area"] > 0) & (t["box_iou"] < 1),
     "n": lambda t: t["iou"] >= 0,
     "n_target": lambda t: t["target_area"] > 0,
     "n_no_target": lambda t: t["target_area"] == 0,
@@ -74,6 +74,7 @@ class ReferringEvaluation(Panel):
         if ctx.dataset is not None and not _runs.is_shown_by_panel(ctx):
             self._refresh(ctx)
 
+    @_runs.safely
     def choose_run(self, ctx) -> None:
         """Another run stands first. The App also sends what is chosen already, when it draws the choice."""
         first, *others = self._chosen(ctx)
@@ -82,6 +83,7 @@ class ReferringEvaluation(Panel):
             _runs.remember(ctx, runs=[value, *(key for key in others if key != value)])
             self._refresh(ctx)
 
+    @_runs.safely
     def compare_with(self, ctx) -> None:
         """A further run stands beside the first."""
         chosen, value = self._chosen(ctx), ctx.params.get("value")
@@ -89,6 +91,7 @@ class ReferringEvaluation(Panel):
             _runs.remember(ctx, runs=[*chosen, value])
             self._refresh(ctx)
 
+    @_runs.safely
     def alone(self, ctx) -> None:
         """Only the first run stays."""
         _runs.remember(ctx, runs=self._chosen(ctx)[:1])
@@ -129,9 +132,17 @@ class ReferringEvaluation(Panel):
         ctx.panel.set_data("plots.sizes", [_by_size(key, table) for key, table in tables.items()])
         ctx.panel.set_data("plots.confusion", [_confusion(tables[chosen[0]])])
         first, *others = chosen
-        differences = [_difference(first, tables[first], key, tables[key]) for key in others]
+        differences: list[tuple[str, list[dict[str, str]]]] = []
+        for key in others:
+            problem = _runs.comparable(*(_runs.load(ctx.dataset, name) for name in (first, key)))
+            if problem:
+                differences.append((f"{key} is not compared with {first}: {problem}.", []))
+            else:
+                differences.append(_difference(first, tables[first], key, tables[key]))
         _runs.remember(ctx, difference=" ".join(text for text, _ in differences))
-        ctx.panel.set_data("flips", [row for _, rows in differences for row in rows])
+        rows = [(key, row) for key, (_, rows) in zip(others, differences, strict=True) for row in rows]
+        _runs.remember(ctx, flipped=[key for key, _ in rows])
+        ctx.panel.set_data("flips", [row for _, row in rows])
 
     def _drawn(self, ctx) -> dict[str, pd.DataFrame]:
         """The tables that the marks on the screen stand for."""
@@ -143,24 +154,29 @@ class ReferringEvaluation(Panel):
         tables = list(self._drawn(ctx).values())
         return tables[int(ctx.params.get("trace_idx") or 0)], int(ctx.params.get("idx") or 0)
 
+    @_runs.safely
     def click_histogram(self, ctx) -> None:
         table, index = self._clicked(ctx)
         _runs.show(ctx, table[_bin(table["iou"]) == index])
 
+    @_runs.safely
     def click_precision(self, ctx) -> None:
         table, index = self._clicked(ctx)
         _runs.show(ctx, table[(table["target_area"] > 0) & (table["iou"] >= _THRESHOLDS[index])])
 
+    @_runs.safely
     def click_sizes(self, ctx) -> None:
         table, index = self._clicked(ctx)
         _runs.show(ctx, table[(table["target_area"] > 0) & (_size_bin(table) == index)])
 
+    @_runs.safely
     def click_confusion(self, ctx) -> None:
         table, _ = self._clicked(ctx)
         meant, said = ctx.params.get("y"), ctx.params.get("x")
         chosen = (table["target_area"] > 0) == (meant == "target")
         _runs.show(ctx, table[chosen & ((table["prediction_area"] > 0) == (said == "answered"))])
 
+    @_runs.safely
     def click_figures(self, ctx) -> None:
         """Show the expressions that keep a figure of a run from being perfect."""
         row, column = ctx.params.get("row", -1), ctx.params.get("column", 0)
@@ -169,11 +185,12 @@ class ReferringEvaluation(Panel):
             table = tables[max(0, min(column - 1, len(tables) - 1))]
             _runs.show(ctx, table[_COST[list(_FIGURES)[row]](table)])
 
+    @_runs.safely
     def click_flips(self, ctx) -> None:
-        row = ctx.params.get("row", -1)
-        first, *others = self._drawn(ctx).values()
-        if 0 <= row < 2 * len(others):
-            flips = comparison.compare(first, others[row // 2]).flips
+        row, flipped = ctx.params.get("row", -1), _runs.memory(ctx).get("flipped") or []
+        if 0 <= row < len(flipped):
+            tables = self._drawn(ctx)
+            flips = comparison.compare(tables[self._chosen(ctx)[0]], tables[flipped[row]]).flips
             chosen = flips[(flips["iou_b"] > flips["iou_a"]) == (row % 2 == 0)]
             _runs.show(ctx, chosen.assign(iou=chosen["iou_b"]))
 

@@ -82,6 +82,8 @@ def attributes(table: pd.DataFrame, fields: Mapping[str, Sequence] | None = None
 
 
 def _as_text(values: pd.Series) -> np.ndarray:
+    if pd.api.types.is_float_dtype(values):
+        values = values.replace([np.inf, -np.inf], np.nan)
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > 10:
         values = pd.qcut(values, 4, duplicates="drop")
     return values.astype(object).map(lambda value: NONE if pd.isna(value) else str(value)).to_numpy()

@@ -124,27 +124,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> Difference:
     )  # fmt: skip
 
 
-def by_attribute(a: pd.DataFrame, b: pd.DataFrame, attributes: pd.DataFrame) -> pd.DataFrame:
-    """Wins and losses of B over A for each value of each attribute, on the expressions both have.
-
-    Args:
-        attributes: of the rows of `b`.
-
-    Returns:
-        A row per value: attribute, value, n, miou_a, miou_b, change, wins, losses; largest loss first.
-    """
-    joined = a[[*KEY, "iou"]].merge(b[[*KEY, "iou"]].reset_index(names="row"), on=KEY, suffixes=("_a", "_b"))
-    attributes = attributes.loc[joined["row"]].reset_index(drop=True)
-    change = joined["iou_b"] - joined["iou_a"]
-    facts = joined[["iou_a", "iou_b"]].assign(change=change, wins=change > 0, losses=change < 0)
-    rows = []
-    for attribute, values in attributes.items():
-        groups = facts.groupby(values, observed=True)
-        means, sums = groups[["iou_a", "iou_b", "change"]].mean(), groups[["wins", "losses"]].sum()
-        frame = means.join(sums).assign(attribute=attribute, n=groups.size())
-        rows.append(frame.rename_axis("value").reset_index())
-    if not rows:
-        return pd.DataFrame(columns=["attribute", "value", "n", "miou_a", "miou_b", "change", "wins", "losses"])
-    result = pd.concat(rows).rename(columns={"iou_a": "miou_a", "iou_b": "miou_b"})
-    order = ["attribute", "value", "n", "miou_a", "miou_b", "change", "wins", "losses"]
-    return result[order].sort_values("change", kind="stable").reset_index(drop=True)
+def changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
+    """IoU in run B minus IoU in run A for each row of B; NaN for expressions that A lacks."""
+    before = b[KEY].merge(a[[*KEY, "iou"]], on=KEY, how="left", validate="1:1")["iou"]
+    return pd.Series(b["iou"].to_numpy() - before.to_numpy(), index=b.index)

@@ -18,20 +18,22 @@ def find_slices(
     """All slices of one or two attributes whose mIoU is below that of the rest, worst evidence first.
 
     Every value of every attribute and every pair of values of two attributes is tried. A slice is
-    judged by Student's two-sample statistic of its IoUs against those of all other expressions; the
-    one-sided p-values of all slices tried are corrected by Benjamini and Hochberg's procedure. A
+    judged by the difference of its mean IoU from that of all other expressions, over the larger of
+    Student's standard error and one that is robust to clusters: expressions about one image are not
+    independent. The one-sided p-values of all slices tried are corrected by Benjamini and
+    Hochberg's procedure. A
     pair is left out unless it is clearly worse than each of its two values alone: the upper end of
     its mIoU's interval is below both of theirs.
 
     Args:
-        table: with iou, intersection, target_area, prediction_area.
+        table: with image, iou, intersection, target_area, prediction_area.
         attributes: categorical columns, one row per row of `table`.
         min_support: smaller slices are not tried; None for 1 % of the rows, at least 10.
         alpha: largest corrected p-value; 1 gives every slice with a gap.
 
     Returns:
         A row per slice: `slice` (text), `attributes` (dict attribute -> value), `n`, `ciou`, `miou`,
-        `gap` (mIoU of the rest minus its own) with a 95 % interval by Welch's standard error, `z`
+        `gap` (mIoU of the rest minus its own) with a 95 % interval by that standard error, `z`
         (the statistic, by which rows are sorted) and `q` (the corrected p-value).
         `result.attrs["tried"]` is the number of slices tried.
     """
@@ -60,9 +62,14 @@ def find_slices(
     rest_variance *= rest_n / np.maximum(rest_n - 1, 1)
     pooled = ((n - 1) * variance + (rest_n - 1) * rest_variance) / max(1, total - 2)
     gap = rest_mean - mean
-    z = gap / np.sqrt(np.maximum(pooled * (1 / n + 1 / rest_n), 1e-12))
-    q = stats.false_discovery_control(stats.t.sf(z, max(1, total - 2)))
-    spread = _Z95 * np.sqrt(variance / n + rest_variance / rest_n)
+    _, image = np.unique(table["image"].to_numpy(), return_inverse=True)
+    clustered = np.zeros(len(rows))
+    for k in np.flatnonzero(gap > 0):  # the others are not reported
+        clustered[k] = _cluster_variance(iou, indicators[:, i[k]] * indicators[:, j[k]], mean[k], rest_mean[k], image)
+    error = np.sqrt(np.maximum(np.maximum(pooled * (1 / n + 1 / rest_n), clustered), 1e-12))
+    z = gap / error
+    q = stats.false_discovery_control(stats.t.sf(z, max(1, image.max())))
+    spread = _Z95 * error
     with np.errstate(invalid="ignore"):
         ciou = both["intersection"][i, j] / both["union"][i, j]
     single = np.diag(both["iou"]) / np.maximum(np.diag(both["n"]), 1)
@@ -86,6 +93,16 @@ def find_slices(
     result.insert(0, "slice", [describe(values) for values in result["attributes"]])
     result.attrs["tried"] = len(rows)
     return result
+
+
+def _cluster_variance(iou: np.ndarray, inside: np.ndarray, mean: float, rest_mean: float, image: np.ndarray) -> float:
+    """Variance of the difference of two means when rows of one image belong together: the sum of the
+    squared sums of each image's residuals, with the correction C / (C - 1) for C images (Liang and
+    Zeger, 1986)."""
+    n = inside.sum()
+    residual = np.where(inside > 0, (iou - mean) / n, (rest_mean - iou) / (len(iou) - n))
+    sums = np.bincount(image, weights=residual)
+    return float((sums**2).sum() * len(sums) / max(1, len(sums) - 1))
 
 
 def _indicators(attributes: pd.DataFrame, min_support: int) -> tuple[list[tuple[str, str]], list[int], np.ndarray]:

@@ -36,14 +36,16 @@ def response(expression, status):
 
 @pytest.fixture
 def make(tmp_path):
-    """Makes datasets of samples that all show one grey image."""
+    """Makes datasets of samples, each with a grey image of its own."""
     made = []
 
     def build(*samples):
-        path = tmp_path / "grey.png"
-        Image.new("RGB", (WIDTH, HEIGHT), "gray").save(path)
         dataset = fo.Dataset(f"eval-{tmp_path.name}-{len(made)}")
-        dataset.add_samples([fo.Sample(filepath=str(path), **fields) for fields in samples], progress=False)
+        paths = [tmp_path / f"{len(made)}-{number}.png" for number in range(len(samples))]
+        for path in paths:
+            Image.new("RGB", (WIDTH, HEIGHT), "gray").save(path)
+        images = [fo.Sample(filepath=str(path), **fields) for path, fields in zip(paths, samples, strict=True)]
+        dataset.add_samples(images, progress=False)
         dataset.add_dynamic_sample_fields()
         made.append(dataset)
         return dataset
@@ -73,7 +75,7 @@ def dataset(make):
         one("invented", [], [square(5, 5)]),
         one("silence", [square(0, 0)], [], labels.NO_TARGET),
         one("gibberish", [square(0, 0)], [], labels.UNPARSABLE),
-        one("broken", [square(0, 0)], [], labels.FAILED),
+        one("broken", [square(0, 0)], [square(0, 0)], labels.FAILED),  # an earlier run left a mask
         one("never asked", [square(0, 0)], None, None),
         one("a bit too large", [square(5, 5, 4)], [square(5, 5, 10)]),
     )
@@ -193,17 +195,29 @@ def test_predictions_of_others_need_no_responses(make):
     assert results.table["kind"].tolist() == ["correct", "missed_target", "missing"]
 
 
-def test_masks_of_another_size_and_unreadable_images_are_counted(make, tmp_path):
+def test_masks_of_another_size_and_unreadable_ones_are_counted(make, tmp_path):
     truth = square(0, 0)
     coarse = fo.Detection(label="x", bounding_box=truth.bounding_box, mask=np.ones((2, 2), bool))
-    dataset = make(one("coarse", [truth], [coarse]), one("gone", [square(0, 0)], [square(0, 0)]))
-    gone = dataset.last()
+    lost = fo.Detection(label="x", bounding_box=truth.bounding_box, mask_path=str(tmp_path / "lost.png"))
+    dataset = make(
+        one("coarse", [truth], [coarse]),
+        one("image gone", [square(0, 0)], [square(0, 0)]),
+        one("prediction lost", [square(0, 0)], [lost]),
+        one("truth lost", [lost.copy()], [square(0, 0)]),
+    )
+    gone = dataset.match(fo.ViewField("expression") == "image gone").first()
     gone.filepath = str(tmp_path / "gone.png")
     gone.save()
     results = fiftyone_genseg.evaluate(dataset, eval_key="ev")
-    assert results.config.counts == {"resized_masks": 1, "unreadable_samples": 1, "not_annotated": 0}
-    assert dataset.values("ev_failure") == ["correct", "failed"]
-    assert dataset.get_evaluation_info("ev").config.counts["unreadable_samples"] == 1
+    assert results.config.counts == {
+        "resized_masks": 1,
+        "unreadable_masks": 2,
+        "not_annotated": 0,
+        "failed_expressions": 2,
+    }
+    assert dataset.values("ev_failure") == ["correct", "correct", "failed", "failed"]
+    assert (results.figures()["n_target"], results.figures()["n_failed"]) == (4, 2)
+    assert dataset.get_evaluation_info("ev").config.counts["unreadable_masks"] == 2
 
 
 def test_a_view_that_filters_labels_is_honoured(make):
@@ -237,15 +251,58 @@ def test_keys_and_labels_that_would_collide_are_refused(dataset):
     fiftyone_genseg.evaluate(dataset, eval_key="ev")
     with pytest.raises(ValueError, match="fields of the run 'ev'"):
         fiftyone_genseg.evaluate(dataset, eval_key="ev_iou")
-    dataset.add_sample_field("mine_failure", fo.StringField)
-    with pytest.raises(ValueError, match="mine_failure"):
-        fiftyone_genseg.evaluate(dataset, eval_key="mine")
+    dataset.add_sample_field("mine_tp", fo.IntField)
+    for key, field in (("mine", "mine_tp"), ("label", "detections.label"), ("confidence", "detections.confidence")):
+        with pytest.raises(ValueError, match=f"would overwrite the field .*{field}"):
+            fiftyone_genseg.evaluate(dataset, eval_key=key)
     sample = dataset.first()
     sample["genseg"].detections.append(fo.Detection(label="x", bounding_box=[0, 0, 1, 1]))
     sample.save()
-    with pytest.raises(ValueError, match="1 of the 6 detections in 'genseg' have no mask"):
+    with pytest.raises(ValueError, match="1 of the 7 detections in 'genseg' have no mask"):
         fiftyone_genseg.evaluate(dataset, eval_key="other")
     assert dataset.list_evaluations() == ["ev"]
+
+
+def test_a_run_that_fails_leaves_the_one_before(dataset, monkeypatch):
+    fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    monkeypatch.setattr("fiftyone_genseg.scoring.check_masks", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    assert len(dataset.load_evaluation_results("ev", cache=False).table) == 10
+
+
+def test_a_view_on_the_run_that_is_replaced(dataset):
+    fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    wrong = dataset.match(fo.ViewField("ev_failure") == "wrong_instance")
+    results = fiftyone_genseg.evaluate(wrong, eval_key="ev")
+    assert results.table["kind"].tolist() == ["wrong_instance"]
+
+
+def test_odd_labels_fail_alone(make):
+    odd = square(0, 0)
+    odd.bounding_box = [float("nan"), 0, 0.1, 0.1]
+    colour = fo.Detection(label="x", bounding_box=[0, 0, 0.25, 0.25], mask=np.ones((8, 10, 3), np.uint8))
+    said = square(0, 0, prompt_box=[float("nan")] * 4)
+    dataset = make(
+        one("good", [square(0, 0)], [said]), one("nan", [square(0, 0)], [odd]), one("rgb", [square(0, 0)], [colour])
+    )
+    results = fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    assert dataset.values("ev_failure") == ["correct", "failed", "failed"]
+    figures = results.figures()
+    assert (figures["n_target"], figures["n_failed"], figures["box_miou"]) == (3, 2, pytest.approx(1 / 3))
+
+
+def test_small_predictions_are_nothing_everywhere(make):
+    dataset = make(
+        one("tiny on target", [square(0, 0, 4)], [square(0, 0, 4)]), one("tiny on nothing", [], [square(0, 0, 4)])
+    )
+    results = fiftyone_genseg.evaluate(dataset, eval_key="ev", min_pixels=50)
+    assert dataset.values("ev_failure") == ["missed_target", "correct"]
+    assert dataset.values("ev_no_target_correct") == [None, True]
+    assert results.table["prediction_area"].tolist() == [0, 0]
+    loaded = dataset.load_evaluation_results("ev", cache=False)
+    assert loaded.figures() == results.figures()
+    assert (loaded.figures()["n_acc"], loaded.figures()["t_acc"]) == (1, 0)
 
 
 def test_subsets_recompute_the_figures(dataset):
@@ -304,10 +361,28 @@ def test_results_are_compact():
     assert loaded.figures() == results.figures()
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_the_photos_against_themselves_and_against_shuffled_masks(policy):
+@pytest.fixture(scope="module")
+def photos():
+    """The photos with their own masks as predictions, and with those of the next expression."""
     dataset = photos_dataset("eval-photos", PHOTOS)
     dataset.clone_sample_field("ground_truth", "same")
+    dataset.compute_metadata(progress=False)
+    samples, examples = list(dataset), []
+    for sample in samples:
+        about = [other for other in samples if other.filepath == sample.filepath]
+        other = about[(about.index(sample) + 1) % len(about)]
+        sample["shuffled"] = other["ground_truth"].copy()
+        sample.save()
+        size = sample.metadata.width, sample.metadata.height
+        truth, found = (labels.union_mask(s["ground_truth"], size) for s in (sample, other))
+        examples.append((truth, found, True))
+    yield dataset, examples
+    dataset.delete()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_photos_against_themselves_and_against_shuffled_masks(policy, photos):
+    dataset, examples = photos
     figures = fiftyone_genseg.evaluate(dataset, "same", policy=policy).figures()
     shares = {name: value for name, value in figures.items() if isinstance(value, float)}
     if policy == "refcoco":  # it gives a rejected no-target an IoU of 0
@@ -315,35 +390,7 @@ def test_the_photos_against_themselves_and_against_shuffled_masks(policy):
         assert shares.pop("miou") == shares.pop("giou") == pytest.approx(share)
     assert set(shares.values()) == {1.0}
     assert figures["n"] == 48
-    # Each expression gets the masks of the next one about the same image.
-    dataset.compute_metadata(progress=False)
-    samples = list(dataset)
-    examples = []
-    for sample in samples:
-        same = [s for s in samples if s.filepath == sample.filepath]
-        other = same[(same.index(sample) + 1) % len(same)]
-        sample["shuffled"] = other["ground_truth"].copy()
-        sample.save()
-        size = sample.metadata.width, sample.metadata.height
-        examples.append(
-            (labels.union_mask(sample["ground_truth"], size), labels.union_mask(other["ground_truth"], size), True)
-        )
-    figures = fiftyone_genseg.evaluate(dataset, "shuffled", policy=policy).figures()
-    expected = slow_on_photos(examples, policy)
-    agree(figures, expected)
-    dataset.delete()
-
-
-def slow_on_photos(examples, policy):
-    """The slow implementation, on masks cut to where either is set; boxes do not change by that."""
-    small = []
-    for target, found, usable in examples:
-        rows, columns = np.nonzero((target | found).any(1))[0], np.nonzero((target | found).any(0))[0]
-        window = (
-            (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else (slice(1), slice(1))
-        )
-        small.append((target[window], found[window], usable))
-    return slow(small, policy)
+    agree(fiftyone_genseg.evaluate(dataset, "shuffled", policy=policy).figures(), slow(examples, policy))
 
 
 class TestOperator:

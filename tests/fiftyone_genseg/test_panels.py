@@ -12,6 +12,7 @@ from fiftyone.operators.executor import execute_or_delegate_operator
 import fiftyone_genseg
 from fiftyone_genseg import labels
 from fiftyone_genseg.export import export
+from fiftyone_genseg.panels import _runs
 
 from .test_evaluation import make, one, response, square  # noqa: F401
 
@@ -166,8 +167,47 @@ def test_slices_kinds_gallery_and_actions(dataset, tmp_path):
     saved = datasets.load_from_disk(folder)
     assert set(saved["expression"]) == {"the blue thing"}
     assert len(saved) == 20
+    assert (panel.data["slices"][0]["wins"], panel.data["slices"][0]["losses"]) == ("0", "20")
     panel.send("choose_slice", row=-1)
     assert panel.state["chosen"] == "everything: 60 expressions"
+
+
+def test_a_panel_does_not_follow_the_view_that_it_set(dataset):
+    panel = Panel(SLICES, dataset).send("on_load").send("choose_slice", row=0).send("show_in_grid")
+    panel.view = fo.DatasetView._build(dataset, panel.asked[0][1]["view"])
+    panel.send("on_change_view").send("choose_slice", row=-1)
+    assert panel.state["chosen"] == "everything: 60 expressions"
+    assert len(panel.data["slices"]) > 0
+
+
+def test_what_is_gone_does_not_wedge_an_open_panel(dataset):
+    panel = Panel(SLICES, dataset).send("on_load").send("add_field", value="light")
+    _runs._MEMORIES[panel.id]["slice"] = {"light": "night"}
+    dataset.delete_sample_field("light")
+    panel.send("reload")
+    assert panel.state["problem"] is None
+    assert panel.state["chosen"] == "everything: 60 expressions"
+    figures = Panel(EVALUATION, dataset).send("on_load")
+    for key in dataset.list_evaluations():
+        dataset.delete_evaluation(key)
+    assert figures.send("click_histogram", idx=0, trace_idx=0).asked[0][0] == "notify"
+    assert panel.send("show_in_grid").asked[0][0] == "notify"
+
+
+def test_the_slices_of_another_field_are_not_taken_for_it(dataset):
+    dataset.clone_sample_field("light", "shade")
+    panel = Panel(SLICES, dataset).send("on_load").send("add_field", value="light")
+    panel.send("drop_fields").send("add_field", value="shade")
+    assert not any("light" in row["slice"] for row in panel.data["slices"])
+
+
+def test_runs_under_different_policies_are_not_compared(dataset):
+    fiftyone_genseg.evaluate(dataset, "genseg", eval_key="other_policy", policy="refcoco", progress=False)
+    panel = Panel(EVALUATION, dataset).send("on_load").send("compare_with", value="good")
+    assert "different (policy, min_pixels)" in panel.state["difference"]
+    assert panel.data["flips"] == []
+    panel = Panel(SLICES, dataset).send("on_load").send("choose_against", value="good")
+    assert "different (policy, min_pixels)" in panel.state["difference"]
 
 
 def test_slices_are_sorted_filtered_and_widened_by_fields(dataset):

@@ -18,8 +18,7 @@ def slow(examples, policy, min_pixels=0):
     inter = union = 0
     every, targets, boxes, rejected, answered, failed = [], [], [], [], [], 0
     for target, found, usable in examples:
-        a = {tuple(p) for p in np.argwhere(target)}
-        b = {tuple(p) for p in np.argwhere(found)}
+        a, b = (set(np.flatnonzero(mask).tolist()) for mask in (target, found))
         if len(b) < min_pixels:
             b = set()
         failed += not usable
@@ -28,7 +27,7 @@ def slow(examples, policy, min_pixels=0):
             iou = len(a & b) / len(a | b)
             targets.append(iou)
             answered.append(bool(b))
-            boxes.append(slow_box_iou(a, b))
+            boxes.append(slow_box_iou(a, b, target.shape[1]))
         else:
             good = not b and usable
             rejected.append(good)
@@ -54,16 +53,13 @@ def slow(examples, policy, min_pixels=0):
     }
 
 
-def slow_box_iou(a, b):
+def slow_box_iou(a, b, width):
     if not b:
         return 0.0
-
-    def filled(pixels):
-        ys, xs = zip(*pixels, strict=True)
-        return {(y, x) for y in range(min(ys), max(ys) + 1) for x in range(min(xs), max(xs) + 1)}
-
-    a, b = filled(a), filled(b)
-    return len(a & b) / len(a | b)
+    rows = [range(min(p) // width, max(p) // width + 1) for p in (a, b)]
+    columns = [range(min(i % width for i in p), max(i % width for i in p) + 1) for p in (a, b)]
+    both = len(set(rows[0]) & set(rows[1])) * len(set(columns[0]) & set(columns[1]))
+    return both / (sum(len(r) * len(c) for r, c in zip(rows, columns, strict=True)) - both)
 
 
 def agree(figures, expected):
