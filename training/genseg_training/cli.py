@@ -13,6 +13,7 @@ commands:
   vision      nano, stage 1: dense pretraining of the vision tower
   sft         nano, stage 2: warm start of the reasoner
   segmenter   nano's SAM 2
+  grpo        GRPO of any Qwen3-VL checkpoint on referring examples
   export      join the three into a checkpoint: genseg-train export REASONER_RUN SEGMENTER_RUN FOLDER
 
 Every stage resumes from its output_dir. Several processes: torchrun --nproc_per_node 2 -m genseg_training.cli ...
@@ -47,11 +48,13 @@ def main(arguments: list[str] | None = None) -> None:
     command, *rest = arguments or ["--help"]
     if command == "export" and len(rest) == 3:
         return export(*map(Path, rest))
-    if command not in ("vision", "sft", "segmenter"):
+    if command not in ("vision", "sft", "segmenter", "grpo"):
         print(USAGE)
         raise SystemExit(command not in ("-h", "--help"))
     from trl import TrlParser
 
+    if command == "grpo":
+        return _grpo(TrlParser, rest)
     from genseg_training import loop, segmenter, sft, vision
 
     stages: dict[str, tuple[Any, Callable[[Any], None]]] = {
@@ -64,6 +67,18 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         run(config)
     except FileNotFoundError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _grpo(parser_class: type, arguments: list[str]) -> None:
+    from trl import GRPOConfig, ModelConfig
+
+    from genseg_training import grpo
+
+    parser = parser_class((grpo.GrpoArguments, GRPOConfig, ModelConfig), prog="genseg-train grpo")
+    try:
+        grpo.train(*parser.parse_args_and_config(arguments))
+    except ValueError as error:
         raise SystemExit(f"error: {error}") from error
 
 

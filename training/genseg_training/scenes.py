@@ -421,3 +421,27 @@ def refscenes(split: str, limit: int | None = None) -> Iterator[ReferringExample
                 image_id=f"refscenes-{split}-{index:03d}",
                 attributes={"kind": question.kind, "held_out": question.held_out},
             )
+
+
+def training_examples(count: int, seed: int) -> Iterator[ReferringExample]:
+    """Yield expressions about scenes that are neither RefScenes nor what the warm start saw, without
+    held-out combinations: EXPRESSIONS_PER_SCENE of each scene.
+
+    Args:
+        count: expressions. seed: another seed gives other scenes.
+    """
+    for index in range(count):
+        scene_number, number = divmod(index, EXPRESSIONS_PER_SCENE)
+        if number == 0:
+            rng = random.Random(f"training-{seed}-{scene_number}")
+            drawn = scene(rng, allow_held_out=False)
+        question = refer(rng, drawn, allow_held_out=False)
+        image_id = f"training-{seed}-{scene_number}"
+        yield ReferringExample(
+            image=drawn.image,
+            expression=question.expression,
+            masks=tuple(encode_mask(shape.mask) for shape in question.targets),
+            example_id=f"{image_id}-{number}",
+            image_id=image_id,
+            attributes={"kind": question.kind},
+        )

@@ -1,0 +1,90 @@
+"""Training data of GRPO: sources, checks, mixing, and the rows that trainer and rewards read."""
+
+import datasets
+import numpy as np
+import pytest
+from genseg_hub.referring_dataset import FEATURES, to_dataset
+from genseg_hub.schema import ReferringExample, encode_mask
+from genseg_training import data, rewards, scenes
+from PIL import Image
+
+
+def example(expression="it", boxes=((1, 2, 5, 6),), size=(20, 10), name="a"):
+    masks = []
+    for x1, y1, x2, y2 in boxes:
+        mask = np.zeros(size[::-1], bool)
+        mask[y1:y2, x1:x2] = True
+        masks.append(encode_mask(mask))
+    return ReferringExample(Image.new("RGB", size), expression, tuple(masks), name, name)
+
+
+def test_rows_hold_what_the_rewards_read():
+    (row,) = data.to_rows(to_dataset([example(boxes=((1, 2, 5, 6), (8, 0, 20, 10)))]))
+    assert row["boxes"] == [[1, 2, 5, 6], [8, 0, 20, 10]]
+    assert row["image_size"] == [20, 10]
+    assert row["prompt"][0]["role"] == "system"
+    assert row["prompt"][1] == {"role": "user", "content": "Expression: it"}
+    answer = (
+        '<think></think><answer>[{"bbox_2d":[50,200,250,600],"points":[[100,300],[200,500]]},'
+        '{"bbox_2d":[400,0,1000,1000],"points":[[500,500],[900,500]]}]</answer>'
+    )
+    columns = {name: [row[name]] for name in ("image_size", "boxes", "masks")}
+    assert rewards.box_iou_reward([answer], **columns) == [1]
+    assert rewards.points_reward([answer], **columns) == [1]
+
+
+def test_sources(tmp_path):
+    rendered = data.load("refscenes:8", seed=1)
+    assert rendered.features == FEATURES
+    assert rendered["expression"] == data.load("refscenes:8", seed=1)["expression"]
+    assert rendered["expression"] != data.load("refscenes:8", seed=2)["expression"]
+    rendered.save_to_disk(tmp_path / "set")
+    assert data.load(str(tmp_path / "set"))["expression"] == rendered["expression"]
+    for source, message in (("refscenes", "how many"), ("refscenes:x", "how many"), ("nowhere", "no folder")):
+        with pytest.raises(ValueError, match=message):
+            data.load(source)
+    datasets.Dataset.from_dict({"image": [1]}).save_to_disk(tmp_path / "other")
+    with pytest.raises(ValueError, match="no column"):
+        data.load(str(tmp_path / "other"))
+
+
+def test_training_never_shows_held_out_combinations():
+    for drawn in scenes.training_examples(80, seed=0):
+        assert drawn.image_id.startswith("training-0-")
+        assert not any(f"{color} {kind}" in drawn.expression for color, kind in scenes.HELD_OUT)
+
+
+def test_the_share_of_no_target_examples():
+    examples = to_dataset([example(name=str(i), boxes=((0, 0, 4, 4),) if i % 4 else ()) for i in range(40)])
+    for share in (0.0, 0.1, 0.5, 1.0):
+        chosen = data.with_no_target_share(examples, share)
+        assert sum(not masks for masks in chosen["masks"]) / len(chosen) == pytest.approx(share, abs=0.03)
+    assert len(data.with_no_target_share(examples, 0.25)) == 40
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        data.with_no_target_share(examples, 2)
+    with pytest.raises(ValueError, match="0 examples have no target"):
+        data.with_no_target_share(to_dataset([example()]), 0.5)
+
+
+def test_sources_are_mixed_by_weight():
+    a, b = (to_dataset([example(expression=word)] * 300) for word in ("a", "b"))
+    mixed = data.mix([a, b], [3, 1], seed=0)["expression"][:300]
+    assert mixed.count("a") / len(mixed) == pytest.approx(0.75, abs=0.08)
+    with pytest.raises(ValueError, match="as many positive weights"):
+        data.mix([a, b], [1])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (example(expression="  ", name="x"), "empty"),
+        (ReferringExample(Image.new("RGB", (5, 5)), "it", example().masks, "x", "x"), "'x': a mask is 20 x 10"),
+        (
+            ReferringExample(Image.new("RGB", (4, 4)), "it", (encode_mask(np.zeros((4, 4), bool)),), "x", "x"),
+            "'x': a mask is empty",
+        ),
+    ],
+)
+def test_bad_examples_are_named_before_training(bad, message):
+    with pytest.raises(ValueError, match=message):
+        data.check(to_dataset([example(), bad]))

@@ -1,0 +1,113 @@
+"""Training data of GRPO: referring examples from anywhere, as the rows that TRL and the rewards read.
+
+Nothing here knows rewards or trainers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from genseg_hub.dialects import genseg
+from genseg_hub.referring_dataset import FEATURES, to_dataset
+from pycocotools import mask as coco_mask
+
+from genseg_training.scenes import training_examples
+
+REFSCENES = "refscenes"
+
+
+def load(source: str, seed: int = 0) -> datasets.Dataset:
+    """Referring examples with `referring_dataset.FEATURES`.
+
+    Args:
+        source: `refscenes:COUNT` (rendered scenes), a folder that `Dataset.save_to_disk` wrote (what the App exports),
+            or the id of a dataset on the Hub, its split `train`.
+        seed: of rendered scenes.
+
+    Raises:
+        ValueError: for a source that is none of these, or whose columns are others.
+    """
+    name, _, count = source.partition(":")
+    if name == REFSCENES:
+        if not count.isdigit() or not int(count):
+            raise ValueError(f"say how many expressions of RefScenes: {REFSCENES}:10000, not {source!r}")
+        return to_dataset(training_examples(int(count), seed))
+    if Path(source).is_dir():
+        found = datasets.load_from_disk(source)
+    elif source.count("/") == 1:
+        found = datasets.load_dataset(source, split="train")
+    else:
+        raise ValueError(f"{source!r} is no folder, no Hub dataset (owner/name) and not {REFSCENES}:COUNT")
+    missing = sorted(set(FEATURES) - set(found.column_names))
+    if missing:
+        raise ValueError(f"{source} has no column {missing[0]!r}; it needs {', '.join(FEATURES)}")
+    return found.select_columns(list(FEATURES))
+
+
+def mix(parts: Sequence[datasets.Dataset], weights: Sequence[float], seed: int = 0) -> datasets.Dataset:
+    """Draw from several datasets with the given weights until one is used up.
+
+    Raises:
+        ValueError: when there are not as many positive weights as datasets.
+    """
+    if len(parts) != len(weights) or min(weights, default=0) <= 0:
+        raise ValueError(f"{len(parts)} datasets need as many positive weights, got {list(weights)}")
+    total = sum(weights)
+    return datasets.interleave_datasets(list(parts), [weight / total for weight in weights], seed=seed)
+
+
+def with_no_target_share(examples: datasets.Dataset, share: float, seed: int = 0) -> datasets.Dataset:
+    """As many examples as possible with this share of no-target ones, shuffled.
+
+    Raises:
+        ValueError: for a share outside [0, 1], or when a kind that is needed does not occur.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of no-target examples must be between 0 and 1, got {share}")
+    empty = [not masks for masks in examples["masks"]]
+    without = [i for i, is_empty in enumerate(empty) if is_empty]
+    targets = [i for i, is_empty in enumerate(empty) if not is_empty]
+    if (share > 0 and not without) or (share < 1 and not targets):
+        raise ValueError(f"a share of {share} is impossible: {len(without)} examples have no target, {len(targets)} do")
+    total = min(
+        len(without) / share if share else len(targets), len(targets) / (1 - share) if share < 1 else len(without)
+    )
+    n_without = round(total * share)
+    chosen = without[:n_without] + targets[: round(total) - n_without]
+    return examples.select(sorted(chosen)).shuffle(seed=seed)
+
+
+def check(examples: datasets.Dataset) -> None:
+    """Raise ValueError naming the first example that cannot be trained on: an empty expression, or a mask that is empty
+    or of another size than its image."""
+    for row in examples:
+        where = f"example {row['example_id']!r}"
+        genseg.messages(row["image"].size, row["expression"])  # raises for an expression that cannot be asked
+        for rle in row["masks"]:
+            width, height = rle["size"][1], rle["size"][0]
+            if (width, height) != row["image"].size:
+                raise ValueError(f"{where}: a mask is {width} x {height}, its image {row['image'].size}")
+            if not coco_mask.area(rle):
+                raise ValueError(f"{where}: a mask is empty; leave it out, no-target is no mask at all")
+
+
+def to_rows(examples: datasets.Dataset) -> datasets.Dataset:
+    """The rows that TRL and the rewards read: `prompt` (chat, the image's place before the request), `image`,
+    `image_size` (width, height), `boxes` (xyxy pixels) and `masks` (COCO RLE) of the true instances."""
+
+    def row(example: dict[str, Any]) -> dict[str, Any]:
+        size = example["image"].size
+        prompt = [
+            {"role": message["role"], "content": "".join(part.get("text", "") for part in message["content"])}
+            for message in genseg.messages(size, example["expression"])
+        ]
+        boxes = []
+        for rle in example["masks"]:
+            x, y, w, h = coco_mask.toBbox(rle).tolist()
+            boxes.append([x, y, x + w, y + h])
+        return {"prompt": prompt, "image_size": list(size), "boxes": boxes}
+
+    return examples.map(row, remove_columns=["example_id", "image_id", "expression"], desc="prompts")
