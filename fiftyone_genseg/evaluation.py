@@ -148,8 +148,8 @@ class ReferringResults(foud.DetectionResults):
             custom_metrics=custom_metrics,
             backend=backend,
         )
-        self._measured = table
-        self.table = scored(table, config)
+        self.table = table.assign(iou=ReferringMetrics(config.policy, config.min_pixels).ious(overlap(table)))
+        self.table["kind"] = kinds.failure_kinds(self.table)
 
     def figures(self, rows: np.ndarray | slice = slice(None)) -> dict[str, Any]:
         """`ReferringMetrics.compute` over all expressions or the rows of `table` that are given."""
@@ -171,7 +171,7 @@ class ReferringResults(foud.DetectionResults):
     def serialize(self, *args, **kwargs):
         return {
             "cls": self.cls,
-            "table": _pack(self._measured),
+            "table": _pack(self.table[list(TABLE)]),
             "matches": _pack(self.matches),
             "custom_metrics": self.custom_metrics,
         }
@@ -187,18 +187,6 @@ class ReferringResults(foud.DetectionResults):
             custom_metrics=d.get("custom_metrics"),
             **kwargs,
         )
-
-
-def scored(table: pd.DataFrame, config: ReferringEvaluationConfig) -> pd.DataFrame:
-    """What was measured, with predictions of fewer than `min_pixels` emptied, and with `iou` and `kind`."""
-    small = table["prediction_area"] < config.min_pixels
-    table = table.copy()
-    for name in ("intersection", "prediction_area", "box_iou", "n_predicted", "n_extra"):
-        table[name] = table[name].mask(small, 0).astype(table[name].dtype)
-    table["n_missed"] = table["n_missed"].mask(small, table["n_true"]).astype(table["n_missed"].dtype)
-    table["iou"] = ReferringMetrics(config.policy).ious(overlap(table))
-    table["kind"] = kinds.failure_kinds(table)
-    return table
 
 
 def overlap(table: pd.DataFrame) -> Overlap:

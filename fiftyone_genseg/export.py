@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import fiftyone as fo
+from genseg_hub.images import load_image
 from genseg_hub.referring_dataset import to_dataset
 from genseg_hub.schema import ReferringExample, encode_mask
-from PIL import Image
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.segmentation import check_view
@@ -55,8 +55,7 @@ def examples(
         asked = sample[expression_field] if expression_field else _named(truth)
         single = isinstance(asked, str)
         expressions: list[str] = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked or []))
-        with Image.open(sample.filepath) as image:
-            size = image.size
+        size = load_image(sample.filepath).size
         for expression in filter(None, expressions):
             if pairs is None or (sample.id, expression) in pairs:
                 mine = truth if single else labels.of_expression(truth, expression)

@@ -27,7 +27,8 @@ from fiftyone_genseg.slicing import kinds
 
 EXPRESSION = "expression"
 _CHUNK = 500
-_Verdicts = dict[str, dict[str, tuple[str, str, float]]]  # side -> label id -> verdict, counterpart, IoU
+# side -> (sample id, label id) -> verdict, counterpart, IoU
+_Verdicts = dict[str, dict[tuple[str, str], tuple[str, str, float]]]
 
 
 def default_expression_field(samples: fo.Dataset | fo.DatasetView, gt_field: str) -> str | None:
@@ -107,7 +108,10 @@ def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str, pred_field: 
     own = set()
     if eval_key in existing:
         method = samples._dataset.get_evaluation_info(eval_key).config.build()
-        own = set(method.get_fields(samples, eval_key))
+        try:
+            own = set(method.get_fields(samples, eval_key))
+        except ValueError as error:
+            raise ValueError(f"the run {eval_key!r} is about fields that are gone, delete it first: {error}") from error
     for name in ReferringEvaluationConfig(pred_field, gt_field).build().get_fields(samples, eval_key):
         if name not in own and samples._dataset.get_field(name) is not None:
             raise ValueError(f"the run {eval_key!r} would overwrite the field {name!r}; choose another key")
@@ -201,14 +205,17 @@ class Runner:
         self._images: dict[str, int] = {}
 
     def run(self) -> Iterator[int]:
-        """Yields the number of samples done. Everything is measured before anything is written, so
-        that a run of the same key stays until the new one is complete.
+        """Yields the number of samples done. Everything is measured before anything is written: what
+        goes wrong there leaves an earlier run of the same key alone.
 
         Raises:
             ValueError: when there are detections without masks, before anything is written.
         """
         for name in (self.config.gt_field, self.config.pred_field):
             check_masks(self.samples, name)
+            undeclared = self.samples._dataset.get_dynamic_field_schema(fields=name) if self.eval_key else {}
+            if f"{name}.detections.{self.eval_key}" in undeclared:
+                raise ValueError(f"detections in {name!r} have an attribute {self.eval_key!r}; choose another key")
         without = self.samples.exists("metadata.width", False)
         if len(without):
             without.compute_metadata(skip_failures=True, progress=False)
@@ -261,16 +268,16 @@ class Runner:
             label_ids[side] = view.values(f"{name}.detections.id")
             for place, suffix in enumerate(("", "_id", "_iou")):
                 nested[f"{name}.detections.{self.eval_key}{suffix}"] = [
-                    None if of is None else [verdicts[side].get(i, (None, None, None))[place] for i in of]
-                    for of in label_ids[side]
+                    None if of is None else [verdicts[side].get((at, i), (None, None, None))[place] for i in of]
+                    for at, of in zip(ids, label_ids[side], strict=True)
                 ]
         several = holds_several(self.samples, self.config.expression_field)
         for sample_id, truth, found in zip(ids, label_ids["gt"], label_ids["pred"], strict=True):
             values = _sample_values(rows[sample_id], several) if sample_id in rows else (None, None, None, None)
             for name, value in zip(SAMPLE_FIELDS, values, strict=True):
                 written[name].append(value)
-            said = [verdicts["pred"].get(i, ("",))[0] for i in found or ()]
-            missed = [verdicts["gt"].get(i, ("",))[0] for i in truth or ()]
+            said = [verdicts["pred"].get((sample_id, i), ("",))[0] for i in found or ()]
+            missed = [verdicts["gt"].get((sample_id, i), ("",))[0] for i in truth or ()]
             for name, count in (("tp", said.count("tp")), ("fp", said.count("fp")), ("fn", missed.count("fn"))):
                 written[name].append(count)
         for name, column in written.items():
@@ -299,6 +306,8 @@ class Runner:
                 # Its targets could not be measured; that there are some is known.
                 measured = {"status": labels.FAILED, "n_true": len(mine), "n_missed": len(mine)}
                 measured["target_area"] = int(bool(mine))
+                width, height = reader.size(number) or (0, 0)
+                measured["image_area"] = width * height
                 matches = []
             for name, value in (row | measured).items():
                 self._rows.table[name].append(value)
@@ -307,10 +316,10 @@ class Runner:
                 for name, value in zip(MATCHES, (gt_id, pred_id, iou, confidence), strict=True):
                     self._rows.matches[name].append(value)
                 # One object may belong to several expressions: found by one of them is found.
-                if gt_id and verdicts["gt"].get(gt_id, ("fn",))[0] == "fn":
-                    verdicts["gt"][gt_id] = ("tp" if pred_id else "fn", pred_id, iou)
-                if pred_id and verdicts["pred"].get(pred_id, ("fp",))[0] == "fp":
-                    verdicts["pred"][pred_id] = ("tp" if gt_id else "fp", gt_id, iou)
+                for side, wrong, label_id, other in (("gt", "fn", gt_id, pred_id), ("pred", "fp", pred_id, gt_id)):
+                    at = reader.ids[number], label_id
+                    if label_id and verdicts[side].get(at, (wrong,))[0] == wrong:
+                        verdicts[side][at] = ("tp" if other else wrong, other, iou)
 
     def _expression(
         self, reader: Reader, number: int, expression: str, mine: list[str], its: list[str]
@@ -327,6 +336,9 @@ class Runner:
         target_ids, found_ids = list(targets), list(found)
         boxes = [guess.box(i, size) for i in found_ids]
         result = matching.compare(list(targets.values()), list(found.values()), boxes)
+        if 0 < result.prediction_area < self.config.min_pixels:
+            found_ids = []
+            result = matching.compare(list(targets.values()), [])
         box = enclosing_box(mask.box for mask in targets.values()) if targets else (0.0, 0.0, 0.0, 0.0)
         row = {
             "status": status,

@@ -12,6 +12,7 @@ import pandas as pd
 from fiftyone.operators import types
 from fiftyone.operators.categories import Categories
 from fiftyone.operators.panel import Panel
+from genseg_hub.images import load_image
 from PIL import Image
 
 from fiftyone_genseg import labels
@@ -345,11 +346,10 @@ def _row(row: pd.Series, change: pd.Series | None) -> dict[str, str]:
 def _picture(sample: fo.Sample, expression: str, config, several: bool) -> str | None:
     """A data URI of ground truth and prediction side by side; None when the image cannot be read."""
     try:
-        with Image.open(sample.filepath) as image:
-            image.load()
-            truth, found = sample[config.gt_field], labels.of_expression(sample[config.pred_field], expression)
-            sides = [labels.of_expression(truth, expression) if several else truth, found]
-            pictures = [draw_masks(image, labels.instance_masks(side, image.size)) for side in sides]
+        image = load_image(sample.filepath)
+        truth, found = sample[config.gt_field], labels.of_expression(sample[config.pred_field], expression)
+        sides = [labels.of_expression(truth, expression) if several else truth, found]
+        pictures = [draw_masks(image, labels.instance_masks(side, image.size)) for side in sides]
     except (OSError, ValueError):
         return None
     scale = _HEIGHT / pictures[0].height

@@ -167,7 +167,7 @@ class ReferringEvaluation(Panel):
     @_runs.safely
     def click_sizes(self, ctx) -> None:
         table, index = self._clicked(ctx)
-        _runs.show(ctx, table[(table["target_area"] > 0) & (_size_bin(table) == index)])
+        _runs.show(ctx, table[_has_size(table) & (_size_bin(table) == index)])
 
     @_runs.safely
     def click_confusion(self, ctx) -> None:
@@ -307,8 +307,12 @@ def _size_bin(table: pd.DataFrame) -> np.ndarray:
     return np.searchsorted(_SIZES, share, side="left")
 
 
+def _has_size(table: pd.DataFrame) -> pd.Series:
+    return (table["target_area"] > 0) & (table["kind"] != kinds.FAILED)
+
+
 def _by_size(key: str, table: pd.DataFrame) -> dict:
-    table = table[table["target_area"] > 0]
+    table = table[_has_size(table)]
     bins = _size_bin(table)
     counts = np.bincount(bins, minlength=len(_SIZES))[: len(_SIZES)]
     sums = np.bincount(bins, weights=table["iou"], minlength=len(_SIZES))[: len(_SIZES)]

@@ -10,6 +10,7 @@ import pandas as pd
 
 NONE = "none"
 SEVERAL = "several"
+UNKNOWN = "unknown"
 # English only. Longer phrases come first: the first that matches at a place is taken there.
 _WORDS = {
     "space": (
@@ -55,7 +56,7 @@ def attributes(table: pd.DataFrame, fields: Mapping[str, Sequence] | None = None
     ordinal and negation. Columns with a single value are left out.
 
     Args:
-        table: with expression, n_true, target_area, image_area, target_x, target_y, distractors.
+        table: with expression, status, n_true, target_area, image_area, target_x, target_y, distractors.
         fields: further attributes, name -> one value per row; None becomes "none". Numbers with
             more than 10 different values are cut at their quartiles.
     """
@@ -66,10 +67,14 @@ def attributes(table: pd.DataFrame, fields: Mapping[str, Sequence] | None = None
     has_target = (table["target_area"] > 0).to_numpy()
     columns["targets"] = np.select([~has_target, table["n_true"] > 1], [NONE, SEVERAL], "one")
     share = (table["target_area"] / np.maximum(table["image_area"], 1)).to_numpy()
-    columns["size"] = np.where(has_target, _binned(share, SIZES, "over 20%"), NONE)
+    measured = (table["status"] != "failed").to_numpy()
+    columns["size"] = np.select(
+        [~has_target, measured], [np.full(len(table), NONE), _binned(share, SIZES, "over 20%")], UNKNOWN
+    )
     across = _binned(table["target_x"].to_numpy(), ((1 / 3, "left"), (2 / 3, "centre")), "right")
     down = _binned(table["target_y"].to_numpy(), ((1 / 3, "top"), (2 / 3, "middle")), "bottom")
-    columns["position"] = np.where(has_target, np.char.add(np.char.add(down, " "), across), NONE)
+    where = np.char.add(np.char.add(down, " "), across)
+    columns["position"] = np.select([~has_target, measured], [np.full(len(table), NONE), where], UNKNOWN)
     known = (table["distractors"] >= 0).to_numpy()
     counts = _binned(table["distractors"].to_numpy(), ((0, "0"), (1, "1")), "2 or more")
     columns["same_class_distractors"] = np.where(known, counts, NONE)

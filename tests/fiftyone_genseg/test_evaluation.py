@@ -300,9 +300,27 @@ def test_small_predictions_are_nothing_everywhere(make):
     assert dataset.values("ev_failure") == ["missed_target", "correct"]
     assert dataset.values("ev_no_target_correct") == [None, True]
     assert results.table["prediction_area"].tolist() == [0, 0]
+    assert dataset.values("ev_tp") == dataset.values("ev_fp") == [0, 0]
+    assert results.metrics()["recall"] == 0
     loaded = dataset.load_evaluation_results("ev", cache=False)
     assert loaded.figures() == results.figures()
     assert (loaded.figures()["n_acc"], loaded.figures()["t_acc"]) == (1, 0)
+
+
+def test_a_label_that_two_samples_share_is_judged_on_each(make):
+    shared = square(0, 0)
+    dataset = make(one("hit", [shared], [square(0, 0)]), one("missed", [shared], [square(20, 0)]))
+    fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    assert dataset.values("ground_truth.detections.ev") == [["tp"], ["fn"]]
+    assert dataset.values("ev_fn") == [0, 1]
+
+
+def test_an_undeclared_attribute_is_not_overwritten(dataset):
+    sample = dataset.first()
+    sample["genseg"].detections[0]["score"] = 0.7
+    sample.save()
+    with pytest.raises(ValueError, match="have an attribute 'score'"):
+        fiftyone_genseg.evaluate(dataset, eval_key="score")
 
 
 def test_subsets_recompute_the_figures(dataset):

@@ -8,6 +8,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import execute_or_delegate_operator
+from PIL import Image
 
 import fiftyone_genseg
 from fiftyone_genseg import labels
@@ -253,6 +254,19 @@ def test_export_of_several_expressions_per_image(make, tmp_path):  # noqa: F811
     assert saved["expression"] == ["left", "right", "both"] or set(saved["expression"]) == {"left", "right", "both"}
     pairs = [(dataset.first().id, "right")]
     assert export(dataset, tmp_path / "one", expression_field=None, pairs=pairs) == 1
+
+
+def test_export_of_a_rotated_photograph(make, tmp_path):  # noqa: F811
+    dataset = make(one("it", [square(0, 0)], []))
+    photo = Image.new("RGB", (30, 40))  # 40 x 30 once it is turned
+    photo.save(tmp_path / "turned.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+    sample = dataset.first()
+    sample.filepath = str(tmp_path / "turned.jpg")
+    sample.save()
+    export(dataset, tmp_path / "set")
+    (row,) = datasets.load_from_disk(tmp_path / "set")
+    assert row["image"].size == (40, 30)
+    assert row["masks"][0]["size"] == [30, 40]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_points_by_hand():
     assert reward(rewards.points_reward, with_points(inside, outside), A) == 0.5
     assert reward(rewards.points_reward, with_points(outside, outside), A) == 0
     diagonal = math.hypot(200, 200)
-    assert reward(rewards.points_reward, with_points(inside, near), A) == pytest.approx(10 / (0.2 * diagonal))
+    assert reward(rewards.points_reward, with_points(inside, near), A) == pytest.approx(11 / (0.2 * diagonal))
     # Inside the mask of the target, but outside their own box.
     elsewhere = genseg.render("", [InstancePrompt((500, 500, 600, 600), (inside, (250, 200)))], SIZE)
     assert reward(rewards.points_reward, elsewhere, A) == 0
@@ -110,6 +110,34 @@ def test_absurd_coordinates_do_not_break_anything():
         answer = f'<think></think><answer>[{{"bbox_2d":{numbers},"points":[[1e9,-3],[5000,5000]]}}]</answer>'
         for function in ACCURACY:
             assert 0 <= reward(function, answer, A) <= 1
+
+
+@pytest.mark.parametrize("points", ["[]", "null", '"x"', '[["a",1],[2]]', "[[150,200]]"])
+def test_points_that_cannot_be_read_earn_nothing(points):
+    answer = f'<think></think><answer>[{{"bbox_2d":[100,100,300,300],"points":{points}}}]</answer>'
+    assert reward(rewards.points_reward, answer, A) == 0
+
+
+@pytest.mark.parametrize("function", ACCURACY)
+def test_a_wrong_instance_cannot_be_taken_back(function):
+    honest = said(A, B)
+    cut = honest[: honest.rindex("bbox_2d") + 12]
+    empty_box = honest.replace("[500,500,900,900]", "[500,500,500,900]")
+    assert empty_box != honest
+    for answer in (cut, empty_box):
+        assert reward(function, answer, A) < reward(function, honest, A)
+
+
+@pytest.mark.parametrize("function", ACCURACY)
+def test_null_is_not_an_empty_list(function):
+    assert reward(function, "<think></think><answer>null</answer>") == 0
+
+
+def test_points_of_a_tiny_target():
+    (value,) = rewards.points_reward(
+        [said((500, 500, 501, 501))], [SIZE], [[(500, 500, 501, 501)]], [[rle((500, 500, 501, 501))]]
+    )
+    assert value in (0.5, 1.0)  # both points round to its corners
 
 
 corner = st.integers(0, 900)

@@ -33,6 +33,8 @@ def export(reasoner_run: Path, segmenter_run: Path, folder: Path) -> None:
     import transformers
 
     source, segmenter = reasoner_run / "reasoner", segmenter_run / "segmenter"
+    if not source.exists() and (reasoner_run / "config.json").exists():
+        source = reasoner_run  # GRPO saves into the run's folder itself
     for needed in (source, segmenter):
         if not needed.is_dir():
             raise FileNotFoundError(f"there is no {needed}: train it first")
@@ -78,7 +80,7 @@ def _grpo(parser_class: type, arguments: list[str]) -> None:
     parser = parser_class((grpo.GrpoArguments, GRPOConfig, ModelConfig), prog="genseg-train grpo")
     try:
         grpo.train(*parser.parse_args_and_config(arguments))
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -9,7 +9,8 @@ that missing, extra and duplicated instances cost (as VisionReasoner divides, ar
 What the GenSeg-R1 paper (arXiv 2602.09701) states is that boxes and points are compared with the
 ground truth by distance, and that an expression may have no target. Formulas, scales and the
 following rule are this project's own: where nothing is meant, an accuracy reward is 1 for an empty
-answer and 0 for any other; where something is meant, an empty or unreadable answer earns 0.
+answer and 0 for any other; where something is meant, an empty answer earns 0, and so does one with
+anything wrong in it (`Response.error`), or cutting an instance short would be a way to take it back.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _accuracy(
         said, truth = response.instances, [_box(box) for box in boxes[index]]
         if not truth:
             rewards.append(float(response.no_target))
-        elif not said:
+        elif not said or response.error:
             rewards.append(0.0)
         else:
             total = sum(score(said[p], index, t) for p, t in match(said, truth))
@@ -149,8 +150,9 @@ def points_reward(
     masks: Sequence[Sequence[Rle]],
     **kwargs,
 ) -> list[float]:
-    """Share of a pair's points that lie inside the true mask and inside their own box, times
-    min(1, distance of the two points / 0.2 of the box's diagonal), in [0, 1].
+    """Share of a pair's two points that lie inside the true mask and inside their own box, times
+    min(1, d / 0.2 of the true box's diagonal), in [0, 1]: d is the distance of the points plus one
+    thousandth of the image, the least that an answer can tell.
 
     >>> from genseg_hub.schema import encode_mask
     >>> answer = '<think></think><answer>[{"bbox_2d":[0,0,500,1000],"points":[[100,500],[400,500]]}]</answer>'
@@ -167,9 +169,13 @@ def points_reward(
             x1 <= x <= x2 and y1 <= y <= y2 and bool(mask[min(int(y), len(mask) - 1), min(int(x), mask.shape[1] - 1)])
             for x, y in said.points
         ]
-        (ax, ay), (bx, by) = said.points[0], said.points[-1]
-        apart = np.hypot(ax - bx, ay - by) / max(SPREAD * np.hypot(x2 - x1, y2 - y1), 1e-9)
-        return float(np.mean(inside) * min(1.0, apart))
+        if len(said.points) < 2:
+            return 0.0
+        (ax, ay), (bx, by) = said.points[:2]
+        left, top, right, bottom = _box(boxes[i][t])
+        step = max(image_size[i]) / 1000
+        apart = (np.hypot(ax - bx, ay - by) + step) / max(SPREAD * np.hypot(right - left, bottom - top), step)
+        return float(sum(inside[:2]) / 2 * min(1.0, apart))
 
     return _accuracy(completions, image_size, boxes, score)
 

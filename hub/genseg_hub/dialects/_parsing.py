@@ -54,8 +54,8 @@ def parse_tagged(
     data, error, repaired = _load(answer if opened else rest, may_repair=not open_ended)
     if open_ended and (truncated or repaired or data is None):
         error = ResponseError.TRUNCATED
-    if data is None:
-        return Response(text, reasoning, error=error)
+    if data is None:  # nothing could be read, or the JSON is `null`, which is not an empty list
+        return Response(text, reasoning, error=error or ResponseError.WRONG_SCHEMA)
     instances, problem = _instances(data, image_size, scale, strict)
     return Response(text, reasoning, instances, error or problem, repaired)
 

@@ -50,6 +50,7 @@ def make_table(expressions, ious, **columns):
         "sample_id": [f"{i:024x}" for i in range(n)],
         "image": np.arange(n) // 2,
         "expression": expressions,
+        "status": "segmented",
         "iou": ious,
         "intersection": (1000 * ious).astype(int),
         "target_area": 1000,
@@ -86,6 +87,13 @@ def test_attributes_of_expressions():
     assert found["ordinal"].tolist() == ["second", "none", "none", "none"]
     assert found["negation"].tolist() == ["none", "none", "not", "none"]
     assert found["weather"].tolist() == ["wet", "none", "dry", "dry"]
+
+
+def test_what_could_not_be_measured_has_no_size():
+    table = make_table(["dog"] * 3, [1, 0, 1], status=["segmented", "failed", "segmented"], target_area=[500, 1, 0])
+    found = attributes.attributes(table).astype(str)
+    assert found["size"].tolist() == ["below 1%", "unknown", "none"]
+    assert found["position"].tolist() == ["middle centre", "unknown", "none"]
 
 
 def test_numbers_of_a_field_are_cut_at_their_quartiles_and_constants_left_out():
