@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import datasets
 from genseg_hub.dialects import genseg
@@ -17,6 +16,11 @@ from pycocotools import mask as coco_mask
 from genseg_training.scenes import training_examples
 
 REFSCENES = "refscenes"
+_ROW = {
+    "prompt": datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")}),
+    "image_size": datasets.List(datasets.Value("int32"), 2),
+    "boxes": datasets.List(datasets.List(datasets.Value("float32"), 4)),
+}
 
 
 def load(source: str, seed: int = 0) -> datasets.Dataset:
@@ -98,7 +102,8 @@ def to_rows(examples: datasets.Dataset) -> datasets.Dataset:
     """The rows that TRL and the rewards read: `prompt` (chat, the image's place before the request), `image`,
     `image_size` (width, height), `boxes` (xyxy pixels) and `masks` (COCO RLE) of the true instances."""
 
-    def row(example: dict[str, Any]) -> dict[str, Any]:
+    columns: dict[str, list] = {name: [] for name in _ROW}
+    for example in examples:
         size = example["image"].size
         prompt = [
             {"role": message["role"], "content": "".join(part.get("text", "") for part in message["content"])}
@@ -108,6 +113,9 @@ def to_rows(examples: datasets.Dataset) -> datasets.Dataset:
         for rle in example["masks"]:
             x, y, w, h = coco_mask.toBbox(rle).tolist()
             boxes.append([x, y, x + w, y + h])
-        return {"prompt": prompt, "image_size": list(size), "boxes": boxes}
-
-    return examples.map(row, remove_columns=["example_id", "image_id", "expression"], desc="prompts")
+        for name, value in (("prompt", prompt), ("image_size", list(size)), ("boxes", boxes)):
+            columns[name].append(value)
+    rows = examples.select_columns(["image", "masks"])  # as they are stored, not decoded and encoded again
+    for name, feature in _ROW.items():
+        rows = rows.add_column(name, columns[name], feature=feature)
+    return rows
