@@ -33,6 +33,7 @@ _FORMAT = re.compile(
 L1_SCALE = 100.0
 SPREAD = 0.2
 NGRAM = 6
+_TIE = 1e-6
 
 
 def text_of(completion: Completion) -> str:
@@ -48,13 +49,6 @@ def _parsed(text: str, size: tuple[int, int]) -> Response:
 @lru_cache(maxsize=256)
 def _mask(height: int, width: int, counts: str) -> np.ndarray:
     return decode_mask({"size": [height, width], "counts": counts})
-
-
-def match(instances: Sequence[InstancePrompt], boxes: Sequence[Box]) -> list[tuple[int, int]]:
-    """Pairs (predicted, true) with the largest sum of box IoUs; of equal sums the nearest."""
-    cost = [[_l1(p.box, box, (1, 1)) * 1e-6 - box_iou(p.box, box) for box in boxes] for p in instances]
-    rows, columns = linear_sum_assignment(np.array(cost).reshape(len(instances), len(boxes)))
-    return [(int(p), int(t)) for p, t in zip(rows, columns, strict=True)]
 
 
 def _box(numbers: Sequence[float]) -> Box:
@@ -75,7 +69,8 @@ def _accuracy(
     score: Callable[[InstancePrompt, int, int], float],
 ) -> list[float]:
     """Sum of `score(predicted, index of the example, index of the true instance)` over the pairs,
-    divided by the larger number of instances, with the rule for empty answers of this module."""
+    divided by the larger number of instances, with the rule for empty answers of this module. Of
+    pairings with the same sum of IoUs the one of the largest score counts, so that order cannot."""
     rewards = []
     for index, completion in enumerate(completions):
         width, height = image_size[index]
@@ -86,8 +81,10 @@ def _accuracy(
         elif not said or response.error:
             rewards.append(0.0)
         else:
-            total = sum(score(said[p], index, t) for p, t in match(said, truth))
-            rewards.append(total / max(len(said), len(truth)))
+            ious = np.array([[box_iou(p.box, box) for box in truth] for p in said])
+            scores = np.array([[score(p, index, t) for t in range(len(truth))] for p in said])
+            pairs = linear_sum_assignment(-(ious + _TIE * scores))
+            rewards.append(float(scores[pairs].sum()) / max(len(said), len(truth)))
     return rewards
 
 
