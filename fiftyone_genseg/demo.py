@@ -11,11 +11,11 @@ from pathlib import Path
 import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
+from genseg_hub.overlay import contact_sheet, draw_masks
 from PIL import Image
 
 from fiftyone_genseg import labels, plugin
 from fiftyone_genseg.operators.referring_segment import DEFAULT_FIELD
-from fiftyone_genseg.overlay import contact_sheet, draw_masks
 from fiftyone_genseg.scoring import evaluate
 
 DATASET = "genseg-demo"

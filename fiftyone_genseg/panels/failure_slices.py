@@ -13,11 +13,11 @@ from fiftyone.operators import types
 from fiftyone.operators.categories import Categories
 from fiftyone.operators.panel import Panel
 from genseg_hub.images import load_image
+from genseg_hub.overlay import draw_masks
 from PIL import Image
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.evaluation import SAMPLE_FIELDS
-from fiftyone_genseg.overlay import draw_masks
 from fiftyone_genseg.panels import _runs
 from fiftyone_genseg.reading import holds_several
 from fiftyone_genseg.slicing import comparison, kinds, slices

@@ -8,33 +8,84 @@ from typing import Any
 
 from genseg_hub.metrics import DEFAULT_POLICY, ReferringMetrics, measure
 from genseg_hub.pipeline import GenSegR1
-from genseg_hub.schema import Failure, ReferringExample
+from genseg_hub.schema import Failure, Prediction, ReferringExample
+
+
+class Scores:
+    """The figures of examples, over all and by each of their attributes; several can be merged.
+
+    Args:
+        policy: see `metrics`.
+    """
+
+    def __init__(self, policy: str = DEFAULT_POLICY):
+        self.overall = ReferringMetrics(policy)
+        self._groups: dict[tuple[str, str], ReferringMetrics] = {}
+        self._errors = Counter[str]()
+        self._failures = 0
+
+    def add(self, example: ReferringExample, result: Prediction | Failure) -> None:
+        """Add one result. An example that failed, or whose answer cannot be read, counts as answered with nothing
+        and in `n_failed`."""
+        if isinstance(result, Failure):
+            self._failures += 1
+            overlap = measure(example.masks, None, answered=False)
+        else:
+            mask = result.mask if result.masks else None
+            boxes = [instance.box for instance in result.response.instances]
+            overlap = measure(example.masks, mask, bool(result.masks) or result.response.no_target, boxes)
+            if result.response.error:
+                self._errors[result.response.error.value] += 1
+        self.overall.add(overlap)
+        for attribute, value in example.attributes.items():
+            self._group((attribute, str(value))).add(overlap)
+
+    def merge(self, other: Scores) -> None:
+        """Add what another one counted, under the same policy."""
+        self.overall.merge(other.overall)
+        for key, metrics in other._groups.items():
+            self._group(key).merge(metrics)
+        self._errors += other._errors
+        self._failures += other._failures
+
+    def compute(self) -> dict[str, Any]:
+        """The figures of `ReferringMetrics.compute` plus `parse_failures` (share of answers with an error), `errors`
+        (error of an answer -> count), `failures` (examples that could not be segmented at all) and `by` (attribute ->
+        value -> figures)."""
+        figures = self.overall.compute()
+        attributes = dict.fromkeys(attribute for attribute, _ in self._groups)
+        by = {
+            attribute: {value: self._groups[a, value].compute() for a, value in sorted(self._groups) if a == attribute}
+            for attribute in attributes
+        }
+        return figures | {
+            "parse_failures": self._errors.total() / max(1, figures["n"]),
+            "errors": dict(self._errors),
+            "failures": self._failures,
+            "by": by,
+        }
+
+    def _group(self, key: tuple[str, str]) -> ReferringMetrics:
+        return self._groups.setdefault(key, ReferringMetrics(self.overall.policy.name))
 
 
 def evaluate(
     model: GenSegR1,
     examples: Iterable[ReferringExample],
     batch_size: int = 16,
-    on_example: Callable[[], Any] = lambda: None,
+    on_result: Callable[[ReferringExample, Prediction | Failure], Any] = lambda example, result: None,
     policy: str = DEFAULT_POLICY,
-) -> dict[str, Any]:
-    """Segment examples and score them, over all and by each of their attributes.
-
-    An example that fails, or whose answer cannot be read, counts as answered with nothing and in
-    `n_failed`.
+) -> Scores:
+    """Segment examples and score them.
 
     Args:
         examples: with masks; read lazily.
-        on_example: called after each example, for a progress bar.
-        policy: see `metrics`.
+        on_result: called after each example, for a progress bar or to look at results.
 
-    Returns:
-        The figures of `ReferringMetrics.compute` plus `parse_failures` (share of answers with an
-        error), `errors` (error of an answer -> count), `failures` (examples that could not be
-        segmented at all) and `by` (attribute -> value -> figures).
+    Raises:
+        ValueError: for an example without ground truth.
     """
-    overall, errors, failures = ReferringMetrics(policy), Counter[str](), 0
-    groups: dict[str, dict[str, ReferringMetrics]] = {}
+    scores = Scores(policy)
     kept: list[ReferringExample] = []
 
     def remember() -> Iterator[ReferringExample]:
@@ -46,24 +97,6 @@ def evaluate(
 
     for result in model.segment_many(remember(), batch_size):
         example = kept.pop(0)
-        if isinstance(result, Failure):
-            failures += 1
-            overlap = measure(example.masks, None, answered=False)
-        else:
-            mask = result.mask if result.masks else None
-            boxes = [instance.box for instance in result.response.instances]
-            overlap = measure(example.masks, mask, bool(result.masks) or result.response.no_target, boxes)
-            if result.response.error:
-                errors[result.response.error.value] += 1
-        overall.add(overlap)
-        for attribute, value in example.attributes.items():
-            group = groups.setdefault(attribute, {}).setdefault(str(value), ReferringMetrics(policy))
-            group.add(overlap)
-        on_example()
-    figures = overall.compute()
-    return figures | {
-        "parse_failures": errors.total() / max(1, figures["n"]),
-        "errors": dict(errors),
-        "failures": failures,
-        "by": {a: {v: m.compute() for v, m in sorted(values.items())} for a, values in groups.items()},
-    }
+        scores.add(example, result)
+        on_result(example, result)
+    return scores

@@ -19,7 +19,7 @@ from genseg_hub import checkpoints, dialects
 from genseg_hub.images import load_image
 from genseg_hub.reasoner import Answer, Reasoner, TransformersReasoner
 from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
-from genseg_hub.segmenter import Sam2Segmenter, build_sam2, load_sam2
+from genseg_hub.segmenter import Sam2Segmenter
 
 
 @dataclass
@@ -45,6 +45,7 @@ class GenSegR1:
         reasoner: answers chats about images.
         segmenter: turns instance prompts into masks.
         dialect: writes the chats and reads the answers.
+        checkpoint: where they came from; its `pinned` name belongs to every result that is kept.
 
     Example:
         >>> model = GenSegR1.from_pretrained("nano")
@@ -52,16 +53,22 @@ class GenSegR1:
         >>> prediction.mask.shape  # bool[H, W]
     """
 
-    def __init__(self, reasoner: Reasoner, segmenter: Sam2Segmenter, dialect: dialects.Dialect):
-        self.reasoner, self.segmenter, self.dialect = reasoner, segmenter, dialect
+    def __init__(
+        self,
+        reasoner: Reasoner,
+        segmenter: Sam2Segmenter,
+        dialect: dialects.Dialect,
+        checkpoint: checkpoints.Checkpoint | None = None,
+    ):
+        self.reasoner, self.segmenter, self.dialect, self.checkpoint = reasoner, segmenter, dialect, checkpoint
 
     @classmethod
     def from_pretrained(cls, name: str, device: str = "auto", revision: str | None = None) -> GenSegR1:
         """Load a checkpoint.
 
         Args:
-            name: "nano", a Hub id, or a local folder. A Hub id or folder without `genseg.json` is
-                taken as an untuned Qwen3-VL with facebook/sam2.1-hiera-large.
+            name: "nano", a Hub id (also owner/name@revision), or a local folder. A Hub id or folder without
+                `genseg.json` is taken as an untuned Qwen3-VL with facebook/sam2.1-hiera-large.
             device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is. Weights are
                 bfloat16 on a GPU and float32 on a CPU.
             revision: branch, tag or commit of a Hub id.
@@ -82,13 +89,7 @@ class GenSegR1:
             model = transformers.AutoModelForImageTextToText.from_pretrained(
                 checkpoint.reasoner, dtype=dtype, use_safetensors=True, trust_remote_code=False
             ).to(target)
-            if checkpoint.segmenter_config is None:
-                sam2 = load_sam2(checkpoint.segmenter)
-            else:
-                sam2 = build_sam2(checkpoint.segmenter_config)
-                weights = torch.load(checkpoint.segmenter, map_location="cpu", weights_only=True)
-                sam2.load_state_dict(weights["model"])
-            sam2 = sam2.to(target)
+            segmenter = Sam2Segmenter.load(checkpoint.segmenter, checkpoint.segmenter_config, target)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise checkpoints.CheckpointError(
                 f"{name} does not fit into the memory of {target}: take a smaller checkpoint or another device"
@@ -96,7 +97,7 @@ class GenSegR1:
         except Exception as error:  # files of strangers fail in any way they like
             raise checkpoints.CheckpointError(f"{name} cannot be loaded from {checkpoint.reasoner}: {error}") from error
         limit = min(dialect.MAX_NEW_TOKENS, model.generation_config.max_new_tokens or dialect.MAX_NEW_TOKENS)
-        return cls(TransformersReasoner(model, processor, limit), Sam2Segmenter(sam2), dialect)
+        return cls(TransformersReasoner(model, processor, limit), segmenter, dialect, checkpoint)
 
     def segment(self, image: ImageLike, expression: str) -> Prediction:
         """Segment what one expression refers to.

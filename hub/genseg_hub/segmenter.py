@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
@@ -86,6 +87,21 @@ class Sam2Segmenter:
         # The predictor has these for 1024 pixels only.
         self._predictor._bb_feat_sizes = [(size // stride, size // stride) for stride in (4, 8, 16)]
         self._embedded: object = None
+
+    @classmethod
+    def load(cls, weights: Path, config: str | None, device: torch.device | str) -> Sam2Segmenter:
+        """Load what `checkpoints.Checkpoint` names.
+
+        Args:
+            weights: folder that `save_sam2` wrote, or a file of the SAM 2 authors.
+            config: for a file, its configuration in the sam2 package; None for a folder.
+        """
+        if config is None:
+            model = load_sam2(weights)
+        else:
+            model = build_sam2(config)
+            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
+        return cls(model.to(device))
 
     def segment(
         self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object = None

@@ -40,9 +40,15 @@ def test_sources(tmp_path):
     assert rendered["expression"] != data.load("refscenes:8", seed=2)["expression"]
     rendered.save_to_disk(tmp_path / "set")
     assert data.load(str(tmp_path / "set"))["expression"] == rendered["expression"]
-    for source, message in (("refscenes", "how many"), ("refscenes:x", "how many"), ("nowhere", "no folder")):
-        with pytest.raises(ValueError, match=message):
+    assert len(data.load("refscenes:val:6")) == 6
+    assert data.load("refscenes:val:6")["example_id"][0].startswith("refscenes-val")
+    for source in ("refscenes", "refscenes:", "refscenes:0", "refscenes:x", "refscenes:val:", "refscenes:val:x"):
+        with pytest.raises(ValueError, match="is none of"):
             data.load(source)
+    with pytest.raises(ValueError, match="final figures alone"):
+        data.load("refscenes:test")
+    with pytest.raises(ValueError, match="no folder"):
+        data.load("nowhere")
     datasets.Dataset.from_dict({"image": [1]}).save_to_disk(tmp_path / "other")
     with pytest.raises(ValueError, match="no column"):
         data.load(str(tmp_path / "other"))

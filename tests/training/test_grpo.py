@@ -1,31 +1,56 @@
-"""GRPO with TRL's own trainer on nano: it runs, resumes exactly, and refuses what cannot work."""
+"""GRPO with TRL's own trainer on nano: it runs, evaluates, resumes exactly, and refuses what cannot work."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import genseg_hub
 import pytest
 import torch
+import yaml
+from genseg_hub import GenSegR1
 from genseg_training import cli, grpo
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-NANO = str(Path(genseg_hub.__file__).parent / "nano")
-RECIPE = "training/recipes/nano_r1.yaml"
+NANO = Path(genseg_hub.__file__).parent / "nano"
+RECIPES = Path("training/recipes")
+TINY = {
+    "data": "refscenes:12",
+    "max_steps": 4,
+    "save_steps": 2,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "eval_data": "refscenes:val:8",
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "num_generations": 4,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1e-4,
+    "warmup_steps": 0,
+    "report_to": "none",
+}
 
 
-def options(folder, **more):
-    settings = {
-        "model_name_or_path": NANO,
-        "output_dir": folder,
-        "data": "refscenes:12",
-        "max_steps": 4,
-        "save_steps": 2,
-        "per_device_train_batch_size": 8,
-        "num_generations": 4,
-        "learning_rate": 1e-3,
-        "warmup_steps": 0,
-    } | more
-    return ["grpo", "--config", RECIPE, *(f"--{name}={value}" for name, value in settings.items())]
+def options(folder, recipe="nano_r1", **more):
+    settings = TINY | {"output_dir": folder} | more
+    flags = [f"--{name}={value}" for name, value in settings.items() if not isinstance(value, list)]
+    lists = [part for name, value in settings.items() if isinstance(value, list) for part in (f"--{name}", *value)]
+    return ["grpo", "--config", str(RECIPES / f"{recipe}.yaml"), *flags, *lists]
+
+
+def history(folder):
+    states = sorted(Path(folder).glob("checkpoint-*/trainer_state.json"), key=lambda file: file.stat().st_mtime)
+    return json.loads(states[-1].read_text())["log_history"]
+
+
+def figures(folder):
+    """The history without what depends on speed."""
+    timed = ("time", "_seconds")
+    return [{name: value for name, value in e.items() if not name.endswith(timed)} for e in history(folder)]
 
 
 class Stopped(Exception):
@@ -40,32 +65,98 @@ class StopAt(TrainerCallback):
 
 def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
     cli.main(options(tmp_path / "whole"))
-    trainer = grpo.GRPOTrainer
+    trainer = grpo.SegmentationGRPOTrainer
 
     def stopping(*args, **kwargs):
         return trainer(*args, callbacks=[StopAt()], **kwargs)
 
-    monkeypatch.setattr(grpo, "GRPOTrainer", stopping)
+    monkeypatch.setattr(grpo, "SegmentationGRPOTrainer", stopping)
     with pytest.raises(Stopped):
         cli.main(options(tmp_path / "stopped"))
-    monkeypatch.setattr(grpo, "GRPOTrainer", trainer)
+    monkeypatch.setattr(grpo, "SegmentationGRPOTrainer", trainer)
     cli.main(options(tmp_path / "stopped"))
     before, whole, stopped = (
-        load_file(Path(folder) / "model.safetensors") for folder in (NANO, tmp_path / "whole", tmp_path / "stopped")
+        load_file(folder / "model.safetensors")
+        for folder in (NANO, tmp_path / "whole" / "checkpoint-4", tmp_path / "stopped" / "checkpoint-4")
     )
     changed = 0
     for name, tensor in whole.items():
         torch.testing.assert_close(tensor, stopped[name], rtol=0, atol=0)
         changed += not torch.equal(tensor, before[name].float())
     assert changed > 50
+    assert figures(tmp_path / "whole") == figures(tmp_path / "stopped")
+
+
+@pytest.mark.parametrize("recipe", ["nano_r1", "nano_r1_g"])
+def test_twenty_steps_of_a_variant(tmp_path, recipe):
+    cli.main(options(tmp_path, recipe, max_steps=20, save_steps=10, eval_steps=10, data="refscenes:40"))
+    entries = history(tmp_path)
+    rewards = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())["rewards"]
+    assert ("mask" in rewards) == (recipe == "nano_r1_g")
+    logged = {name.split("/")[1] for entry in entries for name in entry if name.startswith("rewards/")}
+    assert {name.removesuffix("_reward") for name in logged} == set(rewards)
+    evaluated = {entry["step"]: entry["eval_miou"] for entry in entries if "eval_miou" in entry}
+    assert set(evaluated) == {10, 20}
+    for step in evaluated:
+        report = json.loads((tmp_path / "evaluations" / f"step-{step:06d}.json").read_text())
+        assert report["n"] == 8
+        assert report["miou"] == evaluated[step]
+        assert Image.open(tmp_path / "samples" / f"step-{step:06d}.png").width > 600
+
+    best = tmp_path / "best"
+    winner = max(evaluated, key=lambda step: (evaluated[step], -step))
+    assert json.loads((best / "evaluation" / "held_out.json").read_text())["step"] == winner
+    trained = load_file(best / "model.safetensors")
+    for name, tensor in load_file(tmp_path / f"checkpoint-{winner}" / "model.safetensors").items():
+        torch.testing.assert_close(trained[name], tensor, rtol=0, atol=0)
+    settings = json.loads((best / "genseg.json").read_text())
+    assert settings["dialect"] == "genseg"
+    assert settings["base_model"] == "nano"
+    assert settings["versions"]["trl"]
+    assert len((best / "logs" / "grpo.jsonl").read_text().splitlines()) == len(entries) + 1, "and the run time"
+    assert GenSegR1.from_pretrained(str(best), device="cpu").segment(Image.new("RGB", (256, 256)), "the red star")
+
+
+def test_the_written_recipe_repeats_the_run(tmp_path):
+    cli.main(options(tmp_path / "first", max_steps=2))
+    recipe = tmp_path / "first" / "best" / "recipe.yaml"
+    cli.main(["grpo", "--config", str(recipe), "--output_dir", str(tmp_path / "second")])
+    first, second = (load_file(tmp_path / run / "best" / "model.safetensors") for run in ("first", "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_lora_trains_adapters_and_leaves_a_whole_checkpoint(tmp_path):
+    cli.main(options(tmp_path, max_steps=2, use_peft="true", lora_target_modules=["q_proj", "v_proj"]))
+    assert (tmp_path / "checkpoint-2" / "adapter_model.safetensors").is_file()
+    before, after = load_file(NANO / "model.safetensors"), load_file(tmp_path / "best" / "model.safetensors")
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name].float())}
+    assert changed
+    assert all("q_proj" in name or "v_proj" in name for name in changed)
+    GenSegR1.from_pretrained(str(tmp_path / "best"), device="cpu")
+
+
+def test_two_processes_divide_the_work(tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launch, "-m", "genseg_training.cli", *options(tmp_path, max_steps=2, per_device_train_batch_size=4)]
+    run = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    (report,) = [json.loads(file.read_text()) for file in (tmp_path / "evaluations").iterdir()]
+    assert report["n"] == 8, "each process scored its half"
+    assert GenSegR1.from_pretrained(str(tmp_path / "best"), device="cpu")
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"rewards": "nope"}, "no reward 'nope'"),
-        ({"reward_weights": 1.0}, "6 rewards need as many"),
+        ({"reward_weights": 1.0}, "5 rewards need as many"),
         ({"data": "nowhere"}, "no folder"),
+        ({"data": "refscenes:test"}, "final figures alone"),
+        ({"eval_strategy": "no"}, "needs both eval_data"),
+        ({"save_steps": 3}, "must be a multiple"),
+        ({"model_name_or_path": "nowhere"}, "no checkpoint 'nowhere'"),
     ],
 )
 def test_what_cannot_work_is_refused_before_it_starts(tmp_path, more, message):

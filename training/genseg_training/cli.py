@@ -14,49 +14,36 @@ commands:
   sft         nano, stage 2: warm start of the reasoner
   segmenter   nano's SAM 2
   grpo        GRPO of any Qwen3-VL checkpoint on referring examples
+  mine        collect the examples that a checkpoint gets wrong, to train it on
   export      join the three into a checkpoint: genseg-train export REASONER_RUN SEGMENTER_RUN FOLDER
 
 Every stage resumes from its output_dir. Several processes: torchrun --nproc_per_node 2 -m genseg_training.cli ...
 Options of a command: genseg-train COMMAND --help"""
 
 
-def export(reasoner_run: Path, segmenter_run: Path, folder: Path) -> None:
-    """Write a checkpoint folder: the reasoner in bfloat16, the segmenter in float32, genseg.json.
+def _export(reasoner_run: Path, segmenter_run: Path, folder: Path) -> None:
+    """nano as it is embedded: the reasoner in bfloat16, the segmenter in float32."""
+    from genseg_training.export import export
 
-    Raises:
-        FileNotFoundError: a run has not saved anything yet.
-    """
-    import json
-    import shutil
-
-    import torch
-    import transformers
-
-    source, segmenter = reasoner_run / "reasoner", segmenter_run / "segmenter"
-    if not source.exists() and (reasoner_run / "config.json").exists():
-        source = reasoner_run  # GRPO saves into the run's folder itself
-    for needed in (source, segmenter):
-        if not needed.is_dir():
-            raise FileNotFoundError(f"there is no {needed}: train it first")
-    model = transformers.AutoModelForImageTextToText.from_pretrained(source, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
-    transformers.AutoProcessor.from_pretrained(source).save_pretrained(folder)
-    shutil.copytree(segmenter, folder / "segmenter", dirs_exist_ok=True)
-    (folder / "genseg.json").write_text(json.dumps({"dialect": "genseg", "segmenter": "segmenter"}, indent=2) + "\n")
+    trained = next((run for run in (reasoner_run / "reasoner", reasoner_run / "best") if run.is_dir()), reasoner_run)
+    export(trained, folder, segmenter_run / "segmenter", dtype="bfloat16")
 
 
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
     if command == "export" and len(rest) == 3:
-        return export(*map(Path, rest))
-    if command not in ("vision", "sft", "segmenter", "grpo"):
+        try:
+            return _export(*map(Path, rest))
+        except FileNotFoundError as error:
+            raise SystemExit(f"error: {error}") from error
+    if command not in ("vision", "sft", "segmenter", "grpo", "mine"):
         print(USAGE)
         raise SystemExit(command not in ("-h", "--help"))
     from trl import TrlParser
 
-    if command == "grpo":
-        return _grpo(TrlParser, rest)
+    if command in ("grpo", "mine"):
+        return _grpo_or_mine(TrlParser, command, rest)
     from genseg_training import loop, segmenter, sft, vision
 
     stages: dict[str, tuple[Any, Callable[[Any], None]]] = {
@@ -72,15 +59,20 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
-def _grpo(parser_class: type, arguments: list[str]) -> None:
+def _grpo_or_mine(parser_class: type, command: str, arguments: list[str]) -> None:
+    from genseg_hub.checkpoints import CheckpointError
     from trl import GRPOConfig, ModelConfig
 
-    from genseg_training import grpo
+    from genseg_training import grpo, mining
 
-    parser = parser_class((grpo.GrpoArguments, GRPOConfig, ModelConfig), prog="genseg-train grpo")
+    commands: dict[str, tuple[tuple[type, ...], Callable[..., None]]] = {
+        "grpo": ((grpo.GrpoArguments, GRPOConfig, ModelConfig), grpo.train),
+        "mine": ((mining.MiningArguments,), mining.mine),
+    }
+    classes, run = commands[command]
     try:
-        grpo.train(*parser.parse_args_and_config(arguments))
-    except (ValueError, FileNotFoundError) as error:
+        run(*parser_class(classes, prog=f"genseg-train {command}").parse_args_and_config(arguments))
+    except (ValueError, FileNotFoundError, CheckpointError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -5,6 +5,7 @@ Nothing here knows rewards or trainers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from genseg_hub.dialects import genseg
 from genseg_hub.referring_dataset import FEATURES, to_dataset
 from pycocotools import mask as coco_mask
 
-from genseg_training.scenes import training_examples
+from genseg_training.scenes import refscenes, training_examples
 
 REFSCENES = "refscenes"
 _ROW = {
     "prompt": datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")}),
+    "image_id": datasets.Value("string"),
     "image_size": datasets.List(datasets.Value("int32"), 2),
     "boxes": datasets.List(datasets.List(datasets.Value("float32"), 4)),
 }
@@ -27,28 +29,39 @@ def load(source: str, seed: int = 0) -> datasets.Dataset:
     """Referring examples with `referring_dataset.FEATURES`.
 
     Args:
-        source: `refscenes:COUNT` (rendered scenes), a folder that `Dataset.save_to_disk` wrote (what the App exports),
-            or the id of a dataset on the Hub, its split `train`.
-        seed: of rendered scenes.
+        source: `refscenes:COUNT` (rendered scenes for training), `refscenes:val` or `refscenes:val:COUNT` (its fixed
+            split), a folder that `Dataset.save_to_disk` wrote (what the App exports), or a dataset on the Hub,
+            `owner/name` or `owner/name:SPLIT`, the split `train` by default.
+        seed: of rendered scenes for training.
 
     Raises:
         ValueError: for a source that is none of these, or whose columns are others.
     """
-    name, _, count = source.partition(":")
+    name, _, rest = source.partition(":")
     if name == REFSCENES:
-        if not count.isdigit() or not int(count):
-            raise ValueError(f"say how many expressions of RefScenes: {REFSCENES}:10000, not {source!r}")
-        return to_dataset(training_examples(int(count), seed))
+        return _refscenes(source, seed)
     if Path(source).is_dir():
         found = datasets.load_from_disk(source)
-    elif source.count("/") == 1:
-        found = datasets.load_dataset(source, split="train")
+    elif name.count("/") == 1:
+        found = datasets.load_dataset(name, split=rest or "train")
     else:
         raise ValueError(f"{source!r} is no folder, no Hub dataset (owner/name) and not {REFSCENES}:COUNT")
     missing = sorted(set(FEATURES) - set(found.column_names))
     if missing:
         raise ValueError(f"{source} has no column {missing[0]!r}; it needs {', '.join(FEATURES)}")
     return found.select_columns(list(FEATURES))
+
+
+def _refscenes(source: str, seed: int) -> datasets.Dataset:
+    asked = re.fullmatch(rf"{REFSCENES}:(?:(?P<count>[1-9]\d*)|val(?::(?P<limit>[1-9]\d*))?)", source)
+    if not asked:
+        raise ValueError(
+            f"{source!r} is none of {REFSCENES}:10000 (that many expressions for training), {REFSCENES}:val and "
+            f"{REFSCENES}:val:400; the test split is for final figures alone"
+        )
+    if asked["count"]:
+        return to_dataset(training_examples(int(asked["count"]), seed))
+    return to_dataset(refscenes("val", int(asked["limit"]) if asked["limit"] else None))
 
 
 def mix(parts: Sequence[datasets.Dataset], weights: Sequence[float], seed: int = 0) -> datasets.Dataset:
@@ -100,7 +113,8 @@ def check(examples: datasets.Dataset) -> None:
 
 def to_rows(examples: datasets.Dataset) -> datasets.Dataset:
     """The rows that TRL and the rewards read: `prompt` (chat, the image's place before the request), `image`,
-    `image_size` (width, height), `boxes` (xyxy pixels) and `masks` (COCO RLE) of the true instances."""
+    `image_size` (width, height), `boxes` (xyxy pixels) and `masks` (COCO RLE) of the true instances, and `image_id`,
+    equal for examples of the same image."""
 
     columns: dict[str, list] = {name: [] for name in _ROW}
     for example in examples:
@@ -113,7 +127,8 @@ def to_rows(examples: datasets.Dataset) -> datasets.Dataset:
         for rle in example["masks"]:
             x, y, w, h = coco_mask.toBbox(rle).tolist()
             boxes.append([x, y, x + w, y + h])
-        for name, value in (("prompt", prompt), ("image_size", list(size)), ("boxes", boxes)):
+        image_id = example["image_id"] or f"row {len(columns['prompt'])}"
+        for name, value in zip(_ROW, (prompt, image_id, list(size), boxes), strict=True):
             columns[name].append(value)
     rows = examples.select_columns(["image", "masks"])  # as they are stored, not decoded and encoded again
     for name, feature in _ROW.items():

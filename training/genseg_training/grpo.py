@@ -1,18 +1,35 @@
-"""GRPO: TRL's trainer with this project's rewards. The loop, the sampling and the files are TRL's."""
+"""GRPO: TRL's trainer with this project's rewards. The loop, the sampling and the files are TRL's.
+
+`output_dir` ends up with TRL's `checkpoint-N`, `evaluations/` and `samples/` per evaluation, and `best/`: the
+checkpoint folder that `GenSegR1.from_pretrained` loads and `genseg push` publishes.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
 import transformers
-from trl import GRPOConfig, GRPOTrainer, get_peft_config
+import yaml
+from genseg_hub import checkpoints
+from genseg_hub.segmenter import Sam2Segmenter
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, get_peft_config
 from trl.trainer.model_config import ModelConfig
 
 from genseg_training import data, rewards
+from genseg_training.export import export
+from genseg_training.sam_reward import MaskReward
+from genseg_training.trainer import EVALUATIONS, SegmentationGRPOTrainer
 
+MASK = "mask"
 REWARDS: dict[str, Callable[..., list]] = {
     "format": rewards.format_reward,
     "schema": rewards.schema_reward,
@@ -22,11 +39,14 @@ REWARDS: dict[str, Callable[..., list]] = {
     "count": rewards.count_reward,
     "repetition": rewards.repetition_penalty,
 }
+BEST = "best"
+# TRL fills these in itself, and refuses or ignores them beside the options they follow from.
+_DERIVED = {"generation_batch_size", "do_eval"}
 
 
 @dataclass
 class GrpoArguments:
-    """What is trained on and rewarded; everything else is TRL's `GRPOConfig` and `ModelConfig`."""
+    """What is trained on, rewarded and evaluated; everything else is TRL's `GRPOConfig` and `ModelConfig`."""
 
     data: list[str] = field(
         default_factory=lambda: ["refscenes:10000"],
@@ -40,7 +60,14 @@ class GrpoArguments:
     )
     rewards: list[str] = field(
         default_factory=lambda: ["format", "schema", "box_iou", "box_l1", "points", "count"],
-        metadata={"help": f"Of {', '.join(REWARDS)}; weights are TRL's reward_weights, in this order."},
+        metadata={"help": f"Of {', '.join([*REWARDS, MASK])}; weights are TRL's reward_weights, in this order."},
+    )
+    eval_data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Held-out examples, such as refscenes:val:400 or owner/name:validation, scored every eval_steps. "
+            "The best checkpoint is the one with the highest metric_for_best_model on them, mIoU by default."
+        },
     )
 
 
@@ -59,32 +86,104 @@ def rows(arguments: GrpoArguments, seed: int) -> datasets.Dataset:
 
 
 def train(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConfig) -> None:
-    """Train, or resume from the last checkpoint in `output_dir`, and save the result there.
+    """Train, or resume from the last checkpoint in `output_dir`, and write the best checkpoint to `output_dir/best`.
 
     Raises:
-        ValueError: for an unknown reward, or data that cannot be trained on.
+        ValueError: for options that contradict each other, or data that cannot be trained on.
+        checkpoints.CheckpointError: for a model that cannot be used.
     """
-    unknown = sorted(set(arguments.rewards) - set(REWARDS))
-    if unknown:
-        raise ValueError(f"there is no reward {unknown[0]!r}; choose of {', '.join(REWARDS)}")
-    if config.reward_weights and len(config.reward_weights) != len(arguments.rewards):
-        raise ValueError(f"{len(arguments.rewards)} rewards need as many reward_weights, got {config.reward_weights}")
-    if not model_config.model_name_or_path:
-        raise ValueError("name the checkpoint to start from with --model_name_or_path: a folder or a Hub id")
+    _check(arguments, config, model_config)
+    recipe = _recipe(arguments, config, model_config)
+    start = _start(model_config)
     dataset = rows(arguments, config.seed)
-    processor = transformers.AutoProcessor.from_pretrained(model_config.model_name_or_path, padding_side="left")
+    held_out = data.load(arguments.eval_data, config.seed) if arguments.eval_data else None
+    if held_out is not None:
+        data.check(held_out)
+    processor = transformers.AutoProcessor.from_pretrained(start.reasoner, padding_side="left")
     dtype = getattr(torch, model_config.dtype) if model_config.dtype not in (None, "auto") else torch.float32
     model = transformers.AutoModelForImageTextToText.from_pretrained(
-        model_config.model_name_or_path, dtype=dtype, attn_implementation=model_config.attn_implementation
+        start.reasoner, dtype=dtype, attn_implementation=model_config.attn_implementation, use_safetensors=True
     )
-    trainer = GRPOTrainer(
+    segmenter = Sam2Segmenter.load(start.segmenter, start.segmenter_config, config.device)
+    available = REWARDS | {MASK: MaskReward(segmenter)}
+    trainer = SegmentationGRPOTrainer(
+        segmenter=segmenter,
+        eval_dataset=held_out,
+        eval_name=arguments.eval_data or "",
         model=model,
         args=config,
-        reward_funcs=[REWARDS[name] for name in arguments.rewards],
+        reward_funcs=[available[name] for name in arguments.rewards],
         train_dataset=dataset,
         processing_class=processor,
         peft_config=get_peft_config(model_config),
     )
-    last = transformers.trainer_utils.get_last_checkpoint(config.output_dir)
-    trainer.train(resume_from_checkpoint=last)
-    trainer.save_model(config.output_dir)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(config.output_dir))
+    if trainer.is_world_process_zero():
+        _finish(Path(str(config.output_dir)), trainer.state, start, recipe)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConfig) -> None:
+    """Refuse what cannot work, and declare the rule for the best checkpoint."""
+    unknown = sorted(set(arguments.rewards) - {*REWARDS, MASK})
+    if unknown:
+        raise ValueError(f"there is no reward {unknown[0]!r}; choose of {', '.join([*REWARDS, MASK])}")
+    if config.reward_weights and len(config.reward_weights) != len(arguments.rewards):
+        raise ValueError(f"{len(arguments.rewards)} rewards need as many reward_weights, got {config.reward_weights}")
+    if not model_config.model_name_or_path:
+        raise ValueError("name the checkpoint to start from with --model_name_or_path: nano, a folder or a Hub id")
+    evaluates = config.eval_strategy != "no"
+    if bool(arguments.eval_data) != evaluates:
+        raise ValueError("evaluation needs both eval_data (held-out examples) and eval_strategy (steps), or neither")
+    if evaluates and (
+        config.save_strategy != config.eval_strategy or (config.eval_steps or config.logging_steps) % config.save_steps
+    ):
+        raise ValueError(
+            f"eval_steps ({config.eval_steps}) must be a multiple of save_steps ({config.save_steps}), both by steps: "
+            "the best checkpoint can only be one that was saved"
+        )
+    if evaluates:
+        config.metric_for_best_model = config.metric_for_best_model or "miou"
+        config.greater_is_better = True
+
+
+def _start(model_config: ModelConfig) -> checkpoints.Checkpoint:
+    """The checkpoint to start from; only one of the Hub has revisions, and TRL's default for it is "main"."""
+    name = model_config.model_name_or_path or ""
+    local = name == checkpoints.NANO or Path(name).is_dir()
+    return checkpoints.pull(name, None if local else model_config.model_revision)
+
+
+def _recipe(*parts: Any) -> dict[str, Any]:
+    """The options that differ from their defaults, without folders of this machine and without secrets."""
+    chosen: dict[str, Any] = {}
+    for part in parts:
+        for option in dataclasses.fields(part):
+            value = getattr(part, option.name)
+            made = option.default_factory
+            default = option.default if made is dataclasses.MISSING else made()
+            plain = isinstance(value, str | int | float | bool | list) and value != []
+            private = "token" in option.name.split("_") or option.name.endswith(("_dir", "run_name"))
+            if plain and not private and option.name not in _DERIVED and value != default:
+                chosen[option.name] = getattr(value, "value", value)
+    return chosen
+
+
+def _finish(output: Path, state: transformers.TrainerState, start: checkpoints.Checkpoint, recipe: dict) -> None:
+    """Write the best checkpoint, or the last one where nothing was evaluated, and how it came about."""
+    chosen = Path(state.best_model_checkpoint or get_last_checkpoint(str(output)) or "")
+    folder = output / BEST
+    segmenter = next(
+        (name for name, (config, _) in checkpoints.SAM2_REPOSITORIES.items() if config == start.segmenter_config),
+        start.segmenter,
+    )
+    export(chosen, folder, segmenter, base_model=start.name)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    logs = folder / "logs" / "grpo.jsonl"
+    logs.parent.mkdir(exist_ok=True)
+    logs.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history))
+    step = int(chosen.name.rpartition("-")[2])
+    report = output / EVALUATIONS / f"step-{step:06d}.json"
+    if report.is_file():
+        (folder / "evaluation").mkdir(exist_ok=True)
+        shutil.copy(report, folder / "evaluation" / "held_out.json")

@@ -1,12 +1,13 @@
-"""Drawing predictions on images, for the terminal's `--out` and for the demo's picture."""
+"""Drawing predictions on images, for people to look at."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from genseg_hub.schema import Prediction
 from PIL import Image, ImageDraw, ImageFont
+
+from genseg_hub.schema import Prediction
 
 # Okabe-Ito: distinguishable with any colour vision.
 COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))

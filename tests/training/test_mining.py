@@ -1,0 +1,35 @@
+"""Hard examples are those that the checkpoint gets wrong, by the metric that evaluation uses."""
+
+import datasets
+import pytest
+from genseg_hub import evaluation
+from genseg_hub.metrics import ReferringMetrics, measure
+from genseg_hub.referring_dataset import FEATURES, from_dataset, to_dataset
+from genseg_training import cli, mining, scenes
+
+
+def test_hard_examples_are_the_failures(nano):
+    examples = to_dataset(scenes.training_examples(40, seed=21))
+    ious = []
+
+    def look(example, result):
+        ious.append(ReferringMetrics().update(example.masks, result.mask if result.masks else None))
+
+    evaluation.evaluate(nano, from_dataset(examples), on_result=look)
+    for below in (0.5, 0.95):
+        hard = mining.hard_examples(nano, examples, below)
+        expected = [name for name, iou in zip(examples["example_id"], ious, strict=True) if iou < below]
+        assert expected
+        assert hard["example_id"] == expected
+        assert hard.features == FEATURES
+    with pytest.raises(ValueError, match=r"\(0, 1\]"):
+        mining.hard_examples(nano, examples, 0)
+    assert measure(None, None).answered
+
+
+def test_the_command_writes_a_source_for_training(tmp_path):
+    out = tmp_path / "hard"
+    cli.main(["mine", "--output_dir", str(out), "--data", "refscenes:24", "--below", "0.95", "--seed", "21"])
+    assert datasets.load_from_disk(out).features == FEATURES
+    with pytest.raises(SystemExit, match="not an empty folder"):
+        cli.main(["mine", "--output_dir", str(out)])

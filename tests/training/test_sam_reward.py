@@ -1,0 +1,123 @@
+"""SAM 2 in the loop: every empty combination, one embedding per image, and failures that are no rewards."""
+
+import numpy as np
+import pytest
+from genseg_hub.dialects import genseg
+from genseg_hub.schema import InstancePrompt, decode_mask
+from genseg_training import answers, scenes
+from genseg_training.sam_reward import MaskReward
+
+EMPTY = "<think>nothing</think><answer>[]</answer>"
+
+
+@pytest.fixture(scope="module")
+def segmenter(nano):
+    return nano.segmenter
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return list(scenes.training_examples(12, seed=3))
+
+
+def truth(example):
+    """The answer with the true boxes and points."""
+    instances = []
+    for rle in example.masks:
+        mask = decode_mask(rle)
+        ys, xs = np.nonzero(mask)
+        box = (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
+        instances.append(InstancePrompt(box, answers.interior_points(mask)))
+    return genseg.render("", instances, size(example))
+
+
+def size(example):
+    return example.image.shape[1], example.image.shape[0]
+
+
+def columns(*chosen):
+    from PIL import Image
+
+    return {
+        "image": [Image.fromarray(example.image) for example in chosen],
+        "image_id": [example.image_id for example in chosen],
+        "masks": [list(example.masks) for example in chosen],
+    }
+
+
+def one(segmenter, answer, example):
+    (value,) = MaskReward(segmenter)([answer], **columns(example))
+    return value
+
+
+def test_every_combination_of_empty_and_not(segmenter, examples):
+    target = next(e for e in examples if len(e.masks) == 1)
+    absent = next(e for e in examples if not e.masks)
+    assert one(segmenter, EMPTY, absent) == 1
+    assert one(segmenter, truth(target), absent) == 0
+    assert one(segmenter, "gibberish", absent) == 0
+    assert one(segmenter, EMPTY, target) == 0
+    assert one(segmenter, "gibberish", target) == 0
+    assert one(segmenter, truth(target), target) > 0.8
+    cut = truth(target).replace("]</answer>", ',{"bbox_2d":[5,5,5,5],"points":[]}]</answer>')
+    assert one(segmenter, cut, target) == 0, "an answer with an error earns nothing"
+
+
+def test_it_is_the_iou_of_what_the_model_would_segment(nano, segmenter, examples):
+    target = next(e for e in examples if len(e.masks) > 1)
+    response = genseg.parse(truth(target), size(target))
+    masks, _ = segmenter.segment(target.image, response.instances)
+    union, wanted = np.any(masks, axis=0), np.any([decode_mask(rle) for rle in target.masks], axis=0)
+    expected = (union & wanted).sum() / (union | wanted).sum()
+    assert one(segmenter, truth(target), target) == pytest.approx(expected)
+    doubled = genseg.render("", [*response.instances, *response.instances], size(target))
+    reversed_ = genseg.render("", response.instances[::-1], size(target))
+    for same in (doubled, reversed_):
+        assert one(segmenter, same, target) == pytest.approx(expected)
+
+
+def test_completions_are_scored_alone_as_together(segmenter, examples):
+    chosen = [example for example in examples for _ in range(3)]
+    said = [answer for example in examples for answer in (truth(example), EMPTY, truth(examples[0]))]
+    together = MaskReward(segmenter)(said, **columns(*chosen))
+    assert together == pytest.approx([one(segmenter, *pair) for pair in zip(said, chosen, strict=True)])
+    assert len(set(together)) > 4
+
+
+class Counting:
+    """A real segmenter that counts, and fails on chosen images."""
+
+    def __init__(self, segmenter, fails=()):
+        self.segmenter, self.fails, self.calls = segmenter, fails, []
+
+    def segment(self, image, instances, key=None):
+        self.calls.append(len(instances))
+        if any(image.shape == bad.shape and (image == bad).all() for bad in self.fails):
+            raise RuntimeError("out of memory")
+        return self.segmenter.segment(image, instances, key)
+
+
+def test_an_image_is_embedded_once_and_equal_prompts_are_decoded_once(segmenter, examples):
+    first, second = examples[0], examples[4]
+    assert first.image_id != second.image_id
+    counting = Counting(segmenter)
+    said = [truth(first)] * 6 + [truth(second)] * 2
+    MaskReward(counting)(said, **columns(*[first] * 6, *[second] * 2))
+    assert counting.calls == [len(first.masks), len(second.masks)]
+
+
+def test_a_failure_is_masked_counted_and_never_a_reward_of_zero(segmenter, examples, caplog):
+    good, bad = examples[0], examples[4]
+    logged = {}
+    reward = MaskReward(Counting(segmenter, fails=[bad.image]))
+    values = reward(
+        [truth(bad), EMPTY, truth(good), EMPTY], **columns(bad, bad, good, good), log_metric=logged.__setitem__
+    )
+    assert values[:2] == [None, None], "the whole group, so that nobody in it is favoured"
+    assert None not in values[2:]
+    assert logged["mask_reward_failed"] == 0.5
+    assert logged["mask_reward_seconds"] > 0
+    assert "out of memory" in caplog.text
+    assert bad.image_id in caplog.text
+    with pytest.raises(RuntimeError, match="out of memory"):
+        MaskReward(Counting(segmenter, fails=[bad.image]))([truth(bad)], **columns(bad))

@@ -1,0 +1,75 @@
+"""A trained run as a checkpoint folder: what `GenSegR1.from_pretrained` loads and `genseg push` publishes.
+
+model.safetensors, config.json, tokenizer and processor    the reasoner; LoRA adapters are merged into it
+segmenter/                                                  SAM 2, unless it is a Hub id
+genseg.json                                                 dialect, segmenter, base model, versions
+recipe.yaml, logs/, evaluation/                             how it came about
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import transformers
+from genseg_hub.checkpoints import SETTINGS_FILE
+
+ADAPTER_FILE = "adapter_config.json"
+_VERSIONS_OF = ("fiftyone-genseg", "torch", "transformers", "trl", "peft", "sam2")
+
+
+def export(
+    trained: Path, folder: Path, segmenter: Path | str, base_model: str | None = None, dtype: str = "auto"
+) -> None:
+    """Write a checkpoint folder; what it held of an earlier checkpoint is replaced.
+
+    Args:
+        trained: folder with a model or a LoRA adapter and its processor, such as TRL's `checkpoint-N`.
+        segmenter: folder of a SAM 2 in this project's format, which is copied, or a Hub id, which is named.
+        base_model: what the training started from, for the model card.
+        dtype: of the written weights, such as "bfloat16"; "auto" keeps it.
+
+    Raises:
+        FileNotFoundError: when there is no such model or segmenter.
+    """
+    if not any((trained / file).is_file() for file in ("config.json", ADAPTER_FILE)):
+        raise FileNotFoundError(f"there is no model in {trained}: train it first")
+    if isinstance(segmenter, Path) and not segmenter.is_dir():
+        raise FileNotFoundError(f"there is no segmenter {segmenter}: train it first")
+    model = _load(trained, dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
+        stale.unlink()
+    model.save_pretrained(folder)
+    transformers.AutoProcessor.from_pretrained(trained).save_pretrained(folder)
+    if isinstance(segmenter, Path):
+        shutil.copytree(segmenter, folder / "segmenter", dirs_exist_ok=True)
+    settings = {
+        "dialect": "genseg",
+        "segmenter": "segmenter" if isinstance(segmenter, Path) else segmenter,
+        "base_model": base_model,
+        "versions": {name: _version(name) for name in _VERSIONS_OF},
+    }
+    known = {key: value for key, value in settings.items() if value is not None}
+    (folder / SETTINGS_FILE).write_text(json.dumps(known, indent=2) + "\n")
+
+
+def _load(trained: Path, dtype: str) -> transformers.PreTrainedModel:
+    chosen = dtype if dtype == "auto" else getattr(torch, dtype)
+    if not (trained / ADAPTER_FILE).is_file():
+        return transformers.AutoModelForImageTextToText.from_pretrained(trained, dtype=chosen, use_safetensors=True)
+    from peft import PeftModel
+
+    base = json.loads((trained / ADAPTER_FILE).read_text())["base_model_name_or_path"]
+    model = transformers.AutoModelForImageTextToText.from_pretrained(base, dtype=chosen, use_safetensors=True)
+    return PeftModel.from_pretrained(model, trained).merge_and_unload()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,85 @@
+"""Hard example mining: the examples that a checkpoint gets wrong, to train it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+from genseg_hub import GenSegR1
+from genseg_hub.metrics import ReferringMetrics, measure
+from genseg_hub.referring_dataset import from_dataset
+from genseg_hub.schema import Failure
+from tqdm.auto import tqdm
+
+from genseg_training import data
+
+
+@dataclass
+class MiningArguments:
+    """Where hard examples are looked for."""
+
+    output_dir: str = field(metadata={"help": "New folder for the hard examples; training reads it as a source."})
+    model: str = field(default="nano", metadata={"help": "Checkpoint whose failures are wanted."})
+    data: str = field(default="refscenes:3000", metadata={"help": "A source, as for training."})
+    below: float = field(default=0.5, metadata={"help": "Mask IoU below which an example is hard."})
+    batch_size: int = field(default=32, metadata={"help": "Expressions answered at once."})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:0 or mps."})
+    seed: int = field(default=1, metadata={"help": "Seed of rendered scenes."})
+
+
+def mine(arguments: MiningArguments) -> None:
+    """Write the hard examples of a source.
+
+    Raises:
+        ValueError: for a source or threshold that cannot be used, a folder that is not empty, or when nothing is hard.
+    """
+    folder = Path(arguments.output_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not an empty folder")
+    examples = data.load(arguments.data, arguments.seed)
+    model = GenSegR1.from_pretrained(arguments.model, arguments.device)
+    with tqdm(total=len(examples), desc=f"failures of {arguments.model}") as progress:
+        hard = hard_examples(model, examples, arguments.below, arguments.batch_size, progress.update)
+    if not len(hard):
+        raise ValueError(f"none of the {len(examples)} examples is hard for {arguments.model}")
+    hard.save_to_disk(folder)
+    print(f"{len(hard)} of {len(examples)} examples are hard; wrote {folder}")
+
+
+def hard_examples(
+    model: GenSegR1,
+    examples: datasets.Dataset,
+    below: float = 0.5,
+    batch_size: int = 32,
+    on_example: Callable[[], Any] = lambda: None,
+) -> datasets.Dataset:
+    """Those whose mask, of the greedy answer, has an IoU below a threshold with the true one.
+
+    A no-target example is hard when anything is segmented, any example when its answer has an error or it fails.
+
+    Args:
+        examples: with `referring_dataset.FEATURES`.
+        below: in (0, 1].
+        on_example: called after each example, for a progress bar.
+
+    Raises:
+        ValueError: for a threshold outside (0, 1].
+    """
+    if not 0 < below <= 1:
+        raise ValueError(f"the IoU below which an example is hard lies in (0, 1], got {below}")
+    metrics = ReferringMetrics()
+    hard = []
+    for index, (example, result) in enumerate(
+        zip(from_dataset(examples), model.segment_many(from_dataset(examples), batch_size), strict=True)
+    ):
+        if isinstance(result, Failure) or result.response.error:
+            overlap = measure(example.masks, None, answered=False)
+        else:
+            overlap = measure(example.masks, result.mask if result.masks else None)
+        if metrics.ious(overlap).item() < below:
+            hard.append(index)
+        on_example()
+    return examples.select(hard)
