@@ -16,7 +16,9 @@ evaluate_app = typer.Typer(help="Score a checkpoint on a benchmark.", no_args_is
 app.add_typer(plugin_app, name="plugin")
 app.add_typer(evaluate_app, name="evaluate")
 
-Model = Annotated[str, typer.Option("--model", "-m", help='"nano", a Hub id (owner/name), or a folder.')]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help='"nano", a Hub id (owner/name or owner/name@revision), or a folder.')
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Expressions answered at once.")]
@@ -60,7 +62,7 @@ def segment(
     except (ValueError, RuntimeError) as error:
         raise _fail(error) from error
     if out:
-        from fiftyone_genseg.overlay import draw_prediction
+        from genseg_hub.overlay import draw_prediction
 
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_prediction(pixels, prediction).save(out)
@@ -106,10 +108,11 @@ def refscenes(
     console = Console()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{model} on RefScenes {split}", total=len(examples))
-        figures = evaluation.evaluate(loaded, examples, batch_size, lambda: progress.advance(task))
+        figures = evaluation.evaluate(loaded, examples, batch_size, lambda *_: progress.advance(task)).compute()
         task = progress.add_task("its segmenter alone", total=len(examples))
         figures["segmenter_miou"] = answers.segmenter_miou(loaded.segmenter, examples, lambda: progress.advance(task))
-    report = {"benchmark": f"RefScenes {scenes.VERSION} {split}", "model": model} | figures
+    pinned = loaded.checkpoint.pinned if loaded.checkpoint else model
+    report = {"benchmark": f"RefScenes {scenes.VERSION} {split}", "model": pinned} | figures
     console.print(_table(report))
     console.print(
         f"parse failures {report['parse_failures']:.2%}, failed {report['failures']}, "
@@ -183,6 +186,62 @@ def demo(
     console.print(f"wrote {out / 'report.json'} and {out / 'overview.png'}")
     if not headless:
         demonstration.open_app(port)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder as `genseg-train export` writes it.", show_default=False)],
+    repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Make it a private repository.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; made when there is none.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be sent; asks no network.")] = False,
+) -> None:
+    """Publish a checkpoint on the Hugging Face Hub, with a model card, in one commit."""
+    from genseg_hub import publish
+    from genseg_hub.checkpoints import readable_size
+
+    try:
+        published = publish.push(folder, repo_id, private=private, revision=revision, dry_run=dry_run)
+    except publish.PublishError as error:
+        raise _fail(error) from error
+    for path, size in published.files:
+        typer.echo(f"{readable_size(size):>9}  {path}")
+    total = f"{len(published.files)} files, {readable_size(sum(size for _, size in published.files))}"
+    if dry_run:
+        typer.echo(f"would publish {total} at {published.url}")
+    elif published.changed:
+        typer.echo(f"published {total} at {published.url}, commit {published.commit}")
+    else:
+        typer.echo(f"{published.url} has this very content already, commit {published.commit}: no new commit")
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="Hub id (owner/name), or owner/name@revision.", show_default=False)],
+    revision: Revision = None,
+) -> None:
+    """Download what is missing of a checkpoint and compare its checksums with the Hub's."""
+    from genseg_hub import checkpoints
+    from huggingface_hub import constants
+
+    try:
+        name, revision = checkpoints.split_revision(name, revision)
+        files = checkpoints.planned(name, revision)
+        if files:
+            missing = [file.file_size or 0 for file in files if file.will_download]
+            total = checkpoints.readable_size(sum(file.file_size or 0 for file in files))
+            typer.echo(
+                f"{name}: {len(files)} files, {total}, of which {checkpoints.readable_size(sum(missing))} to download "
+                f"into {constants.HF_HUB_CACHE}"
+            )
+            revision = files[0].commit_hash  # what was announced, even if the branch moves on meanwhile
+        checkpoint = checkpoints.pull(name, revision)
+        compared = checkpoints.verify(checkpoint)
+    except checkpoints.CheckpointError as error:
+        raise _fail(error) from error
+    typer.echo(f"folder {checkpoint.reasoner}")
+    if checkpoint.commit:
+        typer.echo(f"commit {checkpoint.commit}, checksums of {compared} files agree with the Hub's")
 
 
 @plugin_app.command()

@@ -20,7 +20,7 @@ class ReferringSegmentationModel(fom.SamplesMixin, fom.Model):
     "Referring segment" records the reason on the sample and resumes, prefer it for long runs.
 
     Args:
-        checkpoint: "nano", a Hub id or a folder.
+        checkpoint: "nano", a Hub id (also owner/name@revision) or a folder.
         expression: asked of every image. Leave it out to pass `expression_field=` to `apply_model`.
         device: see `GenSegR1.from_pretrained`.
         revision: branch, tag or commit of a Hub id.
@@ -36,9 +36,9 @@ class ReferringSegmentationModel(fom.SamplesMixin, fom.Model):
         self, checkpoint: str = "nano", expression: str | None = None, device: str = "auto", revision: str | None = None
     ):
         super().__init__()
-        self.checkpoint = checkpoint
         self.expression = expression
         self._model = GenSegR1.from_pretrained(checkpoint, device=device, revision=revision)
+        self.checkpoint = self._model.checkpoint.pinned if self._model.checkpoint else checkpoint
 
     @property
     def media_type(self) -> str:

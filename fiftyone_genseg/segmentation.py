@@ -95,7 +95,7 @@ def segment_view(
 
     Args:
         view: images, or the dataset itself.
-        model, checkpoint: the loaded model and its name, which is stored with the results.
+        model, checkpoint: the loaded model and its (pinned) name, which is stored with the results.
         output_field: field of the masks; see `labels` for what is stored.
         expressions: asked of every sample. Mutually exclusive with `expression_field`.
         expression_field: string field that holds each sample's expression.

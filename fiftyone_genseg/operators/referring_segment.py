@@ -103,7 +103,7 @@ class ReferringSegment(foo.Operator):
         inputs.str(
             "checkpoint",
             label="Checkpoint",
-            description="A known name, any Hub id (owner/name), or a folder",
+            description="A known name, any Hub id (owner/name or owner/name@revision), or a folder",
             default=checkpoints.NANO,
             view=known,
         )
@@ -175,7 +175,7 @@ def _run(ctx) -> Iterator[segmentation.Summary]:
     yield from segmentation.segment_view(
         view,
         model,
-        params["checkpoint"],
+        model.checkpoint.pinned if model.checkpoint else params["checkpoint"],
         params["output_field"],
         expressions=() if by_field else params["expressions"].split("\n"),
         expression_field=params["expression_field"] if by_field else None,

@@ -7,13 +7,17 @@ HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and the proxies. This module loads nothing
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub as hub
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
+from huggingface_hub.utils import validate_repo_id
 
 from genseg_hub import dialects
 
@@ -23,6 +27,9 @@ DEFAULT_DIALECT = "qwen3_vl"
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
 # Everything a reasoner needs and nothing that can carry code.
 _REASONER_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "segmenter/*"]
+_SEGMENTER_FILES = ["config.json", "model.safetensors"]
+_ATTEMPTS = 3  # of a download whose connection is reset; whole files are kept
+_SNAPSHOT = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})")  # in huggingface_hub's cache
 # Hub id -> (configuration in the sam2 package, weights file in the repository)
 SAM2_REPOSITORIES = {
     f"facebook/sam{version}-hiera-{size}": (
@@ -60,12 +67,13 @@ class Checkpoint:
     """Where the parts of a checkpoint are on this disk.
 
     Attributes:
-        name: as the user gave it.
+        name: as the user gave it, without a revision.
         reasoner: folder of the VLM and its processor.
         segmenter: folder in this project's format (config.json + model.safetensors), or a weights
             file of SAM2_REPOSITORIES.
         segmenter_config: configuration in the sam2 package; None when the folder has its own.
         dialect: name of a dialect.
+        commit: hash of the Hub's commit that the reasoner's files are; None for nano and local folders.
     """
 
     name: str
@@ -73,13 +81,33 @@ class Checkpoint:
     segmenter: Path
     segmenter_config: str | None
     dialect: str
+    commit: str | None = None
+
+    @property
+    def pinned(self) -> str:
+        """The name that gives this very checkpoint again: `owner/name@commit` where the Hub has it."""
+        return f"{self.name}@{self.commit}" if self.commit else self.name
+
+
+def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """The name and the revision that `owner/name@revision` or two arguments give; paths are left alone.
+
+    Raises:
+        CheckpointError: a revision given twice, or an empty one.
+    """
+    bare, at, given = name.partition("@")
+    if not at or name.startswith((".", "/", "~")) or _is_folder(name):
+        return name, revision
+    if revision is not None or not given:
+        raise CheckpointError(f"{name!r} must be owner/name@revision, with the revision given once")
+    return bare, given
 
 
 def pull(name: str, revision: str | None = None, local_files_only: bool = False) -> Checkpoint:
     """Find a checkpoint, downloading what is missing.
 
     Args:
-        name: "nano", a Hub id or a local folder.
+        name: "nano", a Hub id, also with its revision (owner/name@revision), or a local folder.
         revision: branch, tag or commit of a Hub id.
         local_files_only: never ask the network.
 
@@ -87,11 +115,72 @@ def pull(name: str, revision: str | None = None, local_files_only: bool = False)
         CheckpointError: unknown name, no network, gated or private repository, full disk, or files
             that are missing or malformed.
     """
-    folder = _local_folder(name)
+    name, revision = split_revision(name, revision)
+    folder, commit = _local_folder(name), None
     if folder is None:
         folder = _download(name, revision, local_files_only)
+        snapshot = _SNAPSHOT.search(str(folder))
+        commit = snapshot and snapshot[3]
     elif revision is not None:
         raise CheckpointError(f"{name} is on this disk and has no revisions; leave revision={revision!r} out")
+    settings = check_folder(folder, name)
+    segmenter, config = _segmenter(folder, settings["segmenter"], local_files_only)
+    return Checkpoint(name, folder, segmenter, config, settings["dialect"], commit)
+
+
+def planned(name: str, revision: str | None = None) -> list[hub.DryRunFileInfo]:
+    """The files that `pull` uses of the Hub, with size and whether they are here already; fetches `genseg.json` alone.
+
+    Raises:
+        CheckpointError: as `pull`.
+    """
+    name, revision = split_revision(name, revision)
+    if _local_folder(name):
+        return []
+    files = _dry_run(name, revision, _REASONER_FILES)
+    if not files:
+        raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
+    folder = _download(name, files[0].commit_hash, False, [SETTINGS_FILE])
+    segmenter = _settings(folder / SETTINGS_FILE, name)["segmenter"]
+    if segmenter in SAM2_REPOSITORIES:
+        files += _dry_run(segmenter, None, [SAM2_REPOSITORIES[segmenter][1]])
+    elif not any(file.filename.startswith(f"{segmenter}/") for file in files):
+        files += _dry_run(segmenter, None, _SEGMENTER_FILES)
+    return files
+
+
+def verify(checkpoint: Checkpoint) -> int:
+    """Compare the checksums of downloaded files with the Hub's, and remove damaged files so that `pull` fetches them.
+
+    Returns:
+        The number of files compared; 0 for nano and local folders.
+
+    Raises:
+        CheckpointError: damaged files, or the Hub cannot be asked.
+    """
+    compared = 0
+    paths = {str(checkpoint.reasoner), str(checkpoint.segmenter)}
+    for owner, repository, commit in sorted({m.groups() for m in map(_SNAPSHOT.search, paths) if m}):
+        name = f"{owner}/{repository}"
+        with _explained(name, commit):
+            result = hub.HfApi().verify_repo_checksums(name, revision=commit)
+        for mismatch in result.mismatches:
+            file = result.verified_path / mismatch["path"]
+            file.resolve().unlink()
+            file.unlink(missing_ok=True)
+        if result.mismatches:
+            damaged = ", ".join(mismatch["path"] for mismatch in result.mismatches)
+            raise CheckpointError(f"{damaged} of {name} arrived damaged and was removed; pull {name} again")
+        compared += result.checked_count
+    return compared
+
+
+def check_folder(folder: Path, name: str) -> dict[str, str]:
+    """The dialect and the segmenter of a folder with a usable reasoner; asks no network.
+
+    Raises:
+        CheckpointError: files that are missing or malformed.
+    """
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
     for index in folder.glob("*.safetensors.index.json"):
@@ -100,16 +189,15 @@ def pull(name: str, revision: str | None = None, local_files_only: bool = False)
         }
         if missing:
             raise CheckpointError(f"{name} lacks {', '.join(sorted(missing))}; pull it again with network access")
-    settings = _settings(folder / SETTINGS_FILE, name)
-    segmenter, config = _segmenter(folder, settings["segmenter"], local_files_only)
-    return Checkpoint(name, folder, segmenter, config, settings["dialect"])
+    return _settings(folder / SETTINGS_FILE, name)
 
 
 def check_name(name: str) -> None:
     """Raise CheckpointError when a name cannot be a checkpoint; asks neither disk cache nor network."""
+    name, _ = split_revision(name)
     if _local_folder(name) is None:
         try:
-            hub.utils.validate_repo_id(name)
+            validate_repo_id(name)
         except errors.HFValidationError as error:
             raise CheckpointError(f"{name!r} is not a Hub id (owner/name)") from error
 
@@ -123,21 +211,34 @@ def is_on_disk(name: str) -> bool:
     return True
 
 
+def readable_size(count: int) -> str:
+    """Bytes as people read them, for example 18.1 MB."""
+    if count < 1000:
+        return f"{count} B"
+    for unit, factor in (("kB", 1e3), ("MB", 1e6)):
+        if count < 1000 * factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count / 1e9:.2f} GB"
+
+
 def _local_folder(name: str) -> Path | None:
     if name == NANO:
         return Path(__file__).parent / "nano"
-    try:
-        folder = Path(name).expanduser()
-        if name and folder.is_dir():
-            return folder
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{name[:80]!r} is not a folder: {error}") from error
+    if _is_folder(name):
+        return Path(name).expanduser()
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local:
         raise CheckpointError(f"there is no folder {name}; give an existing folder, a Hub id (owner/name) or {NANO!r}")
     if "/" not in name:
         raise CheckpointError(f"there is no checkpoint {name!r}; known names: {', '.join(k.name for k in KNOWN)}")
     return None
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{name[:80]!r} is not a folder: {error}") from error
 
 
 def _settings(file: Path, name: str) -> dict[str, str]:
@@ -170,19 +271,42 @@ def _segmenter(folder: Path, segmenter: str, local_files_only: bool) -> tuple[Pa
         return inside, None
     if segmenter.count("/") != 1 or segmenter.startswith((".", "/", "~")):
         raise CheckpointError(f"the segmenter {segmenter!r} of {folder.name} is neither a sub-folder nor a Hub id")
-    return _download(segmenter, None, local_files_only, ["config.json", "model.safetensors"]), None
+    return _download(segmenter, None, local_files_only, _SEGMENTER_FILES), None
 
 
 def _download(name: str, revision: str | None, local_files_only: bool, files: list[str] | None = None) -> Path:
+    files = files or _REASONER_FILES
+    with _explained(name, revision):
+        for attempt in range(_ATTEMPTS):
+            try:
+                return Path(
+                    hub.snapshot_download(
+                        name, revision=revision, allow_patterns=files, local_files_only=local_files_only
+                    )
+                )
+            except errors.HTTPError as error:
+                # huggingface_hub goes on by itself where a connection ends early, not where it is reset.
+                if isinstance(error, errors.HfHubHTTPError) or attempt == _ATTEMPTS - 1:
+                    raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _dry_run(name: str, revision: str | None, files: list[str]) -> list[hub.DryRunFileInfo]:
+    with _explained(name, revision):
+        try:
+            return hub.snapshot_download(name, revision=revision, allow_patterns=files, dry_run=True)
+        except errors.DryRunError as error:
+            raise error.__cause__ or error from None
+
+
+@contextlib.contextmanager
+def _explained(name: str, revision: str | None) -> Iterator[None]:
+    """Turn whatever huggingface_hub raises into a CheckpointError."""
     try:
-        return Path(
-            hub.snapshot_download(
-                name, revision=revision, allow_patterns=files or _REASONER_FILES, local_files_only=local_files_only
-            )
-        )
+        yield
     except errors.GatedRepoError as error:
         raise CheckpointError(
-            f"{name} is gated: accept its terms at {hub.constants.ENDPOINT}/{name}, then run `hf auth login`"
+            f"{name} is gated: accept its terms at {constants.ENDPOINT}/{name}, then run `hf auth login`"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(f"{name} has no revision {revision!r}") from error
@@ -196,11 +320,12 @@ def _download(name: str, revision: str | None, local_files_only: bool, files: li
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise _unreachable(name, error) from error
     except errors.HfHubHTTPError as error:
-        raise CheckpointError(f"the Hub refused {name}: {error}") from error
+        raise CheckpointError(f"the Hub refused {name}: {error.server_message or error}") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise CheckpointError(
-                f"the disk is full: free some space or point HF_HOME elsewhere, then call again; {name} resumes"
+                f"the disk is full: free some space or point HF_HOME elsewhere, then pull {name} again; "
+                "files that are complete are kept"
             ) from error
         if isinstance(error, ConnectionError):
             raise _unreachable(name, error) from error
@@ -211,7 +336,7 @@ def _download(name: str, revision: str | None, local_files_only: bool, files: li
 
 def _unreachable(name: str, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{name} is not on this disk and {hub.constants.ENDPOINT} cannot be reached: check the network, the proxy "
+        f"{name} is not on this disk and {constants.ENDPOINT} cannot be reached: check the network, the proxy "
         "and HF_HUB_OFFLINE, or copy the checkpoint's folder here and give its path "
         f"({type(error).__name__}: {str(error)[:200]})"
     )

@@ -1,0 +1,72 @@
+"""The operator "Push checkpoint to Hub": a trained checkpoint folder on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+from genseg_hub import publish
+from genseg_hub.checkpoints import readable_size
+
+TOKEN = "HF_TOKEN"
+
+
+class PushCheckpoint(foo.Operator):
+    """Publish a folder. The form shows what a dry run says; the token is a plugin secret or that of `hf auth login`."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        return foo.OperatorConfig(
+            name="push_checkpoint",
+            label="Push checkpoint to Hub",
+            description="Publish a trained checkpoint with its model card on the Hugging Face Hub",
+            dynamic=True,
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+        )
+
+    def resolve_input(self, ctx) -> types.Property:
+        inputs = types.Object()
+        inputs.str(
+            "folder",
+            label="Folder",
+            description="A checkpoint folder on the machine that runs FiftyOne",
+            required=True,
+        )
+        inputs.str("repo_id", label="Repository", description="owner/name; made when there is none", required=True)
+        inputs.bool("private", label="Private", default=False)
+        inputs.str("revision", label="Branch", description="Empty for main; made when there is none", required=False)
+        if ctx.params.get("folder") and ctx.params.get("repo_id"):
+            try:
+                planned = _push(ctx, dry_run=True)
+            except publish.PublishError as error:
+                problem = inputs.view("problem", types.Error(label=str(error)))
+                problem.invalid = True
+                problem.error_message = str(error)
+            else:
+                files = "\n".join(f"- `{path}` {readable_size(size)}" for path, size in planned.files)
+                total = readable_size(sum(size for _, size in planned.files))
+                inputs.md(f"{len(planned.files)} files, {total}, to {planned.url}\n\n{files}", name="preview")
+        return types.Property(inputs, view=types.View(label="Push checkpoint to Hub"))
+
+    def execute(self, ctx) -> dict:
+        published = _push(ctx, token=ctx.secrets[TOKEN])
+        return {"url": published.url, "commit": published.commit, "changed": published.changed}
+
+    def resolve_output(self, ctx) -> types.Property:
+        outputs = types.Object()
+        outputs.str("url", label="Published at")
+        outputs.str("commit", label="Commit")
+        outputs.bool("changed", label="The push made this commit (else the Hub had the same content)")
+        return types.Property(outputs, view=types.View(label="Published"))
+
+
+def _push(ctx, **options) -> publish.Published:
+    return publish.push(
+        Path(str(ctx.params.get("folder") or "").strip()).expanduser(),
+        str(ctx.params.get("repo_id") or "").strip(),
+        private=bool(ctx.params.get("private")),
+        revision=str(ctx.params.get("revision") or "").strip() or None,
+        **options,
+    )
