@@ -112,7 +112,8 @@ def refscenes(
         task = progress.add_task("its segmenter alone", total=len(examples))
         figures["segmenter_miou"] = answers.segmenter_miou(loaded.segmenter, examples, lambda: progress.advance(task))
     pinned = loaded.checkpoint.pinned if loaded.checkpoint else model
-    report = {"benchmark": f"RefScenes {scenes.VERSION} {split}", "model": pinned} | figures
+    command = f"genseg evaluate refscenes --split {split}" + (f" --limit {limit}" if limit else "")
+    report = {"benchmark": f"RefScenes {scenes.VERSION} {split}", "command": command, "model": pinned} | figures
     console.print(_table(report))
     console.print(
         f"parse failures {report['parse_failures']:.2%}, failed {report['failures']}, "

@@ -32,8 +32,8 @@ METRICS = {
 def card(folder: Path, repo_id: str) -> hub.ModelCard:
     """Describe a checkpoint; makes no request.
 
-    A README.md in the folder keeps its text and its metadata; what it does not have is added, and the figures of
-    `evaluation/` replace those of its metadata.
+    A README.md in the folder keeps its text and its metadata; tags and what it does not have are added, and the figures
+    of `evaluation/` replace those of its metadata.
 
     Args:
         folder: a checkpoint folder with, where there are such, evaluation/*.json, recipe.yaml and curves.png.
@@ -63,6 +63,7 @@ def card(folder: Path, repo_id: str) -> hub.ModelCard:
     for key, value in metadata.items():
         if not made.data.get(key):
             made.data[key] = value
+    made.data["tags"] = list(dict.fromkeys([*made.data["tags"], *metadata["tags"]]))
     if reports:
         made.data["model_name"] = repo_id.split("/")[-1]
         made.data["eval_results"] = [result for name, report in reports.items() for result in _results(name, report)]
@@ -120,8 +121,15 @@ def _text(folder: Path, repo_id: str, settings: dict[str, Any], reports: dict[st
     ]
     if reports:
         sections += ["## Figures", _table(reports), _columns()]
+        commands = [f"{report['command']} --model {repo_id}" for report in reports.values() if "command" in report]
+        if commands:
+            sections.append("```bash\n" + "\n".join(commands) + "\n```")
     sections += ["## Training", *_training(folder, settings)]
     sections += ["## Limits", _limits(settings, reports)]
+    sections += [
+        "## Citation",
+        "The method is that of GenSeg-R1, [arXiv:2602.09701](https://arxiv.org/abs/2602.09701).",
+    ]
     return "\n\n".join(sections) + "\n"
 
 

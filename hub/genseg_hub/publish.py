@@ -114,23 +114,17 @@ def push(
     if not re.fullmatch(r"[!-~]+", token):  # the HTTP client would quote it in its error
         raise PublishError(f"the token for the Hub is not one, {_NOTHING}: run `hf auth login` or set HF_TOKEN anew")
     api = hub.HfApi(token=token)
+    message = message or f"Checkpoint {folder.resolve().name}"
     try:
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(_ATTEMPTS):
             try:
-                head, commit = _commit(
-                    api, repo_id, private, revision, files, message or f"Checkpoint {folder.resolve().name}"
-                )
+                head, commit = _commit(api, repo_id, private, revision, files, message)
                 break
             except errors.HfHubHTTPError as error:
-                wait = error.response.headers.get("Retry-After", "")
-                if (
-                    error.response.status_code != 429
-                    or not wait.isdigit()
-                    or int(wait) > _PATIENCE
-                    or attempt == _ATTEMPTS
-                ):
+                wait = _retry_after(error)
+                if wait is None or attempt == _ATTEMPTS - 1:
                     raise
-                time.sleep(int(wait))
+                time.sleep(wait)
     except PublishError:
         raise
     except Exception as error:  # huggingface_hub lets its HTTP client's, xet's and the system's errors through
@@ -184,6 +178,12 @@ def _commit(
     operations: list[_Operation] = [*_additions(files), *_deletions(head, files)]
     commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision, parent_commit=head.sha)
     return head.sha, commit.oid
+
+
+def _retry_after(error: errors.HfHubHTTPError) -> int | None:
+    """Seconds after which the Hub asks to come again, where that is soon. huggingface_hub waits for uploads only."""
+    wait = error.response.headers.get("Retry-After", "")
+    return int(wait) if error.response.status_code == 429 and wait.isdigit() and int(wait) <= _PATIENCE else None
 
 
 def _check_segmenter(folder: Path, segmenter: str) -> None:

@@ -5,6 +5,7 @@ import json
 import fiftyone.operators as foo
 import huggingface_hub
 import pytest
+from fiftyone.operators.delegated import DelegatedOperationService
 from fiftyone.operators.executor import ExecutionContext
 
 from fiftyone_genseg.operators.push_checkpoint import PushCheckpoint
@@ -45,6 +46,19 @@ def test_the_token_is_a_secret_and_never_a_parameter(hub, folder, plugin, monkey
     assert result.result["commit"] == hub.heads()[REPO]["main"]
     assert hub.repositories[REPO].private
     assert WRITER not in json.dumps(result.result)
+
+
+def test_a_damaged_secret_is_in_no_run(hub, folder, plugin, dataset, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("HF_TOKEN", "hidden and broken")
+    params = {"folder": str(folder), "repo_id": REPO}
+    foo.execute_operator(URI, {"dataset": dataset}, params=params, request_delegation=True)
+    service = DelegatedOperationService()
+    service.execute_queued_operations(log=False)
+    (operation,) = [o for o in service.list_operations() if o.dataset_id == dataset._doc.id]
+    assert operation.run_state == "failed"
+    assert "the token for the Hub is not one" in operation.result.error
+    assert "hidden" not in str(operation.to_pymongo())
+    assert hub.requests == []
 
 
 def test_without_a_secret_the_login_counts(hub, folder, plugin, monkeypatch):  # noqa: F811

@@ -44,9 +44,11 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What happens to requests that match: an answer, or one of "reset", "damage", "hold".
+    """What happens to requests that match: an answer, or one of "reset", "end", "damage", "hold", "page".
 
     reset: the connection is reset in the middle of the body, of the request or else of the answer.
+    end: the connection ends in the middle of the answer.
+    page: a proxy's answer instead of the Hub's.
     damage: one bit of the body turns on the way.
     hold: no answer; `held` says that it happened.
     """
@@ -70,6 +72,7 @@ class HubServer(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.sent: dict[str, int] = {}  # bytes sent of each path
         self.faults: list[Fault] = []
+        self.waited: list[int] = []  # seconds that a push was told to wait, and did
 
     @property
     def endpoint(self) -> str:
@@ -142,6 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault and isinstance(fault.answer, int):
             return self._send(fault.answer, {"error": f"fault {fault.answer}"}, fault.headers)
+        if fault and fault.answer == "page":
+            self.close_connection = True
+            self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>")
+            return None
         if fault and fault.answer == "damage" and body:
             body = bytes([body[0] ^ 1]) + body[1:]
         try:
@@ -230,11 +237,11 @@ class _Handler(BaseHTTPRequestHandler):
         content = content[start:]
         if fault and fault.answer == "damage":
             content = content[:-1] + bytes([content[-1] ^ 1])
-        cut = len(content) // 2 if fault and fault.answer == "reset" else len(content)
+        cut = len(content) // 2 if fault and fault.answer in ("reset", "end") else len(content)
         self.wfile.write(content[:cut])
         self.server.sent[path] = self.server.sent.get(path, 0) + cut
-        if cut < len(content):
-            self._reset(abort=False)
+        if fault and cut < len(content):
+            self._reset(abort=fault.answer == "reset")
 
     # Writing
 

@@ -135,6 +135,8 @@ def test_a_folder_without_safetensors_is_refused(copy):
         ("./nowhere", "no folder ./nowhere"),
         ("a/b/c", "no folder a/b/c"),
         ("bad name/x", "not a Hub id"),
+        ("owner/name@", "must be owner/name@revision"),
+        ("./nowhere@main", "no folder ./nowhere@main"),
     ],
 )
 def test_a_wrong_name_is_explained(name, message):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,6 +51,7 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", WRITER)
     # The client's pauses between its retries are not what is tested
     monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(publish, "time", SimpleNamespace(sleep=server.waited.append))
     yield server
     server.shutdown()
     server.server_close()
@@ -242,6 +244,22 @@ def test_a_fault_publishes_nothing_and_a_second_push_succeeds(hub, folder, reque
     assert hub.content(REPO, "model-2.safetensors") == (folder / "model-2.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("request_", ["POST /api/repos/create", "GET /api/models/", "POST /api/validate-yaml", COMMIT])
+def test_the_push_comes_back_when_the_hub_says(hub, folder, request_):
+    with hub.fault(request_, 429, headers={"Retry-After": "7"}, times=1):
+        assert publish.push(folder, REPO).changed
+    assert hub.waited == [7]
+
+
+def test_an_answer_that_is_no_hubs_is_explained(hub, folder):
+    with (
+        hub.fault("POST /api/validate-yaml", "page"),
+        pytest.raises(PublishError, match="not answer as a Hub does, noth"),
+    ):
+        publish.push(folder, REPO)
+    assert hub.paths(REPO) == {".gitattributes"}
+
+
 @pytest.mark.parametrize(("request_", "answer"), [(UPLOAD, "reset"), (UPLOAD, 500), ("POST .*/preupload/", 429)])
 def test_a_passing_fault_is_not_noticed(hub, folder, request_, answer):
     with hub.fault(request_, answer, times=2):
@@ -256,6 +274,19 @@ def test_a_token_without_the_right_is_explained(hub, folder, token, message):
         publish.push(folder, REPO, token=token)
     assert hub.heads() == {}
     assert publish.push(folder, REPO).changed
+
+
+@pytest.mark.parametrize("token", ["secret\r\nX-Y: z", "secret and more", "s\u00e9cret"])
+def test_what_cannot_be_a_token_is_refused_and_not_repeated(hub, folder, token):
+    with pytest.raises(PublishError, match="the token for the Hub is not one, nothing was published") as refusal:
+        publish.push(folder, REPO, token=token)
+    assert "cret" not in str(refusal.value)
+    assert refusal.value.__cause__ is refusal.value.__context__ is None
+    assert hub.requests == []
+
+
+def test_space_around_a_token_does_not_matter(hub, folder):
+    assert publish.push(folder, REPO, token=f" {WRITER}\n").changed
 
 
 def test_a_concurrent_push_is_not_mixed_in(hub, folder, monkeypatch):
@@ -292,6 +323,7 @@ def test_a_push_that_is_killed_before_its_commit_publishes_nothing(hub, folder, 
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     assert hub.large
+    assert not [request for request in hub.requests if re.search(COMMIT, request)]
     assert hub.paths(REPO) == {".gitattributes"}
     assert publish.push(folder, REPO).changed
 
@@ -312,10 +344,27 @@ WEIGHTS = "GET .*/resolve/.*/segmenter/model.safetensors"
 def test_a_download_goes_on_where_it_was_cut(hub, folder):
     publish.push(folder, REPO)
     size = (folder / "segmenter" / "model.safetensors").stat().st_size
-    with hub.fault(WEIGHTS, "reset", times=1):
+    with hub.fault(WEIGHTS, "end", times=1):
         checkpoint = checkpoints.pull(REPO)
     assert weights(checkpoint.reasoner) == weights(NANO)
     assert hub.sent["segmenter/model.safetensors"] < size + CHUNK
+
+
+def test_a_download_is_tried_again_when_the_connection_is_reset(hub, folder):
+    publish.push(folder, REPO)
+    with hub.fault(WEIGHTS, "reset", times=2):
+        checkpoint = checkpoints.pull(REPO)
+    assert weights(checkpoint.reasoner) == weights(NANO)
+    assert len([request for request in hub.requests if re.search(WEIGHTS, request)]) == 3
+
+
+def test_a_pinned_name_gives_the_same_commit_again(hub, folder):
+    first = publish.push(folder, REPO).commit
+    (folder / "recipe.yaml").write_text("seed: 1\n")
+    publish.push(folder, REPO)
+    model = GenSegR1.from_pretrained(f"{REPO}@{first}", device="cpu")
+    assert (model.checkpoint.commit, model.checkpoint.pinned) == (first, f"{REPO}@{first}")
+    assert checkpoints.pull(REPO).commit != first
 
 
 def test_damaged_weights_are_noticed_and_fetched_again(hub, folder):
@@ -375,6 +424,7 @@ def test_what_is_not_there_is_explained(hub, folder):
 
 REPORT = {
     "benchmark": "RefScenes 1.0 val",
+    "command": "genseg evaluate refscenes --split val --limit 400",
     "policy": "grefcoco",
     "n": 400,
     "ciou": 0.77612,
@@ -416,6 +466,7 @@ def test_a_card_says_what_the_folder_knows(hub, trained):
         "![training curves](curves.png)",
         "trl 1.16.0",
         "not the weights of the paper's authors",
+        "genseg evaluate refscenes --split val --limit 400 --model me/r1",
         "2602.09701",
     ):
         assert part in made.text
@@ -430,6 +481,7 @@ def test_a_hand_written_card_keeps_its_text_and_gets_the_figures(trained):
     (trained / "README.md").write_text("---\nlicense: mit\ntags: [mine]\n---\n\n# Mine\n\nwords\n")
     made = huggingface_hub.ModelCard(str(card.card(trained, "me/r1")))
     assert made.text.strip() == "# Mine\n\nwords"
-    assert (made.data.license, made.data.tags) == ("mit", ["mine"])
+    assert made.data.license == "mit"
+    assert made.data.tags[:2] == ["mine", "genseg-r1"]
     assert made.data.library_name == "fiftyone-genseg"
     assert {result.metric_type for result in made.data.eval_results} >= {"ciou", "miou"}
