@@ -18,8 +18,10 @@ def register(plugin) -> None:
     """Called by FiftyOne with its plugin context."""
     from fiftyone_genseg.operators.evaluate_referring_segmentation import EvaluateReferringSegmentation
     from fiftyone_genseg.operators.export_referring_examples import ExportReferringExamples
+    from fiftyone_genseg.operators.pull_checkpoint import PullCheckpoint
     from fiftyone_genseg.operators.push_checkpoint import PushCheckpoint
     from fiftyone_genseg.operators.referring_segment import ReferringSegment
+    from fiftyone_genseg.operators.train_on_view import TrainOnView
     from fiftyone_genseg.panels.failure_slices import FailureSlices
     from fiftyone_genseg.panels.referring_evaluation import ReferringEvaluation
 
@@ -27,7 +29,9 @@ def register(plugin) -> None:
         ReferringSegment,
         EvaluateReferringSegmentation,
         ExportReferringExamples,
+        PullCheckpoint,
         PushCheckpoint,
+        TrainOnView,
         ReferringEvaluation,
         FailureSlices,
     ):

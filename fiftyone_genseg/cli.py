@@ -92,6 +92,7 @@ def refscenes(
     device: Device = "auto",
     revision: Revision = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="JSONL file for each expression, for `compare`.")] = None,
 ) -> None:
     """RefScenes: rendered scenes with exact masks. Also scores the segmenter alone, on true prompts."""
     from genseg_hub import evaluation
@@ -108,7 +109,13 @@ def refscenes(
     console = Console()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{model} on RefScenes {split}", total=len(examples))
-        figures = evaluation.evaluate(loaded, examples, batch_size, lambda *_: progress.advance(task)).compute()
+        measured: list[dict] = []
+
+        def on_result(example, result, row: dict) -> None:
+            measured.append(row)
+            progress.advance(task)
+
+        figures = evaluation.evaluate(loaded, examples, batch_size, on_result).compute()
         task = progress.add_task("its segmenter alone", total=len(examples))
         figures["segmenter_miou"] = answers.segmenter_miou(loaded.segmenter, examples, lambda: progress.advance(task))
     pinned = loaded.checkpoint.pinned if loaded.checkpoint else model
@@ -119,12 +126,61 @@ def refscenes(
         f"parse failures {report['parse_failures']:.2%}, failed {report['failures']}, "
         f"SAM 2 alone on true boxes and points: mIoU {report['segmenter_miou']:.3f}"
     )
+    if rows:
+        rows.parent.mkdir(parents=True, exist_ok=True)
+        rows.write_text("".join(json.dumps(row) + "\n" for row in measured))
+        console.print(f"wrote {rows}")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=2) + "\n")
         console.print(f"wrote {out}")
     else:
         typer.echo(json.dumps(report))
+
+
+@evaluate_app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(help="Rows of one checkpoint (--rows).", show_default=False)],
+    others: Annotated[list[Path], typer.Argument(help="Rows of others, on the same expressions.", show_default=False)],
+) -> None:
+    """Differences in points with paired 95 % intervals (bootstrap over images): all, with a target, without one, and by
+    whether training showed the combination of attributes."""
+    import pandas as pd
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from fiftyone_genseg.slicing import comparison
+
+    def read(file: Path) -> pd.DataFrame:
+        names = {"example_id": "sample_id", "image_id": "image"}
+        return pd.read_json(file, lines=True, dtype={"example_id": str, "image_id": str}).rename(columns=names)
+
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1))
+    for heading in ("rows", "expressions", "n", "cIoU", "mIoU"):
+        table.add_column(heading, no_wrap=True)
+    try:
+        before = read(base)
+        for file in others:
+            after = read(file)
+            parts = {"all": after, "with a target": after[after["target_area"] > 0]}
+            parts["without a target"] = after[after["target_area"] == 0]
+            if "held_out" in after:
+                parts |= {"held out": after[after["held_out"]], "seen": after[~after["held_out"].astype(bool)]}
+            for label, part in parts.items():
+                found = comparison.compare(before, part)
+                cells = (_points(found.figures[name]) for name in comparison.FIGURES)
+                table.add_row(file.stem, label, str(found.n), *cells)
+            table.add_section()
+    except (ValueError, KeyError, OSError) as error:
+        raise _fail(error) from error
+    Console(width=120).print(table)
+
+
+def _points(interval) -> str:
+    if interval.value is None:
+        return "-"
+    return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
 _COLUMNS = {
@@ -223,18 +279,14 @@ def pull(
 ) -> None:
     """Download what is missing of a checkpoint and compare its checksums with the Hub's."""
     from genseg_hub import checkpoints
-    from huggingface_hub import constants
+
+    from fiftyone_genseg.operators import _checkpoints
 
     try:
         name, revision = checkpoints.split_revision(name, revision)
         files = checkpoints.planned(name, revision)
         if files:
-            missing = [file.file_size or 0 for file in files if file.will_download]
-            total = checkpoints.readable_size(sum(file.file_size or 0 for file in files))
-            typer.echo(
-                f"{name}: {len(files)} files, {total}, of which {checkpoints.readable_size(sum(missing))} to download "
-                f"into {constants.HF_HUB_CACHE}"
-            )
+            typer.echo(f"{name}: {_checkpoints.announce(files)}")
             revision = files[0].commit_hash  # what was announced, even if the branch moves on meanwhile
         checkpoint = checkpoints.pull(name, revision)
         compared = checkpoints.verify(checkpoint)

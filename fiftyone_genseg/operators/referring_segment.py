@@ -12,6 +12,7 @@ from fiftyone.operators import types
 from genseg_hub import checkpoints
 
 from fiftyone_genseg import labels, segmentation
+from fiftyone_genseg.operators import _checkpoints
 
 DEFAULT_FIELD = "genseg"
 DEFAULT_EXPRESSION = "the main object"
@@ -92,20 +93,12 @@ class ReferringSegment(foo.Operator):
                 default=DEFAULT_EXPRESSION,
                 view=types.TextFieldView(multiline=True, rows=3),
             )
-        known = types.AutocompleteView(allow_user_input=True)
-        for checkpoint in checkpoints.KNOWN:
-            where = "on this disk" if checkpoints.is_on_disk(checkpoint.name) else "will be downloaded"
-            known.add_choice(
-                checkpoint.name,
-                label=f"{checkpoint.name} ({checkpoint.parameters} parameters, {where})",
-                description=f"needs {checkpoint.needs}",
-            )
         inputs.str(
             "checkpoint",
             label="Checkpoint",
             description="A known name, any Hub id (owner/name or owner/name@revision), or a folder",
             default=checkpoints.NANO,
-            view=known,
+            view=_checkpoints.choices(),
         )
         inputs.str(
             "output_field",
@@ -144,11 +137,15 @@ class ReferringSegment(foo.Operator):
     def execute(self, ctx) -> Iterator:
         """Yields progress in the App; nothing leaves a generator but messages, so errors are shown
         by one, and raised where the run is delegated."""
-        started = time.monotonic()
         try:
             summary = None
-            for summary in _run(ctx):
-                yield from _progress(ctx, summary, time.monotonic() - started)
+            view, params = _checked(ctx)
+            if not checkpoints.is_on_disk(params["checkpoint"]):
+                for share, label in _checkpoints.pulling(params["checkpoint"]):
+                    yield from tell(ctx, share, label)
+            started = time.monotonic()
+            for summary in _run(view, params):
+                yield from tell(ctx, *_progress(summary, time.monotonic() - started))
         except Exception as error:
             if ctx.delegated or ctx.params.get("raise_errors"):
                 raise
@@ -162,12 +159,16 @@ class ReferringSegment(foo.Operator):
             yield ctx.ops.reload_dataset()
 
 
-def _run(ctx) -> Iterator[segmentation.Summary]:
+def _checked(ctx) -> tuple[fo.DatasetView, dict]:
+    """The view and all parameters; raises ValueError where the operator cannot run."""
     view = ctx.target_view() if ctx.dataset is not None else None
     problem = _problem(view, ctx.params)
     if problem:
         raise ValueError(problem)
-    params = _filled(view, ctx.params)
+    return view, _filled(view, ctx.params)
+
+
+def _run(view: fo.DatasetView, params: dict) -> Iterator[segmentation.Summary]:
     from genseg_hub import GenSegR1
 
     model = GenSegR1.from_pretrained(params["checkpoint"], device=params["device"])
@@ -184,7 +185,16 @@ def _run(ctx) -> Iterator[segmentation.Summary]:
     )
 
 
-def _progress(ctx, summary: segmentation.Summary, seconds: float) -> Iterator:
+def tell(ctx, share: float, label: str) -> Iterator:
+    """Show progress, in the App by a message to yield or in the list of delegated runs."""
+    if ctx.delegated:
+        ctx.set_progress(share, label=label)
+    else:
+        yield ctx.trigger("set_progress", {"progress": share, "label": label})
+
+
+def _progress(summary: segmentation.Summary, seconds: float) -> tuple[float, str]:
+    """The share that is done, and a sentence."""
     share = summary.done / summary.total if summary.total else 1.0
     computed = summary.done - summary.skipped
     label = f"{summary.done} of {summary.total} expressions"
@@ -192,10 +202,7 @@ def _progress(ctx, summary: segmentation.Summary, seconds: float) -> Iterator:
         rate = computed / seconds
         left = (summary.total - summary.done) / rate
         label += f", {rate:.1f} per second, {int(left // 60)}:{int(left % 60):02d} left"
-    if ctx.delegated:
-        ctx.set_progress(share, label=label)
-    else:
-        yield ctx.trigger("set_progress", {"progress": share, "label": label})
+    return share, label
 
 
 def describe(summary: dict) -> str:

@@ -23,6 +23,7 @@ from fiftyone_genseg.reading import holds_several
 from fiftyone_genseg.slicing import comparison, kinds, slices
 
 EXPORT = "@fiftyone-genseg/genseg/export_referring_examples"
+TRAIN = "@fiftyone-genseg/genseg/train_on_view"
 _SORTS = {"z": "evidence", "gap": "gap", "n": "support", "ciou": "cIoU", "miou": "mIoU"}
 _ASCENDING = ("ciou", "miou")
 _EXAMPLES = 6
@@ -124,10 +125,18 @@ class FailureSlices(Panel):
     @_runs.safely
     def export(self, ctx) -> None:
         """Open the form of the export with this slice filled in."""
+        self._prompt(ctx, EXPORT)
+
+    @_runs.safely
+    def train(self, ctx) -> None:
+        """Open the form of the training with this slice filled in."""
+        self._prompt(ctx, TRAIN)
+
+    def _prompt(self, ctx, operator: str) -> None:
         table = self._slice_table(ctx)
         results = _runs.load(ctx.dataset, self._run(ctx))
         ctx.prompt(
-            EXPORT,
+            operator,
             params={
                 "gt_field": results.config.gt_field,
                 "expression_field": results.config.expression_field,
@@ -301,6 +310,7 @@ class FailureSlices(Panel):
         actions = panel.h_stack("actions", gap=1, align_y="center")
         actions.btn("show", label="Show in grid", variant="contained", on_click=self.show_in_grid)
         actions.btn("export", label="Export as training set", variant="outlined", on_click=self.export)
+        actions.btn("train", label="Train on it", variant="outlined", on_click=self.train)
         actions.btn("tag_them", label="Tag these samples", variant="outlined", on_click=self.tag)
         panel.str("tag", label="Tag", default="failure-slice")
         layout = {

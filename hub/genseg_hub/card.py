@@ -159,7 +159,7 @@ def _columns() -> str:
 def _training(folder: Path, settings: dict[str, Any]) -> list[str]:
     sections = []
     base_model = settings.get("base_model")
-    if base_model and (base_model == checkpoints.NANO or _is_hub_id(base_model)):
+    if base_model and (base_model in checkpoints.EMBEDDED or _is_hub_id(base_model)):
         sections.append(f"Started from `{base_model}`.")
     recipe = folder / "recipe.yaml"
     if recipe.is_file():
@@ -179,10 +179,10 @@ def _limits(settings: dict[str, Any], reports: dict[str, dict[str, Any]]) -> str
     limits = ["Masks and the reasoning before them can be wrong; no figure above says how it does on other images."]
     if not reports:
         limits = ["It was published without figures: evaluate it before use."]
-    if settings.get("base_model") == checkpoints.NANO or any(
+    if settings.get("base_model") in checkpoints.EMBEDDED or any(
         report["benchmark"].lower().startswith("refscenes") for report in reports.values()
     ):
         limits.append("RefScenes are rendered scenes of simple shapes: figures on them say nothing about photographs.")
-    if settings.get("base_model") == checkpoints.NANO:
+    if settings.get("base_model") in checkpoints.EMBEDDED:
         limits.append("The model behind it, `nano`, knows such shapes and nothing else.")
     return " ".join(limits)

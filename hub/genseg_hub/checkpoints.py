@@ -22,6 +22,8 @@ from huggingface_hub.utils import validate_repo_id
 from genseg_hub import dialects
 
 NANO = "nano"
+# Checkpoints in this package: name -> folder. They share nano's segmenter, which they name "nano".
+EMBEDDED = {NANO: Path(__file__).parent / "nano", "nano-sft": Path(__file__).parent / "nano_sft"}
 SETTINGS_FILE = "genseg.json"
 DEFAULT_DIALECT = "qwen3_vl"
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
@@ -56,6 +58,7 @@ class KnownCheckpoint:
 
 KNOWN = (
     KnownCheckpoint(NANO, "4 M + 2.5 M", "a CPU; rendered scenes only"),
+    KnownCheckpoint("nano-sft", "4 M + 2.5 M", "a CPU; what nano was before GRPO"),
     KnownCheckpoint("Qwen/Qwen3-VL-2B-Instruct", "2 B", "a GPU"),
     KnownCheckpoint("Qwen/Qwen3-VL-4B-Instruct", "4 B", "a GPU"),
     KnownCheckpoint("Qwen/Qwen3-VL-8B-Instruct", "8 B", "a GPU"),
@@ -222,8 +225,8 @@ def readable_size(count: int) -> str:
 
 
 def _local_folder(name: str) -> Path | None:
-    if name == NANO:
-        return Path(__file__).parent / "nano"
+    if name in EMBEDDED:
+        return EMBEDDED[name]
     if _is_folder(name):
         return Path(name).expanduser()
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
@@ -259,13 +262,15 @@ def _settings(file: Path, name: str) -> dict[str, str]:
 
 
 def _segmenter(folder: Path, segmenter: str, local_files_only: bool) -> tuple[Path, str | None]:
-    """A sub-folder of the checkpoint, one of SAM2_REPOSITORIES, or a Hub id in this project's format."""
+    """A sub-folder of the checkpoint, one of SAM2_REPOSITORIES, nano's, or a Hub id in this project's format."""
     if segmenter in SAM2_REPOSITORIES:
         config, file = SAM2_REPOSITORIES[segmenter]
         weights = _download(segmenter, None, local_files_only, [file]) / file
         if not weights.is_file():
             raise CheckpointError(f"{segmenter} is here without {file}; pull it again with network access")
         return weights, config
+    if segmenter == NANO:
+        return EMBEDDED[NANO] / "segmenter", None
     inside = (folder / segmenter).resolve()
     if inside.is_dir() and inside.is_relative_to(folder.resolve()):
         return inside, None

@@ -24,9 +24,14 @@ class Scores:
         self._errors = Counter[str]()
         self._failures = 0
 
-    def add(self, example: ReferringExample, result: Prediction | Failure) -> None:
+    def add(self, example: ReferringExample, result: Prediction | Failure) -> dict[str, Any]:
         """Add one result. An example that failed, or whose answer cannot be read, counts as answered with nothing
-        and in `n_failed`."""
+        and in `n_failed`.
+
+        Returns:
+            Its row: `example_id`, `image_id`, `expression`, its attributes, `iou`, and `intersection`, `target_area`
+            and `prediction_area` in pixels.
+        """
         if isinstance(result, Failure):
             self._failures += 1
             overlap = measure(example.masks, None, answered=False)
@@ -36,9 +41,19 @@ class Scores:
             overlap = measure(example.masks, mask, bool(result.masks) or result.response.no_target, boxes)
             if result.response.error:
                 self._errors[result.response.error.value] += 1
-        self.overall.add(overlap)
+        iou = float(self.overall.add(overlap)[0])
         for attribute, value in example.attributes.items():
             self._group((attribute, str(value))).add(overlap)
+        return {
+            "example_id": example.example_id,
+            "image_id": example.image_id,
+            "expression": example.expression,
+            **example.attributes,
+            "iou": iou,
+            "intersection": overlap.intersection,
+            "target_area": overlap.target_area,
+            "prediction_area": overlap.prediction_area,
+        }
 
     def merge(self, other: Scores) -> None:
         """Add what another one counted, under the same policy."""
@@ -73,14 +88,14 @@ def evaluate(
     model: GenSegR1,
     examples: Iterable[ReferringExample],
     batch_size: int = 16,
-    on_result: Callable[[ReferringExample, Prediction | Failure], Any] = lambda example, result: None,
+    on_result: Callable[[ReferringExample, Prediction | Failure, dict[str, Any]], Any] = lambda *_: None,
     policy: str = DEFAULT_POLICY,
 ) -> Scores:
     """Segment examples and score them.
 
     Args:
         examples: with masks; read lazily.
-        on_result: called after each example, for a progress bar or to look at results.
+        on_result: called after each example with it, its result and its row (`Scores.add`).
 
     Raises:
         ValueError: for an example without ground truth.
@@ -97,6 +112,6 @@ def evaluate(
 
     for result in model.segment_many(remember(), batch_size):
         example = kept.pop(0)
-        scores.add(example, result)
-        on_result(example, result)
+        row = scores.add(example, result)
+        on_result(example, result, row)
     return scores

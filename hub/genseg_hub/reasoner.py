@@ -42,7 +42,7 @@ class TransformersReasoner:
         self.max_new_tokens = max_new_tokens
         processor.tokenizer.padding_side = "left"
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: with FSDP the weights that are gathered here are those that train
     def answer(self, images: Sequence[Image.Image], chats: Sequence[list[dict]]) -> list[Answer]:
         """Answer a batch.
 

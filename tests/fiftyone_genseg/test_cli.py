@@ -41,6 +41,32 @@ def test_segment_speaks_to_people(picture):
     assert "predicted IoU" in result.stdout
 
 
+def test_compare_says_by_how_much_another_is_better(tmp_path):
+    rows = tmp_path / "nano.jsonl"
+    result = run(app, ["evaluate", "refscenes", "--limit", "8", "--rows", str(rows), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    measured = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert len(measured) == 8
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert np.mean([row["iou"] for row in measured]) == pytest.approx(report["miou"])
+    worse = tmp_path / "worse.jsonl"
+    silent = {"prediction_area": 0, "intersection": 0}
+    worse.write_text("".join(json.dumps(row | silent | {"iou": row["iou"] - 0.25}) + "\n" for row in measured))
+    result = run(app, ["evaluate", "compare", str(rows), str(rows), str(worse)])
+    assert result.exit_code == 0, result.output
+    same, other = (line for line in result.stdout.splitlines() if " all " in line)
+    assert same.split()[3:] == ["+0.0", "[+0.0,", "+0.0]"] * 2
+    assert other.split()[3] == f"{-100 * report['ciou']:+.1f}"
+    assert other.split()[-3:] == ["-25.0", "[-25.0,", "-25.0]"]
+
+
+def test_runs_without_a_common_expression_are_not_compared(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    result = run(app, ["evaluate", "compare", str(tmp_path / "a.jsonl"), str(tmp_path / "none.jsonl")])
+    assert result.exit_code == 1
+    assert "none.jsonl" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,6 +10,7 @@ import pytest
 from genseg_hub import GenSegR1, checkpoints
 from genseg_hub.checkpoints import CheckpointError
 from huggingface_hub import constants
+from PIL import Image
 
 NANO = Path(checkpoints.__file__).parent / "nano"
 
@@ -131,7 +132,7 @@ def test_a_folder_without_safetensors_is_refused(copy):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nanno", "no checkpoint 'nanno'; known names: nano, Qwen"),
+        ("nanno", "no checkpoint 'nanno'; known names: nano, nano-sft, Qwen"),
         ("./nowhere", "no folder ./nowhere"),
         ("a/b/c", "no folder a/b/c"),
         ("bad name/x", "not a Hub id"),
@@ -178,3 +179,12 @@ def test_no_network_is_explained(monkeypatch):
 def test_an_unknown_device_is_explained():
     with pytest.raises(CheckpointError, match="no device 'gpu'; choose auto"):
         GenSegR1.from_pretrained("nano", device="gpu")
+
+
+def test_the_warm_start_shares_the_segmenter_of_nano():
+    nano, before = checkpoints.pull("nano"), checkpoints.pull("nano-sft")
+    assert before.segmenter == nano.segmenter
+    assert before.segmenter_config is None
+    assert before.reasoner != nano.reasoner
+    assert before.dialect == nano.dialect
+    assert GenSegR1.from_pretrained("nano-sft", device="cpu").segment(Image.new("RGB", (256, 256)), "the red star")

@@ -2,8 +2,12 @@
 
 import json
 import os
+import random
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import genseg_hub
@@ -11,14 +15,15 @@ import pytest
 import torch
 import yaml
 from genseg_hub import GenSegR1
-from genseg_training import cli, grpo
+from genseg_training import cli
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 NANO = Path(genseg_hub.__file__).parent / "nano"
 RECIPES = Path("training/recipes")
+ACCELERATE = Path("training/accelerate")
 TINY = {
+    "model_name_or_path": "nano",
     "data": "refscenes:12",
     "max_steps": 4,
     "save_steps": 2,
@@ -53,38 +58,43 @@ def figures(folder):
     return [{name: value for name, value in e.items() if not name.endswith(timed)} for e in history(folder)]
 
 
-class Stopped(Exception):
-    pass
+def test_a_run_that_is_killed_ends_where_an_uninterrupted_one_does(tmp_path):
+    """SIGKILL at two random moments, one of them before anything was saved or while it is, then started again."""
+    more = {"max_steps": 6, "eval_steps": 2, "save_steps": 1}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
+    def start(folder):
+        command = [sys.executable, "-m", "genseg_training.cli", *options(folder, "nano_r1_g", **more)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-class StopAt(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise Stopped
-
-
-def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
-    cli.main(options(tmp_path / "whole"))
-    trainer = grpo.SegmentationGRPOTrainer
-
-    def stopping(*args, **kwargs):
-        return trainer(*args, callbacks=[StopAt()], **kwargs)
-
-    monkeypatch.setattr(grpo, "SegmentationGRPOTrainer", stopping)
-    with pytest.raises(Stopped):
-        cli.main(options(tmp_path / "stopped"))
-    monkeypatch.setattr(grpo, "SegmentationGRPOTrainer", trainer)
-    cli.main(options(tmp_path / "stopped"))
-    before, whole, stopped = (
+    assert start(tmp_path / "whole").wait(300) == 0
+    rng = random.Random()
+    for wanted in (1, 3):
+        process = start(tmp_path / "killed")
+        while process.poll() is None and not (tmp_path / "killed" / f"checkpoint-{wanted}").is_dir():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 2))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert start(tmp_path / "killed").wait(300) == 0
+    before, whole, killed = (
         load_file(folder / "model.safetensors")
-        for folder in (NANO, tmp_path / "whole" / "checkpoint-4", tmp_path / "stopped" / "checkpoint-4")
+        for folder in (NANO, tmp_path / "whole" / "checkpoint-6", tmp_path / "killed" / "checkpoint-6")
     )
     changed = 0
     for name, tensor in whole.items():
-        torch.testing.assert_close(tensor, stopped[name], rtol=0, atol=0)
+        torch.testing.assert_close(tensor, killed[name], rtol=0, atol=0)
         changed += not torch.equal(tensor, before[name].float())
-    assert changed > 50
-    assert figures(tmp_path / "whole") == figures(tmp_path / "stopped")
+    assert changed > 30
+    assert figures(tmp_path / "whole") == figures(tmp_path / "killed")
+
+
+def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(tmp_path):
+    cli.main(options(tmp_path, max_steps=2))
+    torn = shutil.copytree(tmp_path / "checkpoint-2", tmp_path / "checkpoint-3")
+    (torn / "trainer_state.json").write_text('{"global_step": 3, "best')
+    cli.main(options(tmp_path, max_steps=4))
+    assert {folder.name for folder in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
 
 
 @pytest.mark.parametrize("recipe", ["nano_r1", "nano_r1_g"])
@@ -135,16 +145,42 @@ def test_lora_trains_adapters_and_leaves_a_whole_checkpoint(tmp_path):
     GenSegR1.from_pretrained(str(tmp_path / "best"), device="cpu")
 
 
-def test_two_processes_divide_the_work(tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launch, "-m", "genseg_training.cli", *options(tmp_path, max_steps=2, per_device_train_batch_size=4)]
-    run = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
-    )
+def launch(folder, configuration, *program):
+    """Two processes of two steps, in float32, started by accelerate."""
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        f"{ACCELERATE}/{configuration}.yaml",
+    ]
+    command += ["--num_processes=2", "--mixed_precision=no", *program]
+    command += options(folder, max_steps=2, per_device_train_batch_size=4, bf16="false")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-2000:]
-    (report,) = [json.loads(file.read_text()) for file in (tmp_path / "evaluations").iterdir()]
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    launch(folder, "cpu_2", "-m", "genseg_training.cli")
+    return folder
+
+
+def test_two_processes_divide_the_work(two_processes):
+    report = json.loads((two_processes / "evaluations" / "step-000002.json").read_text())
     assert report["n"] == 8, "each process scored its half"
-    assert GenSegR1.from_pretrained(str(tmp_path / "best"), device="cpu")
+    assert GenSegR1.from_pretrained(str(two_processes / "best"), device="cpu")
+
+
+def test_divided_weights_are_trained_as_whole_ones(two_processes, tmp_path):
+    launch(tmp_path, "fsdp2", "tests/training/fsdp_on_cpu.py")
+    assert (tmp_path / "checkpoint-2" / "pytorch_model_fsdp.bin").is_file(), "weights were divided"
+    whole, divided = (load_file(folder / "best" / "model.safetensors") for folder in (two_processes, tmp_path))
+    assert whole.keys() == divided.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(divided[name], tensor, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +192,7 @@ def test_two_processes_divide_the_work(tmp_path):
         ({"data": "refscenes:test"}, "final figures alone"),
         ({"eval_strategy": "no"}, "needs both eval_data"),
         ({"save_steps": 3}, "must be a multiple"),
+        ({"save_strategy": "no"}, "save_strategy must be steps"),
         ({"model_name_or_path": "nowhere"}, "no checkpoint 'nowhere'"),
     ],
 )

@@ -12,7 +12,8 @@ def test_hard_examples_are_the_failures(nano):
     examples = to_dataset(scenes.training_examples(40, seed=21))
     ious = []
 
-    def look(example, result):
+    def look(example, result, row):
+        assert (row["example_id"], row["expression"]) == (example.example_id, example.expression)
         ious.append(ReferringMetrics().update(example.masks, result.mask if result.masks else None))
 
     evaluation.evaluate(nano, from_dataset(examples), on_result=look)

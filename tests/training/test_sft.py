@@ -24,7 +24,8 @@ def test_a_packed_question_gets_the_logits_it_would_get_alone(packer):
     rng = random.Random(0)
     drawn = [scene(rng, canvas=(320, 240)) for _ in range(2)]
     asked = [[refer(rng, s) for _ in range(3)] for s in drawn]
-    batch = packer.pack(drawn, asked)
+    said = [[answers.answer(q, s, thinks=n != 1) for n, q in enumerate(qs)] for s, qs in zip(drawn, asked, strict=True)]
+    batch = packer.pack(drawn, asked, said)
     model = packer.model
     model.set_attn_implementation("packed")
     with torch.no_grad():
@@ -37,17 +38,17 @@ def test_a_packed_question_gets_the_logits_it_would_get_alone(packer):
             mm_token_type_ids=(batch["input_ids"] == model.config.image_token_id).int(),
         ).logits
     model.set_attn_implementation("sdpa")
-    for row, (s, questions) in enumerate(zip(drawn, asked, strict=True)):
+    for row, (s, questions, texts) in enumerate(zip(drawn, asked, said, strict=True)):
         mine = batch["labels"][row] != -100
         start = 0
-        for question in questions:
+        for question, answered in zip(questions, texts, strict=True):
             chat = genseg.messages(s.size, question.expression)
             text = packer.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-            said = answers.answer(question, s) + "<|im_end|>"
-            inputs = packer.processor(text=[text + said], images=[Image.fromarray(s.image)], return_tensors="pt")
+            whole = answered + "<|im_end|>"
+            inputs = packer.processor(text=[text + whole], images=[Image.fromarray(s.image)], return_tensors="pt")
             with torch.no_grad():
                 alone = model(**inputs).logits[0]
-            length = len(packer.ids(said))
+            length = len(packer.ids(whole))
             where = mine.nonzero()[start : start + length, 0]
             start += length
             assert batch["labels"][row, where].tolist() == inputs["input_ids"][0, -length:].tolist()

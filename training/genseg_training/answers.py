@@ -67,9 +67,9 @@ def instance_prompts(question: Question) -> tuple[InstancePrompt, ...]:
     return tuple(InstancePrompt(shape.box, interior_points(shape.mask)) for shape in question.targets)
 
 
-def answer(question: Question, scene: Scene) -> str:
-    """The whole answer text."""
-    return genseg.render(reasoning(question, scene), instance_prompts(question), scene.size)
+def answer(question: Question, scene: Scene, thinks: bool = True) -> str:
+    """The whole answer text, with an empty think part where it does not think."""
+    return genseg.render(reasoning(question, scene) if thinks else "", instance_prompts(question), scene.size)
 
 
 def segmenter_miou(

@@ -17,6 +17,7 @@ commands:
   mine        collect the examples that a checkpoint gets wrong, to train it on
   export      join the three into a checkpoint: genseg-train export REASONER_RUN SEGMENTER_RUN FOLDER
 
+RECIPE.yaml is a file or the name of a recipe of this package, such as nano_r1.
 Every stage resumes from its output_dir. Several processes: torchrun --nproc_per_node 2 -m genseg_training.cli ...
 Options of a command: genseg-train COMMAND --help"""
 
@@ -27,6 +28,22 @@ def _export(reasoner_run: Path, segmenter_run: Path, folder: Path) -> None:
 
     trained = next((run for run in (reasoner_run / "reasoner", reasoner_run / "best") if run.is_dir()), reasoner_run)
     export(trained, folder, segmenter_run / "segmenter", dtype="bfloat16")
+
+
+def recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with this package."""
+    here = Path(__file__).parent
+    folder = next(folder for folder in (here / "recipes", here.parent / "recipes") if folder.is_dir())
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def _with_recipe_file(arguments: list[str]) -> list[str]:
+    """The arguments with the file of the recipe that `--config` names."""
+    known = recipes()
+    return [
+        str(known[argument]) if before == "--config" and argument in known and not Path(argument).exists() else argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     if command not in ("vision", "sft", "segmenter", "grpo", "mine"):
         print(USAGE)
         raise SystemExit(command not in ("-h", "--help"))
+    rest = _with_recipe_file(rest)
     from trl import TrlParser
 
     if command in ("grpo", "mine"):
@@ -61,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _grpo_or_mine(parser_class: type, command: str, arguments: list[str]) -> None:
     from genseg_hub.checkpoints import CheckpointError
+    from genseg_hub.publish import PublishError
     from trl import GRPOConfig, ModelConfig
 
     from genseg_training import grpo, mining
@@ -72,7 +91,7 @@ def _grpo_or_mine(parser_class: type, command: str, arguments: list[str]) -> Non
     classes, run = commands[command]
     try:
         run(*parser_class(classes, prog=f"genseg-train {command}").parse_args_and_config(arguments))
-    except (ValueError, FileNotFoundError, CheckpointError) as error:
+    except (ValueError, FileNotFoundError, CheckpointError, PublishError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

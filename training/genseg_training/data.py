@@ -6,15 +6,16 @@ Nothing here knows rewards or trainers.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import datasets
+from genseg_hub import referring_dataset
 from genseg_hub.dialects import genseg
-from genseg_hub.referring_dataset import FEATURES, to_dataset
+from genseg_hub.referring_dataset import FEATURES
 from pycocotools import mask as coco_mask
 
-from genseg_training.scenes import refscenes, training_examples
+from genseg_training.scenes import VERSION, refscenes, training_examples
 
 REFSCENES = "refscenes"
 _ROW = {
@@ -60,8 +61,14 @@ def _refscenes(source: str, seed: int) -> datasets.Dataset:
             f"{REFSCENES}:val:400; the test split is for final figures alone"
         )
     if asked["count"]:
-        return to_dataset(training_examples(int(asked["count"]), seed))
-    return to_dataset(refscenes("val", int(asked["limit"]) if asked["limit"] else None))
+        settings = {"count": int(asked["count"]), "seed": seed, "version": VERSION}
+        return datasets.Dataset.from_generator(_rendered, gen_kwargs=settings, features=FEATURES)
+    return referring_dataset.to_dataset(refscenes("val", int(asked["limit"]) if asked["limit"] else None))
+
+
+def _rendered(count: int, seed: int, version: str) -> Iterator[dict]:
+    """Rows of rendered scenes. `datasets` writes them to its cache once and finds them there by these arguments."""
+    yield from referring_dataset.to_rows(training_examples(count, seed))
 
 
 def mix(parts: Sequence[datasets.Dataset], weights: Sequence[float], seed: int = 0) -> datasets.Dataset:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
 import torch
 import transformers
 from genseg_hub.checkpoints import SETTINGS_FILE
+from transformers.integrations import deepspeed
 
 ADAPTER_FILE = "adapter_config.json"
 _VERSIONS_OF = ("fiftyone-genseg", "torch", "transformers", "trl", "peft", "sam2")
@@ -39,11 +42,12 @@ def export(
         raise FileNotFoundError(f"there is no model in {trained}: train it first")
     if isinstance(segmenter, Path) and not segmenter.is_dir():
         raise FileNotFoundError(f"there is no segmenter {segmenter}: train it first")
-    model = _load(trained, dtype)
+    with _alone():
+        model = _load(trained, dtype)
     folder.mkdir(parents=True, exist_ok=True)
     for stale in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         stale.unlink()
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_original_format=False)  # ZeRO-3 leaves names that vLLM does not know
     transformers.AutoProcessor.from_pretrained(trained).save_pretrained(folder)
     if isinstance(segmenter, Path):
         shutil.copytree(segmenter, folder / "segmenter", dirs_exist_ok=True)
@@ -66,6 +70,18 @@ def _load(trained: Path, dtype: str) -> transformers.PreTrainedModel:
     base = json.loads((trained / ADAPTER_FILE).read_text())["base_model_name_or_path"]
     model = transformers.AutoModelForImageTextToText.from_pretrained(base, dtype=chosen, use_safetensors=True)
     return PeftModel.from_pretrained(model, trained).merge_and_unload()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """With ZeRO-3, Transformers divides every model that is loaded among all processes and waits for them: not here."""
+    config = deepspeed._hf_deepspeed_config_weak_ref and deepspeed._hf_deepspeed_config_weak_ref()
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if config is not None:
+            deepspeed.set_hf_deepspeed_config(config)
 
 
 def _version(name: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ import yaml
 from genseg_hub import checkpoints
 from genseg_hub.segmenter import Sam2Segmenter
 from transformers.trainer_utils import get_last_checkpoint
-from trl import GRPOConfig, get_peft_config
+from trl import GRPOConfig, TrlParser, get_peft_config
 from trl.trainer.model_config import ModelConfig
 
-from genseg_training import data, rewards
+from genseg_training import curves, data, rewards
+from genseg_training.callbacks import HubTarget, PushToHub
 from genseg_training.export import export
 from genseg_training.sam_reward import MaskReward
 from genseg_training.trainer import EVALUATIONS, SegmentationGRPOTrainer
@@ -62,6 +63,9 @@ class GrpoArguments:
         default_factory=lambda: ["format", "schema", "box_iou", "box_l1", "points", "count"],
         metadata={"help": f"Of {', '.join([*REWARDS, MASK])}; weights are TRL's reward_weights, in this order."},
     )
+    freeze_vision_tower: bool = field(
+        default=False, metadata={"help": "Train the language model alone: faster, and what the tower sees stays."}
+    )
     eval_data: str | None = field(
         default=None,
         metadata={
@@ -69,6 +73,19 @@ class GrpoArguments:
             "The best checkpoint is the one with the highest metric_for_best_model on them, mIoU by default."
         },
     )
+
+
+def parse(options: Mapping[str, Any]) -> tuple[GrpoArguments, GRPOConfig, ModelConfig]:
+    """What `train` takes, from options by their names on the command line; `config` is the recipe's file.
+
+    Raises:
+        ValueError: for an option that does not exist or values that contradict each other.
+    """
+    flags = []
+    for name, value in options.items():
+        flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    classes: Any = (GrpoArguments, GRPOConfig, ModelConfig)
+    return TrlParser(classes).parse_args_and_config(flags)  # type: ignore[return-value]
 
 
 def rows(arguments: GrpoArguments, seed: int) -> datasets.Dataset:
@@ -85,16 +102,32 @@ def rows(arguments: GrpoArguments, seed: int) -> datasets.Dataset:
     return data.to_rows(examples)
 
 
-def train(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConfig) -> None:
-    """Train, or resume from the last checkpoint in `output_dir`, and write the best checkpoint to `output_dir/best`.
+def train(
+    arguments: GrpoArguments,
+    config: GRPOConfig,
+    model_config: ModelConfig,
+    callbacks: Sequence[transformers.TrainerCallback] = (),
+) -> None:
+    """Train, or resume from the last whole checkpoint in `output_dir`, and write the best one to `output_dir/best`.
+
+    Args:
+        callbacks: further ones, for example to show progress.
 
     Raises:
         ValueError: for options that contradict each other, or data that cannot be trained on.
         checkpoints.CheckpointError: for a model that cannot be used.
+        publish.PublishError: the checkpoint is in `output_dir/best`, and could not be published at the end.
     """
     _check(arguments, config, model_config)
     recipe = _recipe(arguments, config, model_config)
+    target = HubTarget.of(config)
+    config.push_to_hub = False  # TRL would publish its folder as it is, without SAM 2, dialect and figures
     start = _start(model_config)
+    output = Path(str(config.output_dir))
+
+    def best(state: transformers.TrainerState) -> Path:
+        return _write_best(output, state, start, recipe)
+
     dataset = rows(arguments, config.seed)
     held_out = data.load(arguments.eval_data, config.seed) if arguments.eval_data else None
     if held_out is not None:
@@ -104,6 +137,8 @@ def train(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConfi
     model = transformers.AutoModelForImageTextToText.from_pretrained(
         start.reasoner, dtype=dtype, attn_implementation=model_config.attn_implementation, use_safetensors=True
     )
+    if arguments.freeze_vision_tower:
+        model.model.visual.requires_grad_(False)
     segmenter = Sam2Segmenter.load(start.segmenter, start.segmenter_config, config.device)
     available = REWARDS | {MASK: MaskReward(segmenter)}
     trainer = SegmentationGRPOTrainer(
@@ -116,10 +151,19 @@ def train(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConfi
         train_dataset=dataset,
         processing_class=processor,
         peft_config=get_peft_config(model_config),
+        callbacks=[*callbacks, *([PushToHub(target, best)] if target and target.every_save else [])],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(config.output_dir))
     if trainer.is_world_process_zero():
-        _finish(Path(str(config.output_dir)), trainer.state, start, recipe)
+        _drop_torn(output)
+    trainer.accelerator.wait_for_everyone()
+    last = get_last_checkpoint(str(output))
+    config.eval_on_start = config.eval_on_start and last is None
+    trainer.train(resume_from_checkpoint=last)
+    if trainer.is_world_process_zero():
+        folder = best(trainer.state)
+        print(f"the best checkpoint is in {folder}")
+        if target:
+            print(f"published {target.push(folder, 'Best checkpoint of the run').url}")
     trainer.accelerator.wait_for_everyone()
 
 
@@ -132,6 +176,8 @@ def _check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConf
         raise ValueError(f"{len(arguments.rewards)} rewards need as many reward_weights, got {config.reward_weights}")
     if not model_config.model_name_or_path:
         raise ValueError("name the checkpoint to start from with --model_name_or_path: nano, a folder or a Hub id")
+    if config.save_strategy == "no":
+        raise ValueError("save_strategy must be steps: the result of a run is the best checkpoint that was saved")
     evaluates = config.eval_strategy != "no"
     if bool(arguments.eval_data) != evaluates:
         raise ValueError("evaluation needs both eval_data (held-out examples) and eval_strategy (steps), or neither")
@@ -150,8 +196,16 @@ def _check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConf
 def _start(model_config: ModelConfig) -> checkpoints.Checkpoint:
     """The checkpoint to start from; only one of the Hub has revisions, and TRL's default for it is "main"."""
     name = model_config.model_name_or_path or ""
-    local = name == checkpoints.NANO or Path(name).is_dir()
+    local = name in checkpoints.EMBEDDED or Path(name).is_dir()
     return checkpoints.pull(name, None if local else model_config.model_revision)
+
+
+def _origin(start: checkpoints.Checkpoint) -> str | None:
+    """What the card names as base model: a name that others can load, for a folder that of its own base model."""
+    if start.commit or start.name in checkpoints.EMBEDDED:
+        return start.name
+    settings = start.reasoner / checkpoints.SETTINGS_FILE
+    return json.loads(settings.read_text()).get("base_model") if settings.is_file() else None
 
 
 def _recipe(*parts: Any) -> dict[str, Any]:
@@ -163,27 +217,39 @@ def _recipe(*parts: Any) -> dict[str, Any]:
             made = option.default_factory
             default = option.default if made is dataclasses.MISSING else made()
             plain = isinstance(value, str | int | float | bool | list) and value != []
-            private = "token" in option.name.split("_") or option.name.endswith(("_dir", "run_name"))
+            private = "token" in option.name.split("_") or option.name.startswith(("hub_", "push_to_hub"))
+            private |= option.name.endswith(("_dir", "run_name"))
             if plain and not private and option.name not in _DERIVED and value != default:
                 chosen[option.name] = getattr(value, "value", value)
     return chosen
 
 
-def _finish(output: Path, state: transformers.TrainerState, start: checkpoints.Checkpoint, recipe: dict) -> None:
-    """Write the best checkpoint, or the last one where nothing was evaluated, and how it came about."""
+def _drop_torn(output: Path) -> None:
+    """Remove checkpoints that a kill left half written: the trainer's state is written last."""
+    for folder in output.glob("checkpoint-*"):
+        try:
+            json.loads((folder / transformers.trainer.TRAINER_STATE_NAME).read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(folder)
+
+
+def _write_best(output: Path, state: transformers.TrainerState, start: checkpoints.Checkpoint, recipe: dict) -> Path:
+    """Write the best checkpoint so far, or the last one where nothing was evaluated, and how it came about."""
     chosen = Path(state.best_model_checkpoint or get_last_checkpoint(str(output)) or "")
     folder = output / BEST
     segmenter = next(
         (name for name, (config, _) in checkpoints.SAM2_REPOSITORIES.items() if config == start.segmenter_config),
         start.segmenter,
     )
-    export(chosen, folder, segmenter, base_model=start.name)
+    export(chosen, folder, segmenter, base_model=_origin(start))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     logs = folder / "logs" / "grpo.jsonl"
     logs.parent.mkdir(exist_ok=True)
     logs.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history))
+    curves.draw(state.log_history, folder / "curves.png")
     step = int(chosen.name.rpartition("-")[2])
     report = output / EVALUATIONS / f"step-{step:06d}.json"
     if report.is_file():
         (folder / "evaluation").mkdir(exist_ok=True)
         shutil.copy(report, folder / "evaluation" / "held_out.json")
+    return folder

@@ -36,6 +36,7 @@ class SftConfig(loop.LoopConfig):
     init: str = loop.option("runs/nano_vision/reasoner", "Checkpoint folder that starts the training.")
     easy_share: float = loop.option(0.22, "Share of the steps, at the start, whose scenes have one to three shapes.")
     questions: int = loop.option(5, "Questions packed behind one image.")
+    think_share: float = loop.option(1.0, "Share of the answers that think before they answer; the others do not.")
     vision_scale: float = loop.option(0.2, "Learning-rate factor of the pretrained vision tower.")
     sigma_start: float = loop.option(14.0, "Width, in thousandths, of a coordinate's soft label at the first step.")
     sigma_end: float = loop.option(3.0, "The same at the last step.")
@@ -78,20 +79,22 @@ class Packer:
             self._prefixes[key] = ids[0].tolist(), positions[:, 0]
         return self._prefixes[key]
 
-    def pack(self, scenes: list[Scene], questions: list[list[Question]]) -> dict[str, torch.Tensor]:
-        """Pack scenes of one canvas size with their questions."""
+    def pack(
+        self, scenes: list[Scene], questions: list[list[Question]], answered: list[list[str]]
+    ) -> dict[str, torch.Tensor]:
+        """Pack scenes of one canvas size with their questions and answers."""
         images = self.processor.image_processor(images=[s.image for s in scenes], return_tensors="pt")
         prefix, prefix_positions = self.shared(images["image_grid_thw"][0])
         first = int(prefix_positions.max()) + 1
         rows = []
-        for drawn, asked in zip(scenes, questions, strict=True):
+        for asked, said in zip(questions, answered, strict=True):
             row = torch.stack(
                 [torch.tensor(prefix), torch.full((len(prefix),), _IGNORE), torch.zeros(len(prefix)).long()]
             )
             pieces, piece_positions = [row], [prefix_positions]
-            for number, question in enumerate(asked, 1):
+            for number, (question, text) in enumerate(zip(asked, said, strict=True), 1):
                 ask = torch.tensor(self.ids(f"Expression: {question.expression}{self.suffix}"))
-                say = torch.tensor(self.ids(answers.answer(question, drawn) + "<|im_end|>"))
+                say = torch.tensor(self.ids(text + "<|im_end|>"))
                 both = torch.cat([ask, say])
                 label = torch.cat([torch.full_like(ask, _IGNORE), say])
                 pieces.append(torch.stack([both, label, torch.full_like(both, number)]))
@@ -225,8 +228,12 @@ def train(config: SftConfig) -> None:
             for _ in range(config.batch_images)
         ]
         asked = [[refer(rng, s, allow_held_out=False) for _ in range(config.questions)] for s in drawn]
+        said = [
+            [answers.answer(q, s, thinks=rng.random() < config.think_share) for q in questions]
+            for s, questions in zip(drawn, asked, strict=True)
+        ]
         sigma = config.sigma_start + (config.sigma_end - config.sigma_start) * progress
-        return packer.pack(drawn, asked) | {"sigma": sigma}
+        return packer.pack(drawn, asked, said) | {"sigma": sigma}
 
     def loss_of(batch):
         labels = batch["labels"][:, 1:]

@@ -22,9 +22,18 @@ from PIL import Image
 from tqdm.auto import tqdm
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.utils import RepeatSampler
 
 EVALUATIONS, SAMPLES = "evaluations", "samples"
 N_SAMPLES = 8
+
+
+class EpochSampler(RepeatSampler):
+    """TRL's, but the order of an epoch follows from seed and epoch alone: a run that resumes in a later epoch draws
+    what it would have drawn without a pause. TRL's own starts again with the order of the first epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator.manual_seed((self.seed or 0) + epoch)
 
 
 class SegmentationGRPOTrainer(GRPOTrainer):
@@ -39,11 +48,31 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         eval_dataset: referring examples with `referring_dataset.FEATURES`, not rows of TRL; None for no evaluation.
         eval_name: what these examples are called in the reports.
         kwargs: those of GRPOTrainer.
+
+    Raises:
+        ValueError: when the weights are divided among processes (FSDP, ZeRO-3) that would answer unequal numbers of
+            batches: the rest would wait for ever.
     """
 
     def __init__(self, *, segmenter: Sam2Segmenter, eval_dataset: datasets.Dataset | None, eval_name: str, **kwargs):
         super().__init__(eval_dataset=eval_dataset, **kwargs)
         self._segmenter, self._held_out, self._eval_name = segmenter, eval_dataset, eval_name
+        zero = self.accelerator.state.deepspeed_plugin
+        divided = self.is_fsdp_enabled or (zero is not None and zero.zero_stage == 3)
+        count, world = len(eval_dataset or ()), self.accelerator.num_processes
+        each, rest = divmod(count, world)
+        if divided and rest and each % self.args.per_device_eval_batch_size == 0:
+            raise ValueError(
+                f"{count} examples to evaluate give {rest} of {world} processes one batch more than the others, "
+                f"for which FSDP and ZeRO-3 would wait: leave {rest} out"
+            )
+
+    def _get_train_sampler(self, dataset: datasets.Dataset | None = None) -> EpochSampler:
+        own = super()._get_train_sampler(dataset)
+        assert isinstance(own, RepeatSampler)
+        return EpochSampler(
+            own.data_source, own.mini_repeat_count, own.batch_size, own.repeat_count, own.shuffle, own.seed
+        )
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Segment the held-out examples, or others of the same columns, and score them: see the class.
@@ -59,7 +88,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         mine = examples.shard(world, rank, contiguous=True)
         panels: list[tuple[Image.Image, str]] = []
 
-        def look(example: ReferringExample, result: Prediction | Failure) -> None:
+        def look(example: ReferringExample, result: Prediction | Failure, row: dict) -> None:
             progress.update()
             if rank == 0 and len(panels) < N_SAMPLES:
                 panels.append(_panel(example, result))

@@ -1,0 +1,67 @@
+"""The operator "Pull checkpoint": a checkpoint of the Hugging Face Hub onto this disk, with its checksums compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+from genseg_hub import checkpoints
+
+from fiftyone_genseg.operators import _checkpoints
+from fiftyone_genseg.operators.referring_segment import tell
+
+
+class PullCheckpoint(foo.Operator):
+    """Download what is missing. The form says how much that is and where it goes."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        return foo.OperatorConfig(
+            name="pull_checkpoint",
+            label="Pull checkpoint",
+            description="Download a checkpoint from the Hugging Face Hub and compare its checksums",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+        )
+
+    def resolve_input(self, ctx) -> types.Property:
+        inputs = types.Object()
+        inputs.str("checkpoint", label="Checkpoint", description="owner/name or owner/name@revision", required=True)
+        name = _name(ctx)
+        if name:
+            try:
+                files = checkpoints.planned(name)
+            except checkpoints.CheckpointError as error:
+                problem = inputs.view("problem", types.Error(label=str(error)))
+                problem.invalid = True
+                problem.error_message = str(error)
+            else:
+                words = _checkpoints.announce(files) if files else f"{name} is on this disk, not of the Hub"
+                inputs.view("plan", types.Notice(label=words))
+        return types.Property(inputs, view=types.View(label="Pull checkpoint"))
+
+    def execute(self, ctx) -> Iterator:
+        """Yields progress in the App; errors are shown by a message, and raised where the run is delegated."""
+        try:
+            name = _name(ctx)
+            for share, label in _checkpoints.pulling(name):
+                yield from tell(ctx, share, label)
+            checkpoint = checkpoints.pull(name)
+            compared = checkpoints.verify(checkpoint)
+        except checkpoints.CheckpointError as error:
+            if ctx.delegated or ctx.params.get("raise_errors"):
+                raise
+            yield ctx.ops.notify(f"Nothing was pulled: {error}", variant="error")
+            return
+        text = f"{checkpoint.pinned} is in {checkpoint.reasoner}, checksums of {compared} files agree with the Hub's"
+        if ctx.delegated:
+            ctx.set_progress(1.0, label=text)
+        else:
+            yield ctx.ops.notify(text, variant="success")
+
+
+def _name(ctx) -> str:
+    return str(ctx.params.get("checkpoint") or "").strip()

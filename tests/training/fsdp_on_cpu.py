@@ -1,0 +1,13 @@
+"""genseg-train with FSDP among CPU processes, where accelerate by itself leaves FSDP out and trains whole copies."""
+
+import sys
+
+import torch.distributed
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+from genseg_training import cli
+
+torch.distributed.init_process_group("gloo")
+PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+cli.main(sys.argv[1:])
+torch.distributed.destroy_process_group()

@@ -1,0 +1,97 @@
+"""A run publishes what it trains, and a Hub that fails ends no run."""
+
+import huggingface_hub
+import numpy as np
+import pytest
+import yaml
+from genseg_hub import GenSegR1, checkpoints
+from genseg_training import cli, curves
+from genseg_training.scenes import refscenes
+from PIL import Image
+
+from ..hub.hub_server import READER
+from ..hub.test_publish import COMMIT, REPO, hub, weights  # noqa: F401  hub is a fixture
+from .test_grpo import options
+
+PUSH = {"push_to_hub": "true", "hub_model_id": REPO}
+
+
+def test_what_was_trained_comes_back_from_the_hub_the_same(hub, tmp_path):  # noqa: F811
+    cli.main(options(tmp_path, **PUSH))
+    best = tmp_path / "best"
+    repository = hub.repositories[REPO]
+    assert list(repository.titles.values())[-3:] == [
+        "Best checkpoint after step 2",
+        "Best checkpoint after step 4",
+        "Best checkpoint of the run",
+    ]
+    assert hub.paths(REPO) >= {"curves.png", "recipe.yaml", "logs/grpo.jsonl", "evaluation/held_out.json", "README.md"}
+    assert not any("hub" in option for option in yaml.safe_load((best / "recipe.yaml").read_text()))
+    pulled = checkpoints.pull(REPO)
+    assert pulled.commit == hub.heads()[REPO]["main"]
+    assert weights(pulled.reasoner) == weights(best)
+    ours, theirs = (GenSegR1.from_pretrained(name, device="cpu") for name in (str(best), REPO))
+    for example in refscenes("val", 8):
+        a, b = ours.segment(example.image, example.expression), theirs.segment(example.image, example.expression)
+        assert a.response == b.response
+        assert all(map(np.array_equal, a.masks, b.masks))
+        assert len(a.masks) == len(b.masks)
+
+
+def test_only_the_end_is_published_where_that_is_asked_for(hub, tmp_path):  # noqa: F811
+    cli.main(options(tmp_path, **PUSH, max_steps=2, hub_strategy="end", hub_private_repo="true", hub_revision="run-1"))
+    assert hub.repositories[REPO].private
+    assert hub.repositories[REPO].titles[hub.heads()[REPO]["run-1"]] == "Best checkpoint of the run"
+    assert hub.paths(REPO) == {".gitattributes"}, "main is left alone"
+
+
+def test_a_push_that_fails_is_made_good_by_the_next(hub, tmp_path, caplog):  # noqa: F811
+    with hub.fault(COMMIT, 503, times=1):
+        cli.main(options(tmp_path, **PUSH))
+    assert "step 2 was not published: the Hub has a problem" in caplog.text
+    assert weights(checkpoints.pull(REPO).reasoner) == weights(tmp_path / "best")
+
+
+def test_a_push_that_fails_at_the_end_leaves_the_checkpoint_here(hub, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("HF_TOKEN", READER)
+    with pytest.raises(SystemExit, match="error: the token may not write to me/nano, nothing was published"):
+        cli.main(options(tmp_path, **PUSH, max_steps=2))
+    assert f"the best checkpoint is in {tmp_path / 'best'}" in capsys.readouterr().out
+    assert GenSegR1.from_pretrained(str(tmp_path / "best"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({}, "needs hub_model_id|not a Hub id"),
+        ({"hub_model_id": "name"}, "needs hub_model_id as owner/name, got 'name'"),
+        ({"hub_model_id": "me/na me"}, "'me/na me' is not a Hub id"),
+        ({"hub_model_id": REPO, "hub_strategy": "all_checkpoints"}, "hub_strategy is end or every_save"),
+    ],
+)
+def test_a_target_that_cannot_be_is_refused_before_training(hub, tmp_path, more, message):  # noqa: F811
+    with pytest.raises(SystemExit, match=message):
+        cli.main(options(tmp_path, push_to_hub="true", **more))
+    assert not list(tmp_path.iterdir())
+    assert hub.requests == []
+
+
+def test_a_push_without_a_token_is_refused_before_training(hub, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(SystemExit, match="needs a token of the Hub"):
+        cli.main(options(tmp_path, **PUSH))
+    assert not list(tmp_path.iterdir())
+
+
+def test_curves_show_what_a_log_has(tmp_path):
+    log = [
+        {"step": 1, "rewards/box_iou_reward/mean": 0.4, "entropy": 0.9},
+        {"step": 2, "rewards/box_iou_reward/mean": 0.5, "entropy": 0.8},
+        {"step": 2, "eval_miou": 0.5, "eval_ciou": 0.4},
+        {"train_runtime": 3.0},
+    ]
+    curves.draw(log, tmp_path / "with.png")
+    curves.draw([], tmp_path / "without.png")
+    with_lines, empty = (np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("with", "without"))
+    assert with_lines.shape == empty.shape
+    assert (with_lines != empty).any(-1).mean() > 0.01

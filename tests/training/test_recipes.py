@@ -1,0 +1,62 @@
+"""Every recipe of GRPO and every configuration of accelerate is one that the libraries take; no weights are loaded."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands import launch
+from accelerate.commands.config.config_args import load_config_from_file
+from genseg_hub import checkpoints
+from genseg_training import cli, grpo
+
+OTHER_STAGES = ("nano_vision", "nano_sft", "nano_segmenter")
+RECIPES = {name: file for name, file in cli.recipes().items() if not name.startswith(OTHER_STAGES)}
+RESULTS = {f"{yaml.safe_load(file.read_text())['output_dir']}/{grpo.BEST}" for file in RECIPES.values()}
+CONFIGURATIONS = sorted(Path("training/accelerate").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_one_that_trl_takes(name):
+    arguments, config, model = grpo.parse({"config": RECIPES[name], "use_cpu": True})
+    assert set(arguments.rewards) <= {*grpo.REWARDS, grpo.MASK}
+    assert len(config.reward_weights) == len(arguments.rewards)
+    # GRPOConfig has refused incomplete groups of one process; that no number of processes leaves any is checked here.
+    assert config.per_device_train_batch_size * config.gradient_accumulation_steps % config.num_generations == 0
+    assert model.model_name_or_path in {known.name for known in checkpoints.KNOWN} | RESULTS
+    assert arguments.eval_data
+    assert config.eval_steps % config.save_steps == 0
+    assert Path(config.output_dir).name == name
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [({"lora_rank": 8}, "lora_rank"), ({"num_generations": 7, "eval_strategy": "no"}, "divisible by num_generations")],
+)
+def test_what_trl_does_not_take_is_refused(tmp_path, more, message):
+    settings = yaml.safe_load(RECIPES["genseg_r1_8b"].read_text())
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings | more))
+    with pytest.raises(ValueError, match=message):
+        grpo.parse({"config": tmp_path / "recipe.yaml", "use_cpu": True})
+
+
+@pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda file: file.stem)
+def test_an_accelerate_configuration_is_one_that_accelerate_takes(file):
+    config = load_config_from_file(str(file))  # refuses unknown keys
+    command = launch.launch_command_parser().parse_args(["--config_file", str(file), "-m", "genseg_training.cli"])
+    options = set(vars(command))
+    assert options >= {*config.fsdp_config, *config.deepspeed_config}
+    taken, *_ = launch._validate_launch_command(command)
+    assert taken.num_processes == config.num_processes
+    assert taken.use_fsdp == (file.stem == "fsdp2")
+    assert taken.use_deepspeed == file.stem.startswith("deepspeed")
+    assert taken.multi_gpu == (file.stem in ("cpu_2", "multi_gpu")), "started by torchrun's launcher"
+
+
+def test_the_configurations_are_there():
+    assert {file.stem for file in CONFIGURATIONS} == {
+        "cpu_2",
+        "multi_gpu",
+        "fsdp2",
+        "deepspeed_zero2",
+        "deepspeed_zero3",
+    }
