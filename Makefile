@@ -8,6 +8,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export FIFTYONE_DO_NOT_TRACK ?= 1
 # The MongoDB that comes as a wheel is 6.0, the oldest that FiftyOne supports: it would warn at every start.
 export FIFTYONE_DATABASE_VALIDATION ?= false
+# Without it the App offers no way to run "Train on this view" in the background.
+export FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS ?= true
 
 .PHONY: help demo test lint format setup setup-dev clean
 

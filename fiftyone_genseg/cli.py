@@ -168,6 +168,8 @@ def compare(
             if "held_out" in after:
                 parts |= {"held out": after[after["held_out"]], "seen": after[~after["held_out"].astype(bool)]}
             for label, part in parts.items():
+                if not len(part):
+                    continue
                 found = comparison.compare(before, part)
                 cells = (_points(found.figures[name]) for name in comparison.FIGURES)
                 table.add_row(file.stem, label, str(found.n), *cells)
@@ -280,13 +282,11 @@ def pull(
     """Download what is missing of a checkpoint and compare its checksums with the Hub's."""
     from genseg_hub import checkpoints
 
-    from fiftyone_genseg.operators import _checkpoints
-
     try:
         name, revision = checkpoints.split_revision(name, revision)
         files = checkpoints.planned(name, revision)
         if files:
-            typer.echo(f"{name}: {_checkpoints.announce(files)}")
+            typer.echo(f"{name}: {checkpoints.announce(files)}")
             revision = files[0].commit_hash  # what was announced, even if the branch moves on meanwhile
         checkpoint = checkpoints.pull(name, revision)
         compared = checkpoints.verify(checkpoint)

@@ -15,6 +15,7 @@ os.environ |= {
     "FIFTYONE_DO_NOT_TRACK": "1",
     "FIFTYONE_DATABASE_VALIDATION": "false",
     "FIFTYONE_SHOW_PROGRESS_BARS": "false",
+    "FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS": "true",
 }
 
 import pytest  # noqa: E402

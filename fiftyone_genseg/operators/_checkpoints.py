@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -30,17 +30,9 @@ def choices() -> types.AutocompleteView:
     return view
 
 
-def announce(files: list) -> str:
-    """Number, size and destination of planned files (`checkpoints.planned`)."""
-    total, missing = (
-        checkpoints.readable_size(sum(file.file_size or 0 for file in files if file.will_download or not only_missing))
-        for only_missing in (False, True)
-    )
-    return f"{len(files)} files, {total}, of which {missing} to download into {constants.HF_HUB_CACHE}"
-
-
-def pulling(name: str) -> Iterator[tuple[float, str]]:
-    """Download what is missing of a checkpoint; yields the share that is here and a sentence, now and then.
+def pulling(name: str) -> Generator[tuple[float, str], None, checkpoints.Checkpoint]:
+    """Download what is missing of a checkpoint; yields the share that is here and a sentence, now and then, and returns
+    the checkpoint.
 
     Raises:
         checkpoints.CheckpointError: as `checkpoints.pull`.
@@ -48,19 +40,20 @@ def pulling(name: str) -> Iterator[tuple[float, str]]:
     bare, revision = checkpoints.split_revision(name)
     files = checkpoints.planned(bare, revision)
     missing = sum(file.file_size or 0 for file in files if file.will_download)
+    revision = files[0].commit_hash if files else revision  # even if the branch moves on meanwhile
     if not missing:
-        return
+        return checkpoints.pull(bare, revision)
     cache = Path(constants.HF_HUB_CACHE)
     # the segmenter may be another repository; every file knows the snapshot that it belongs to
     blobs = {cache / Path(file.local_path).relative_to(cache).parts[0] / "blobs" for file in files}
     before = _size(blobs)
     with ThreadPoolExecutor(1, thread_name_prefix="pull") as worker:
-        download = worker.submit(checkpoints.pull, bare, files[0].commit_hash)
+        download = worker.submit(checkpoints.pull, bare, revision)
         while not wait([download], timeout=_POLL_SECONDS).done:
             here = min(missing, _size(blobs) - before)
             label = f"{checkpoints.readable_size(here)} of {checkpoints.readable_size(missing)} of {name}, into {cache}"
             yield here / missing, label
-        download.result()
+        return download.result()
 
 
 def _size(folders: set[Path]) -> int:

@@ -39,19 +39,22 @@ class PullCheckpoint(foo.Operator):
                 problem.invalid = True
                 problem.error_message = str(error)
             else:
-                words = _checkpoints.announce(files) if files else f"{name} is on this disk, not of the Hub"
+                words = checkpoints.announce(files) if files else f"{name} is on this disk, not of the Hub"
                 inputs.view("plan", types.Notice(label=words))
         return types.Property(inputs, view=types.View(label="Pull checkpoint"))
 
     def execute(self, ctx) -> Iterator:
         """Yields progress in the App; errors are shown by a message, and raised where the run is delegated."""
         try:
-            name = _name(ctx)
-            for share, label in _checkpoints.pulling(name):
-                yield from tell(ctx, share, label)
-            checkpoint = checkpoints.pull(name)
+            pulling = _checkpoints.pulling(_name(ctx))
+            while True:
+                try:
+                    yield from tell(ctx, *next(pulling))
+                except StopIteration as stopped:
+                    checkpoint = stopped.value
+                    break
             compared = checkpoints.verify(checkpoint)
-        except checkpoints.CheckpointError as error:
+        except Exception as error:
             if ctx.delegated or ctx.params.get("raise_errors"):
                 raise
             yield ctx.ops.notify(f"Nothing was pulled: {error}", variant="error")

@@ -7,12 +7,16 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
 
-from fiftyone_genseg import training
+from fiftyone_genseg import segmentation, training
 from fiftyone_genseg.operators import _checkpoints
 from fiftyone_genseg.operators.evaluate_referring_segmentation import DEFAULT_TRUTH
 
 DEFAULT_STEPS = 60
 DEFAULT_RECIPE = "nano_r1_g"
+ORCHESTRATOR = (
+    "FiftyOne offers to run things in the background only where an orchestrator is registered, or where the App was "
+    "started with FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS=true, for `fiftyone delegated launch`."
+)
 
 
 class TrainOnView(foo.Operator):
@@ -33,11 +37,12 @@ class TrainOnView(foo.Operator):
     def resolve_input(self, ctx) -> types.Property:
         inputs = types.Object()
         inputs.str("name", label="Name", description="Of the new checkpoint", required=True)
-        if training.is_begun(_params(ctx)["name"]):
-            inputs.view(
-                "begun",
-                types.Notice(label="A run of this name was not finished: it goes on, with its own data and settings."),
-            )
+        if not fo.config.allow_legacy_orchestrators:
+            inputs.view("orchestrator", types.Warning(label=ORCHESTRATOR))
+        plan = training.begun(_params(ctx)["name"])
+        if plan:
+            words = f"This run was not finished. It goes on from {plan.checkpoint} with its own data and {plan.recipe}."
+            inputs.view("begun", types.Notice(label=words))
             return types.Property(inputs, view=types.View(label="Train on this view"))
         pairs = ctx.params.get("pairs")
         if pairs is not None:
@@ -90,9 +95,10 @@ class TrainOnView(foo.Operator):
 
     def execute(self, ctx) -> dict:
         params = _params(ctx)
-        name = params["name"]
-        if training.is_begun(name):
-            folder = training.home() / name
+        plan = training.begun(params["name"])
+        if plan:
+            folder = training.home() / plan.name
+            _check_same(plan, ctx.params)
         else:
             problem = _problem(ctx)
             if problem:
@@ -133,6 +139,17 @@ def _params(ctx) -> dict:
     return params | {key: params[key].strip() for key in ("name", "mix", "held_out") if isinstance(params[key], str)}
 
 
+def _check_same(plan: training.Plan, given: dict) -> None:
+    """Raises ValueError where something else is asked for than what was begun under that name."""
+    for name, begun in vars(plan).items():
+        asked = given.get(name)
+        if asked not in (None, "", begun) and name != "name":
+            raise ValueError(
+                f"the run {plan.name!r} was begun with {name} {begun!r}, not {asked!r}: give another name, or the name "
+                "alone to go on"
+            )
+
+
 def _plan(params: dict) -> training.Plan:
     names = ("name", "checkpoint", "recipe", "steps", "mix", "held_out")
     return training.Plan(**{name: params[name] for name in names})
@@ -160,7 +177,12 @@ def _problem(ctx) -> str | None:
     params = _params(ctx)
     if getattr(ctx.dataset.get_field(params["gt_field"]), "document_type", None) is not fo.Detections:
         return f"The ground truth field {params['gt_field']!r} holds no Detections."
+    expressions = params["expression_field"]
+    if expressions and ctx.dataset.get_field(expressions) is None:
+        return f"There is no field {expressions!r}."
     try:
+        if params.get("pairs") is None:
+            segmentation.check_view(ctx.target_view())
         checkpoints.check_name(str(params["checkpoint"]))
         training.check(_plan(params))
     except (ValueError, checkpoints.CheckpointError) as error:

@@ -214,6 +214,16 @@ def is_on_disk(name: str) -> bool:
     return True
 
 
+def announce(files: list[hub.DryRunFileInfo]) -> str:
+    """Number, size and destination of planned files."""
+    total = sum(file.file_size or 0 for file in files)
+    missing = sum(file.file_size or 0 for file in files if file.will_download)
+    return (
+        f"{len(files)} files, {readable_size(total)}, of which {readable_size(missing)} to download into "
+        f"{constants.HF_HUB_CACHE}"
+    )
+
+
 def readable_size(count: int) -> str:
     """Bytes as people read them, for example 18.1 MB."""
     if count < 1000:
@@ -269,7 +279,7 @@ def _segmenter(folder: Path, segmenter: str, local_files_only: bool) -> tuple[Pa
         if not weights.is_file():
             raise CheckpointError(f"{segmenter} is here without {file}; pull it again with network access")
         return weights, config
-    if segmenter == NANO:
+    if segmenter == NANO and folder in EMBEDDED.values():
         return EMBEDDED[NANO] / "segmenter", None
     inside = (folder / segmenter).resolve()
     if inside.is_dir() and inside.is_relative_to(folder.resolve()):

@@ -1,5 +1,6 @@
 """From a view to a trained checkpoint that the other operators take, by the delegated road of the App."""
 
+import fcntl
 import json
 import re
 
@@ -98,12 +99,20 @@ def test_a_run_that_was_ended_goes_on_as_it_was_begun(dataset, plugin, recipe, h
     folder = training.prepare(plan, found)
     assert not (folder / "held_out").exists()
     properties = form(TrainOnView(), URI, dataset, name="begun")
-    assert "goes on" in json.dumps(properties["begun"])
+    assert "goes on from nano" in json.dumps(properties["begun"])
     assert set(properties) == {"name", "begun"}
-    done = train(dataset, name="begun", steps=50, recipe="nowhere")
+    done = train(dataset, name="begun", steps=50)
+    assert done.run_state == "failed"
+    assert "was begun with steps 2, not 50" in done.result.error
+    with (folder / "plan.json").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = train(dataset, name="begun")
+    assert "'begun' is being trained already" in done.result.error
+    done = train(dataset, name="begun")
     assert done.run_state == "completed", done.result.error
     assert "step 2 of 2" in done.status.label
     written = yaml.safe_load((folder / "best" / "recipe.yaml").read_text())
+    assert written["data"] == ["train", "refscenes:8"], "no path of this machine"
     assert written["eval_data"] == "refscenes:val:8"
     assert training.trained() == {"begun": folder / "best"}
 
@@ -112,7 +121,8 @@ def test_a_run_that_was_ended_goes_on_as_it_was_begun(dataset, plugin, recipe, h
     ("params", "message"),
     [
         ({"name": "../up"}, "'../up' is no name"),
-        ({"name": "done"}, "There is a checkpoint 'done'"),
+        ({"name": "done"}, "There is a run 'done'"),
+        ({"expression_field": "words"}, "There is no field 'words'"),
         ({"recipe": "nano_sft"}, "no recipe 'nano_sft'; choose a file or one of"),
         ({"steps": 0}, "must be 1 or more, got 0"),
         ({"gt_field": "nothing"}, "field 'nothing' holds no Detections"),
@@ -120,8 +130,8 @@ def test_a_run_that_was_ended_goes_on_as_it_was_begun(dataset, plugin, recipe, h
     ],
 )
 def test_what_cannot_work_is_refused_before_it_is_queued(dataset, plugin, home, params, message):
-    (home / "done" / "best").mkdir(parents=True)
-    (home / "done" / "best" / "genseg.json").write_text("{}")
+    (home / "done").mkdir(parents=True)
+    (home / "done" / "outcome.json").write_text("{}")
     given = {"name": "new"} | params
     problem = form(TrainOnView(), URI, dataset, **given)["problem"]
     assert problem["invalid"]
@@ -129,6 +139,24 @@ def test_what_cannot_work_is_refused_before_it_is_queued(dataset, plugin, home, 
     with pytest.raises(ExecutionError, match=f"{re.escape(message)}|must be greater"):
         train(dataset, **given)
     assert {file.name for file in home.iterdir()} == {"done"}
+
+
+def test_a_run_that_cannot_start_leaves_its_name_free(dataset, plugin, recipe, home):
+    for more, message in (
+        ({"mix": "refscene:8"}, "is no folder, no Hub dataset"),
+        ({"recipe": recipe, "held_out": "refscenes:test"}, "final figures alone"),
+        ({}, "examples to train on, and 16 prompts are answered at once"),
+    ):
+        done = train(dataset.limit(12), name="new", **more)
+        assert done.run_state == "failed"
+        assert message in done.result.error
+        assert not (home / "new").exists()
+
+
+def test_without_a_way_to_delegate_the_form_says_how(dataset, plugin, monkeypatch):
+    assert "orchestrator" not in form(TrainOnView(), URI, dataset)
+    monkeypatch.setattr(fo.config, "allow_legacy_orchestrators", False)
+    assert "FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS" in json.dumps(form(TrainOnView(), URI, dataset)["orchestrator"])
 
 
 @pytest.mark.parametrize(("count", "message"), [(0, "no referring examples"), (1, "one image is too few")])

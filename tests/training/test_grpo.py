@@ -14,10 +14,14 @@ import genseg_hub
 import pytest
 import torch
 import yaml
+from accelerate.data_loader import prepare_data_loader, skip_first_batches
 from genseg_hub import GenSegR1
 from genseg_training import cli
+from genseg_training.trainer import EpochSampler
 from PIL import Image
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from trl.trainer.utils import RepeatSampler
 
 NANO = Path(genseg_hub.__file__).parent / "nano"
 RECIPES = Path("training/recipes")
@@ -89,12 +93,39 @@ def test_a_run_that_is_killed_ends_where_an_uninterrupted_one_does(tmp_path):
     assert figures(tmp_path / "whole") == figures(tmp_path / "killed")
 
 
+def test_a_run_that_is_finished_stays_as_it_is(tmp_path):
+    cli.main(options(tmp_path, max_steps=2))
+    weights = (tmp_path / "best" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "best")
+    cli.main(options(tmp_path, max_steps=2))
+    assert [folder.name for folder in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert (tmp_path / "best" / "model.safetensors").read_bytes() == weights
+
+
+def test_the_data_of_an_epoch_does_not_depend_on_where_it_was_resumed():
+    """Through what accelerate wraps around a sampler in two processes."""
+    own = RepeatSampler(range(16), mini_repeat_count=2, batch_size=4, seed=1)
+
+    def batches(epoch, skipped, rank):
+        loader = DataLoader(range(16), batch_size=4, sampler=EpochSampler(own, lambda: epoch))
+        prepared = prepare_data_loader(loader, num_processes=2, process_index=rank, put_on_device=False)
+        return [batch.tolist() for batch in skip_first_batches(prepared, skipped)]
+
+    for rank in (0, 1):
+        assert batches(1, 1, rank) == batches(1, 0, rank)[1:]
+        assert batches(1, 0, rank) != batches(0, 0, rank)
+
+
 def test_a_checkpoint_that_was_cut_short_is_not_resumed_from(tmp_path):
     cli.main(options(tmp_path, max_steps=2))
+    (tmp_path / "checkpoint-final").mkdir()
+    (tmp_path / "checkpoint-9.tar").write_text("mine")
     torn = shutil.copytree(tmp_path / "checkpoint-2", tmp_path / "checkpoint-3")
     (torn / "trainer_state.json").write_text('{"global_step": 3, "best')
     cli.main(options(tmp_path, max_steps=4))
-    assert {folder.name for folder in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    found = {file.name for file in tmp_path.glob("checkpoint-*")}
+    assert found >= {"checkpoint-4", "checkpoint-final", "checkpoint-9.tar"}
+    assert "checkpoint-3" not in found
 
 
 @pytest.mark.parametrize("recipe", ["nano_r1", "nano_r1_g"])
@@ -106,7 +137,7 @@ def test_twenty_steps_of_a_variant(tmp_path, recipe):
     logged = {name.split("/")[1] for entry in entries for name in entry if name.startswith("rewards/")}
     assert {name.removesuffix("_reward") for name in logged} == set(rewards)
     evaluated = {entry["step"]: entry["eval_miou"] for entry in entries if "eval_miou" in entry}
-    assert set(evaluated) == {10, 20}
+    assert set(evaluated) == {0, 10, 20}
     for step in evaluated:
         report = json.loads((tmp_path / "evaluations" / f"step-{step:06d}.json").read_text())
         assert report["n"] == 8
@@ -114,7 +145,7 @@ def test_twenty_steps_of_a_variant(tmp_path, recipe):
         assert Image.open(tmp_path / "samples" / f"step-{step:06d}.png").width > 600
 
     best = tmp_path / "best"
-    winner = max(evaluated, key=lambda step: (evaluated[step], -step))
+    winner = max((10, 20), key=lambda step: (evaluated[step], -step))
     assert json.loads((best / "evaluation" / "held_out.json").read_text())["step"] == winner
     trained = load_file(best / "model.safetensors")
     for name, tensor in load_file(tmp_path / f"checkpoint-{winner}" / "model.safetensors").items():
@@ -190,6 +221,7 @@ def test_divided_weights_are_trained_as_whole_ones(two_processes, tmp_path):
         ({"reward_weights": 1.0}, "5 rewards need as many"),
         ({"data": "nowhere"}, "no folder"),
         ({"data": "refscenes:test"}, "final figures alone"),
+        ({"data": "refscenes:8", "gradient_accumulation_steps": 8}, "8 examples to train on, and 16 prompts"),
         ({"eval_strategy": "no"}, "needs both eval_data"),
         ({"save_steps": 3}, "must be a multiple"),
         ({"save_strategy": "no"}, "save_strategy must be steps"),

@@ -30,7 +30,11 @@ def test_a_recipe_is_one_that_trl_takes(name):
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [({"lora_rank": 8}, "lora_rank"), ({"num_generations": 7, "eval_strategy": "no"}, "divisible by num_generations")],
+    [
+        ({"lora_rank": 8}, "lora_rank"),
+        ({"learning_rate": "fast"}, "invalid float value: 'fast'"),
+        ({"num_generations": 7, "eval_strategy": "no"}, "divisible by num_generations"),
+    ],
 )
 def test_what_trl_does_not_take_is_refused(tmp_path, more, message):
     settings = yaml.safe_load(RECIPES["genseg_r1_8b"].read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class HubTarget:
     private: bool
     revision: str | None
     every_save: bool
-    token: str | None
+    token: str | None = field(repr=False)
 
     @classmethod
     def of(cls, config: transformers.TrainingArguments) -> HubTarget | None:
@@ -77,8 +77,8 @@ class HubTarget:
 
 
 class PushToHub(transformers.TrainerCallback):
-    """Publishes the best checkpoint so far at every save. A push that fails is logged; training goes on, and the next
-    save or the end of the run pushes again.
+    """Publishes the best checkpoint so far at every save, while the other processes wait. A push that fails is logged;
+    training goes on, and the next save or the end of the run pushes again.
 
     Args:
         target: where.
@@ -93,7 +93,7 @@ class PushToHub(transformers.TrainerCallback):
             return
         try:
             published = self._target.push(self._best(state), f"Best checkpoint after step {state.global_step}")
-        except publish.PublishError as error:
+        except (publish.PublishError, OSError, ValueError) as error:
             logger.warning("step %d was not published: %s", state.global_step, error)
         else:
             logger.info("published %s at step %d", published.url, state.global_step)

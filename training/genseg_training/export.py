@@ -42,7 +42,7 @@ def export(
         raise FileNotFoundError(f"there is no model in {trained}: train it first")
     if isinstance(segmenter, Path) and not segmenter.is_dir():
         raise FileNotFoundError(f"there is no segmenter {segmenter}: train it first")
-    with _alone():
+    with _alone(), torch.random.fork_rng(devices=[]):  # adapters draw their first values, which a run must not notice
         model = _load(trained, dtype)
     folder.mkdir(parents=True, exist_ok=True)
     for stale in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):

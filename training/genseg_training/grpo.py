@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets
 import torch
@@ -20,6 +21,7 @@ import transformers
 import yaml
 from genseg_hub import checkpoints
 from genseg_hub.segmenter import Sam2Segmenter
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, TrlParser, get_peft_config
 from trl.trainer.model_config import ModelConfig
@@ -85,7 +87,14 @@ def parse(options: Mapping[str, Any]) -> tuple[GrpoArguments, GRPOConfig, ModelC
     for name, value in options.items():
         flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     classes: Any = (GrpoArguments, GRPOConfig, ModelConfig)
-    return TrlParser(classes).parse_args_and_config(flags)  # type: ignore[return-value]
+    return _Parser(classes).parse_args_and_config(flags)  # type: ignore[return-value]
+
+
+class _Parser(TrlParser):
+    """Raises where a program would end."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
 
 
 def rows(arguments: GrpoArguments, seed: int) -> datasets.Dataset:
@@ -129,6 +138,12 @@ def train(
         return _write_best(output, state, start, recipe)
 
     dataset = rows(arguments, config.seed)
+    prompts = (config.generation_batch_size or 0) // (config.num_generations or 1)
+    if len(dataset) < prompts:
+        raise ValueError(
+            f"there are {len(dataset)} examples to train on, and {prompts} prompts are answered at once: take more "
+            "examples, or a smaller per_device_train_batch_size, gradient_accumulation_steps or num_generations"
+        )
     held_out = data.load(arguments.eval_data, config.seed) if arguments.eval_data else None
     if held_out is not None:
         data.check(held_out)
@@ -144,7 +159,7 @@ def train(
     trainer = SegmentationGRPOTrainer(
         segmenter=segmenter,
         eval_dataset=held_out,
-        eval_name=arguments.eval_data or "",
+        eval_name=_public(arguments.eval_data or ""),
         model=model,
         args=config,
         reward_funcs=[available[name] for name in arguments.rewards],
@@ -158,7 +173,11 @@ def train(
     trainer.accelerator.wait_for_everyone()
     last = get_last_checkpoint(str(output))
     config.eval_on_start = config.eval_on_start and last is None
-    trainer.train(resume_from_checkpoint=last)
+    done = last and transformers.TrainerState.load_from_json(f"{last}/{TRAINER_STATE_NAME}")
+    if done and 0 < config.max_steps <= done.global_step:
+        trainer.state = done  # Transformers would train one step more
+    else:
+        trainer.train(resume_from_checkpoint=last)
     if trainer.is_world_process_zero():
         folder = best(trainer.state)
         print(f"the best checkpoint is in {folder}")
@@ -197,7 +216,8 @@ def _start(model_config: ModelConfig) -> checkpoints.Checkpoint:
     """The checkpoint to start from; only one of the Hub has revisions, and TRL's default for it is "main"."""
     name = model_config.model_name_or_path or ""
     local = name in checkpoints.EMBEDDED or Path(name).is_dir()
-    return checkpoints.pull(name, None if local else model_config.model_revision)
+    revision = model_config.model_revision
+    return checkpoints.pull(name, None if local or revision == "main" else revision)
 
 
 def _origin(start: checkpoints.Checkpoint) -> str | None:
@@ -220,16 +240,25 @@ def _recipe(*parts: Any) -> dict[str, Any]:
             private = "token" in option.name.split("_") or option.name.startswith(("hub_", "push_to_hub"))
             private |= option.name.endswith(("_dir", "run_name"))
             if plain and not private and option.name not in _DERIVED and value != default:
-                chosen[option.name] = getattr(value, "value", value)
+                plain = getattr(value, "value", value)
+                chosen[option.name] = [_public(v) for v in plain] if isinstance(plain, list) else _public(plain)
     return chosen
+
+
+def _public(value: Any) -> Any:
+    """A value without where it is on this machine: of an absolute path, the name."""
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
 def _drop_torn(output: Path) -> None:
     """Remove checkpoints that a kill left half written: the trainer's state is written last."""
     for folder in output.glob("checkpoint-*"):
+        if not re.fullmatch(r"checkpoint-\d+", folder.name) or not folder.is_dir():
+            continue
         try:
-            json.loads((folder / transformers.trainer.TRAINER_STATE_NAME).read_text())
-        except (OSError, ValueError):
+            json.loads((folder / TRAINER_STATE_NAME).read_text())
+        except (FileNotFoundError, ValueError):
+            print(f"removing {folder}, which was not written to its end")
             shutil.rmtree(folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
@@ -30,10 +31,22 @@ N_SAMPLES = 8
 
 class EpochSampler(RepeatSampler):
     """TRL's, but the order of an epoch follows from seed and epoch alone: a run that resumes in a later epoch draws
-    what it would have drawn without a pause. TRL's own starts again with the order of the first epoch."""
+    what it would have drawn without a pause. TRL's own starts again with the order of the first epoch.
 
-    def set_epoch(self, epoch: int) -> None:
-        self.generator.manual_seed((self.seed or 0) + epoch)
+    Args:
+        own: TRL's sampler.
+        epoch: gives the epoch. A `set_epoch` would not be reached through all that accelerate wraps around a sampler.
+    """
+
+    def __init__(self, own: RepeatSampler, epoch: Callable[[], int]):
+        super().__init__(
+            own.data_source, own.mini_repeat_count, own.batch_size, own.repeat_count, own.shuffle, own.seed
+        )
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed((self.seed or 0) + self._epoch())
+        yield from super().__iter__()
 
 
 class SegmentationGRPOTrainer(GRPOTrainer):
@@ -70,9 +83,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
     def _get_train_sampler(self, dataset: datasets.Dataset | None = None) -> EpochSampler:
         own = super()._get_train_sampler(dataset)
         assert isinstance(own, RepeatSampler)
-        return EpochSampler(
-            own.data_source, own.mini_repeat_count, own.batch_size, own.repeat_count, own.shuffle, own.seed
-        )
+        return EpochSampler(own, lambda: int(self.state.epoch or 0))
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Segment the held-out examples, or others of the same columns, and score them: see the class.
