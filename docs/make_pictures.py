@@ -69,7 +69,16 @@ def curves() -> None:
     figure.savefig(DOCS / "nano_curves.png", dpi=110)
 
 
+def grpo_curves() -> None:
+    """nano_r1_curves.png: R1 of seed 2, from its log beside the weights that it started from."""
+    from genseg_training import curves
+
+    log = ROOT / "hub" / "genseg_hub" / "nano_sft" / "logs" / "grpo_r1_seed_2.jsonl"
+    curves.draw([json.loads(line) for line in log.read_text().splitlines()], DOCS / "nano_r1_curves.png")
+
+
 if __name__ == "__main__":
     curves()
+    grpo_curves()
     overview()
     photos()

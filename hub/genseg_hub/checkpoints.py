@@ -58,7 +58,7 @@ class KnownCheckpoint:
 
 KNOWN = (
     KnownCheckpoint(NANO, "4 M + 2.5 M", "a CPU; rendered scenes only"),
-    KnownCheckpoint("nano-sft", "4 M + 2.5 M", "a CPU; what nano was before GRPO"),
+    KnownCheckpoint("nano-sft", "4 M + 2.5 M", "a CPU; where the recipes of GRPO for nano start"),
     KnownCheckpoint("Qwen/Qwen3-VL-2B-Instruct", "2 B", "a GPU"),
     KnownCheckpoint("Qwen/Qwen3-VL-4B-Instruct", "4 B", "a GPU"),
     KnownCheckpoint("Qwen/Qwen3-VL-8B-Instruct", "8 B", "a GPU"),

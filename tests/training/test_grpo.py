@@ -159,7 +159,8 @@ def test_twenty_steps_of_a_variant(tmp_path, recipe):
 
 
 def test_the_written_recipe_repeats_the_run(tmp_path):
-    cli.main(options(tmp_path / "first", max_steps=2))
+    cli.main(options(tmp_path / "first", max_steps=2, report_to="tensorboard"))
+    assert list((tmp_path / "first").rglob("events.out.tfevents.*"))
     recipe = tmp_path / "first" / "best" / "recipe.yaml"
     cli.main(["grpo", "--config", str(recipe), "--output_dir", str(tmp_path / "second")])
     first, second = (load_file(tmp_path / run / "best" / "model.safetensors") for run in ("first", "second"))

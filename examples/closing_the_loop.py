@@ -1,0 +1,154 @@
+"""From failures in the App to a better checkpoint: what docs/closing_the_loop.md shows, with its figures.
+
+    python examples/closing_the_loop.py                       # about half an hour on 2 CPU cores
+    python examples/closing_the_loop.py --pictures docs       # and its pictures, in a headless Chromium
+
+Everything goes through the operators that the App has; the training runs as a delegated operation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+from pathlib import Path
+
+os.environ.setdefault("FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS", "true")  # or the App offers no training
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import numpy as np
+from fiftyone import ViewField as F
+from fiftyone.operators.delegated import DelegatedOperationService
+from genseg_training import scenes
+from PIL import Image
+
+import fiftyone_genseg
+from fiftyone_genseg import labels, plugin, training
+from fiftyone_genseg.slicing import comparison
+
+DATASET, NAME = "genseg-loop", "loop"
+START = "nano-sft"
+OPERATORS = "@fiftyone-genseg/genseg"
+FAILED = F("before_mask_iou") < 0.5
+
+
+def make_dataset(folder: Path, count: int) -> fo.Dataset:
+    """Rendered scenes that no benchmark and no training of the package has, with their masks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = fo.Dataset(DATASET, persistent=True, overwrite=True)
+    samples = []
+    for example in scenes.training_examples(count, seed=2026):
+        path = folder.resolve() / f"{example.image_id}.png"
+        if not path.exists():
+            Image.fromarray(np.asarray(example.image)).save(path)
+        samples.append(
+            fo.Sample(
+                filepath=str(path),
+                image_id=example.image_id,
+                expression=example.expression,
+                kind=example.attributes["kind"],
+                ground_truth=labels.ground_truth(example.masks or ()),
+            )
+        )
+    dataset.add_samples(samples, progress=False)
+    return dataset
+
+
+def segment_and_evaluate(dataset: fo.Dataset, checkpoint: str, field: str) -> None:
+    segment = foo.get_operator(f"{OPERATORS}/referring_segment")
+    segment(dataset, expression_field="expression", checkpoint=checkpoint, output_field=field, batch_size=32)
+    dataset.reload()
+    results = fiftyone_genseg.evaluate(dataset, field, "ground_truth", eval_key=field, progress=False)
+    figures = results.figures()
+    print(f"{field} ({checkpoint}): " + ", ".join(f"{name} {figures[name]:.3f}" for name in ("ciou", "miou", "n_acc")))
+
+
+def train(view: fo.DatasetView, steps: int) -> Path:
+    """The operator "Train on this view", and the worker that `fiftyone delegated launch` would be."""
+    shutil.rmtree(training.home() / NAME, ignore_errors=True)
+    params = {"name": NAME, "checkpoint": START, "steps": steps, "recipe": "nano_r1", "mix": "refscenes:2000"}
+    foo.execute_operator(f"{OPERATORS}/train_on_view", {"view": view}, params=params, request_delegation=True)
+    service = DelegatedOperationService()
+    service.execute_queued_operations(log=False)
+    run = max(service.list_operations(), key=lambda operation: operation.queued_at)
+    if run.run_state != "completed":
+        raise SystemExit(run.result.error)
+    print("\n".join(f"{name}: {value}" for name, value in run.result.result.items()))
+    return training.trained()[NAME]
+
+
+def difference(dataset: fo.Dataset, ids: list[str], label: str) -> None:
+    before, after = (dataset.load_evaluation_results(key).table for key in ("before", "after"))
+    found = comparison.compare(before[before["sample_id"].isin(ids)], after)
+    cells = (f"{n} {100 * i.value:+.1f} [{100 * i.low:+.1f}, {100 * i.high:+.1f}]" for n, i in found.figures.items())
+    print(f"{label}, {found.n} expressions: {', '.join(cells)}; {found.wins} better, {found.losses} worse")
+
+
+def pictures(dataset: fo.Dataset, folder: Path) -> None:
+    """loop_failures.png, loop_form.png and loop_compared.png."""
+    from playwright.sync_api import sync_playwright
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    session = fo.launch_app(dataset, remote=True, address="127.0.0.1", port=port)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        page = browser.new_page(viewport={"width": 1700, "height": 1300})
+        page.goto(f"http://127.0.0.1:{port}/datasets/{dataset.name}")
+        page.wait_for_selector("[data-cy=looker]", timeout=90_000)
+        page.wait_for_timeout(3000)
+        dismiss = page.get_by_role("button", name="Dismiss")
+        if dismiss.count():
+            dismiss.first.click()
+        page.locator("[data-cy=new-panel-btn]").last.click()
+        page.get_by_text("Failure slices", exact=True).first.click()
+        run, against = 1, 2  # of the comboboxes; the first is the App's own, for saved views
+        page.get_by_role("combobox").nth(run).click()
+        page.get_by_role("option", name="before", exact=True).click()
+        page.wait_for_timeout(6000)
+        page.screenshot(path=folder / "loop_failures.png")
+        page.get_by_role("button", name="Train on it").click()
+        page.get_by_text("Checkpoint to start from").wait_for(timeout=60_000)
+        page.wait_for_timeout(3000)
+        page.screenshot(path=folder / "loop_form.png")
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        page.get_by_role("combobox").nth(run).click()
+        page.get_by_role("option", name="after", exact=True).click()
+        page.wait_for_timeout(3000)
+        page.get_by_role("combobox").nth(against).click()
+        page.get_by_role("option", name="before", exact=True).click()
+        page.wait_for_timeout(6000)
+        page.screenshot(path=folder / "loop_compared.png")
+        browser.close()
+    session.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--expressions", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--images", type=Path, default=Path("loop_images"), help="folder for the rendered scenes")
+    parser.add_argument("--pictures", type=Path, help="folder for screenshots")
+    arguments = parser.parse_args()
+    plugin.install()
+    dataset = make_dataset(arguments.images, arguments.expressions)
+    segment_and_evaluate(dataset, START, "before")
+    failures = dataset.match(FAILED)
+    print(f"{len(failures)} of {len(dataset)} expressions failed")
+    failed, passed = failures.values("id"), dataset.match(~FAILED).values("id")
+    segment_and_evaluate(dataset, str(train(failures, arguments.steps)), "after")
+    difference(dataset, failed, "failures, which were trained on")
+    difference(dataset, passed, "the others")
+    difference(dataset, dataset.values("id"), "all")
+    if arguments.pictures:
+        pictures(dataset, arguments.pictures)
+
+
+if __name__ == "__main__":
+    main()
