@@ -4,13 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError
-from genseg_hub import GenSegR1
 
 from fiftyone_genseg.operators.referring_segment import ReferringSegment, describe
 
@@ -86,17 +84,6 @@ def test_the_operator_can_be_called_from_python(dataset, plugin):
 def test_python_gets_the_error_that_the_app_shows(dataset, plugin, tmp_path):
     with pytest.raises(Exception, match=r"no config\.json"):
         foo.get_operator(URI)(dataset, "the star", checkpoint=str(tmp_path))
-
-
-def test_results_name_the_commit_of_a_checkpoint_from_the_hub(dataset, plugin, nano, monkeypatch):
-    pulled = GenSegR1(
-        nano.reasoner, nano.segmenter, nano.dialect, replace(nano.checkpoint, name="me/r1", commit="0123" * 10)
-    )
-    monkeypatch.setattr(GenSegR1, "from_pretrained", lambda name, device: pulled)
-    foo.execute_operator(URI, {"dataset": dataset}, params={"checkpoint": "me/r1@main", "expressions": "all shapes"})
-    dataset.reload()
-    assert dataset.distinct("genseg_responses.checkpoint") == [f"me/r1@{'0123' * 10}"]
-    assert dataset.distinct("genseg.detections.checkpoint") == [f"me/r1@{'0123' * 10}"]
 
 
 def test_expressions_that_are_given_win_over_the_default_field(dataset, plugin):

@@ -88,3 +88,4 @@ def test_segmenting_fetches_what_is_missing_and_names_the_commit(dataset, plugin
     assert "4 of" in labels[-1] or "of 16 expressions" in labels[-1]
     dataset.reload()
     assert dataset.distinct("genseg_responses.checkpoint") == [f"{REPO}@{pushed}"]
+    assert dataset.distinct("genseg.detections.checkpoint") == [f"{REPO}@{pushed}"]
