@@ -18,42 +18,19 @@ os.environ.setdefault("FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS", "true")  # or the A
 
 import fiftyone as fo
 import fiftyone.operators as foo
-import numpy as np
 from fiftyone import ViewField as F
 from fiftyone.operators.delegated import DelegatedOperationService
 from genseg_training import scenes
-from PIL import Image
 
 import fiftyone_genseg
-from fiftyone_genseg import labels, plugin, training
+from fiftyone_genseg import plugin, training
+from fiftyone_genseg.demo import rendered_dataset
 from fiftyone_genseg.slicing import comparison
 
 DATASET, NAME = "genseg-loop", "loop"
 START = "nano-sft"
 OPERATORS = "@fiftyone-genseg/genseg"
 FAILED = F("before_mask_iou") < 0.5
-
-
-def make_dataset(folder: Path, count: int) -> fo.Dataset:
-    """Rendered scenes that no benchmark and no training of the package has, with their masks."""
-    folder.mkdir(parents=True, exist_ok=True)
-    dataset = fo.Dataset(DATASET, persistent=True, overwrite=True)
-    samples = []
-    for example in scenes.training_examples(count, seed=2026):
-        path = folder.resolve() / f"{example.image_id}.png"
-        if not path.exists():
-            Image.fromarray(np.asarray(example.image)).save(path)
-        samples.append(
-            fo.Sample(
-                filepath=str(path),
-                image_id=example.image_id,
-                expression=example.expression,
-                kind=example.attributes["kind"],
-                ground_truth=labels.ground_truth(example.masks or ()),
-            )
-        )
-    dataset.add_samples(samples, progress=False)
-    return dataset
 
 
 def segment_and_evaluate(dataset: fo.Dataset, checkpoint: str, field: str) -> None:
@@ -115,7 +92,8 @@ def pictures(dataset: fo.Dataset, folder: Path) -> None:
         page.screenshot(path=folder / "loop_failures.png")
         page.get_by_role("button", name="Train on it").click()
         page.get_by_text("Checkpoint to start from").wait_for(timeout=60_000)
-        page.wait_for_timeout(3000)
+        page.get_by_role("textbox").filter(visible=True).first.fill(NAME + "-2")
+        page.wait_for_timeout(5000)
         page.screenshot(path=folder / "loop_form.png")
         page.get_by_role("button", name="Cancel", exact=True).click()
         page.get_by_role("combobox").nth(run).click()
@@ -137,7 +115,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for screenshots")
     arguments = parser.parse_args()
     plugin.install()
-    dataset = make_dataset(arguments.images, arguments.expressions)
+    dataset = rendered_dataset(DATASET, arguments.images, scenes.training_examples(arguments.expressions, seed=2026))
     segment_and_evaluate(dataset, START, "before")
     failures = dataset.match(FAILED)
     print(f"{len(failures)} of {len(dataset)} expressions failed")

@@ -283,12 +283,9 @@ def pull(
     from genseg_hub import checkpoints
 
     try:
-        name, revision = checkpoints.split_revision(name, revision)
-        files = checkpoints.planned(name, revision)
-        if files:
-            typer.echo(f"{name}: {checkpoints.announce(files)}")
-            revision = files[0].commit_hash  # what was announced, even if the branch moves on meanwhile
-        checkpoint = checkpoints.pull(name, revision)
+        planned = checkpoints.plan(name, revision)
+        typer.echo(str(planned))
+        checkpoint = checkpoints.pull(planned.name, planned.revision)
         compared = checkpoints.verify(checkpoint)
     except checkpoints.CheckpointError as error:
         raise _fail(error) from error

@@ -6,12 +6,14 @@ import importlib.metadata
 import json
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
 from genseg_hub.overlay import contact_sheet, draw_masks
+from genseg_hub.schema import ReferringExample
 from PIL import Image
 
 from fiftyone_genseg import labels, plugin
@@ -25,17 +27,22 @@ _VERSIONS = ("fiftyone-genseg", "fiftyone", "huggingface-hub", "transformers", "
 
 
 def refscenes_dataset(name: str, folder: Path, scenes_count: int, split: str = "val") -> fo.Dataset:
-    """RefScenes with one sample per image and expression, in place of a dataset of that name.
-
-    Sample fields: `expression`, `kind`, `held_out`, `image_id`, and `ground_truth` (Detections,
-    empty for no-target). Images are written as PNG into `folder`.
-    """
+    """The first scenes of RefScenes: see `rendered_dataset`."""
     from genseg_training import scenes
 
+    return rendered_dataset(name, folder, scenes.refscenes(split, scenes_count * scenes.EXPRESSIONS_PER_SCENE))
+
+
+def rendered_dataset(name: str, folder: Path, examples: Iterable[ReferringExample]) -> fo.Dataset:
+    """Rendered examples with one sample per image and expression, in place of a dataset of that name.
+
+    Sample fields: `expression`, `image_id`, the examples' attributes (`kind`, `held_out`), and `ground_truth`
+    (Detections, empty for no-target). Images are written as PNG into `folder`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     dataset = fo.Dataset(name, persistent=True, overwrite=True)
     samples: list[fo.Sample] = []
-    for example in scenes.refscenes(split, scenes_count * scenes.EXPRESSIONS_PER_SCENE):
+    for example in examples:
         path = folder.resolve() / f"{example.image_id}.png"
         if not samples or samples[-1].filepath != str(path):
             Image.fromarray(np.asarray(example.image)).save(path)

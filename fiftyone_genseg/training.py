@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+from genseg_hub.checkpoints import NANO
 from genseg_hub.schema import ReferringExample
 
 HELD_OUT_SHARE = 0.2
@@ -43,9 +44,9 @@ class Plan:
     """
 
     name: str
-    checkpoint: str
-    recipe: str
-    steps: int
+    checkpoint: str = NANO
+    recipe: str = "nano_r1_g"
+    steps: int = 60
     mix: str = ""
     held_out: str = ""
 

@@ -1,8 +1,11 @@
 """Every test session has its own home, database and plugins directory."""
 
 import os
+import shutil
 import tempfile
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 _HOME = tempfile.TemporaryDirectory(prefix="genseg-tests-", ignore_cleanup_errors=True)
 os.environ |= {
@@ -19,10 +22,15 @@ os.environ |= {
 }
 
 import pytest  # noqa: E402
-from genseg_hub import GenSegR1  # noqa: E402
+from genseg_hub import GenSegR1, checkpoints, publish  # noqa: E402
+from huggingface_hub import constants  # noqa: E402
+from huggingface_hub.utils import _http  # noqa: E402
+
+from .hub.hub_server import WRITER, HubServer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = ROOT / "examples" / "photos"
+CHUNK = 1_000_000  # of downloads: smaller than the weights, for the client keeps whole chunks only
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +54,33 @@ def dataset(tmp_path):
     made = refscenes_dataset(f"test-{tmp_path.name}", tmp_path / "images", 4)
     yield made
     made.delete()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A checkpoint folder: a copy of nano."""
+    return shutil.copytree(checkpoints.EMBEDDED[checkpoints.NANO], tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """An empty Hub, the real client pointed at it with an empty cache and a token that may write."""
+    server = HubServer()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    # The client's pauses between its retries are not what is tested
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(publish, "time", SimpleNamespace(sleep=server.waited.append))
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 def pytest_addoption(parser):

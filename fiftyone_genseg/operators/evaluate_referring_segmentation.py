@@ -9,9 +9,10 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub.metrics import DEFAULT_POLICY, POLICIES
 
+from fiftyone_genseg.operators import _forms, _progress
+from fiftyone_genseg.operators._forms import DEFAULT_TRUTH
 from fiftyone_genseg.operators.referring_segment import DEFAULT_FIELD
 
-DEFAULT_TRUTH = "ground_truth"
 _AUTO = "where the expressions are"
 
 
@@ -119,9 +120,7 @@ class EvaluateReferringSegmentation(foo.Operator):
         )
         problem = _problem(view, ctx.params)
         if problem:
-            prompt = inputs.view("problem", types.Error(label=problem))
-            prompt.invalid = True
-            prompt.error_message = problem
+            _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Evaluate referring segmentation"))
 
     def execute(self, ctx) -> Iterator:
@@ -133,11 +132,7 @@ class EvaluateReferringSegmentation(foo.Operator):
                 raise ValueError(problem)
             runner = _runner(view, ctx.params)
             for done in runner.run():
-                share, label = done / runner.total, f"{done} of {runner.total} samples"
-                if ctx.delegated:
-                    ctx.set_progress(share, label=label)
-                else:
-                    yield ctx.trigger("set_progress", {"progress": share, "label": label})
+                yield from _progress.tell(ctx, done / runner.total, f"{done} of {runner.total} samples")
         except Exception as error:
             if ctx.delegated or ctx.params.get("raise_errors"):
                 raise
@@ -211,8 +206,7 @@ def _problem(view, raw: dict) -> str | None:
     try:
         _runner(view, raw)
     except ValueError as error:
-        text = str(error)
-        return f"{text[0].upper()}{text[1:]}."
+        return _forms.sentence(error)
     if params["eval_key"] in view._dataset.list_evaluations() and not params["overwrite"]:
         return f"There is a run {params['eval_key']!r} already: tick overwrite, or choose another key."
     return None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from fiftyone_genseg.operators.evaluate_referring_segmentation import DEFAULT_TRUTH
+from fiftyone_genseg.operators import _forms
 
 
 class ExportReferringExamples(foo.Operator):
@@ -33,21 +32,10 @@ class ExportReferringExamples(foo.Operator):
             description="A new or empty folder on the machine that runs FiftyOne",
             required=True,
         )
-        inputs.str("gt_field", label="Ground truth", default=DEFAULT_TRUTH)
-        inputs.str(
-            "expression_field",
-            label="Expressions",
-            description="A sample field; empty for `expression`, or else the ground truth's attribute of that name",
-            required=False,
-        )
-        pairs = ctx.params.get("pairs")
-        if pairs is not None:
-            inputs.view("what", types.Notice(label=f"{len(pairs):,} expressions of the chosen slice"))
+        _forms.ask_for_examples(ctx, inputs)
         problem = _problem(ctx)
         if problem and ctx.params.get("folder"):
-            prompt = inputs.view("problem", types.Error(label=problem))
-            prompt.invalid = True
-            prompt.error_message = problem
+            _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Export referring examples"))
 
     def execute(self, ctx) -> dict:
@@ -55,19 +43,10 @@ class ExportReferringExamples(foo.Operator):
         if problem:
             raise ValueError(problem)
         from fiftyone_genseg.export import export
-        from fiftyone_genseg.scoring import default_expression_field
 
-        params = ctx.params
-        truth = params.get("gt_field") or DEFAULT_TRUTH
-        pairs = params.get("pairs")
-        count = export(
-            ctx.dataset if pairs is not None else ctx.target_view(),
-            Path(params["folder"]).expanduser(),
-            truth,
-            params.get("expression_field") or default_expression_field(ctx.dataset, truth),
-            None if pairs is None else {tuple(pair) for pair in pairs},
-        )
-        return {"examples": count, "folder": params["folder"]}
+        folder = ctx.params["folder"]
+        count = export(folder=Path(folder).expanduser(), **_forms.examples_asked_for(ctx))
+        return {"examples": count, "folder": folder}
 
     def resolve_output(self, ctx) -> types.Property:
         outputs = types.Object()
@@ -85,7 +64,4 @@ def _problem(ctx) -> str | None:
     path = Path(folder).expanduser()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         return f"{folder} exists and is not an empty folder."
-    truth = ctx.params.get("gt_field") or DEFAULT_TRUTH
-    if getattr(ctx.dataset.get_field(truth), "document_type", None) is not fo.Detections:
-        return f"The ground truth field {truth!r} holds no Detections."
-    return None
+    return _forms.examples_problem(ctx)

@@ -8,8 +8,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
 
-from fiftyone_genseg.operators import _checkpoints
-from fiftyone_genseg.operators.referring_segment import tell
+from fiftyone_genseg.operators import _forms, _progress
 
 
 class PullCheckpoint(foo.Operator):
@@ -33,26 +32,15 @@ class PullCheckpoint(foo.Operator):
         name = _name(ctx)
         if name:
             try:
-                files = checkpoints.planned(name)
+                inputs.view("plan", types.Notice(label=str(checkpoints.plan(name))))
             except checkpoints.CheckpointError as error:
-                problem = inputs.view("problem", types.Error(label=str(error)))
-                problem.invalid = True
-                problem.error_message = str(error)
-            else:
-                words = checkpoints.announce(files) if files else f"{name} is on this disk, not of the Hub"
-                inputs.view("plan", types.Notice(label=words))
+                _forms.show_problem(inputs, str(error))
         return types.Property(inputs, view=types.View(label="Pull checkpoint"))
 
     def execute(self, ctx) -> Iterator:
         """Yields progress in the App; errors are shown by a message, and raised where the run is delegated."""
         try:
-            pulling = _checkpoints.pulling(_name(ctx))
-            while True:
-                try:
-                    yield from tell(ctx, *next(pulling))
-                except StopIteration as stopped:
-                    checkpoint = stopped.value
-                    break
+            checkpoint = yield from _progress.pulling(ctx, _name(ctx))
             compared = checkpoints.verify(checkpoint)
         except Exception as error:
             if ctx.delegated or ctx.params.get("raise_errors"):

@@ -9,6 +9,8 @@ from fiftyone.operators import types
 from genseg_hub import publish
 from genseg_hub.checkpoints import readable_size
 
+from fiftyone_genseg.operators import _forms
+
 TOKEN = "HF_TOKEN"
 
 
@@ -41,9 +43,7 @@ class PushCheckpoint(foo.Operator):
             try:
                 planned = _push(ctx, dry_run=True)
             except publish.PublishError as error:
-                problem = inputs.view("problem", types.Error(label=str(error)))
-                problem.invalid = True
-                problem.error_message = str(error)
+                _forms.show_problem(inputs, str(error))
             else:
                 files = "\n".join(f"- `{path}` {readable_size(size)}" for path, size in planned.files)
                 total = readable_size(sum(size for _, size in planned.files))

@@ -12,7 +12,7 @@ from fiftyone.operators import types
 from genseg_hub import checkpoints
 
 from fiftyone_genseg import labels, segmentation
-from fiftyone_genseg.operators import _checkpoints
+from fiftyone_genseg.operators import _forms, _progress
 
 DEFAULT_FIELD = "genseg"
 DEFAULT_EXPRESSION = "the main object"
@@ -98,7 +98,7 @@ class ReferringSegment(foo.Operator):
             label="Checkpoint",
             description="A known name, any Hub id (owner/name or owner/name@revision), or a folder",
             default=checkpoints.NANO,
-            view=_checkpoints.choices(),
+            view=_forms.checkpoint_choices(),
         )
         inputs.str(
             "output_field",
@@ -124,10 +124,8 @@ class ReferringSegment(foo.Operator):
             devices.add_choice(device, label=device)
         inputs.enum("device", _DEVICES, label="Device", default="auto", view=devices)
         problem = _problem(view, ctx.params)
-        prompt = inputs.view("problem", types.Error(label=problem)) if problem else None
-        if prompt:
-            prompt.invalid = True
-            prompt.error_message = problem
+        if problem:
+            _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Referring segment"))
 
     def resolve_placement(self, ctx) -> types.Placement:
@@ -141,11 +139,10 @@ class ReferringSegment(foo.Operator):
             summary = None
             view, params = _checked(ctx)
             if not checkpoints.is_on_disk(params["checkpoint"]):
-                for share, label in _checkpoints.pulling(params["checkpoint"]):
-                    yield from tell(ctx, share, label)
+                yield from _progress.pulling(ctx, params["checkpoint"])
             started = time.monotonic()
             for summary in _run(view, params):
-                yield from tell(ctx, *_progress(summary, time.monotonic() - started))
+                yield from _progress.tell(ctx, *_share_and_rate(summary, time.monotonic() - started))
         except Exception as error:
             if ctx.delegated or ctx.params.get("raise_errors"):
                 raise
@@ -185,15 +182,7 @@ def _run(view: fo.DatasetView, params: dict) -> Iterator[segmentation.Summary]:
     )
 
 
-def tell(ctx, share: float, label: str) -> Iterator:
-    """Show progress, in the App by a message to yield or in the list of delegated runs."""
-    if ctx.delegated:
-        ctx.set_progress(share, label=label)
-    else:
-        yield ctx.trigger("set_progress", {"progress": share, "label": label})
-
-
-def _progress(summary: segmentation.Summary, seconds: float) -> tuple[float, str]:
+def _share_and_rate(summary: segmentation.Summary, seconds: float) -> tuple[float, str]:
     """The share that is done, and a sentence."""
     share = summary.done / summary.total if summary.total else 1.0
     computed = summary.done - summary.skipped
@@ -268,7 +257,7 @@ def _problem(view, raw: dict) -> str | None:
             view, [] if by_field else lines, params["expression_field"] if by_field else None
         )
     except ValueError as error:
-        return f"{str(error)[0].upper()}{str(error)[1:]}."
+        return _forms.sentence(error)
     name = str(params["output_field"])
     if not _FIELD_NAME.fullmatch(name):
         return f"{name!r} is not a field name: use letters, digits and underscores, starting with a letter."
@@ -280,5 +269,5 @@ def _problem(view, raw: dict) -> str | None:
         labels.check_fields(view, name)
         checkpoints.check_name(str(params["checkpoint"]))
     except (ValueError, checkpoints.CheckpointError) as error:
-        return f"{str(error)[0].upper()}{str(error)[1:]}."
+        return _forms.sentence(error)
     return None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
 
-from fiftyone_genseg import segmentation, training
-from fiftyone_genseg.operators import _checkpoints
-from fiftyone_genseg.operators.evaluate_referring_segmentation import DEFAULT_TRUTH
+from fiftyone_genseg import training
+from fiftyone_genseg.operators import _forms
 
-DEFAULT_STEPS = 60
-DEFAULT_RECIPE = "nano_r1_g"
 ORCHESTRATOR = (
     "FiftyOne offers to run things in the background only where an orchestrator is registered, or where the App was "
     "started with FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS=true, for `fiftyone delegated launch`."
@@ -39,23 +39,19 @@ class TrainOnView(foo.Operator):
         inputs.str("name", label="Name", description="Of the new checkpoint", required=True)
         if not fo.config.allow_legacy_orchestrators:
             inputs.view("orchestrator", types.Warning(label=ORCHESTRATOR))
-        plan = training.begun(_params(ctx)["name"])
-        if plan:
-            words = f"This run was not finished. It goes on from {plan.checkpoint} with its own data and {plan.recipe}."
+        begun = training.begun(_plan(ctx).name)
+        if begun:
+            words = (
+                f"This run was not finished. It goes on from {begun.checkpoint} with its own data and {begun.recipe}."
+            )
             inputs.view("begun", types.Notice(label=words))
             return types.Property(inputs, view=types.View(label="Train on this view"))
-        pairs = ctx.params.get("pairs")
-        if pairs is not None:
-            inputs.view("what", types.Notice(label=f"{len(pairs):,} expressions of the chosen slice"))
-        inputs.str("gt_field", label="Ground truth", default=DEFAULT_TRUTH)
+        _forms.ask_for_examples(ctx, inputs)
         inputs.str(
-            "expression_field",
-            label="Expressions",
-            description="A sample field; empty for `expression`, or else the ground truth's attribute of that name",
-            required=False,
-        )
-        inputs.str(
-            "checkpoint", label="Checkpoint to start from", default=checkpoints.NANO, view=_checkpoints.choices()
+            "checkpoint",
+            label="Checkpoint to start from",
+            default=training.Plan.checkpoint,
+            view=_forms.checkpoint_choices(),
         )
         recipes = types.AutocompleteView(allow_user_input=True)
         for name in training.recipes():
@@ -64,10 +60,10 @@ class TrainOnView(foo.Operator):
             "recipe",
             label="Recipe",
             description="r1 rewards boxes and points, r1_g the masks that SAM 2 makes of them; or a YAML file",
-            default=DEFAULT_RECIPE,
+            default=training.Plan.recipe,
             view=recipes,
         )
-        inputs.int("steps", label="Steps", default=DEFAULT_STEPS, min=1)
+        inputs.int("steps", label="Steps", default=training.Plan.steps, min=1)
         inputs.str(
             "mix",
             label="Mix in",
@@ -84,9 +80,7 @@ class TrainOnView(foo.Operator):
         )
         problem = _problem(ctx) if ctx.params.get("name") else None
         if problem:
-            prompt = inputs.view("problem", types.Error(label=problem))
-            prompt.invalid = True
-            prompt.error_message = problem
+            _forms.show_problem(inputs, problem)
         inputs.view(
             "worker",
             types.Notice(label="Training runs in the background, where `fiftyone delegated launch` runs."),
@@ -94,17 +88,18 @@ class TrainOnView(foo.Operator):
         return types.Property(inputs, view=types.View(label="Train on this view"))
 
     def execute(self, ctx) -> dict:
-        params = _params(ctx)
-        plan = training.begun(params["name"])
-        if plan:
-            folder = training.home() / plan.name
-            _check_same(plan, ctx.params)
+        begun = training.begun(_plan(ctx).name)
+        if begun:
+            _check_same(begun, ctx.params)
+            folder = training.home() / begun.name
         else:
             problem = _problem(ctx)
             if problem:
                 raise ValueError(problem)
+            from fiftyone_genseg.export import examples
+
             ctx.set_progress(0.0, label="collecting the examples")
-            folder = training.prepare(_plan(params), _examples(ctx, params))
+            folder = training.prepare(_plan(ctx), list(examples(**_forms.examples_asked_for(ctx))))
         outcome = training.run(folder, lambda share, label: ctx.set_progress(share, label=label))
         return {
             "checkpoint": str(outcome.checkpoint),
@@ -122,21 +117,14 @@ class TrainOnView(foo.Operator):
         return types.Property(outputs, view=types.View(label="Trained"))
 
 
-def _params(ctx) -> dict:
-    """Parameters with the defaults of an untouched form."""
-    given = {key: value for key, value in ctx.params.items() if value is not None}
-    defaults = {
-        "name": "",
-        "gt_field": DEFAULT_TRUTH,
-        "expression_field": "",
-        "checkpoint": checkpoints.NANO,
-        "recipe": DEFAULT_RECIPE,
-        "steps": DEFAULT_STEPS,
-        "mix": "",
-        "held_out": "",
-    }
-    params = defaults | given
-    return params | {key: params[key].strip() for key in ("name", "mix", "held_out") if isinstance(params[key], str)}
+def _plan(ctx) -> training.Plan:
+    """What the form says; what it leaves open is `Plan`'s default."""
+    asked: dict[str, Any] = {"name": ""}
+    for field in dataclasses.fields(training.Plan):
+        value = ctx.params.get(field.name)
+        if value is not None:
+            asked[field.name] = value.strip() if isinstance(value, str) else value
+    return training.Plan(**asked)
 
 
 def _check_same(plan: training.Plan, given: dict) -> None:
@@ -150,44 +138,17 @@ def _check_same(plan: training.Plan, given: dict) -> None:
             )
 
 
-def _plan(params: dict) -> training.Plan:
-    names = ("name", "checkpoint", "recipe", "steps", "mix", "held_out")
-    return training.Plan(**{name: params[name] for name in names})
-
-
-def _examples(ctx, params: dict) -> list:
-    from fiftyone_genseg.export import examples
-    from fiftyone_genseg.scoring import default_expression_field
-
-    pairs, truth = params.get("pairs"), params["gt_field"]
-    return list(
-        examples(
-            ctx.dataset if pairs is not None else ctx.target_view(),
-            truth,
-            params["expression_field"] or default_expression_field(ctx.dataset, truth),
-            None if pairs is None else {tuple(pair) for pair in pairs},
-        )
-    )
-
-
 def _problem(ctx) -> str | None:
     """Why the run cannot start, as a sentence; None when it can."""
     if ctx.dataset is None:
         return "Open a dataset first."
-    params = _params(ctx)
-    if getattr(ctx.dataset.get_field(params["gt_field"]), "document_type", None) is not fo.Detections:
-        return f"The ground truth field {params['gt_field']!r} holds no Detections."
-    expressions = params["expression_field"]
-    if expressions and ctx.dataset.get_field(expressions) is None:
-        return f"There is no field {expressions!r}."
+    plan = _plan(ctx)
     try:
-        if params.get("pairs") is None:
-            segmentation.check_view(ctx.target_view())
-        checkpoints.check_name(str(params["checkpoint"]))
-        training.check(_plan(params))
+        checkpoints.check_name(plan.checkpoint)
+        training.check(plan)
     except (ValueError, checkpoints.CheckpointError) as error:
-        return f"{str(error)[0].upper()}{str(error)[1:]}."
-    return None
+        return _forms.sentence(error)
+    return _forms.examples_problem(ctx)
 
 
 def _figures(figures: dict) -> str:

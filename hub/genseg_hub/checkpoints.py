@@ -131,25 +131,56 @@ def pull(name: str, revision: str | None = None, local_files_only: bool = False)
     return Checkpoint(name, folder, segmenter, config, settings["dialect"], commit)
 
 
-def planned(name: str, revision: str | None = None) -> list[hub.DryRunFileInfo]:
-    """The files that `pull` uses of the Hub, with size and whether they are here already; fetches `genseg.json` alone.
+@dataclass(frozen=True)
+class DownloadPlan:
+    """What `pull(name, revision)` would use of the Hub.
+
+    Attributes:
+        name: without a revision.
+        revision: the commit that was looked at, so that what is announced is what is pulled; None for a local folder.
+        files: with size and whether they are here already; none for nano and local folders.
+    """
+
+    name: str
+    revision: str | None
+    files: tuple[hub.DryRunFileInfo, ...] = ()
+
+    @property
+    def missing(self) -> int:
+        """Bytes to download."""
+        return sum(file.file_size or 0 for file in self.files if file.will_download)
+
+    def __str__(self) -> str:
+        """Number, size and destination of the files."""
+        if not self.files:
+            return f"{self.name} is on this disk, not of the Hub"
+        total = readable_size(sum(file.file_size or 0 for file in self.files))
+        return (
+            f"{self.name}: {len(self.files)} files, {total}, of which {readable_size(self.missing)} to download into "
+            f"{constants.HF_HUB_CACHE}"
+        )
+
+
+def plan(name: str, revision: str | None = None) -> DownloadPlan:
+    """What `pull` would download; fetches `genseg.json` alone.
 
     Raises:
         CheckpointError: as `pull`.
     """
     name, revision = split_revision(name, revision)
     if _local_folder(name):
-        return []
+        return DownloadPlan(name, revision)
     files = _dry_run(name, revision, _REASONER_FILES)
     if not files:
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
-    folder = _download(name, files[0].commit_hash, False, [SETTINGS_FILE])
+    commit = files[0].commit_hash
+    folder = _download(name, commit, False, [SETTINGS_FILE])
     segmenter = _settings(folder / SETTINGS_FILE, name)["segmenter"]
     if segmenter in SAM2_REPOSITORIES:
         files += _dry_run(segmenter, None, [SAM2_REPOSITORIES[segmenter][1]])
     elif not any(file.filename.startswith(f"{segmenter}/") for file in files):
         files += _dry_run(segmenter, None, _SEGMENTER_FILES)
-    return files
+    return DownloadPlan(name, commit, tuple(files))
 
 
 def verify(checkpoint: Checkpoint) -> int:
@@ -212,16 +243,6 @@ def is_on_disk(name: str) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def announce(files: list[hub.DryRunFileInfo]) -> str:
-    """Number, size and destination of planned files."""
-    total = sum(file.file_size or 0 for file in files)
-    missing = sum(file.file_size or 0 for file in files if file.will_download)
-    return (
-        f"{len(files)} files, {readable_size(total)}, of which {readable_size(missing)} to download into "
-        f"{constants.HF_HUB_CACHE}"
-    )
 
 
 def readable_size(count: int) -> str:

@@ -6,6 +6,7 @@ import socket
 
 import fiftyone as fo
 import pytest
+from fiftyone.operators.delegated import DelegatedOperationService
 from playwright.sync_api import expect, sync_playwright
 
 import fiftyone_genseg
@@ -187,3 +188,33 @@ def test_from_the_figures_to_the_worst_slice_in_the_grid(serve, page, picture, e
     expect(page.get_by_text(f"{len(mine)} samples").first).to_be_visible(timeout=SLOW)
     page.get_by_role("button", name="Tag these samples").click()
     wait_for(page, lambda: evaluated.match_tags("failure-slice").count() == len(mine))
+
+
+def test_a_slice_is_scheduled_for_training(serve, page, evaluated, tmp_path, monkeypatch):
+    monkeypatch.setattr(fo.config, "model_zoo_dir", str(tmp_path / "models"))
+    url, _ = serve(evaluated)
+    open_app(page, url)
+    open_panel(page, "Failure slices")
+    worst = slices.find_slices(
+        table := evaluated.load_evaluation_results("planted").table, attributes.attributes(table)
+    ).iloc[0]
+    page.get_by_role("cell", name=worst["slice"], exact=True).click(timeout=SLOW)
+    expect(page.get_by_text(f"{worst['slice']}: {worst['n']} expressions")).to_be_visible(timeout=SLOW)
+    page.get_by_role("button", name="Train on it").click()
+    expect(page.get_by_text(f"{worst['n']} expressions of the chosen slice")).to_be_visible(timeout=SLOW)
+    page.get_by_text("Of the new checkpoint").locator("xpath=following::input[1]").fill("from-the-app")
+    schedule = page.get_by_role("button", name="Schedule")
+    expect(schedule).to_be_enabled(timeout=SLOW)
+    schedule.click()
+    service = DelegatedOperationService()
+
+    def queued():
+        return [o for o in service.list_operations() if o.dataset_id == evaluated._doc.id]
+
+    wait_for(page, lambda: bool(queued()))
+    (operation,) = queued()
+    assert operation.operator == "@fiftyone-genseg/genseg/train_on_view"
+    params = operation.context.request_params["params"]
+    assert params["name"] == "from-the-app"
+    assert len(params["pairs"]) == worst["n"]
+    service.delete_operation(operation.id)

@@ -8,18 +8,19 @@ import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError, execute_or_delegate_operator
 from genseg_hub import checkpoints, publish
 
-from fiftyone_genseg.operators import _checkpoints
+from fiftyone_genseg.operators import _progress
 from fiftyone_genseg.operators.pull_checkpoint import PullCheckpoint
 
-from ..hub.test_publish import NANO, REPO, folder, hub, weights  # noqa: F401
+from ..hub.helpers import NANO, weights
+from ..hub.hub_server import REPO
 
 URI = "@fiftyone-genseg/genseg/pull_checkpoint"
 SEGMENT = "@fiftyone-genseg/genseg/referring_segment"
 
 
 @pytest.fixture(autouse=True)
-def pushed(hub, folder, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(_checkpoints, "_POLL_SECONDS", 0.001)
+def pushed(hub, folder, monkeypatch):
+    monkeypatch.setattr(_progress, "_POLL_SECONDS", 0.001)
     return publish.push(folder, REPO).commit
 
 
@@ -48,7 +49,7 @@ async def _stream(result):
             yield message
 
 
-def test_the_form_says_how_much_and_where(hub, tmp_path):  # noqa: F811
+def test_the_form_says_how_much_and_where(hub, tmp_path):
     plan = json.dumps(form(REPO)["plan"])
     assert "10 files, 18.1 MB, of which 18.1 MB to download into" in plan
     assert str(tmp_path / "cache") in plan
@@ -74,7 +75,7 @@ def test_what_cannot_be_pulled_is_refused(dataset, plugin):
         foo.execute_operator(URI, {"dataset": dataset}, params={"checkpoint": "me/other"})
 
 
-def test_a_download_that_fails_is_explained(hub, dataset, plugin):  # noqa: F811
+def test_a_download_that_fails_is_explained(hub, dataset, plugin):
     with hub.fault("GET .*/resolve/.*/model.safetensors", 403):
         ((_, told),) = [t for t in messages(URI, dataset, checkpoint=REPO) if t[0] == "notify"]
     assert told["variant"] == "error"

@@ -22,6 +22,8 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 WRITER, READER = "writer", "reader"  # the tokens this Hub knows
+REPO = "me/nano"
+COMMIT, UPLOAD = "POST .*/commit/", "PUT /storage/"  # requests, for faults
 Entry = tuple[str, str, int]  # "lfs" or "regular", hash, size
 
 

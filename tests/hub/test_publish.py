@@ -1,4 +1,4 @@
-"""A folder becomes one commit on a Hub, whatever happens on the way, and comes back as it was."""
+"""A folder becomes one commit on a Hub, or nothing of it does, whatever happens on the way."""
 
 import json
 import os
@@ -7,62 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from pathlib import Path
-from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
 import pytest
-from genseg_hub import GenSegR1, card, checkpoints, publish
-from genseg_hub.checkpoints import CheckpointError
+from genseg_hub import GenSegR1, checkpoints, publish
 from genseg_hub.publish import PublishError
-from huggingface_hub import constants, file_download
-from huggingface_hub.utils import _http
+from huggingface_hub import constants
 from PIL import Image, ImageDraw
-from typer.testing import CliRunner
 
-from fiftyone_genseg import cli
-
-from .hub_server import READER, WRITER, HubServer
-
-NANO = Path(checkpoints.__file__).parent / "nano"
-REPO = "me/nano"
-CHUNK = 1_000_000  # smaller than the weights: the client keeps whole chunks only
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return shutil.copytree(NANO, tmp_path / "checkpoint")
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """An empty Hub, the real client pointed at it with an empty cache and a token that may write."""
-    server = HubServer()
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
-    monkeypatch.setenv("HF_TOKEN", WRITER)
-    # The client's pauses between its retries are not what is tested
-    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setattr(publish, "time", SimpleNamespace(sleep=server.waited.append))
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def weights(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in ("model.safetensors", "segmenter/model.safetensors")}
-
-
-def run(*arguments: object):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+from .helpers import NANO, run, weights
+from .hub_server import COMMIT, READER, REPO, UPLOAD, WRITER
 
 
 def test_a_checkpoint_travels_and_is_the_same(hub, folder, nano):
@@ -210,9 +165,6 @@ def test_without_a_token_nothing_is_asked(hub, folder, monkeypatch):
 # Faults on the way up
 
 
-COMMIT, UPLOAD = "POST .*/commit/", "PUT /storage/"
-
-
 @pytest.mark.parametrize(
     ("request_", "answer", "headers", "message"),
     [
@@ -333,155 +285,3 @@ def test_a_commit_never_names_what_is_not_there(hub, folder):
     with hub.fault(UPLOAD, 200), pytest.raises(PublishError, match="nothing was published"):
         publish.push(folder, REPO)
     assert hub.paths(REPO) == {".gitattributes"}
-
-
-# Faults on the way down
-
-
-WEIGHTS = "GET .*/resolve/.*/segmenter/model.safetensors"
-
-
-def test_a_download_goes_on_where_it_was_cut(hub, folder):
-    publish.push(folder, REPO)
-    size = (folder / "segmenter" / "model.safetensors").stat().st_size
-    with hub.fault(WEIGHTS, "end", times=1):
-        checkpoint = checkpoints.pull(REPO)
-    assert weights(checkpoint.reasoner) == weights(NANO)
-    assert hub.sent["segmenter/model.safetensors"] < size + CHUNK
-
-
-def test_a_download_is_tried_again_when_the_connection_is_reset(hub, folder):
-    publish.push(folder, REPO)
-    with hub.fault(WEIGHTS, "reset", times=2):
-        checkpoint = checkpoints.pull(REPO)
-    assert weights(checkpoint.reasoner) == weights(NANO)
-    assert len([request for request in hub.requests if re.search(WEIGHTS, request)]) == 3
-
-
-def test_a_pinned_name_gives_the_same_commit_again(hub, folder):
-    first = publish.push(folder, REPO).commit
-    (folder / "recipe.yaml").write_text("seed: 1\n")
-    publish.push(folder, REPO)
-    model = GenSegR1.from_pretrained(f"{REPO}@{first}", device="cpu")
-    assert (model.checkpoint.commit, model.checkpoint.pinned) == (first, f"{REPO}@{first}")
-    assert checkpoints.pull(REPO).commit != first
-
-
-def test_damaged_weights_are_noticed_and_fetched_again(hub, folder):
-    publish.push(folder, REPO)
-    with hub.fault(WEIGHTS, "damage"):
-        pulled = run("pull", REPO)
-    assert pulled.exit_code == 1
-    assert "segmenter/model.safetensors of me/nano arrived damaged and was removed; pull me/nano again" in pulled.output
-    assert run("pull", REPO).exit_code == 0
-    assert weights(checkpoints.pull(REPO).reasoner) == weights(NANO)
-
-
-def test_a_full_disk_is_explained_and_a_second_pull_succeeds(hub, folder, monkeypatch):
-    publish.push(folder, REPO)
-    download = file_download.http_get
-
-    class Full:
-        """A file on a disk that has room for 5 MB."""
-
-        def __init__(self, file):
-            self.file = file
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-        def write(self, data):
-            if self.file.tell() > 5_000_000:
-                raise OSError(28, "No space left on device")
-            return self.file.write(data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(file_download, "http_get", lambda url, file, **options: download(url, Full(file), **options))
-        with pytest.raises(CheckpointError, match=r"disk is full.*complete are kept"):
-            checkpoints.pull(REPO)
-    assert weights(checkpoints.pull(REPO).reasoner) == weights(NANO)
-
-
-@pytest.mark.parametrize(("request_", "answer"), [("GET /api/models/", 500), (WEIGHTS, 403), (WEIGHTS, 500)])
-def test_a_refused_download_is_explained(hub, folder, request_, answer):
-    publish.push(folder, REPO)
-    with hub.fault(request_, answer):
-        pulled = run("pull", REPO)
-    assert pulled.exit_code == 1
-    assert pulled.output.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in pulled.output
-    assert run("pull", REPO).exit_code == 0
-
-
-def test_what_is_not_there_is_explained(hub, folder):
-    assert "no repository me/absent that you may see" in run("pull", "me/absent").output
-    publish.push(folder, REPO)
-    assert "has no revision 'v9'" in run("pull", f"{REPO}@v9").output
-    assert run("pull", "nano").output.strip() == f"folder {NANO}"
-
-
-# The card
-
-REPORT = {
-    "benchmark": "RefScenes 1.0 val",
-    "command": "genseg evaluate refscenes --split val --limit 400",
-    "policy": "grefcoco",
-    "n": 400,
-    "ciou": 0.77612,
-    "miou": 0.8,
-    "target_miou": 0.7,
-    "n_acc": None,
-    "t_acc": 0.9,
-    "pr@0.5": 0.85,
-    "parse_failures": 0.01,
-    "step": 120,
-}
-
-
-@pytest.fixture
-def trained(folder):
-    """A folder as a training run leaves it."""
-    (folder / "README.md").unlink()
-    (folder / "evaluation").mkdir()
-    (folder / "evaluation" / "held_out.json").write_text(json.dumps(REPORT))
-    (folder / "recipe.yaml").write_text("learning_rate: 3.0e-5\n")
-    (folder / "curves.png").write_bytes(b"png")
-    settings = json.loads((folder / "genseg.json").read_text())
-    settings |= {"base_model": "Qwen/Qwen3-VL-2B-Instruct", "versions": {"trl": "1.16.0", "peft": None}}
-    (folder / "genseg.json").write_text(json.dumps(settings))
-    return folder
-
-
-def test_a_card_says_what_the_folder_knows(hub, trained):
-    publish.push(trained, "me/r1")
-    made = huggingface_hub.ModelCard(hub.content("me/r1", "README.md").decode())
-    assert made.data.base_model == "Qwen/Qwen3-VL-2B-Instruct"
-    assert (made.data.license, made.data.pipeline_tag) == ("apache-2.0", "image-segmentation")
-    figures = {result.metric_type: result.metric_value for result in made.data.eval_results}
-    assert figures == {"ciou": 0.7761, "miou": 0.8, "target_miou": 0.7, "t_acc": 0.9, "pr@0.5": 0.85}
-    for part in (
-        'GenSegR1.from_pretrained("me/r1")',
-        "| RefScenes 1.0 val (step 120) | grefcoco | 400 | 0.776 | 0.800 | 0.700 | - | 0.900 | 0.850 | - | - | 1.00% |",
-        "learning_rate: 3.0e-5",
-        "![training curves](curves.png)",
-        "trl 1.16.0",
-        "not the weights of the paper's authors",
-        "genseg evaluate refscenes --split val --limit 400 --model me/r1",
-        "2602.09701",
-    ):
-        assert part in made.text
-    assert "peft" not in made.text
-
-
-def test_a_card_is_the_same_each_time(trained):
-    assert str(card.card(trained, "me/r1")) == str(card.card(trained, "me/r1"))
-
-
-def test_a_hand_written_card_keeps_its_text_and_gets_the_figures(trained):
-    (trained / "README.md").write_text("---\nlicense: mit\ntags: [mine]\n---\n\n# Mine\n\nwords\n")
-    made = huggingface_hub.ModelCard(str(card.card(trained, "me/r1")))
-    assert made.text.strip() == "# Mine\n\nwords"
-    assert made.data.license == "mit"
-    assert made.data.tags[:2] == ["mine", "genseg-r1"]
-    assert made.data.library_name == "fiftyone-genseg"
-    assert {result.metric_type for result in made.data.eval_results} >= {"ciou", "miou"}

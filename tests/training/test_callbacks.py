@@ -9,14 +9,14 @@ from genseg_training import cli, curves
 from genseg_training.scenes import refscenes
 from PIL import Image
 
-from ..hub.hub_server import READER
-from ..hub.test_publish import COMMIT, REPO, hub, weights  # noqa: F401  hub is a fixture
+from ..hub.helpers import weights
+from ..hub.hub_server import COMMIT, READER, REPO
 from .test_grpo import options
 
 PUSH = {"push_to_hub": "true", "hub_model_id": REPO}
 
 
-def test_what_was_trained_comes_back_from_the_hub_the_same(hub, tmp_path):  # noqa: F811
+def test_what_was_trained_comes_back_from_the_hub_the_same(hub, tmp_path):
     cli.main(options(tmp_path, **PUSH))
     best = tmp_path / "best"
     repository = hub.repositories[REPO]
@@ -38,21 +38,21 @@ def test_what_was_trained_comes_back_from_the_hub_the_same(hub, tmp_path):  # no
         assert len(a.masks) == len(b.masks)
 
 
-def test_only_the_end_is_published_where_that_is_asked_for(hub, tmp_path):  # noqa: F811
+def test_only_the_end_is_published_where_that_is_asked_for(hub, tmp_path):
     cli.main(options(tmp_path, **PUSH, max_steps=2, hub_strategy="end", hub_private_repo="true", hub_revision="run-1"))
     assert hub.repositories[REPO].private
     assert hub.repositories[REPO].titles[hub.heads()[REPO]["run-1"]] == "Best checkpoint of the run"
     assert hub.paths(REPO) == {".gitattributes"}, "main is left alone"
 
 
-def test_a_push_that_fails_is_made_good_by_the_next(hub, tmp_path, caplog):  # noqa: F811
+def test_a_push_that_fails_is_made_good_by_the_next(hub, tmp_path, caplog):
     with hub.fault(COMMIT, 503, times=1):
         cli.main(options(tmp_path, **PUSH))
     assert "step 2 was not published: the Hub has a problem" in caplog.text
     assert weights(checkpoints.pull(REPO).reasoner) == weights(tmp_path / "best")
 
 
-def test_a_push_that_fails_at_the_end_leaves_the_checkpoint_here(hub, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_a_push_that_fails_at_the_end_leaves_the_checkpoint_here(hub, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", READER)
     with pytest.raises(SystemExit, match="error: the token may not write to me/nano, nothing was published"):
         cli.main(options(tmp_path, **PUSH, max_steps=2))
@@ -69,14 +69,14 @@ def test_a_push_that_fails_at_the_end_leaves_the_checkpoint_here(hub, tmp_path, 
         ({"hub_model_id": REPO, "hub_strategy": "all_checkpoints"}, "hub_strategy is end or every_save"),
     ],
 )
-def test_a_target_that_cannot_be_is_refused_before_training(hub, tmp_path, more, message):  # noqa: F811
+def test_a_target_that_cannot_be_is_refused_before_training(hub, tmp_path, more, message):
     with pytest.raises(SystemExit, match=message):
         cli.main(options(tmp_path, push_to_hub="true", **more))
     assert not list(tmp_path.iterdir())
     assert hub.requests == []
 
 
-def test_a_push_without_a_token_is_refused_before_training(hub, tmp_path, monkeypatch):  # noqa: F811
+def test_a_push_without_a_token_is_refused_before_training(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(SystemExit, match="needs a token of the Hub"):
         cli.main(options(tmp_path, **PUSH))

@@ -45,6 +45,8 @@ REWARDS: dict[str, Callable[..., list]] = {
 BEST = "best"
 # TRL fills these in itself, and refuses or ignores them beside the options they follow from.
 _DERIVED = {"generation_batch_size", "do_eval"}
+# Options that are nobody's business who repeats the run: tokens, where it is published, folders, names of runs.
+_PRIVATE = re.compile(r"(^|_)token(_|$)|^hub_|^push_to_hub|_dir$|run_name$")
 
 
 @dataclass
@@ -236,12 +238,10 @@ def _recipe(*parts: Any) -> dict[str, Any]:
             value = getattr(part, option.name)
             made = option.default_factory
             default = option.default if made is dataclasses.MISSING else made()
-            plain = isinstance(value, str | int | float | bool | list) and value != []
-            private = "token" in option.name.split("_") or option.name.startswith(("hub_", "push_to_hub"))
-            private |= option.name.endswith(("_dir", "run_name"))
-            if plain and not private and option.name not in _DERIVED and value != default:
-                plain = getattr(value, "value", value)
-                chosen[option.name] = [_public(v) for v in plain] if isinstance(plain, list) else _public(plain)
+            written = isinstance(value, str | int | float | bool | list) and value not in ([], default)
+            if written and option.name not in _DERIVED and not _PRIVATE.search(option.name):
+                value = getattr(value, "value", value)  # of an enumeration
+                chosen[option.name] = [_public(v) for v in value] if isinstance(value, list) else _public(value)
     return chosen
 
 
