@@ -34,11 +34,12 @@ class Scores:
         """
         if isinstance(result, Failure):
             self._failures += 1
-            overlap = measure(example.masks, None, answered=False)
+            overlap = measure(example.masks, None, answered=False, ignore=example.ignore)
         else:
             mask = result.mask if result.masks else None
             boxes = [instance.box for instance in result.response.instances]
-            overlap = measure(example.masks, mask, bool(result.masks) or result.response.no_target, boxes)
+            answered = bool(result.masks) or result.response.no_target
+            overlap = measure(example.masks, mask, answered, boxes, example.ignore)
             if result.response.error:
                 self._errors[result.response.error.value] += 1
         iou = float(self.overall.add(overlap)[0])

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from genseg_hub.schema import Box, Rle, encode_mask
+from genseg_hub.schema import Box, Rle, decode_mask, encode_mask
 
 Number = TypeVar("Number", int, float)
 PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -88,6 +88,14 @@ def _union(masks: Masks) -> Rle | None:
     return coco_mask.merge(list(masks)) if len(masks) else None
 
 
+def _without(ignore: Rle | None, rle: Rle | None) -> Rle | None:
+    if not ignore or not rle:
+        return rle
+    if list(rle["size"]) != list(ignore["size"]):
+        raise ValueError(f"a mask is {rle['size']} (height, width), the pixels to ignore {ignore['size']}")
+    return encode_mask(decode_mask(rle) & ~decode_mask(ignore))
+
+
 def box_iou(a: Box, b: Box) -> float:
     """IoU of two xyxy boxes; 0 when both are empty."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
@@ -102,7 +110,9 @@ def enclosing_box(boxes: Iterable[tuple[Number, Number, Number, Number]]) -> tup
     return min(x1), min(y1), max(x2), max(y2)
 
 
-def measure(target: Masks, prediction: Masks, answered: bool = True, boxes: Sequence[Box] = ()) -> Overlap:
+def measure(
+    target: Masks, prediction: Masks, answered: bool = True, boxes: Sequence[Box] = (), ignore: Rle | None = None
+) -> Overlap:
     """Compare one expression's target and prediction.
 
     Args:
@@ -111,11 +121,12 @@ def measure(target: Masks, prediction: Masks, answered: bool = True, boxes: Sequ
         answered: see `Overlap`.
         boxes: the boxes that the model itself predicted, xyxy pixels. Their enclosing box is
             compared with the target's; without any, the tight box of the predicted mask is.
+        ignore: pixels that are taken out of both masks, as LISA does for ReasonSeg.
 
     Raises:
         ValueError: when the two masks have different sizes.
     """
-    truth, guess = _union(target), _union(prediction)
+    truth, guess = (_without(ignore, _union(masks)) for masks in (target, prediction))
     target_area = int(coco_mask.area(truth)) if truth else 0
     prediction_area = int(coco_mask.area(guess)) if guess else 0
     if not truth or not guess:

@@ -96,6 +96,7 @@ class ReferringExample:
         example_id, image_id: identifiers, "" when there are none. Examples that follow each other
             and share a non-empty `image_id` share the image.
         attributes: facts about the expression, for slicing.
+        ignore: COCO RLE of the pixels that count neither way.
     """
 
     image: ImageLike
@@ -104,6 +105,7 @@ class ReferringExample:
     example_id: str = ""
     image_id: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    ignore: Rle | None = None
 
 
 @dataclass(frozen=True, eq=False)

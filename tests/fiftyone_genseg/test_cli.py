@@ -2,14 +2,17 @@
 
 import json
 
+import datasets
 import numpy as np
 import pytest
+from genseg_hub import benchmarks
 from genseg_hub.schema import decode_mask
 from genseg_training.scenes import refscenes
 from PIL import Image
 from typer.testing import CliRunner
 
 from fiftyone_genseg.cli import app
+from tests.hub import archives
 
 run = CliRunner().invoke
 
@@ -122,3 +125,34 @@ def test_the_plugin_is_linked_and_removed(tmp_path, monkeypatch):
     result = run(app, ["plugin", "install"])
     assert result.exit_code == 1
     assert "is not a link" in result.stderr
+
+
+def test_benchmark_scores_beside_the_published_figures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    archives.grefcoco(tmp_path / "data")
+    result = run(app, ["benchmark", "grefcoco", "--limit", "6", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert "| GenSeg-R1-G | 76.83 |" in result.stdout
+    folder = tmp_path / "runs/benchmarks/grefcoco-val/nano"
+    assert json.loads((folder / "metrics.json").read_text())["n"] == 6
+    made = (folder / "predictions.jsonl").read_text()
+    result = run(app, ["benchmark", "grefcoco", "--limit", "6", "--first-expression", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert (folder / "predictions.jsonl").read_text().startswith(made)
+    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 9  # three of the six were there
+    result = run(app, ["benchmark", "grefcoco", "--predictions", str(folder / "predictions.jsonl"), "--out", "again"])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "again/metrics.json").read_text())["missing"] == 96 - 9
+
+
+def test_benchmark_says_where_the_archives_are_and_what_is_missing(tmp_path):
+    result = run(app, ["benchmark", "--help"], terminal_width=300)
+    for name in benchmarks.by_name():
+        assert f"{name} (" in result.stdout
+    assert "github.com/lichengunc/refer" in result.stdout
+    result = run(app, ["benchmark", "refcocog", "--root", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "refs(umd).p; needed is" in result.output
+    result = run(app, ["benchmark", "refcoco+", "--split", "test"])
+    assert "refcoco+ has no split 'test'; choose one of train, val, testA, testB" in result.output

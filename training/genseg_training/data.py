@@ -47,9 +47,10 @@ def load(source: str, seed: int = 0) -> datasets.Dataset:
         found = datasets.load_dataset(name, split=rest or "train")
     else:
         raise ValueError(f"{source!r} is no folder, no Hub dataset (owner/name) and not {REFSCENES}:COUNT")
-    missing = sorted(set(FEATURES) - set(found.column_names))
-    if missing:
-        raise ValueError(f"{source} has no column {missing[0]!r}; it needs {', '.join(FEATURES)}")
+    try:
+        referring_dataset.check_columns(found)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     return found.select_columns(list(FEATURES))
 
 

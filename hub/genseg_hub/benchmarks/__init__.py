@@ -1,0 +1,174 @@
+"""Benchmarks of referring segmentation: their official archives as referring examples.
+
+A benchmark is read by a module of this folder whose name does not start with an underscore; it lists what it reads in
+`BENCHMARKS`. The archives are not in this package and are not fetched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.compute as pc
+
+from genseg_hub.benchmarks._benchmark import ArchiveError, Benchmark, Problem
+from genseg_hub.referring_dataset import FEATURES
+
+__all__ = ["ArchiveError", "Benchmark", "Problem", "Report", "by_name", "first_expressions", "load"]
+
+# Part of the key under which read archives are kept; another number whenever a reader gives something else.
+_VERSION = 1
+_PROBLEM = datasets.Features({"problem": datasets.Value("string"), "detail": datasets.Value("string")})
+_COUNTED = {"refs": "ref_id", "images": "image_id"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an archive held.
+
+    Attributes:
+        counts: "refs", "images" and "expressions", those that cannot be used included.
+        published: the same, as published; {} where nobody said.
+        source: who published them.
+        problems: why expressions cannot be used -> how many.
+        details: why -> what is wrong with the first of them.
+    """
+
+    counts: dict[str, int]
+    published: dict[str, int]
+    source: str
+    problems: dict[str, int]
+    details: dict[str, str]
+
+    @property
+    def as_published(self) -> bool:
+        """Whether there are as many as somebody published."""
+        return all(self.counts[what] == number for what, number in self.published.items())
+
+    def __str__(self) -> str:
+        lines = [_listed(self.counts)]
+        if not self.as_published:
+            lines.append(f"published are {_listed(self.published)} ({self.source})")
+        lines += [f"{number:,} left out, {why}: {self.details[why]}" for why, number in self.problems.items()]
+        return "\n".join(lines)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {what}" for what, number in counts.items())
+
+
+def by_name() -> dict[str, Benchmark]:
+    """The benchmarks there are."""
+    modules = (
+        importlib.import_module(f"{__name__}.{module.name}")
+        for module in pkgutil.iter_modules(__path__)
+        if not module.name.startswith("_")
+    )
+    return {benchmark.name: benchmark for module in modules for benchmark in module.BENCHMARKS}
+
+
+def load(name: str, root: Path, split: str, strict: bool = False) -> tuple[datasets.Dataset, Report]:
+    """Read a split of an official archive; a second time it comes from the cache of `datasets`.
+
+    Args:
+        name: of a benchmark, for example "refcocog".
+        root: folder under which the archive lies, as `Benchmark.archive` says.
+        split: one of the benchmark's.
+        strict: raise where an example cannot be used, or where there are not as many as published.
+
+    Returns:
+        The usable examples, with `referring_dataset.FEATURES` and the benchmark's own columns, those of one image
+        together; and what there was.
+
+    Raises:
+        ArchiveError: unknown name or split, files that are missing or something else, nothing usable, or what `strict`
+            does not allow.
+    """
+    benchmarks = by_name()
+    if name not in benchmarks:
+        raise ArchiveError(f"there is no benchmark {name!r}; choose one of {', '.join(benchmarks)}")
+    benchmark = benchmarks[name]
+    if split not in benchmark.splits:
+        raise ArchiveError(f"{name} has no split {split!r}; choose one of {', '.join(benchmark.splits)}")
+    root = root.expanduser().resolve()
+    try:
+        files = benchmark.files(root, split)
+        missing = [file for file in files if not file.exists()]
+        if missing:
+            raise ArchiveError(f"there is no {missing[0]}; needed is, under {root}: {benchmark.archive}")
+        settings = {"name": name, "root": str(root), "split": split, "version": _VERSION, "stamps": _stamps(files)}
+        features = datasets.Features(FEATURES | benchmark.attributes | _PROBLEM)
+        table = datasets.Dataset.from_generator(
+            _rows, gen_kwargs=settings, features=features, split=datasets.NamedSplit(split)
+        )
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise ArchiveError(str(error.__cause__)) from error
+    report = _report(table, benchmark, split)
+    if strict and (report.problems or not report.as_published):
+        raise ArchiveError(f"{name} {split} is not as it should be: {report}")
+    usable = np.flatnonzero(pc.is_null(table.data.column("problem")).to_numpy())
+    if not len(usable):
+        raise ArchiveError(f"{name} {split} under {root} has no usable example: {report}")
+    if len(usable) < len(table):
+        table = table.select(usable)
+    return table.remove_columns(list(_PROBLEM)), report
+
+
+def first_expressions(examples: datasets.Dataset) -> datasets.Dataset:
+    """The first expression of each reference alone, as the evaluations of Seg-Zero and VisionReasoner have one each.
+
+    Raises:
+        ArchiveError: for a benchmark without references.
+    """
+    if "ref_id" not in examples.column_names:
+        raise ArchiveError("this benchmark has no references, each of its expressions stands alone")
+    first: dict[str, int] = {}
+    for i, ref_id in enumerate(examples["ref_id"]):
+        first.setdefault(ref_id, i)
+    return examples.select(list(first.values()))
+
+
+def _rows(name: str, root: str, split: str, version: int, stamps: str) -> Iterator[dict[str, Any]]:
+    """The rows of the cache. `datasets` finds them there by these arguments (and would take a list for shards)."""
+    entry = None
+    for entry in by_name()[name].entries(Path(root), split):
+        yield {
+            "image": str(entry.image) if entry.image else None,
+            "expression": entry.expression,
+            "masks": list(entry.masks),
+            "example_id": entry.example_id,
+            "image_id": entry.image_id,
+            **entry.attributes,
+            "problem": entry.problem and entry.problem.value,
+            "detail": entry.detail,
+        }
+    if entry is None:
+        raise ValueError(f"{name} under {root} has no expression of the split {split!r}")
+
+
+def _stamps(files: list[Path]) -> str:
+    """What changes when a file does, or when a folder gets or loses one."""
+    return repr([(str(file), (found := file.stat()).st_mtime_ns, found.st_size) for file in files])
+
+
+def _report(table: datasets.Dataset, benchmark: Benchmark, split: str) -> Report:
+    columns = table.data
+    counts = {
+        what: pc.count_distinct(columns.column(column)).as_py()
+        for what, column in _COUNTED.items()
+        if column in table.column_names
+    }
+    problems: dict[str, int] = {}
+    details: dict[str, str] = {}
+    bad = columns.table.select(list(_PROBLEM)).filter(pc.is_valid(columns.column("problem")))
+    for row in bad.to_pylist():
+        problems[row["problem"]] = problems.get(row["problem"], 0) + 1
+        details.setdefault(row["problem"], row["detail"])
+    published = dict(benchmark.splits[split])
+    return Report(counts | {"expressions": len(table)}, published, benchmark.counts_source, problems, details)

@@ -1,0 +1,44 @@
+"""gRefCOCO (arXiv 2306.00968; github.com/henghuiding/gRefCOCO): expressions that refer to one, several or no instances.
+
+Its evaluator leaves crowds out of the target. The file has changed over the years (259,859 expressions in April 2024,
+github.com/henghuiding/gRefCOCO/issues/6; the paper counts 278,232), so no counts are compared. References without a
+sentence are skipped, as its authors advise (issue 8).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from genseg_hub.benchmarks import _refer
+from genseg_hub.benchmarks._benchmark import Benchmark, Entry
+from genseg_hub.benchmarks._coco import CocoInstances
+
+
+def _files(root: Path, split: str) -> list[Path]:
+    return [root / "grefcoco/grefs(unc).json", root / "grefcoco/instances.json", _refer.image_folder(root)]
+
+
+def _entries(root: Path, split: str) -> Iterator[Entry]:
+    refs, annotations, images = _files(root, split)
+    try:
+        listed = json.loads(refs.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{refs} is not JSON ({error}); fetch the archive again") from error
+    yield from _refer.entries(listed, CocoInstances(annotations, images), split, refs, skip_crowds=True)
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="grefcoco",
+        archive="grefs(unc).json and instances.json of github.com/henghuiding/gRefCOCO in grefcoco/, and COCO's "
+        "train2014 in images/mscoco/images/train2014/",
+        policy="grefcoco",
+        splits={"train": {}, "val": {}, "testA": {}, "testB": {}},
+        counts_source="",
+        attributes=_refer.ATTRIBUTES,
+        files=_files,
+        entries=_entries,
+    ),
+)

@@ -1,0 +1,191 @@
+"""A benchmark run: resumed wherever it stopped, scored without a model, from predictions made anywhere."""
+
+import json
+
+import datasets
+import pytest
+from genseg_hub import benchmarking, benchmarks, evaluation, predictions, published
+from genseg_hub.metrics import get_policy
+from genseg_hub.referring_dataset import from_dataset, to_dataset
+from genseg_hub.schema import Failure
+from genseg_training.scenes import refscenes
+
+from tests.hub import archives
+
+SETTINGS = {"benchmark": "coco", "split": "data", "model": "nano"}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Twelve expressions that nano can answer."""
+    return to_dataset(refscenes("val", 12))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    archives.coco(tmp_path / "archive")
+    return benchmarks.load("coco", tmp_path / "archive", "data")[0]
+
+
+def run(folder, examples, source, policy="grefcoco", settings=SETTINGS):
+    return benchmarking.run(folder, settings, examples, source, policy, "an archive", "genseg benchmark", batch_size=4)
+
+
+def metrics_of(folder):
+    return json.loads((folder / benchmarking.METRICS).read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(nano, scenes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "nano"
+    run(folder, scenes, nano)
+    return folder
+
+
+def test_a_run_has_the_figures_of_the_evaluation(finished, scenes, nano):
+    rows = []
+    expected = evaluation.evaluate(nano, from_dataset(scenes), 4, lambda *result: rows.append(result[2])).compute()
+    found = metrics_of(finished)
+    assert found["miou"] > 0.5
+    for name, value in expected.items():
+        assert found[name] == (pytest.approx(value) if isinstance(value, float) else value), name
+    assert found["missing"] == 0
+    assert [json.loads(line) for line in (finished / benchmarking.ROWS).read_text().splitlines()] == rows
+    for line in map(json.loads, (finished / benchmarking.PREDICTIONS).read_text().splitlines()):
+        assert line["answer"].endswith("</answer>")
+        result = predictions.from_line(line)
+        assert [list(instance.box) for instance in result.response.instances] == [i["box"] for i in line["instances"]]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 700, 0.5, 0.9])
+def test_a_run_that_was_killed_goes_on(finished, scenes, nano, tmp_path, monkeypatch, kept):
+    whole = (finished / benchmarking.PREDICTIONS).read_bytes()
+    before = metrics_of(finished)
+    folder = tmp_path / "again"
+    folder.mkdir()
+    (folder / benchmarking.SETTINGS).write_text((finished / benchmarking.SETTINGS).read_text())
+    cut = whole[: kept if isinstance(kept, int) else int(kept * len(whole))]
+    (folder / benchmarking.PREDICTIONS).write_bytes(cut)
+    asked = []
+    segment_many = nano.segment_many
+
+    def counting(examples, batch_size):
+        return segment_many((asked.append(example) or example for example in examples), batch_size)
+
+    monkeypatch.setattr(nano, "segment_many", counting)
+    run(folder, scenes, nano)
+    assert len(asked) == len(scenes) - cut.count(b"\n")
+    assert metrics_of(folder) == before
+    assert (folder / benchmarking.PREDICTIONS).read_bytes().startswith(cut[: cut.rfind(b"\n") + 1])
+
+
+def test_a_failed_expression_is_recorded_and_asked_again(scenes, nano, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    segment = nano.segmenter.segment
+
+    def failing(image, instances, key=None):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(nano.segmenter, "segment", failing)
+    text = run(folder, scenes, nano)
+    failed = metrics_of(folder)["failures"]
+    assert 0 < failed <= len(scenes)
+    assert f"not segmented {failed}" in text
+    lines = [json.loads(line) for line in (folder / benchmarking.PREDICTIONS).read_text().splitlines()]
+    assert sum("no memory" in line.get("failure", "") for line in lines) == failed
+    monkeypatch.setattr(nano.segmenter, "segment", segment)
+    run(folder, scenes, nano)
+    assert metrics_of(folder)["failures"] == 0
+
+
+def test_other_settings_and_other_folders_are_refused(finished, scenes, nano, tmp_path):
+    with pytest.raises(benchmarking.RunError, match="holds a run with the model 'nano', not 'other'"):
+        run(finished, scenes, nano, settings=SETTINGS | {"model": "other"})
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(benchmarking.RunError, match="holds something else than a run"):
+        run(tmp_path, scenes, nano)
+    with pytest.raises(ValueError, match="there is no policy 'mine'"):
+        run(tmp_path / "new", scenes, nano, policy="mine")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_true_masks_as_coco_results_are_perfect(photos, tmp_path):
+    entries = [
+        {"image_id": example.example_id, "category_id": 1, "segmentation": mask, "score": 0.5}
+        for example in from_dataset(photos)
+        for mask in example.masks
+    ]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(entries))
+    figures = [run(tmp_path / "run", photos, file) and metrics_of(tmp_path / "run")]
+    assert figures[0]["target_miou"] == figures[0]["ciou"] == figures[0]["box_miou"] == 1
+    # COCO's results cannot say that nothing is meant: those expressions have no prediction.
+    assert figures[0]["missing"] == figures[0]["n_no_target"] > 0
+    lines = [{"example_id": e.example_id, "instances": [{"mask": m} for m in e.masks]} for e in from_dataset(photos)]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run(tmp_path / "other", photos, file, settings=SETTINGS | {"model": "mine.jsonl"})
+    perfect = metrics_of(tmp_path / "other")
+    assert perfect["miou"] == perfect["ciou"] == perfect["n_acc"] == 1
+    assert perfect["missing"] == 0
+    # Another policy needs no model: RefCOCO's evaluators give a rejected no-target 0.
+    run(tmp_path / "other", photos, file, "refcoco", SETTINGS | {"model": "mine.jsonl"})
+    assert metrics_of(tmp_path / "other")["miou"] == pytest.approx(perfect["n_target"] / perfect["n"])
+
+
+def test_predictions_that_do_not_fit_are_named(photos, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    example = next(from_dataset(photos))
+    file.write_text(json.dumps({"example_id": "elsewhere", "instances": []}) + "\n")
+    with pytest.raises(
+        benchmarking.RunError, match=r"no prediction in .* is about these expressions; their ids are like"
+    ):
+        run(tmp_path / "a", photos, file)
+    tiny = {"size": [1, 1], "counts": "01"}
+    file.write_text(json.dumps({"example_id": example.example_id, "instances": [{"mask": tiny}]}) + "\n")
+    with pytest.raises(benchmarking.RunError, match="does not fit: the target mask is"):
+        run(tmp_path / "b", photos, file)
+    for text in ("not json", "[]", "{}", '{"example_id": "1"}', '{"example_id": "1", "instances": [{"mask": 3}]}',
+                 '{"example_id": "1", "instances": [], "error": "other"}', '{"example_id": "1", "instances": [{"mask": '
+                 '{"size": [4, 4], "counts": "zzzzzz"}}]}'):  # fmt: skip
+        file.write_text(text + "\n")
+        with pytest.raises(predictions.PredictionError, match=r"line 1 of .*mine.jsonl|the prediction of '1'"):
+            run(tmp_path / "c", photos, file)
+        assert not (tmp_path / "c" / benchmarking.PREDICTIONS).exists()
+    file = tmp_path / "mine.json"
+    for text in ("{}", "[1]", '[{"image_id": 1}]', "nothing"):
+        file.write_text(text)
+        with pytest.raises(predictions.PredictionError, match="is not a list of COCO results"):
+            list(predictions.read(file))
+
+
+def test_a_line_gives_back_what_it_was_made_of(finished, scenes, nano):
+    for example in list(from_dataset(scenes))[:3]:
+        result = nano.segment(example.image, example.expression)
+        again = predictions.from_line(json.loads(json.dumps(predictions.to_line(example, result))))
+        assert again.response.instances == result.response.instances
+        assert again.response.text == result.response.text
+        assert again.image_size == result.image_size
+        assert all((a == b).all() for a, b in zip(again.masks, result.masks, strict=True))
+    failure = predictions.from_line(predictions.to_line(example, Failure("why", ValueError("why"))))
+    assert isinstance(failure, Failure)
+    assert failure.message == "why"
+
+
+def test_published_figures_stand_beside(scenes, finished):
+    figures = metrics_of(finished) | {"benchmark": "refcocog", "split": "val"}
+    text = benchmarking.report(figures)
+    assert "| GenSeg-R1-8B | 71.27 | 73.82 |  | 81.01 |" in text
+    assert "| **nano** |" in text
+    known = benchmarks.by_name()
+    for row in published.PUBLISHED:
+        assert row.split in known[row.benchmark].splits
+        assert set(row.figures) <= set(benchmarking.COLUMNS)
+        assert all(0 < value < 1 for value in row.figures.values())
+    for benchmark in known.values():
+        get_policy(benchmark.policy)
