@@ -18,6 +18,7 @@ def register(plugin) -> None:
     """Called by FiftyOne with its plugin context."""
     from fiftyone_genseg.operators.evaluate_referring_segmentation import EvaluateReferringSegmentation
     from fiftyone_genseg.operators.export_referring_examples import ExportReferringExamples
+    from fiftyone_genseg.operators.load_referring_dataset import LoadReferringDataset
     from fiftyone_genseg.operators.pull_checkpoint import PullCheckpoint
     from fiftyone_genseg.operators.push_checkpoint import PushCheckpoint
     from fiftyone_genseg.operators.referring_segment import ReferringSegment
@@ -29,6 +30,7 @@ def register(plugin) -> None:
         ReferringSegment,
         EvaluateReferringSegmentation,
         ExportReferringExamples,
+        LoadReferringDataset,
         PullCheckpoint,
         PushCheckpoint,
         TrainOnView,

@@ -16,7 +16,7 @@ from genseg_hub.overlay import contact_sheet, draw_masks
 from genseg_hub.schema import ReferringExample
 from PIL import Image
 
-from fiftyone_genseg import labels, plugin
+from fiftyone_genseg import importing, labels, plugin
 from fiftyone_genseg.operators.referring_segment import DEFAULT_FIELD
 from fiftyone_genseg.scoring import evaluate
 
@@ -36,8 +36,7 @@ def refscenes_dataset(name: str, folder: Path, scenes_count: int, split: str = "
 def rendered_dataset(name: str, folder: Path, examples: Iterable[ReferringExample]) -> fo.Dataset:
     """Rendered examples with one sample per image and expression, in place of a dataset of that name.
 
-    Sample fields: `expression`, `image_id`, the examples' attributes (`kind`, `held_out`), and `ground_truth`
-    (Detections, empty for no-target). Images are written as PNG into `folder`.
+    The sample fields are those of `importing.to_sample`. Images are written as PNG into `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     dataset = fo.Dataset(name, persistent=True, overwrite=True)
@@ -46,15 +45,7 @@ def rendered_dataset(name: str, folder: Path, examples: Iterable[ReferringExampl
         path = folder.resolve() / f"{example.image_id}.png"
         if not samples or samples[-1].filepath != str(path):
             Image.fromarray(np.asarray(example.image)).save(path)
-        samples.append(
-            fo.Sample(
-                filepath=str(path),
-                image_id=example.image_id,
-                expression=example.expression,
-                ground_truth=labels.ground_truth(example.masks or ()),
-                **example.attributes,
-            )
-        )
+        samples.append(importing.to_sample(example, path))
     dataset.add_samples(samples, progress=False)
     return dataset
 

@@ -99,6 +99,30 @@ def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
         yield ReferringExample(image, masks=masks, attributes=row, ignore=ignored, **known)
 
 
+def load(source: str) -> datasets.Dataset:
+    """A dataset with `FEATURES` and perhaps more columns.
+
+    Args:
+        source: a folder that `Dataset.save_to_disk` wrote, or a dataset on the Hub, `owner/name` or
+            `owner/name:SPLIT`, the split `train` by default.
+
+    Raises:
+        ValueError: for a source that is neither, or whose columns are others.
+    """
+    name, _, split = source.partition(":")
+    if Path(source).expanduser().is_dir():
+        found = datasets.load_from_disk(Path(source).expanduser())
+    elif name.count("/") == 1:
+        found = datasets.load_dataset(name, split=split or "train")
+    else:
+        raise ValueError(f"{source!r} is neither a folder nor a Hub dataset (owner/name)")
+    try:
+        check_columns(found)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return found
+
+
 def check_columns(dataset: datasets.Dataset) -> None:
     """Raise ValueError unless a dataset has the columns of `FEATURES`."""
     missing = sorted(set(FEATURES) - set(dataset.column_names))

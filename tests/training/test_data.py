@@ -47,7 +47,7 @@ def test_sources(tmp_path):
             data.load(source)
     with pytest.raises(ValueError, match="final figures alone"):
         data.load("refscenes:test")
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="neither a folder nor a Hub dataset"):
         data.load("nowhere")
     datasets.Dataset.from_dict({"image": [1]}).save_to_disk(tmp_path / "other")
     with pytest.raises(ValueError, match="no column"):

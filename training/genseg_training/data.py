@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import datasets
 from genseg_hub import referring_dataset
@@ -38,20 +37,9 @@ def load(source: str, seed: int = 0) -> datasets.Dataset:
     Raises:
         ValueError: for a source that is none of these, or whose columns are others.
     """
-    name, _, rest = source.partition(":")
-    if name == REFSCENES:
+    if source.partition(":")[0] == REFSCENES:
         return _refscenes(source, seed)
-    if Path(source).is_dir():
-        found = datasets.load_from_disk(source)
-    elif name.count("/") == 1:
-        found = datasets.load_dataset(name, split=rest or "train")
-    else:
-        raise ValueError(f"{source!r} is no folder, no Hub dataset (owner/name) and not {REFSCENES}:COUNT")
-    try:
-        referring_dataset.check_columns(found)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
-    return found.select_columns(list(FEATURES))
+    return referring_dataset.load(source).select_columns(list(FEATURES))
 
 
 def _refscenes(source: str, seed: int) -> datasets.Dataset:

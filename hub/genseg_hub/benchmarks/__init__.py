@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from genseg_hub.benchmarks._benchmark import ArchiveError, Benchmark, Problem
 from genseg_hub.referring_dataset import FEATURES
 
-__all__ = ["ArchiveError", "Benchmark", "Problem", "Report", "by_name", "first_expressions", "load"]
+__all__ = ["ArchiveError", "Benchmark", "Problem", "Report", "by_name", "check", "first_expressions", "load"]
 
 # Part of the key under which read archives are kept; another number whenever a reader gives something else.
 _VERSION = 1
@@ -90,18 +90,9 @@ def load(name: str, root: Path, split: str, strict: bool = False) -> tuple[datas
         ArchiveError: unknown name or split, files that are missing or something else, nothing usable, or what `strict`
             does not allow.
     """
-    benchmarks = by_name()
-    if name not in benchmarks:
-        raise ArchiveError(f"there is no benchmark {name!r}; choose one of {', '.join(benchmarks)}")
-    benchmark = benchmarks[name]
-    if split not in benchmark.splits:
-        raise ArchiveError(f"{name} has no split {split!r}; choose one of {', '.join(benchmark.splits)}")
+    benchmark, files = check(name, root, split)
     root = root.expanduser().resolve()
     try:
-        files = benchmark.files(root, split)
-        missing = [file for file in files if not file.exists()]
-        if missing:
-            raise ArchiveError(f"there is no {missing[0]}; needed is, under {root}: {benchmark.archive}")
         settings = {"name": name, "root": str(root), "split": split, "version": _VERSION, "stamps": _stamps(files)}
         features = datasets.Features(FEATURES | benchmark.attributes | _PROBLEM)
         table = datasets.Dataset.from_generator(
@@ -118,6 +109,26 @@ def load(name: str, root: Path, split: str, strict: bool = False) -> tuple[datas
     if len(usable) < len(table):
         table = table.select(usable)
     return table.remove_columns(list(_PROBLEM)), report
+
+
+def check(name: str, root: Path, split: str) -> tuple[Benchmark, list[Path]]:
+    """A benchmark and the files that `load` would read, of which all are there; reads none of them.
+
+    Raises:
+        ArchiveError: unknown name or split, or files that are missing.
+    """
+    benchmarks = by_name()
+    if name not in benchmarks:
+        raise ArchiveError(f"there is no benchmark {name!r}; choose one of {', '.join(benchmarks)}")
+    benchmark = benchmarks[name]
+    if split not in benchmark.splits:
+        raise ArchiveError(f"{name} has no split {split!r}; choose one of {', '.join(benchmark.splits)}")
+    root = root.expanduser().resolve()
+    files = benchmark.files(root, split)
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        raise ArchiveError(f"there is no {missing[0]}; needed is, under {root}: {benchmark.archive}")
+    return benchmark, files
 
 
 def first_expressions(examples: datasets.Dataset) -> datasets.Dataset:

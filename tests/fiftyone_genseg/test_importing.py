@@ -1,0 +1,138 @@
+"""Benchmarks and datasets of referring examples as FiftyOne samples, and back."""
+
+import json
+
+import datasets
+import fiftyone as fo
+import fiftyone.operators as foo
+import numpy as np
+import pytest
+from fiftyone.operators.executor import ExecutionContext, ExecutionError
+from genseg_hub import benchmarks
+from genseg_hub.referring_dataset import from_dataset, to_dataset
+from genseg_hub.schema import decode_mask
+from genseg_training.scenes import refscenes
+from PIL import Image
+
+import fiftyone_genseg
+from fiftyone_genseg import export, labels
+from fiftyone_genseg.importing import ReferringDatasetImporter
+from fiftyone_genseg.operators.load_referring_dataset import LoadReferringDataset
+
+from ..hub import archives
+
+URI = "@fiftyone-genseg/genseg/load_referring_dataset"
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(fo.config, "default_dataset_dir", str(tmp_path / "fiftyone"))
+
+
+@pytest.fixture
+def name(tmp_path):
+    yield tmp_path.name
+    for made in fo.list_datasets(f"{tmp_path.name}*"):
+        fo.delete_dataset(made)
+
+
+def load(**params) -> fo.Dataset:
+    foo.execute_operator(URI, params=params | {"raise_errors": True})
+    return fo.load_dataset(params["name"])
+
+
+def form(**params) -> dict:
+    context = ExecutionContext(operator_uri=URI, request_params={"params": params})
+    return LoadReferringDataset().resolve_input(context).to_json()["type"]["properties"]
+
+
+def pixels(examples) -> dict:
+    """(expression, image) -> the union of its masks and how many there are."""
+    found = {}
+    for example in examples:
+        image = example.image if isinstance(example.image, Image.Image) else Image.open(example.image)
+        union = np.zeros(image.size[::-1], bool)
+        for mask in example.masks:
+            union |= decode_mask(mask)
+        found[example.expression, image.convert("RGB").tobytes()] = (union.tobytes(), len(example.masks))
+    return found
+
+
+def test_a_benchmark_becomes_samples_and_goes_back_whole(name, plugin, tmp_path):
+    archives.grefcoco(tmp_path / "data")
+    dataset = load(source="grefcoco", root=str(tmp_path / "data"), split="val", name=name)
+    examples, _ = benchmarks.load("grefcoco", tmp_path / "data", "val")
+    assert len(dataset) == len(examples) == 96
+    assert dataset.persistent
+    for example, sample in zip(from_dataset(examples), dataset, strict=True):
+        assert (sample.expression, sample.example_id, sample.image_id) == (
+            example.expression,
+            example.example_id,
+            example.image_id,
+        )
+        assert sample.filepath == example.image
+        assert sample.ref_id == example.attributes["ref_id"]
+        masks = labels.instance_masks(sample.ground_truth, Image.open(sample.filepath).size)
+        assert len(masks) == len(example.masks)
+        assert all(np.array_equal(a, decode_mask(b)) for a, b in zip(masks, example.masks, strict=True))
+    assert (
+        len(dataset.match(fo.ViewField("ground_truth.detections").length() == 0)) == 64 - 32
+    )  # two for each no-target
+    assert dataset.distinct("ground_truth.detections.label") == ["thing"]
+    # What was loaded can be evaluated: the truth against itself.
+    dataset.clone_sample_field("ground_truth", "perfect")
+    figures = fiftyone_genseg.evaluate(dataset, "perfect", "ground_truth", progress=False).figures()
+    assert figures["ciou"] == figures["miou"] == figures["n_acc"] == 1
+    export.export(dataset, tmp_path / "saved")
+    again = datasets.load_from_disk(tmp_path / "saved")
+    assert pixels(from_dataset(again)) == pixels(from_dataset(examples))
+
+
+def test_a_folder_with_images_inside_becomes_files(name, plugin, tmp_path):
+    before = list(refscenes("val", 8))
+    to_dataset(before, datasets.Features({"kind": datasets.Value("string")})).save_to_disk(tmp_path / "saved")
+    dataset = load(source=str(tmp_path / "saved"), name=name, limit=6)
+    assert len(dataset) == 6
+    assert len(dataset.distinct("filepath")) == 2  # four expressions share a scene
+    for example, sample in zip(before, dataset, strict=False):
+        assert np.array_equal(np.asarray(Image.open(sample.filepath)), example.image)
+        assert sample.filepath.startswith(str(tmp_path / "fiftyone" / name))
+        assert sample.kind == example.attributes["kind"]
+
+
+def test_ignored_pixels_are_kept(name, tmp_path):
+    archives.reasonseg(tmp_path / "data")
+    examples, _ = benchmarks.load("reasonseg", tmp_path / "data", "val")
+    dataset = fo.Dataset.from_importer(ReferringDatasetImporter(examples, tmp_path / "images"), name=name)
+    first, second = dataset
+    (ignored,) = labels.instance_masks(first.ignore, (40, 30))
+    assert ignored.sum() == 16
+    assert second.ignore is None
+    assert first.is_sentence is True
+    assert not (tmp_path / "images").exists()
+
+
+def test_the_form_says_what_is_missing(name, tmp_path):
+    properties = form(source="refcocog", root=str(tmp_path))
+    assert "refs(umd).p; needed is" in properties["problem"]["error_message"]
+    assert "refcocog.zip of github.com/lichengunc/refer" in json.dumps(properties["archive"])
+    assert properties["split"]["type"]["values"] == ["train", "val", "test"]
+    assert properties["name"]["default"] == "refcocog"
+    assert "neither a benchmark, nor a folder" in form(source="nothing")["problem"]["error_message"]
+    fo.Dataset(name)
+    archives.reasonseg(tmp_path)
+    given = {"source": "reasonseg", "root": str(tmp_path), "split": "val", "name": name}
+    assert f"There is a dataset '{name}' already" in form(**given)["problem"]["error_message"]
+    assert "problem" not in form(**given, overwrite=True)
+    assert "problem" not in form()  # nothing chosen yet is no error
+
+
+def test_what_cannot_be_loaded_leaves_no_dataset(name, plugin, tmp_path, monkeypatch):
+    archives.reasonseg(tmp_path / "data")
+    with pytest.raises(ExecutionError, match=r"needed is, under .*ReasonSeg/val"):
+        load(source="reasonseg", root=str(tmp_path / "nowhere"), split="val", name=name)
+    monkeypatch.setattr(labels, "ground_truth", lambda *masks: 1 / 0)
+    with pytest.raises(ExecutionError, match="division by zero"):
+        load(source="reasonseg", root=str(tmp_path / "data"), split="val", name=name)
+    assert not fo.dataset_exists(name)
