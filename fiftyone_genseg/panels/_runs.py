@@ -47,6 +47,16 @@ def remember(ctx, **values: Any) -> None:
         ctx.panel.set_state(name, value)
 
 
+def put(ctx, name: str, rows: list) -> None:
+    """Put a list in place of the one before.
+
+    The App keeps what it has shown in the panel's state, and merges the lists of state and data: a shorter one would
+    leave the end of the longer one standing.
+    """
+    ctx.panel.set_state(name, None)
+    ctx.panel.set_data(name, rows)
+
+
 def safely(handler: Callable) -> Callable:
     """An event handler whose error is shown as a sentence, for what was deleted under an open panel."""
 

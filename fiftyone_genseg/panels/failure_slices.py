@@ -193,7 +193,7 @@ class FailureSlices(Panel):
         for _, row in found.head(100).iterrows():
             inside = None if change is None else change[rows & slices.members(columns, row["attributes"])]
             listed.append(_row(row, inside))
-        ctx.panel.set_data("slices", listed)
+        _runs.put(ctx, "slices", listed)
         table = self._slice_table(ctx)
         chosen = _runs.memory(ctx).get("slice")
         name = slices.describe(chosen) if chosen else "everything"
@@ -206,7 +206,7 @@ class FailureSlices(Panel):
             mine = table.loc[fault == who, "kind"].value_counts().reindex(counts.index, fill_value=0)
             if mine.sum():
                 traces.append({"type": "bar", "name": who, "x": counts.index.tolist(), "y": mine.tolist()})
-        ctx.panel.set_data("kinds", traces)
+        _runs.put(ctx, "kinds", traces)
         self._gallery(ctx, results, table)
         self._compare(ctx, results, table)
 

@@ -126,11 +126,11 @@ class ReferringEvaluation(Panel):
             tables[key] = results.table[rows_of[key]]
             figures[key] = results.figures(rows_of[key])
         _runs.remember(ctx, scope=" ".join(f"{key}: {_runs.scope(rows)}" for key, rows in rows_of.items()))
-        ctx.panel.set_data("figures", _figure_rows(figures, tables))
-        ctx.panel.set_data("plots.histogram", [_histogram(key, table) for key, table in tables.items()])
-        ctx.panel.set_data("plots.precision", [_precision(key, table) for key, table in tables.items()])
-        ctx.panel.set_data("plots.sizes", [_by_size(key, table) for key, table in tables.items()])
-        ctx.panel.set_data("plots.confusion", [_confusion(tables[chosen[0]])])
+        _runs.put(ctx, "figures", _figure_rows(figures, tables))
+        _runs.put(ctx, "plots.histogram", [_histogram(key, table) for key, table in tables.items()])
+        _runs.put(ctx, "plots.precision", [_precision(key, table) for key, table in tables.items()])
+        _runs.put(ctx, "plots.sizes", [_by_size(key, table) for key, table in tables.items()])
+        _runs.put(ctx, "plots.confusion", [_confusion(tables[chosen[0]])])
         first, *others = chosen
         differences: list[tuple[str, list[dict[str, str]]]] = []
         for key in others:
@@ -142,7 +142,7 @@ class ReferringEvaluation(Panel):
         _runs.remember(ctx, difference=" ".join(text for text, _ in differences))
         rows = [(key, row) for key, (_, rows) in zip(others, differences, strict=True) for row in rows]
         _runs.remember(ctx, flipped=[key for key, _ in rows])
-        ctx.panel.set_data("flips", [row for _, row in rows])
+        _runs.put(ctx, "flips", [row for _, row in rows])
 
     def _drawn(self, ctx) -> dict[str, pd.DataFrame]:
         """The tables that the marks on the screen stand for."""
