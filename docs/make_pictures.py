@@ -70,10 +70,10 @@ def curves() -> None:
 
 
 def grpo_curves() -> None:
-    """nano_r1_curves.png: R1 of seed 2, from its log beside the weights that it started from."""
+    """nano_r1_curves.png: R1 of seed 1, from which R1-G went on to the embedded nano."""
     from genseg_training import curves
 
-    log = ROOT / "hub" / "genseg_hub" / "nano_sft" / "logs" / "grpo_r1_seed_2.jsonl"
+    log = ROOT / "hub" / "genseg_hub" / "nano" / "logs" / "grpo_r1.jsonl"
     curves.draw([json.loads(line) for line in log.read_text().splitlines()], DOCS / "nano_r1_curves.png")
 
 

@@ -23,7 +23,7 @@ def form(**params) -> dict:
 def test_the_form_shows_what_would_be_sent(hub, folder):
     properties = form(folder=str(folder), repo_id=REPO)
     preview = json.dumps(properties["preview"])
-    assert "16 files, 18.1 MB" in preview
+    assert "18 files, 18.2 MB" in preview
     assert "segmenter/model.safetensors" in preview
     assert "problem" not in properties
     assert hub.requests == []

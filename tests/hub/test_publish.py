@@ -65,7 +65,7 @@ def test_a_dry_run_asks_nobody_and_says_the_same(hub, folder, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     planned = publish.push(folder, REPO, dry_run=True)
     listed = run("push", folder, REPO, "--dry-run").output
-    assert f"would publish 16 files, 18.1 MB at {hub.endpoint}/me/nano/tree/main" in listed
+    assert f"would publish 18 files, 18.2 MB at {hub.endpoint}/me/nano/tree/main" in listed
     assert (planned.commit, planned.changed, hub.requests) == (None, False, [])
     assert publish.push(folder, REPO, token=WRITER).files == planned.files
     assert {path: len(hub.content(REPO, path)) for path, _ in planned.files} == dict(planned.files)

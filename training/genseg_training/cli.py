@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +24,16 @@ Options of a command: genseg-train COMMAND --help"""
 
 
 def _export(reasoner_run: Path, segmenter_run: Path, folder: Path) -> None:
-    """nano as it is embedded: the reasoner in bfloat16, the segmenter in float32."""
+    """nano as it is embedded: the reasoner in float16, which rounds its weights eight times finer than bfloat16, the
+    segmenter in float32."""
+    from genseg_hub.checkpoints import SETTINGS_FILE
+
     from genseg_training.export import export
 
     trained = next((run for run in (reasoner_run / "reasoner", reasoner_run / "best") if run.is_dir()), reasoner_run)
-    export(trained, folder, segmenter_run / "segmenter", dtype="bfloat16")
+    settings = trained / SETTINGS_FILE
+    base_model = json.loads(settings.read_text()).get("base_model") if settings.is_file() else None
+    export(trained, folder, segmenter_run / "segmenter", base_model, dtype="float16")
 
 
 def recipes() -> dict[str, Path]:
