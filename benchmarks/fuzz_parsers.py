@@ -26,6 +26,11 @@ PIECES = [
     "}",
     '"bbox_2d":',
     '"points":',
+    '"bbox":',
+    '"point_2d":',
+    "<bbox>",
+    "</bbox>",
+    "<labels>[1,0]</labels>",
 ]
 PIECES += [
     "1e999",

@@ -49,19 +49,28 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class KnownCheckpoint:
-    """A name offered to the user, with its number of parameters as its Hub page gives them."""
+    """A name offered to the user, with its number of parameters as its Hub page gives them.
+
+    Attributes:
+        dialect, segmenter: used where the repository has no `genseg.json`, which says otherwise.
+    """
 
     name: str
     parameters: str
     needs: str
+    dialect: str = DEFAULT_DIALECT
+    segmenter: str = DEFAULT_SEGMENTER
 
 
 KNOWN = (
-    KnownCheckpoint(NANO, "4 M + 2.5 M", "a CPU; rendered scenes only"),
-    KnownCheckpoint("nano-sft", "4 M + 2.5 M", "a CPU; where the recipes of GRPO for nano start"),
+    KnownCheckpoint(NANO, "4 M + 2.5 M", "a CPU; rendered scenes only", "genseg", NANO),
+    KnownCheckpoint("nano-sft", "4 M + 2.5 M", "a CPU; where the recipes of GRPO for nano start", "genseg", NANO),
     KnownCheckpoint("Qwen/Qwen3-VL-2B-Instruct", "2 B", "a GPU"),
     KnownCheckpoint("Qwen/Qwen3-VL-4B-Instruct", "4 B", "a GPU"),
     KnownCheckpoint("Qwen/Qwen3-VL-8B-Instruct", "8 B", "a GPU"),
+    KnownCheckpoint("Ricky06662/Seg-Zero-7B", "7 B", "a GPU", "seg_zero", "facebook/sam2-hiera-large"),
+    KnownCheckpoint("Ricky06662/VisionReasoner-7B", "7 B", "a GPU", "vision_reasoner", "facebook/sam2-hiera-large"),
+    KnownCheckpoint("geshang/Seg-R1-7B", "7 B", "a GPU", "seg_r1"),
 )
 
 
@@ -276,7 +285,11 @@ def _is_folder(name: str) -> bool:
 
 
 def _settings(file: Path, name: str) -> dict[str, str]:
-    settings = {"dialect": DEFAULT_DIALECT, "segmenter": DEFAULT_SEGMENTER}
+    known = next((known for known in KNOWN if known.name == name), None)
+    settings = {
+        "dialect": known.dialect if known else DEFAULT_DIALECT,
+        "segmenter": known.segmenter if known else DEFAULT_SEGMENTER,
+    }
     if file.is_file():
         try:
             settings |= {key: str(value) for key, value in json.loads(file.read_text()).items() if key in settings}

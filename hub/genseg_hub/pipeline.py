@@ -26,13 +26,15 @@ from genseg_hub.segmenter import Sam2Segmenter
 class _Job:
     """One example on its way; `result` is a Failure as soon as something goes wrong.
 
-    Neighbours with an equal `identity` share `key`, which stands for one decoded image.
+    Neighbours with an equal `identity` share `key`, which stands for one decoded image, and what of it is `shown` to
+    the reasoner.
     """
 
     example: ReferringExample
     identity: Hashable
     key: object
     image: Image.Image | None = None
+    shown: Image.Image | None = None
     chat: list[dict] | None = None
     answer: Answer | None = None
     result: Prediction | Failure | None = None
@@ -159,10 +161,12 @@ class GenSegR1:
         job = _Job(example, _identity(example), object())
         try:
             if last is not None and last.image is not None and last.identity == job.identity:
-                job.key, image = last.key, last.image
+                job.key, job.image, job.shown = last.key, last.image, last.shown
             else:
-                image = load_image(example.image)
-            job.image, job.chat = image, self.dialect.messages(image.size, example.expression)
+                job.image = job.shown = load_image(example.image)
+                if self.dialect.IMAGE_SIZE:
+                    job.shown = job.image.resize(self.dialect.IMAGE_SIZE, Image.Resampling.BILINEAR)
+            job.chat = self.dialect.messages(job.image.size, example.expression)
         except Exception as error:  # noqa: BLE001  recorded on the example
             job.result = Failure(_explain(error), error)
         return job
@@ -171,7 +175,7 @@ class GenSegR1:
         if not jobs:
             return
         try:
-            answers = self.reasoner.answer([job.image for job in jobs], [job.chat for job in jobs])  # type: ignore[misc]
+            answers = self.reasoner.answer([job.shown for job in jobs], [job.chat for job in jobs])  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001  recorded on the example
             if len(jobs) == 1:
                 jobs[0].result = Failure(_explain(error), error)
@@ -194,7 +198,7 @@ class GenSegR1:
                     response = self.dialect.parse(job.answer.text, job.image.size, job.answer.truncated)
                     if pixels is None:
                         pixels = np.array(job.image)
-                    masks, scores = self.segmenter.segment(pixels, response.instances, job.key)
+                    masks, scores = self.segmenter.segment(pixels, response.instances, job.key, self.dialect.MULTIMASK)
                     job.result = Prediction(response, tuple(masks), tuple(scores), job.image.size)
                 except Exception as error:  # noqa: BLE001  recorded on the example
                     job.result = Failure(_explain(error), error)

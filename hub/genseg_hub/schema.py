@@ -53,11 +53,13 @@ class InstancePrompt:
         box: (x1, y1, x2, y2) in pixels of the original image, ordered and inside the image.
         points: interior points (x, y) in pixels of the original image.
         points_outside_box: how many of `points` lie outside `box`. They are reported, never moved.
+        negative_points: points (x, y) that do not belong to the instance; only some dialects have them.
     """
 
     box: Box
     points: tuple[Point, ...]
     points_outside_box: int = 0
+    negative_points: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True)

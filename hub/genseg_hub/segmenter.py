@@ -104,7 +104,7 @@ class Sam2Segmenter:
         return cls(model.to(device))
 
     def segment(
-        self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object = None
+        self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object = None, multimask: bool = False
     ) -> tuple[list[np.ndarray], list[float]]:
         """One mask per instance prompt.
 
@@ -112,6 +112,7 @@ class Sam2Segmenter:
             image: uint8[H, W, 3], RGB.
             instances: boxes and points in pixels of `image`; points may be missing.
             key: identity of the image; when it equals the last call's, the embedding is reused.
+            multimask: take the best, by predicted IoU, of SAM 2's three masks instead of its single one.
 
         Returns:
             Masks bool[H, W] and predicted IoUs in [0, 1], in the order of `instances`.
@@ -122,28 +123,32 @@ class Sam2Segmenter:
             self._embedded = None
             self._predictor.set_image(image)
             self._embedded = key
-        masks: list[np.ndarray] = []
-        scores: list[float] = []
+        masks: list[np.ndarray] = [np.empty(0)] * len(instances)
+        scores: list[float] = [0.0] * len(instances)
         chunk = max(1, _MAX_LOGITS // (image.shape[0] * image.shape[1]))
-        for start in range(0, len(instances), chunk):
-            part = instances[start : start + chunk]
-            coordinates, labels = _point_prompts(part)
-            logits, ious, _ = self._predictor.predict(
-                point_coords=coordinates,
-                point_labels=labels,
-                box=np.array([instance.box for instance in part], dtype=np.float32),
-                multimask_output=False,
-            )
-            masks += list(logits.reshape(len(part), *image.shape[:2]) > 0)
-            scores += [float(score) for score in np.clip(ious.reshape(len(part)), 0, 1)]
+        # SAM 2 attends to what fills a row up, so only instances with as many points are decoded together.
+        alike: dict[int, list[int]] = {}
+        for i, instance in enumerate(instances):
+            alike.setdefault(len(instance.points) + len(instance.negative_points), []).append(i)
+        for indices in alike.values():
+            for start in range(0, len(indices), chunk):
+                part = indices[start : start + chunk]
+                decoded = self._decode([instances[i] for i in part], multimask)
+                for i, mask, score in zip(part, *decoded, strict=True):
+                    masks[i], scores[i] = mask, float(score)
         return masks, scores
 
-
-def _point_prompts(instances: Sequence[InstancePrompt]) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates float32[n, 2, 2] and labels int64[n, 2]; -1 labels, which SAM 2 ignores, fill up."""
-    coordinates = np.zeros((len(instances), 2, 2), dtype=np.float32)
-    labels = np.full((len(instances), 2), -1)
-    for i, instance in enumerate(instances):
-        for j, point in enumerate(instance.points[:2]):
-            coordinates[i, j], labels[i, j] = point, 1
-    return coordinates, labels
+    def _decode(self, instances: Sequence[InstancePrompt], multimask: bool) -> tuple[np.ndarray, np.ndarray]:
+        """bool[n, H, W] and float[n] of instances with equally many points, on the embedded image."""
+        points = [(*instance.points, *instance.negative_points) for instance in instances]
+        positive = [[1] * len(instance.points) + [0] * len(instance.negative_points) for instance in instances]
+        logits, ious, _ = self._predictor.predict(
+            point_coords=np.array(points, dtype=np.float32) if points[0] else None,
+            point_labels=np.array(positive) if points[0] else None,
+            box=np.array([instance.box for instance in instances], dtype=np.float32),
+            multimask_output=multimask,
+        )
+        ious = ious.reshape(len(instances), -1)
+        logits = logits.reshape(*ious.shape, *logits.shape[-2:])
+        each, best = np.arange(len(instances)), ious.argmax(1)
+        return logits[each, best] > 0, np.clip(ious[each, best], 0, 1)

@@ -88,7 +88,7 @@ def test_a_failed_expression_is_recorded_and_asked_again(scenes, nano, tmp_path,
     folder = tmp_path / "run"
     segment = nano.segmenter.segment
 
-    def failing(image, instances, key=None):
+    def failing(*arguments):
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(nano.segmenter, "segment", failing)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from genseg_hub import dialects
-from genseg_hub.dialects import genseg, qwen3_vl
+from genseg_hub.dialects import genseg, qwen3_vl, seg_r1, seg_zero, vision_reasoner
 from genseg_hub.dialects._prompting import as_data
 from genseg_hub.schema import InstancePrompt, ResponseError
 from hypothesis import given, settings
@@ -22,13 +22,16 @@ def error_of(text: str, **kwargs) -> ResponseError | None:
     return genseg.parse(text, SIZE, **kwargs).error
 
 
-def test_there_are_two_dialects_and_an_unknown_one_is_named():
-    assert dialects.names() == ["genseg", "qwen3_vl"]
+QWEN3_VL = ("genseg", "qwen3_vl")
+
+
+def test_there_are_five_dialects_and_an_unknown_one_is_named():
+    assert dialects.names() == ["genseg", "qwen3_vl", "seg_r1", "seg_zero", "vision_reasoner"]
     with pytest.raises(ValueError, match=r"'klingon'.*genseg, qwen3_vl"):
         dialects.load("klingon")
 
 
-@pytest.mark.parametrize("name", dialects.names())
+@pytest.mark.parametrize("name", QWEN3_VL)
 def test_every_dialect_reads_a_plain_answer_in_pixels(name):
     response = dialects.load(name).parse(tagged(f"[{ONE}]"), SIZE)
     assert response.error is None
@@ -75,7 +78,7 @@ def test_broken_punctuation_is_repaired():
     assert len(response.instances) == 1
 
 
-@pytest.mark.parametrize("name", dialects.names())
+@pytest.mark.parametrize("name", QWEN3_VL)
 @pytest.mark.parametrize(
     "answer", [f"{ONE},{ONE}", f"{ONE}\n{ONE}", f"[{ONE}],{ONE}]", f"[{ONE}] [{ONE}]", f"[{ONE},{ONE}"]
 )
@@ -197,6 +200,12 @@ fragments = st.sampled_from(
         '"',
         "\\",
         ONE,
+        "<bbox>",
+        "</bbox>",
+        "<points>[[1,2],[3,4]]</points>",
+        "<labels>[1,0]</labels>",
+        '"bbox":',
+        '"points_1":[1,2]',
         "\x00",
         "\uff19",
     ]
@@ -236,7 +245,17 @@ def test_parsing_never_raises_and_boxes_are_inside_the_image(name, text, truncat
 )
 def test_pathological_answers_are_errors(text):
     assert genseg.parse(text, SIZE).error is not None
-    qwen3_vl.parse(text, SIZE)
+    for name in dialects.names():
+        dialects.load(name).parse(text, SIZE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<bbox>" * 8_000, "<bbox>" + "[" * 40_000 + "</bbox>", "<bbox>[1,2,3,4]</bbox>" * 2_000,
+     "<bbox>[1,2,3,4]</bbox><points>" + "[" * 40_000 + "</points>", "<points>[[1,2]]</points>" * 2_000],
+)  # fmt: skip
+def test_pathological_tags_are_errors(text):
+    assert seg_r1.parse(text, SIZE).error is not None
 
 
 def test_an_expression_cannot_change_the_chat(nano):
@@ -263,3 +282,109 @@ def test_ordinary_expressions_are_left_alone():
 def test_an_unusable_expression_is_refused(expression, error):
     with pytest.raises(error, match="expression"):
         genseg.messages(SIZE, expression)
+
+
+# The frames of 840 and 768 pixels on an image of 1680 x 420 and 1536 x 384: one factor of 2, one of 1/2.
+FRAME_840, FRAME_768 = (1680, 420), (1536, 384)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<think>the cup</think><answer>{"bbox": [10,100,200,210], "points_1": [30,110], "points_2": [35,180]}</answer>',
+        "<think>the cup</think>{'bbox': [10,100,200,210], 'points_1': [30,110], 'points_2': [35,180]}",
+        '<think>the cup</think>{"bbox_2d": [10, 100, 200, 210], "points_1": [30, 110], "points_2": [35, 180]}',
+        '<think>the cup</think><answer>```json\n{"bbox": [10,100,200,210],\n"points_1": [30,110],\n'
+        '"points_2": [35,180]}\n```</answer>',
+    ],
+)
+def test_seg_zero_answers_in_pixels_of_840(text):
+    response = seg_zero.parse(text, FRAME_840)
+    assert response.error is None
+    assert response.reasoning == "the cup"
+    assert response.instances == (InstancePrompt((20, 50, 400, 105), ((60, 55), (70, 90))),)
+
+
+def test_seg_zero_without_its_points_is_an_error_that_keeps_the_box():
+    response = seg_zero.parse('<answer>{"bbox": [10,100,200,210], "points_1": [30,110]}</answer>', FRAME_840)
+    assert response.error is ResponseError.WRONG_SCHEMA
+    assert response.instances[0].box == (20, 50, 400, 105)
+    assert response.instances[0].points == ((60, 55),)
+
+
+def test_vision_reasoner_answers_with_a_list_in_pixels_of_840():
+    text = (
+        "<think>two cups</think>\n<answer>\n"
+        '[{"bbox_2d": [10,100,200,210], "point_2d": [30,110]}, {"bbox_2d": [225,296,706,786], "point_2d": [302,410]}]\n'
+        "</answer>"
+    )
+    response = vision_reasoner.parse(text, FRAME_840)
+    assert response.error is None
+    assert response.instances == (
+        InstancePrompt((20, 50, 400, 105), ((60, 55),)),
+        InstancePrompt((450, 148, 1412, 393), ((604, 205),)),
+    )
+    assert vision_reasoner.parse("<think>none</think><answer>[]</answer>", FRAME_840).no_target
+    nameless = vision_reasoner.parse('<answer>[{"bbox_2d": [10,100,200,210]}]</answer>', FRAME_840)
+    assert nameless.error is ResponseError.WRONG_SCHEMA
+
+
+def test_seg_r1_answers_in_tags_with_points_of_the_background():
+    text = (
+        "<think> the dog, not the mat </think> <bbox>[10,100,200,210]</bbox>, <points>[[30,110],[35,180],[190,200],"
+        "[700,700]]</points>, <labels>[1, 1, 0, 1]</labels>"
+    )
+    response = seg_r1.parse(text, FRAME_768)
+    assert response.error is None
+    assert response.reasoning == "the dog, not the mat"
+    (instance,) = response.instances
+    assert instance.box == (20, 50, 400, 105)
+    assert instance.points == ((60, 55), (70, 90))
+    assert instance.negative_points == ((380, 100),)
+
+
+def test_seg_r1_may_name_several_boxes():
+    text = (
+        "<think>both</think><bbox>[0,0,100,100]</bbox><bbox>[200,200,300,300]</bbox>"
+        "<points>[[50,50],[250,250]]</points><labels>[1,1]</labels>"
+    )
+    response = seg_r1.parse(text, (768, 768))
+    assert response.error is None
+    assert [instance.points for instance in response.instances] == [((50, 50),), ((250, 250),)]
+    only_box = seg_r1.parse("<bbox>[0,0,100,100]</bbox>", (768, 768))
+    assert only_box.error is None
+    assert only_box.instances == (InstancePrompt((0, 0, 100, 100), ()),)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "kept"),
+    [
+        ("<think>x</think> I cannot", ResponseError.NO_ANSWER_TAG, 0),
+        ("<think><bbox>[0,0,9,9]</bbox></think>", ResponseError.NO_ANSWER_TAG, 0),
+        ("<bbox>[0,0,9]</bbox>", ResponseError.WRONG_SCHEMA, 0),
+        ("<bbox>nothing</bbox>", ResponseError.WRONG_SCHEMA, 0),
+        ("<bbox>__import__('os')</bbox>", ResponseError.WRONG_SCHEMA, 0),
+        ("<bbox>[0,0,9,9]</bbox><points>[[1,1]]</points>", ResponseError.WRONG_SCHEMA, 1),
+        ("<bbox>[0,0,9,9]</bbox><points>[[1,1]]</points><labels>[2]</labels>", ResponseError.WRONG_SCHEMA, 1),
+        ("<bbox>[0,0,9,9]</bbox><points>[[1,1]]</points><labels>[[1]]</labels>", ResponseError.WRONG_SCHEMA, 1),
+        ("<bbox>[0,0,9,9]</bbox><points>5</points><labels>[1]</labels>", ResponseError.WRONG_SCHEMA, 1),
+        ("<bbox>[800,800,900,900]</bbox>", ResponseError.BOX_OUT_OF_IMAGE, 0),
+    ],
+)
+def test_what_is_wrong_with_seg_r1_is_named(text, expected, kept):
+    response = seg_r1.parse(text, (768, 768))
+    assert response.error is expected
+    assert len(response.instances) == kept
+    assert all(not instance.points for instance in response.instances)
+
+
+@pytest.mark.parametrize("name", ["seg_zero", "vision_reasoner"])
+def test_their_own_example_is_what_their_prompt_asks_for(name):
+    dialect = dialects.load(name)
+    ((part, text),) = [message["content"] for message in dialect.messages(SIZE, 'The {Dog} on the "LEFT".')]
+    assert part == {"type": "image"}
+    assert 'the {dog} on the "left' in text["text"]
+    example = "<answer>" + text["text"].rpartition("<answer>")[2]
+    response = dialect.parse(f"<think>t</think>{example}", (840, 840))
+    assert response.error is None
+    assert response.instances[0].box == (10, 100, 200, 210)

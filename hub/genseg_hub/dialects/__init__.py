@@ -15,10 +15,16 @@ from genseg_hub.schema import Response
 
 
 class Dialect(Protocol):
-    """What a dialect module defines."""
+    """What a dialect module defines.
+
+    `IMAGE_SIZE` is the (width, height) to which the image is resized before it is shown, None for its own size.
+    `MULTIMASK` says that of SAM 2's three masks of an instance the one with the highest predicted IoU is taken.
+    """
 
     __name__: str
     MAX_NEW_TOKENS: int
+    IMAGE_SIZE: tuple[int, int] | None
+    MULTIMASK: bool
 
     def messages(self, image_size: tuple[int, int], expression: str) -> list[dict]: ...
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import json_repair
@@ -24,43 +26,58 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _BRACKET = re.compile(r"[\[{]")
 
 
-def parse_tagged(
-    text: str | bytes,
-    image_size: tuple[int, int],
-    scale: tuple[float, float],
-    truncated: bool,
-    strict: bool,
-) -> Response:
+@dataclass(frozen=True)
+class Form:
+    """How a family writes its answer in JSON.
+
+    Attributes:
+        scale: (x, y) value that stands for the right and lower edge of the image.
+        tagged: whether the answer must stand in `<answer>`; otherwise any JSON in the text counts.
+        box: what the name of an instance's box contains.
+        points: gives the list of an instance's points, None when it has none.
+        wanted: how many points an instance must have; None for up to two.
+    """
+
+    scale: tuple[float, float]
+    tagged: bool = True
+    box: str = "bbox_2d"
+    points: Callable[[dict[str, Any]], Any] = lambda item: item.get("points")
+    wanted: int | None = 2
+
+
+def parse_tagged(text: str | bytes, image_size: tuple[int, int], form: Form, truncated: bool) -> Response:
     """Read `<think>…</think><answer>JSON</answer>` into a Response.
 
     Args:
         text: what the model generated.
         image_size: (width, height) of the original image in pixels.
-        scale: (x, y) value that stands for the right and lower edge of the image.
         truncated: whether generation stopped at the token limit.
-        strict: require the answer tag and exactly two points; otherwise any JSON in the text
-            counts, and points may be missing.
     """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", errors="replace")
-    text = text[:MAX_CHARACTERS]
-    reasoning, rest = _split(text)
+    text = as_text(text)
+    reasoning, rest = split_reasoning(text)
     _, opened, tail = rest.rpartition("<answer>")
     answer, closing, _ = tail.partition("</answer>")
-    if strict and not opened:
+    if form.tagged and not opened:
         missing = ResponseError.TRUNCATED if truncated else ResponseError.NO_ANSWER_TAG
         return Response(text, reasoning, error=missing)
     open_ended = not closing and (truncated or bool(opened))
-    data, error, repaired = _load(answer if opened else rest, may_repair=not open_ended)
+    data, error, repaired = _load(answer if opened else rest, form.box, may_repair=not open_ended)
     if open_ended and (truncated or repaired or data is None):
         error = ResponseError.TRUNCATED
     if data is None:  # nothing could be read, or the JSON is `null`, which is not an empty list
         return Response(text, reasoning, error=error or ResponseError.WRONG_SCHEMA)
-    instances, problem = _instances(data, image_size, scale, strict)
+    instances, problem = _instances(data, image_size, form)
     return Response(text, reasoning, instances, error or problem, repaired)
 
 
-def _split(text: str) -> tuple[str, str]:
+def as_text(text: str | bytes) -> str:
+    """Generated text, cut to what is read of it."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", errors="replace")
+    return text[:MAX_CHARACTERS]
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
     """(reasoning, what follows it). An answer inside the think part is only a thought."""
     thought, closed, rest = text.rpartition("</think>")
     if closed:
@@ -70,7 +87,7 @@ def _split(text: str) -> tuple[str, str]:
     return inside.strip(), before
 
 
-def _load(answer: str, may_repair: bool) -> tuple[Any, ResponseError | None, bool]:
+def _load(answer: str, box: str, may_repair: bool) -> tuple[Any, ResponseError | None, bool]:
     """(JSON value or None, what is wrong, whether it had to be repaired).
 
     JSON may stand in prose or fences, or lack brackets: every complete object with a box is found.
@@ -81,10 +98,10 @@ def _load(answer: str, may_repair: bool) -> tuple[Any, ResponseError | None, boo
         return json.loads(answer), None, False
     except (ValueError, RecursionError):
         pass
-    begun = answer.count("bbox_2d")
+    begun = answer.count(box)
     values = _complete_values(answer)
     items = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    boxes = [item for item in items if isinstance(item, dict) and "bbox_2d" in item]
+    boxes = [item for item in items if isinstance(item, dict) and any(box in key for key in item)]
     if len(boxes) == begun > 0:
         return boxes, None, True
     if may_repair and begun and len(answer) <= _MAX_REPAIR_CHARACTERS:
@@ -148,7 +165,7 @@ def _finite(values: Any, count: int) -> list[float] | None:
 
 
 def _instances(
-    data: Any, image_size: tuple[int, int], scale: tuple[float, float], strict: bool
+    data: Any, image_size: tuple[int, int], form: Form
 ) -> tuple[tuple[InstancePrompt, ...], ResponseError | None]:
     items = [data] if isinstance(data, dict) else data
     if not isinstance(items, list):
@@ -156,17 +173,28 @@ def _instances(
     error = ResponseError.TOO_MANY_INSTANCES if len(items) > MAX_INSTANCES else None
     instances = []
     for item in items[:MAX_INSTANCES]:
-        instance, problem = _instance(item, image_size, scale, strict)
+        instance, problem = _instance(item, image_size, form)
         error = error or problem
         if instance:
             instances.append(instance)
     return tuple(instances), error
 
 
-def _instance(
-    item: Any, image_size: tuple[int, int], scale: tuple[float, float], strict: bool
-) -> tuple[InstancePrompt | None, ResponseError | None]:
-    values = _finite(item.get("bbox_2d"), 4) if isinstance(item, dict) else None
+def _instance(item: Any, image_size: tuple[int, int], form: Form) -> tuple[InstancePrompt | None, ResponseError | None]:
+    name = next((key for key in item if form.box in key), None) if isinstance(item, dict) else None
+    box, problem = pixel_box(item[name], image_size, form.scale) if name else (None, ResponseError.WRONG_SCHEMA)
+    if box is None:
+        return None, problem
+    points, clean = _points(form.points(item), image_size, form)
+    outside = sum(not inside(point, box) for point in points)
+    return InstancePrompt(box, points, outside), None if clean else ResponseError.WRONG_SCHEMA
+
+
+def pixel_box(
+    raw: Any, image_size: tuple[int, int], scale: tuple[float, float]
+) -> tuple[Box | None, ResponseError | None]:
+    """A box as the model says it, in pixels, ordered and cut to the image; or what is wrong with it."""
+    values = _finite(raw, 4)
     if values is None:
         return None, ResponseError.WRONG_SCHEMA
     width, height = image_size
@@ -178,16 +206,25 @@ def _instance(
     box: Box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
     if box[2] <= box[0] or box[3] <= box[1]:
         return None, ResponseError.EMPTY_BOX
-    points, clean = _points(item.get("points"), x_unit, y_unit, strict)
-    outside = sum(not (box[0] <= x <= box[2] and box[1] <= y <= box[3]) for x, y in points)
-    return InstancePrompt(box, points, outside), None if clean else ResponseError.WRONG_SCHEMA
+    return box, None
 
 
-def _points(raw: Any, x_unit: float, y_unit: float, strict: bool) -> tuple[tuple[Point, ...], bool]:
+def pixel_points(raw: Any, image_size: tuple[int, int], scale: tuple[float, float]) -> tuple[list[Point], bool]:
+    """(the readable points in pixels, whether all could be read)."""
+    x_unit, y_unit = image_size[0] / scale[0], image_size[1] / scale[1]
+    pairs = [_finite(pair, 2) for pair in raw[:MAX_INSTANCES]] if isinstance(raw, list) else [None]
+    points = [(pair[0] * x_unit, pair[1] * y_unit) for pair in pairs if pair]
+    points = [point for point in points if all(map(math.isfinite, point))]
+    return points, len(points) == len(pairs)
+
+
+def inside(point: Point, box: Box) -> bool:
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
+
+
+def _points(raw: Any, image_size: tuple[int, int], form: Form) -> tuple[tuple[Point, ...], bool]:
     """(the readable points in pixels, whether all was as asked)."""
     if raw is None:
-        return (), not strict
-    pairs = [_finite(pair, 2) for pair in raw[:MAX_INSTANCES]] if isinstance(raw, list) else [None]
-    points = tuple((pair[0] * x_unit, pair[1] * y_unit) for pair in pairs if pair)
-    points = tuple(point for point in points if all(map(math.isfinite, point)))
-    return points[:2], len(points) == len(pairs) and (len(points) == 2 or not strict)
+        return (), form.wanted is None
+    points, clean = pixel_points(raw, image_size, form.scale)
+    return tuple(points[: form.wanted or 2]), clean and form.wanted in (None, len(points))

@@ -34,9 +34,11 @@ def as_data(expression: str) -> str:
     return _TAG_OPENING.sub("< ", text)
 
 
+def question(request: str) -> list[dict]:
+    """The image and the request, without system instructions."""
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": request}]}]
+
+
 def chat(instructions: str, request: str) -> list[dict]:
     """System instructions, then the image and the request."""
-    return [
-        {"role": "system", "content": [{"type": "text", "text": instructions}]},
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": request}]},
-    ]
+    return [{"role": "system", "content": [{"type": "text", "text": instructions}]}, *question(request)]

@@ -22,6 +22,9 @@ INSTRUCTIONS = (
     "both points inside it, coordinates 0 to 1000; [] if nothing is meant."
 )
 MAX_NEW_TOKENS = 1024
+IMAGE_SIZE: tuple[int, int] | None = None
+MULTIMASK = False
+_FORM = _parsing.Form(scale=(1000, 1000))
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
@@ -31,7 +34,7 @@ def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
 
 def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
     """Read an answer. Never raises; see `Response.error`."""
-    return _parsing.parse_tagged(text, image_size, scale=(1000, 1000), truncated=truncated, strict=True)
+    return _parsing.parse_tagged(text, image_size, _FORM, truncated)
 
 
 def render(reasoning: str, instances: Iterable[InstancePrompt], image_size: tuple[int, int]) -> str:

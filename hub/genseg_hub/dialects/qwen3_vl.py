@@ -17,6 +17,9 @@ INSTRUCTIONS = (
     "coordinates from 0 to 1000. If the expression refers to nothing in the image, answer []."
 )
 MAX_NEW_TOKENS = 1024
+IMAGE_SIZE: tuple[int, int] | None = None
+MULTIMASK = False
+_FORM = _parsing.Form(scale=(1000, 1000), tagged=False, wanted=None)
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
@@ -26,4 +29,4 @@ def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
 
 def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
     """Read an answer. Never raises; see `Response.error`."""
-    return _parsing.parse_tagged(text, image_size, scale=(1000, 1000), truncated=truncated, strict=False)
+    return _parsing.parse_tagged(text, image_size, _FORM, truncated)

@@ -1,0 +1,74 @@
+"""The dialect of Seg-R1 (arXiv 2506.22624; github.com/geshang777/Seg-R1).
+
+The instructions are those that its checkpoints were trained with; the request after them is this project's. The image
+is shown at 768 x 768 and the answer is in pixels of that, in tags: `<bbox>[x1,y1,x2,y2]</bbox>`, once or several times,
+`<points>[[x,y],...]</points>` and `<labels>[1,0,...]</labels>`, 1 for a point of the object and 0 for one of the
+background. A point goes to the boxes that it lies in. It cannot say that nothing is meant.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from genseg_hub.dialects import _parsing
+from genseg_hub.dialects._prompting import as_data, chat
+from genseg_hub.schema import InstancePrompt, Response, ResponseError
+
+INSTRUCTIONS = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
+    "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
+    "process should enclosed within <think> </think> tags, and the bounding box, points and points labels should be "
+    "enclosed within <bbox></bbox>, <points></points>, and <labels></labels>, respectively. i.e., <think> reasoning "
+    "process here </think> <bbox>[x1,y1,x2,y2]</bbox>, <points>[[x3,y3],[x4,y4],...]</points>, "
+    "<labels>[1,0,...]</labels>Where 1 indicates a foreground (object) point, and 0 indicates a background point."
+)
+MAX_NEW_TOKENS = 1024
+IMAGE_SIZE: tuple[int, int] | None = (768, 768)
+_SCALE = (768, 768)
+MULTIMASK = False
+
+
+def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
+    """The chat for one expression; the image takes the place of {"type": "image"}."""
+    return chat(INSTRUCTIONS, f"Please segment {as_data(expression)} in the image.")
+
+
+def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
+    """Read an answer. Never raises; see `Response.error`."""
+    text = _parsing.as_text(text)
+    reasoning, rest = _parsing.split_reasoning(text)
+    boxes = _tagged(rest, "bbox")
+    if not boxes:
+        return Response(text, reasoning, error=ResponseError.TRUNCATED if truncated else ResponseError.NO_ANSWER_TAG)
+    error = ResponseError.TOO_MANY_INSTANCES if len(boxes) > _parsing.MAX_INSTANCES else None
+    raw_points, labels = (_joined(_tagged(rest, name)) for name in ("points", "labels"))
+    points, clean = _parsing.pixel_points(raw_points, image_size, _SCALE)
+    if not clean or len(labels) != len(points) or any(label not in (0, 1) for label in labels):
+        error, points = error or ResponseError.WRONG_SCHEMA, []
+    instances = []
+    for raw in boxes[: _parsing.MAX_INSTANCES]:
+        box, problem = _parsing.pixel_box(raw, image_size, _SCALE)
+        error = error or problem
+        if box:
+            mine = [(point, label) for point, label in zip(points, labels) if _parsing.inside(point, box)]  # noqa: B905
+            positive, negative = (tuple(point for point, label in mine if label == kind) for kind in (1, 0))
+            instances.append(InstancePrompt(box, positive, negative_points=negative))
+    return Response(text, reasoning, tuple(instances), error)
+
+
+def _tagged(text: str, name: str) -> list[Any]:
+    """The JSON value of each `<name>…</name>`, None for one that is none."""
+    values = []
+    for content in re.findall(rf"<{name}>([^<]*)</{name}>", text):
+        try:
+            values.append(json.loads(content))
+        except (ValueError, RecursionError):
+            values.append(None)
+    return values
+
+
+def _joined(lists: list[Any]) -> list[Any]:
+    """One list of several; what is no list stays an item, which is then found to be wrong."""
+    return [item for value in lists for item in (value if isinstance(value, list) else [value])]

@@ -1,0 +1,44 @@
+"""The dialect of Seg-Zero (arXiv 2503.06520; github.com/dvlab-research/Seg-Zero, inference_scripts/infer.py).
+
+The prompt is the one that its checkpoint was trained with. The image is shown at 840 x 840 and the answer is in pixels
+of that: one object, `{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}`. It cannot say that nothing is
+meant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from genseg_hub.dialects import _parsing
+from genseg_hub.dialects._prompting import as_data, question
+from genseg_hub.schema import Response
+
+PROMPT = (
+    "Please find '{expression}' with bbox and points."
+    "Compare the difference between objects and find the most closely matched one."
+    "Output the thinking process in <think> </think> and final answer in <answer> </answer> tags."
+    "Output the one bbox and points of two largest inscribed circles inside the interested object in JSON format."
+    "i.e., <think> thinking process here </think>"
+    "<answer>{{'bbox': [10,100,200,210], 'points_1': [30,110], 'points_2': [35,180]}}</answer>"
+)
+MAX_NEW_TOKENS = 1024
+IMAGE_SIZE: tuple[int, int] | None = (840, 840)
+MULTIMASK = True
+
+
+def _points(item: dict[str, Any]) -> list[Any] | None:
+    named = [value for key, value in item.items() if "points" in key.lower()]
+    return named[:2] or None
+
+
+_FORM = _parsing.Form(scale=(840, 840), tagged=False, box="bbox", points=_points)
+
+
+def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
+    """The chat for one expression; the image takes the place of {"type": "image"}."""
+    return question(PROMPT.format(expression=as_data(expression).lower().strip(".")))
+
+
+def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
+    """Read an answer. Never raises; see `Response.error`."""
+    return _parsing.parse_tagged(text, image_size, _FORM, truncated)

@@ -1,0 +1,44 @@
+"""The dialect of VisionReasoner (arXiv 2505.12081; github.com/dvlab-research/VisionReasoner,
+vision_reasoner/models/vision_reasoner_model.py).
+
+The prompt is the one that its checkpoint was trained with. The image is shown at 840 x 840 and the answer is in pixels
+of that: a list with one `{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}` per object.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from genseg_hub.dialects import _parsing
+from genseg_hub.dialects._prompting import as_data, question
+from genseg_hub.schema import Response
+
+PROMPT = (
+    'Please find "{expression}" with bboxs and points.'
+    "Compare the difference between object(s) and find the most closely matched object(s)."
+    "Output the thinking process in <think> </think> and final answer in <answer> </answer> tags."
+    "Output the bbox(es) and point(s) inside the interested object(s) in JSON format."
+    "i.e., <think> thinking process here </think>"
+    '<answer>[{{"bbox_2d": [10,100,200,210], "point_2d": [30,110]}}, '
+    '{{"bbox_2d": [225,296,706,786], "point_2d": [302,410]}}]</answer>'
+)
+MAX_NEW_TOKENS = 2048
+IMAGE_SIZE: tuple[int, int] | None = (840, 840)
+MULTIMASK = True
+
+
+def _point(item: dict[str, Any]) -> list[Any] | None:
+    return [item["point_2d"]] if "point_2d" in item else None
+
+
+_FORM = _parsing.Form(scale=(840, 840), points=_point, wanted=1)
+
+
+def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
+    """The chat for one expression; the image takes the place of {"type": "image"}."""
+    return question(PROMPT.format(expression=as_data(expression).lower().strip('."?!')))
+
+
+def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
+    """Read an answer. Never raises; see `Response.error`."""
+    return _parsing.parse_tagged(text, image_size, _FORM, truncated)

@@ -1,0 +1,121 @@
+"""The other systems' checkpoints: their architecture, what they are shown, what SAM 2 is given, and their names."""
+
+import numpy as np
+import pytest
+import transformers
+from genseg_hub import GenSegR1, ReferringExample, checkpoints, dialects
+from genseg_hub.reasoner import Answer
+from genseg_hub.schema import InstancePrompt, Prediction
+from genseg_hub.segmenter import Sam2Segmenter
+from PIL import Image
+
+from tests.hub.archives import PHOTOS
+from tests.hub.families import save_qwen2_5_vl
+
+PHOTO = PHOTOS / "images" / "000000000030.jpg"
+ANSWERS = {
+    "seg_zero": '<think>a</think><answer>{"bbox": [210,105,630,735], "points_1": [420,420], "points_2": [430,500]}'
+    "</answer>",
+    "vision_reasoner": '<think>a</think><answer>[{"bbox_2d": [210,105,630,735], "point_2d": [420,420]}]</answer>',
+    "seg_r1": "<think>a</think><bbox>[192,96,576,672]</bbox><points>[[384,384],[200,100]]</points>"
+    "<labels>[1,0]</labels>",
+}
+FAMILIES = sorted(ANSWERS)
+
+
+@pytest.mark.parametrize("dialect", FAMILIES)
+def test_a_checkpoint_of_qwen2_5_vl_runs_on_photographs(dialect, tmp_path):
+    model = GenSegR1.from_pretrained(str(save_qwen2_5_vl(tmp_path / "checkpoint", dialect)), device="cpu")
+    assert isinstance(model.reasoner.model, transformers.Qwen2_5_VLForConditionalGeneration)
+    photos = sorted((PHOTOS / "images").iterdir())[:3]
+    results = list(model.segment_many([ReferringExample(photo, "the vase") for photo in photos], 2))
+    for photo, result in zip(photos, results, strict=True):
+        assert isinstance(result, Prediction)
+        assert result.image_size == Image.open(photo).size
+        assert result.response.error is not None  # random weights say nothing that can be read
+
+
+class _Scripted:
+    """Stands for a reasoner whose answer is known; keeps what it was shown."""
+
+    def __init__(self, text):
+        self.text, self.shown = text, []
+
+    def answer(self, images, chats):
+        self.shown += list(images)
+        return [Answer(self.text, truncated=False) for _ in images]
+
+
+@pytest.mark.parametrize("dialect", FAMILIES)
+def test_the_image_is_shown_in_their_frame_and_segmented_in_its_own(dialect, nano):
+    reasoner = _Scripted(ANSWERS[dialect])
+    model = GenSegR1(reasoner, nano.segmenter, dialects.load(dialect))
+    result = model.segment(PHOTO, "the vase")
+    assert [image.size for image in reasoner.shown] == [{"seg_r1": (768, 768)}.get(dialect, (840, 840))]
+    photo = Image.open(PHOTO).convert("RGB")
+    shown = np.asarray(photo.resize(reasoner.shown[0].size, Image.Resampling.BILINEAR))
+    assert np.array_equal(np.asarray(reasoner.shown[0]), shown)
+    (instance,) = result.response.instances
+    width, height = photo.size
+    assert instance.box == pytest.approx((width / 4, height / 8, 3 * width / 4, 7 * height / 8))
+    assert len(instance.negative_points) == (dialect == "seg_r1")
+    assert result.mask.shape == (height, width)
+
+
+def test_negative_points_reach_sam2_and_multimask_takes_its_best(nano):
+    image = np.array(Image.open(PHOTO).convert("RGB"))
+    box, inside, outside = (100.0, 50.0, 400.0, 350.0), ((250.0, 200.0),), ((120.0, 60.0), (380.0, 340.0))
+    given = []
+    predictor = nano.segmenter._predictor
+    predict = predictor.predict
+
+    class Watching:
+        def __getattr__(self, name):
+            return getattr(predictor, name)
+
+        def predict(self, **arguments):
+            given.append(arguments)
+            return predict(**arguments)
+
+    segmenter = Sam2Segmenter(nano.segmenter._predictor.model)
+    segmenter._predictor = Watching()
+    prompts = [
+        InstancePrompt(box, inside, negative_points=outside),
+        InstancePrompt(box, ()),
+        InstancePrompt(box, inside),
+    ]
+    masks, scores = segmenter.segment(image, prompts)
+    by_count = {0 if g["point_labels"] is None else g["point_labels"].shape[1]: g for g in given}
+    assert by_count[3]["point_labels"].tolist() == [[1, 0, 0]]
+    assert by_count[3]["point_coords"].tolist() == [[[250, 200], [120, 60], [380, 340]]]
+    assert by_count[1]["point_labels"].tolist() == [[1]]
+    # Whatever stands beside it, an instance has the mask that it has alone.
+    for prompt, mask, score in zip(prompts, masks, scores, strict=True):
+        (alone,), (its,) = nano.segmenter.segment(image, [prompt])
+        assert (mask != alone).mean() < 1e-3
+        assert score == pytest.approx(its, abs=1e-4)
+    best, their = segmenter.segment(image, prompts[:1], multimask=True)
+    three, ious, _ = predict(
+        point_coords=np.array([[*inside, *outside]]),
+        point_labels=np.array([[1, 0, 0]]),
+        box=np.array([box]),
+        multimask_output=True,
+    )
+    assert their[0] == pytest.approx(min(1.0, float(ious.max())), abs=1e-6)
+    assert np.array_equal(best[0], three[ious.argmax()] > 0)
+
+
+def test_known_names_have_their_dialect_and_segmenter(tmp_path):
+    for known in checkpoints.KNOWN:
+        assert known.dialect in dialects.names()
+        assert known.segmenter in {*checkpoints.SAM2_REPOSITORIES, checkpoints.NANO}
+    for name, dialect, segmenter in (
+        ("Ricky06662/Seg-Zero-7B", "seg_zero", "facebook/sam2-hiera-large"),
+        ("Ricky06662/VisionReasoner-7B", "vision_reasoner", "facebook/sam2-hiera-large"),
+        ("geshang/Seg-R1-7B", "seg_r1", "facebook/sam2.1-hiera-large"),
+        ("Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl", "facebook/sam2.1-hiera-large"),
+        ("somebody/else", "qwen3_vl", "facebook/sam2.1-hiera-large"),
+    ):
+        folder = save_qwen2_5_vl(tmp_path / name, "genseg")
+        (folder / checkpoints.SETTINGS_FILE).unlink()
+        assert checkpoints.check_folder(folder, name) == {"dialect": dialect, "segmenter": segmenter}
