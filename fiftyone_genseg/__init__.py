@@ -16,6 +16,7 @@ def __getattr__(name: str):
 
 def register(plugin) -> None:
     """Called by FiftyOne with its plugin context."""
+    from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints
     from fiftyone_genseg.operators.evaluate_referring_segmentation import EvaluateReferringSegmentation
     from fiftyone_genseg.operators.export_referring_examples import ExportReferringExamples
     from fiftyone_genseg.operators.load_referring_dataset import LoadReferringDataset
@@ -28,6 +29,7 @@ def register(plugin) -> None:
 
     for operator in (
         ReferringSegment,
+        CompareCheckpoints,
         EvaluateReferringSegmentation,
         ExportReferringExamples,
         LoadReferringDataset,

@@ -47,6 +47,19 @@ def remember(ctx, **values: Any) -> None:
         ctx.panel.set_state(name, value)
 
 
+_PROPOSED: dict[str, list[str]] = {}
+
+
+def propose(dataset: fo.Dataset, runs: list[str]) -> None:
+    """Choose what the panel shows when it is drawn next: the state that it is opened with does not reach it."""
+    _PROPOSED[dataset.name] = runs
+
+
+def proposed(ctx) -> list[str] | None:
+    """What was proposed since, once."""
+    return _PROPOSED.pop(ctx.dataset.name, None)
+
+
 def put(ctx, name: str, rows: list) -> None:
     """Put a list in place of the one before.
 

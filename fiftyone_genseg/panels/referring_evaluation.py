@@ -67,7 +67,7 @@ class ReferringEvaluation(Panel):
         self._refresh(ctx)
 
     def on_change_dataset(self, ctx) -> None:
-        _runs.remember(ctx, runs=None)
+        """Runs that the other dataset does not have are no longer chosen; a dataset that is reloaded keeps them."""
         self._refresh(ctx)
 
     def on_change_view(self, ctx) -> None:
@@ -111,6 +111,8 @@ class ReferringEvaluation(Panel):
         _runs.remember(ctx, problem=None)
         if not _runs.keys(ctx.dataset):
             return
+        if proposed := _runs.proposed(ctx):
+            _runs.remember(ctx, runs=proposed)
         try:
             self._compute(ctx)
         except Exception as error:  # noqa: BLE001 - a panel shows its error instead of vanishing

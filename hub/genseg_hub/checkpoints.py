@@ -30,6 +30,7 @@ DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
 # Everything a reasoner needs and nothing that can carry code.
 _REASONER_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "segmenter/*"]
 _SEGMENTER_FILES = ["config.json", "model.safetensors"]
+_SAM2_GIGABYTES = 3.0  # SAM 2 large in float32 and one image of 1024 pixels, as docs/training.md counts it
 _ATTEMPTS = 3  # of a download whose connection is reset; whole files are kept
 _SNAPSHOT = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})")  # in huggingface_hub's cache
 # Hub id -> (configuration in the sam2 package, weights file in the repository)
@@ -52,25 +53,50 @@ class KnownCheckpoint:
     """A name offered to the user, with its number of parameters as its Hub page gives them.
 
     Attributes:
+        gigabytes: of the reasoner's weights, as 16-bit numbers.
+        licence: of the weights or, where their page is not known to say, of the authors' repository; "" for unknown.
         dialect, segmenter: used where the repository has no `genseg.json`, which says otherwise.
     """
 
     name: str
     parameters: str
     needs: str
+    gigabytes: float
+    licence: str = "apache-2.0"
     dialect: str = DEFAULT_DIALECT
     segmenter: str = DEFAULT_SEGMENTER
 
+    @property
+    def memory(self) -> float:
+        """Gigabytes that one image at a time takes, about: weights, a tenth of them for the cache, and SAM 2."""
+        return self.gigabytes * 1.1 + (0.1 if self.segmenter == NANO else _SAM2_GIGABYTES)
+
 
 KNOWN = (
-    KnownCheckpoint(NANO, "4 M + 2.5 M", "a CPU; rendered scenes only", "genseg", NANO),
-    KnownCheckpoint("nano-sft", "4 M + 2.5 M", "a CPU; where the recipes of GRPO for nano start", "genseg", NANO),
-    KnownCheckpoint("Qwen/Qwen3-VL-2B-Instruct", "2 B", "a GPU"),
-    KnownCheckpoint("Qwen/Qwen3-VL-4B-Instruct", "4 B", "a GPU"),
-    KnownCheckpoint("Qwen/Qwen3-VL-8B-Instruct", "8 B", "a GPU"),
-    KnownCheckpoint("Ricky06662/Seg-Zero-7B", "7 B", "a GPU", "seg_zero", "facebook/sam2-hiera-large"),
-    KnownCheckpoint("Ricky06662/VisionReasoner-7B", "7 B", "a GPU", "vision_reasoner", "facebook/sam2-hiera-large"),
-    KnownCheckpoint("geshang/Seg-R1-7B", "7 B", "a GPU", "seg_r1"),
+    KnownCheckpoint(NANO, "4 M + 2.5 M", "a CPU; rendered scenes only", 0.01, dialect="genseg", segmenter=NANO),
+    KnownCheckpoint(
+        "nano-sft",
+        "4 M + 2.5 M",
+        "a CPU; where the recipes of GRPO for nano start",
+        0.01,
+        dialect="genseg",
+        segmenter=NANO,
+    ),
+    KnownCheckpoint("Qwen/Qwen3-VL-2B-Instruct", "2 B", "a GPU", 4.3),
+    KnownCheckpoint("Qwen/Qwen3-VL-4B-Instruct", "4 B", "a GPU", 8.9),
+    KnownCheckpoint("Qwen/Qwen3-VL-8B-Instruct", "8 B", "a GPU", 17.5),
+    KnownCheckpoint(
+        "Ricky06662/Seg-Zero-7B", "7 B", "a GPU", 16.6, dialect="seg_zero", segmenter="facebook/sam2-hiera-large"
+    ),
+    KnownCheckpoint(
+        "Ricky06662/VisionReasoner-7B",
+        "7 B",
+        "a GPU",
+        16.6,
+        dialect="vision_reasoner",
+        segmenter="facebook/sam2-hiera-large",
+    ),
+    KnownCheckpoint("geshang/Seg-R1-7B", "7 B", "a GPU", 16.6, licence="", dialect="seg_r1"),
 )
 
 

@@ -17,6 +17,7 @@ class Published:
         benchmark, split: as in `benchmarks`.
         figures: names of `metrics` -> share in [0, 1].
         source: who says so.
+        checkpoint: its name in `checkpoints`; "" where the weights are not public.
     """
 
     system: str
@@ -24,21 +25,31 @@ class Published:
     split: str
     figures: Mapping[str, float]
     source: str
+    checkpoint: str = ""
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in self.figures.items())
+        return f"{self.benchmark} {self.split}: {figures} ({self.source})"
 
 
+_ABOUT = f"about, {GENSEG_R1}"
+_QWEN3_VL, _SEG_ZERO, _SEG_R1 = "Qwen/Qwen3-VL-8B-Instruct", "Ricky06662/Seg-Zero-7B", "geshang/Seg-R1-7B"
 PUBLISHED = (
     Published("GenSeg-R1-8B", "refcocog", "val", {"ciou": 0.7127, "miou": 0.7382, "box_miou": 0.8101}, GENSEG_R1),
-    Published(
-        "Qwen3-VL-8B-Instruct + SAM 2", "refcocog", "val", {"ciou": 0.560, "miou": 0.519}, f"{GENSEG_R1} (about)"
-    ),
-    Published("Seg-Zero-7B", "refcocog", "val", {"ciou": 0.680}, f"{GENSEG_R1} (about)"),
+    Published("Qwen3-VL-8B + SAM 2", "refcocog", "val", {"ciou": 0.56, "miou": 0.519}, _ABOUT, _QWEN3_VL),
+    Published("Seg-Zero-7B", "refcocog", "val", {"ciou": 0.68}, _ABOUT, _SEG_ZERO),
     Published("GenSeg-R1-G", "grefcoco", "val", {"ciou": 0.7683, "target_miou": 0.7669, "n_acc": 0.8240}, GENSEG_R1),
     Published("GenSeg-R1-4B", "reasonseg", "test", {"miou": 0.6840}, GENSEG_R1),
-    Published("Seg-Zero-7B", "reasonseg", "test", {"miou": 0.614}, f"{GENSEG_R1} (about)"),
-    Published("Seg-R1-7B", "reasonseg", "test", {"miou": 0.577}, f"{GENSEG_R1} (about)"),
+    Published("Seg-Zero-7B", "reasonseg", "test", {"miou": 0.614}, _ABOUT, _SEG_ZERO),
+    Published("Seg-R1-7B", "reasonseg", "test", {"miou": 0.577}, _ABOUT, _SEG_R1),
 )
 
 
 def of(benchmark: str, split: str) -> list[Published]:
     """The rows about one split."""
     return [row for row in PUBLISHED if (row.benchmark, row.split) == (benchmark, split)]
+
+
+def about(checkpoint: str) -> list[Published]:
+    """The rows of one checkpoint."""
+    return [row for row in PUBLISHED if row.checkpoint == checkpoint]

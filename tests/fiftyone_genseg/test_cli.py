@@ -5,7 +5,7 @@ import json
 import datasets
 import numpy as np
 import pytest
-from genseg_hub import benchmarks
+from genseg_hub import benchmarks, checkpoints
 from genseg_hub.schema import decode_mask
 from genseg_training.scenes import refscenes
 from PIL import Image
@@ -156,3 +156,15 @@ def test_benchmark_says_where_the_archives_are_and_what_is_missing(tmp_path):
     assert "refs(umd).p; needed is" in result.output
     result = run(app, ["benchmark", "refcoco+", "--split", "test"])
     assert "refcoco+ has no split 'test'; choose one of train, val, testA, testB" in result.output
+
+
+def test_models_are_listed_with_what_they_need(hub):
+    result = run(app, ["models"])
+    assert result.exit_code == 0, result.output
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
+    for known in checkpoints.KNOWN:
+        assert known.dialect in lines[known.name]
+        assert known.segmenter in lines[known.name]
+    assert lines["nano"].split()[-1] == "yes"
+    assert lines["geshang/Seg-R1-7B"].split()[-4:] == ["see", "its", "page", "no"]
+    assert "Ricky06662/Seg-Zero-7B: reasonseg test: miou 61.4 (about, GenSeg-R1" in result.stdout

@@ -143,7 +143,7 @@ def test_what_cannot_work_is_refused_before_it_is_queued(dataset, plugin, home, 
 
 def test_a_run_that_cannot_start_leaves_its_name_free(dataset, plugin, recipe, home):
     for more, message in (
-        ({"mix": "refscene:8"}, "is no folder, no Hub dataset"),
+        ({"mix": "refscene:8"}, "is neither a folder nor a Hub dataset"),
         ({"recipe": recipe, "held_out": "refscenes:test"}, "final figures alone"),
         ({}, "examples to train on, and 16 prompts are answered at once"),
     ):

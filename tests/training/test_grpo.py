@@ -220,7 +220,7 @@ def test_divided_weights_are_trained_as_whole_ones(two_processes, tmp_path):
     [
         ({"rewards": "nope"}, "no reward 'nope'"),
         ({"reward_weights": 1.0}, "5 rewards need as many"),
-        ({"data": "nowhere"}, "no folder"),
+        ({"data": "nowhere"}, "neither a folder"),
         ({"data": "refscenes:test"}, "final figures alone"),
         ({"data": "refscenes:8", "gradient_accumulation_steps": 8}, "8 examples to train on, and 16 prompts"),
         ({"eval_strategy": "no"}, "needs both eval_data"),

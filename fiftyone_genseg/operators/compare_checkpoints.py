@@ -1,0 +1,188 @@
+"""The operator "Compare checkpoints": the same expressions asked of several checkpoints, evaluated side by side."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+from genseg_hub import checkpoints
+from genseg_hub.metrics import DEFAULT_POLICY, POLICIES
+
+from fiftyone_genseg import labels, scoring, segmentation
+from fiftyone_genseg.operators import _forms, _progress
+from fiftyone_genseg.operators.evaluate_referring_segmentation import describe
+from fiftyone_genseg.panels import _runs
+
+PANEL = "referring_evaluation"
+_EXPRESSION = scoring.EXPRESSION
+
+
+class CompareCheckpoints(foo.Operator):
+    """One field of masks and one evaluation run per checkpoint, each named after it."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        return foo.OperatorConfig(
+            name="compare_checkpoints",
+            label="Compare checkpoints",
+            description="Segment with several checkpoints, evaluate each, and open them side by side",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+        )
+
+    def resolve_input(self, ctx) -> types.Property:
+        inputs = types.Object()
+        inputs.list(
+            "checkpoints",
+            types.String(),
+            label="Checkpoints",
+            description="Two or more: known names, Hub ids (owner/name or owner/name@revision), or folders",
+            required=True,
+            view=_forms.checkpoint_choices(),
+        )
+        inputs.str("gt_field", label="Ground truth", default=_forms.DEFAULT_TRUTH)
+        inputs.str(
+            "expression_field", label="Expressions", description="The sample field that holds them", default=_EXPRESSION
+        )
+        policies = types.DropdownView()
+        for policy in POLICIES.values():
+            policies.add_choice(policy.name, label=policy.name, description=policy.source)
+        inputs.enum("policy", policies.values(), label="Policy", default=DEFAULT_POLICY, view=policies)
+        inputs.int("batch_size", label="Batch size", default=8, min=1, max=512)
+        inputs.str("device", label="Device", default="auto")
+        fields = "\n".join(f"- `{field}`: {name}" for name, field in fields_of(_asked(ctx)).items())
+        if fields:
+            inputs.md(
+                f"Fields and runs; masks that are there are kept, runs are evaluated anew:\n\n{fields}", name="fields"
+            )
+        problem = _problem(ctx)
+        if problem and _asked(ctx):
+            _forms.show_problem(inputs, problem)
+        return types.Property(inputs, view=types.View(label="Compare checkpoints"))
+
+    def execute(self, ctx) -> Iterator:
+        """Yields progress in the App; errors are shown by a message, and raised where the run is delegated.
+
+        A checkpoint that cannot be loaded is reported at the end, and the others go on.
+        """
+        try:
+            problem = _problem(ctx)
+            if problem:
+                raise ValueError(problem)
+            fields = fields_of(_asked(ctx))
+            done: dict[str, str] = {}
+            refused: list[str] = []
+            for number, (name, field) in enumerate(fields.items()):
+                try:
+                    done[field] = yield from _one(ctx, name, field, number, len(fields))
+                except checkpoints.CheckpointError as error:
+                    refused.append(str(error))
+            if not done:
+                raise ValueError("; ".join(refused))
+        except Exception as error:
+            if ctx.delegated or ctx.params.get("raise_errors"):
+                raise
+            yield ctx.ops.notify(f"The comparison stopped: {error}", variant="error")
+            return
+        text = "; ".join([*(f"{field}: {figures}" for field, figures in done.items()), *refused])
+        if ctx.delegated:
+            ctx.set_progress(1.0, label=text)
+        else:
+            yield ctx.ops.notify(text, variant="warning" if refused else "success")
+            _runs.propose(ctx.dataset, list(done))
+            yield ctx.ops.reload_dataset()
+            yield ctx.ops.open_panel(PANEL, layout="horizontal")
+
+
+def fields_of(names: list[str]) -> dict[str, str]:
+    """Checkpoint -> the field of its masks, which is also the key of its run."""
+    fields: dict[str, str] = {}
+    for name in names:
+        parts = Path(checkpoints.split_revision(name)[0]).parts
+        own = parts[-2] if len(parts) > 1 and parts[-1] == "best" else parts[-1]  # a run's best checkpoint
+        field = re.sub(r"\W+", "_", own).strip("_").lower()
+        field = field if field[:1].isalpha() else f"checkpoint_{field}"
+        taken = sum(other == field or re.fullmatch(rf"{field}_\d+", other) is not None for other in fields.values())
+        fields[name] = f"{field}_{taken + 1}" if taken else field
+    return fields
+
+
+def _one(ctx, name: str, field: str, number: int, count: int) -> Generator[Any, None, str]:
+    """Segment and evaluate with one checkpoint; returns its figures as a sentence."""
+    from genseg_hub import GenSegR1
+
+    if not checkpoints.is_on_disk(name):
+        yield from _progress.pulling(ctx, name)
+    model = GenSegR1.from_pretrained(name, device=ctx.params.get("device") or "auto")
+    pinned = model.checkpoint.pinned if model.checkpoint else name
+    view = ctx.target_view()
+    for summary in segmentation.segment_view(
+        view,
+        model,
+        pinned,
+        field,
+        expression_field=ctx.params.get("expression_field") or _EXPRESSION,
+        batch_size=ctx.params.get("batch_size") or 8,
+    ):
+        share = (number + (summary.done / summary.total if summary.total else 1.0)) / count
+        yield from _progress.tell(ctx, share, f"{name}: {summary.done} of {summary.total} expressions")
+    del model
+    gc.collect()  # the next one needs the memory
+    runner = _runner(ctx, field)
+    for _ in runner.run():
+        yield from _progress.tell(ctx, (number + 1) / count, f"{name}: evaluating")
+    assert runner.results is not None
+    return describe(runner.results.figures())
+
+
+def _runner(ctx, field: str) -> scoring.Runner:
+    return scoring.Runner(
+        ctx.target_view(),
+        field,
+        ctx.params.get("gt_field") or _forms.DEFAULT_TRUTH,
+        eval_key=field,
+        policy=ctx.params.get("policy") or DEFAULT_POLICY,
+        expression_field=ctx.params.get("expression_field") or _EXPRESSION,
+    )
+
+
+def _asked(ctx) -> list[str]:
+    return list(dict.fromkeys(str(name).strip() for name in ctx.params.get("checkpoints") or [] if str(name).strip()))
+
+
+def _problem(ctx) -> str | None:
+    """Why the operator cannot run, as a sentence; None when it can."""
+    if ctx.dataset is None:
+        return "Open a dataset first."
+    names = _asked(ctx)
+    if len(names) < 2:
+        return "Name two checkpoints or more."
+    truth = ctx.params.get("gt_field") or _forms.DEFAULT_TRUTH
+    try:
+        view = ctx.target_view()
+        segmentation.check_view(view)
+        if not len(view):
+            raise ValueError("there are no samples to segment")
+        segmentation.check_expressions(view, [], ctx.params.get("expression_field") or _EXPRESSION)
+        problem = _forms.examples_problem(ctx)
+        if problem:
+            return problem
+        for name, field in fields_of(names).items():
+            checkpoints.check_name(name)
+            labels.check_fields(view, field)
+            if field in ctx.dataset.list_evaluations():
+                other = ctx.dataset.get_evaluation_info(field).config.pred_field
+                if other != field:
+                    raise ValueError(f"the run {field!r} is about the field {other!r}; rename or delete it first")
+            if field == truth:
+                raise ValueError(f"the field {field!r} of {name} holds the ground truth")
+    except (ValueError, checkpoints.CheckpointError) as error:
+        return _forms.sentence(error)
+    return None
