@@ -19,6 +19,7 @@ def register(plugin) -> None:
     from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints
     from fiftyone_genseg.operators.evaluate_referring_segmentation import EvaluateReferringSegmentation
     from fiftyone_genseg.operators.export_referring_examples import ExportReferringExamples
+    from fiftyone_genseg.operators.load_predictions import LoadPredictions
     from fiftyone_genseg.operators.load_referring_dataset import LoadReferringDataset
     from fiftyone_genseg.operators.pull_checkpoint import PullCheckpoint
     from fiftyone_genseg.operators.push_checkpoint import PushCheckpoint
@@ -33,6 +34,7 @@ def register(plugin) -> None:
         EvaluateReferringSegmentation,
         ExportReferringExamples,
         LoadReferringDataset,
+        LoadPredictions,
         PullCheckpoint,
         PushCheckpoint,
         TrainOnView,

@@ -156,7 +156,7 @@ def segment_view(
             return
         with fo.core.collections.SaveContext(dataset, batch_size=len(finished)) as context:
             for sample in dataset.select(list(finished)):
-                _store(sample, output_field, checkpoint, *finished[sample.id], summary)
+                store(sample, output_field, checkpoint, *finished[sample.id], summary)
                 context.save(sample)
         finished.clear()
 
@@ -179,7 +179,7 @@ def segment_view(
     yield summary
 
 
-def _store(
+def store(
     sample: fo.Sample,
     output_field: str,
     checkpoint: str,

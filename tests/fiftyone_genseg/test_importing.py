@@ -136,3 +136,64 @@ def test_what_cannot_be_loaded_leaves_no_dataset(name, plugin, tmp_path, monkeyp
     with pytest.raises(ExecutionError, match="division by zero"):
         load(source="reasonseg", root=str(tmp_path / "data"), split="val", name=name)
     assert not fo.dataset_exists(name)
+
+
+@pytest.fixture
+def photos(name, tmp_path):
+    archives.grefcoco(tmp_path / "data")
+    examples, _ = benchmarks.load("grefcoco", tmp_path / "data", "val")
+    dataset = fo.Dataset.from_importer(ReferringDatasetImporter(examples, tmp_path / "images"), name=name)
+    return dataset, list(from_dataset(examples))
+
+
+LOAD = "@fiftyone-genseg/genseg/load_predictions"
+
+
+def load_predictions(dataset, file, **params):
+    request = {"file": str(file), "raise_errors": True} | params
+    foo.execute_operator(LOAD, {"dataset": dataset}, params=request)
+    dataset.reload()
+
+
+def test_predictions_made_elsewhere_are_stored_and_evaluated(photos, plugin, tmp_path):
+    dataset, examples = photos
+    lines = [{"example_id": e.example_id, "instances": [{"mask": m} for m in e.masks]} for e in examples[:-2]]
+    lines += [{"example_id": examples[-2].example_id, "failure": "no answer"}, {"example_id": "other", "instances": []}]
+    file = tmp_path / "their-model.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    load_predictions(dataset, file)
+    statuses = dataset.count_values("their_model_responses.status")
+    assert statuses["failed"] == 1
+    assert statuses["no_target"] == sum(not e.masks for e in examples[:-2])
+    assert dataset.distinct("their_model_responses.checkpoint") == ["their-model.jsonl"]
+    results = fiftyone_genseg.evaluate(dataset, "their_model", "ground_truth", progress=False)
+    assert (results.table["iou"] == 1).sum() == len(examples) - 2
+    # COCO's results go into another field, and loading again replaces instead of adding.
+    entries = [{"image_id": e.example_id, "segmentation": m} for e in examples for m in e.masks]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(entries))
+    for _ in range(2):
+        load_predictions(dataset, file, field="coco", checkpoint="theirs")
+    assert dataset.count("coco.detections") == len(entries)
+    assert dataset.distinct("coco.detections.checkpoint") == ["theirs"]
+
+
+def test_predictions_that_do_not_fit_change_nothing(photos, plugin, tmp_path):
+    dataset, examples = photos
+    file = tmp_path / "mine.jsonl"
+    line = {"example_id": examples[0].example_id, "instances": [{"mask": {"size": [1, 1], "counts": "01"}}]}
+    good = {"example_id": examples[-1].example_id, "instances": []}
+    for text, message in (
+        (json.dumps(good) + "\n" + json.dumps(line), r"are of an image of \(1, 1\) \(width, height\), the sample's is"),
+        (json.dumps(good | {"example_id": "other"}), "is about these samples; their example_id are like"),
+        (json.dumps(good) + "\n{", "line 2 of .* is not a prediction"),
+    ):
+        file.write_text(text + "\n")
+        with pytest.raises(ExecutionError, match=message):
+            load_predictions(dataset, file)
+        dataset.reload()
+        assert dataset.get_field("mine") is None
+    with pytest.raises(ExecutionError, match="There is no file"):
+        load_predictions(dataset, tmp_path / "nowhere")
+    with pytest.raises(ExecutionError, match="already holds something else"):
+        load_predictions(dataset, file, field="expression")

@@ -1,0 +1,96 @@
+"""The operator "Load predictions": masks that were predicted elsewhere, to evaluate them like any other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+from fiftyone_genseg import labels
+from fiftyone_genseg.operators import _forms, _progress
+from fiftyone_genseg.operators.referring_segment import describe
+
+
+class LoadPredictions(foo.Operator):
+    """Read a file of predictions and store them as "Referring segment" stores its own."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        return foo.OperatorConfig(
+            name="load_predictions",
+            label="Load predictions",
+            description="Predictions of another system (JSON lines or COCO results) as masks, to evaluate them",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+        )
+
+    def resolve_input(self, ctx) -> types.Property:
+        inputs = types.Object()
+        inputs.str(
+            "file",
+            label="File",
+            description="predictions.jsonl of `genseg benchmark` or COCO results, on the machine that runs FiftyOne",
+            required=True,
+        )
+        inputs.str("field", label="Field of the masks", default=_field(ctx))
+        inputs.str("checkpoint", label="Name of the system", description="Empty for the file's name", required=False)
+        problem = _problem(ctx)
+        if problem and _file(ctx):
+            _forms.show_problem(inputs, problem)
+        return types.Property(inputs, view=types.View(label="Load predictions"))
+
+    def execute(self, ctx) -> Iterator:
+        """Yields progress in the App; errors are shown by a message, and raised where the run is delegated."""
+        from fiftyone_genseg.importing import add_predictions
+
+        try:
+            problem = _problem(ctx)
+            if problem:
+                raise ValueError(problem)
+            summary = None
+            file, checkpoint = Path(_file(ctx)).expanduser(), str(ctx.params.get("checkpoint") or "").strip()
+            for summary in add_predictions(ctx.target_view(), file, _field(ctx), checkpoint):
+                share = summary.done / summary.total if summary.total else 1.0
+                yield from _progress.tell(ctx, share, f"{summary.done} of {summary.total} expressions")
+        except Exception as error:
+            if ctx.delegated or ctx.params.get("raise_errors"):
+                raise
+            yield ctx.ops.notify(f"Nothing was loaded: {error}", variant="error")
+            return
+        text = describe(summary.to_dict()) if summary else "nothing to do"
+        if ctx.delegated:
+            ctx.set_progress(1.0, label=text)
+        else:
+            yield ctx.ops.notify(text, variant="success")
+            yield ctx.ops.reload_dataset()
+
+
+def _file(ctx) -> str:
+    return str(ctx.params.get("file") or "").strip()
+
+
+def _field(ctx) -> str:
+    """As typed, or after the file."""
+    typed = str(ctx.params.get("field") or "").strip()
+    named = re.sub(r"\W+", "_", Path(_file(ctx)).stem).strip("_")
+    return typed or (named if named[:1].isalpha() else "predictions")
+
+
+def _problem(ctx) -> str | None:
+    """Why the operator cannot run, as a sentence; None when it can."""
+    if ctx.dataset is None:
+        return "Open a dataset first."
+    if not Path(_file(ctx)).expanduser().is_file():
+        return f"There is no file {_file(ctx)}."
+    if not _field(ctx).isidentifier():
+        return f"{_field(ctx)!r} is not a field name: use letters, digits and underscores, starting with a letter."
+    try:
+        labels.check_fields(ctx.dataset, _field(ctx))
+    except ValueError as error:
+        return _forms.sentence(error)
+    return None
