@@ -65,6 +65,7 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
         expression_field: sample field with the expression, or with the list of expressions; None
             when the ground-truth Detections name them in an attribute `expression`.
         objects_field: Detections of all objects of the image, for distractors; optional.
+        ignore_field: Detections of the pixels that count neither way; optional.
         counts: what was noticed on the way, filled by the run.
     """
 
@@ -76,6 +77,7 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
         min_pixels=0,
         expression_field=None,
         objects_field=None,
+        ignore_field=None,
         counts=None,
         iou=matching.MATCH_IOU,
         classwise=False,
@@ -86,6 +88,7 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
         self.min_pixels = min_pixels
         self.expression_field = expression_field
         self.objects_field = objects_field
+        self.ignore_field = ignore_field
         self.counts = counts
 
     @property

@@ -17,7 +17,6 @@ from genseg_hub.schema import Failure, Prediction, ReferringExample
 
 from fiftyone_genseg import labels, segmentation
 
-IGNORE = "ignore"
 _CHUNK = 100
 
 
@@ -37,7 +36,7 @@ def to_sample(example: ReferringExample, file: Path) -> fo.Sample:
         **{name: value for name, value in example.attributes.items() if value is not None},
     )
     if example.ignore:
-        sample[IGNORE] = labels.ground_truth([example.ignore], IGNORE)
+        sample[labels.IGNORE] = labels.ground_truth([example.ignore], labels.IGNORE)
     return sample
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from fiftyone_genseg.matching import Cutout
 
 LABEL = "referred"
+IGNORE = "ignore"
 SEGMENTED, NO_TARGET, UNPARSABLE, FAILED = "segmented", "no_target", "unparsable", "failed"
 STATUSES = (SEGMENTED, NO_TARGET, UNPARSABLE, FAILED)
 

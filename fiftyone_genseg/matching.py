@@ -45,6 +45,18 @@ class Cutout:
         return self.mask[y1 - self.top : y2 - self.top, x1 - self.left : x2 - self.left]
 
 
+def without(cutout: Cutout, ignored: Sequence[Cutout]) -> Cutout | None:
+    """What of a mask lies outside others; None when nothing does."""
+    left = cutout.mask.copy()
+    for other in ignored:
+        x1, y1 = max(cutout.left, other.left), max(cutout.top, other.top)
+        x2, y2 = min(cutout.window[2], other.window[2]), min(cutout.window[3], other.window[3])
+        if x1 < x2 and y1 < y2:
+            part = left[y1 - cutout.top : y2 - cutout.top, x1 - cutout.left : x2 - cutout.left]
+            part &= ~other.within((x1, y1, x2, y2))
+    return Cutout(cutout.left, cutout.top, left) if left.any() else None
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One expression, compared.

@@ -93,6 +93,7 @@ class Reader:
         pred_field: str,
         expression_field: str | None,
         objects_field: str | None,
+        ignore_field: str | None = None,
     ):
         self.several = holds_several(view, expression_field)
         self.ids, self.filepaths, self._widths, self._heights = view.values(
@@ -100,6 +101,7 @@ class Reader:
         )
         self.gt, self.pred = _read_labels(view, gt_field), _read_labels(view, pred_field)
         self.objects = _read_labels(view, objects_field) if objects_field else None
+        self.ignored = _read_labels(view, ignore_field) if ignore_field else None
         self._expressions = view.values(expression_field) if expression_field else None
         responses = labels.responses_field(pred_field)
         self._status: list[dict[str, str]] | None = None

@@ -21,6 +21,7 @@ from fiftyone_genseg.evaluation import (
     ReferringResults,
     custom_metrics,
 )
+from fiftyone_genseg.matching import Cutout
 from fiftyone_genseg.reading import Reader, holds_several
 from fiftyone_genseg.segmentation import check_view
 from fiftyone_genseg.slicing import kinds
@@ -56,6 +57,7 @@ def check(
     eval_key: str | None,
     expression_field: str | None,
     objects_field: str | None,
+    ignore_field: str | None = None,
 ) -> None:
     """Raise ValueError, saying what to do, unless these arguments can be evaluated."""
     check_view(samples)
@@ -64,8 +66,13 @@ def check(
     if pred_field == gt_field:
         # The fields of the run would overwrite each other.
         raise ValueError(f"the predictions and the ground truth are the same field {gt_field!r}; clone it first")
-    for role, name in (("prediction", pred_field), ("ground truth", gt_field), ("objects", objects_field)):
-        if name is None and role == "objects":
+    for role, name in (
+        ("prediction", pred_field),
+        ("ground truth", gt_field),
+        ("objects", objects_field),
+        ("ignore", ignore_field),
+    ):
+        if name is None and role in ("objects", "ignore"):
             continue
         kind = samples.get_field(name) if name else None
         if getattr(kind, "document_type", None) is not fo.Detections:
@@ -126,6 +133,7 @@ def evaluate(
     min_pixels: int = 0,
     expression_field: str | None = None,
     objects_field: str | None = None,
+    ignore_field: str | None = None,
     progress: bool | None = None,
 ) -> ReferringResults:
     """Evaluate predicted masks of expressions against the true ones.
@@ -148,6 +156,8 @@ def evaluate(
         expression_field: by default `expression` where that exists.
         objects_field: Detections of every object in the image, labelled with its class, for the
             attribute "same_class_distractors".
+        ignore_field: Detections of the pixels that are taken out of prediction and ground truth, as LISA does for
+            ReasonSeg.
         progress: whether to show a bar; None for FiftyOne's default.
 
     Returns:
@@ -157,7 +167,9 @@ def evaluate(
     Raises:
         ValueError: for fields that are missing or of another kind, before anything is written.
     """
-    runner = Runner(samples, pred_field, gt_field, eval_key, policy, min_pixels, expression_field, objects_field)
+    runner = Runner(
+        samples, pred_field, gt_field, eval_key, policy, min_pixels, expression_field, objects_field, ignore_field
+    )
     with fo.core.utils.ProgressBar(total=runner.total, progress=progress) as bar:
         for done in runner.run():
             bar.set_iteration(done)
@@ -190,13 +202,14 @@ class Runner:
         min_pixels=0,
         expression_field=None,
         objects_field=None,
+        ignore_field=None,
     ):
-        check(samples, pred_field, gt_field, eval_key, expression_field, objects_field)
+        check(samples, pred_field, gt_field, eval_key, expression_field, objects_field, ignore_field)
         if expression_field is None:
             expression_field = default_expression_field(samples, gt_field)
         self.samples, self.eval_key = samples, eval_key
         self.config = ReferringEvaluationConfig(
-            pred_field, gt_field, policy, min_pixels, expression_field, objects_field
+            pred_field, gt_field, policy, min_pixels, expression_field, objects_field, ignore_field
         )
         self.counts: Counter[str] = Counter()
         self.results: ReferringResults | None = None
@@ -211,7 +224,7 @@ class Runner:
         Raises:
             ValueError: when there are detections without masks, before anything is written.
         """
-        for name in (self.config.gt_field, self.config.pred_field):
+        for name in filter(None, (self.config.gt_field, self.config.pred_field, self.config.ignore_field)):
             check_masks(self.samples, name)
             undeclared = self.samples._dataset.get_dynamic_field_schema(fields=name) if self.eval_key else {}
             if f"{name}.detections.{self.eval_key}" in undeclared:
@@ -252,7 +265,14 @@ class Runner:
         filtered = isinstance(self.samples, fo.DatasetView) and self.samples._get_filtered_fields()
         source = self.samples if filtered else self.samples._dataset
         view, config = source.select(ids, ordered=True), self.config
-        reader = Reader(view, config.gt_field, config.pred_field, config.expression_field, config.objects_field)
+        reader = Reader(
+            view,
+            config.gt_field,
+            config.pred_field,
+            config.expression_field,
+            config.objects_field,
+            config.ignore_field,
+        )
         verdicts: _Verdicts = {"gt": {}, "pred": {}}
         for number in range(len(reader.ids)):
             self._sample(reader, number, verdicts)
@@ -331,6 +351,7 @@ class Runner:
         found, resized_too = guess.cutouts(its, size)
         self.counts["resized_masks"] += resized + resized_too
         status = reader.status(number, expression, bool(found))
+        targets, found = (self._counted(reader, number, masks, size) for masks in (targets, found))
         if status == labels.FAILED:  # masks that an earlier run left do not count
             found = {}
         target_ids, found_ids = list(targets), list(found)
@@ -359,6 +380,19 @@ class Runner:
             (target_ids[t] if t is not None else "", found_ids[p] if p is not None else "", iou)
             for t, p, iou in result.pairs
         ]
+
+    def _counted(
+        self, reader: Reader, number: int, masks: dict[str, Cutout], size: tuple[int, int]
+    ) -> dict[str, Cutout]:
+        """Masks by id without the pixels that count neither way; those of which nothing is left are gone."""
+        if reader.ignored is None:
+            return masks
+        stored = reader.ignored[number]
+        if stored.load_masks():
+            raise OSError("a mask of ignored pixels cannot be read")
+        ignored, _ = stored.cutouts(stored.ids, size)
+        left = {i: matching.without(mask, list(ignored.values())) for i, mask in masks.items()}
+        return {i: mask for i, mask in left.items() if mask is not None}
 
 
 def _sample_values(rows: pd.DataFrame, several: bool) -> tuple[float, float | None, bool | None, Any]:

@@ -9,11 +9,13 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub.metrics import DEFAULT_POLICY, POLICIES
 
+from fiftyone_genseg.labels import IGNORE
 from fiftyone_genseg.operators import _forms, _progress
 from fiftyone_genseg.operators._forms import DEFAULT_TRUTH
 from fiftyone_genseg.operators.referring_segment import DEFAULT_FIELD
 
 _AUTO = "where the expressions are"
+_NONE = " "  # an empty choice would mean the default
 
 
 class EvaluateReferringSegmentation(foo.Operator):
@@ -41,6 +43,7 @@ class EvaluateReferringSegmentation(foo.Operator):
         min_pixels: int = 0,
         expression_field: str | None = None,
         objects_field: str | None = None,
+        ignore_field: str | None = None,
         delegate: bool = False,
     ):
         """Run the operator from Python; `fiftyone_genseg.evaluate` says what the arguments mean."""
@@ -52,6 +55,7 @@ class EvaluateReferringSegmentation(foo.Operator):
             "min_pixels": min_pixels,
             "expression_field": expression_field,
             "objects_field": objects_field,
+            "ignore_field": ignore_field,
             "overwrite": True,
             "raise_errors": True,
         }
@@ -118,6 +122,18 @@ class EvaluateReferringSegmentation(foo.Operator):
             default="",
             view=objects,
         )
+        ignored = types.DropdownView()
+        ignored.add_choice(_NONE, label="none")
+        for field in fields:
+            ignored.add_choice(field, label=field)
+        inputs.enum(
+            "ignore_field",
+            ignored.values(),
+            label="Ignored pixels",
+            description="Optional: Detections of the pixels that count neither way, as ReasonSeg has them",
+            default=params["ignore_field"] or _NONE,
+            view=ignored,
+        )
         problem = _problem(view, ctx.params)
         if problem:
             _forms.show_problem(inputs, problem)
@@ -169,12 +185,17 @@ def _filled(view, raw: dict) -> dict:
     """Parameters with the defaults of an untouched form."""
     fields = _detections(view)
     predicted = [name for name in fields if view.get_field(f"{name}_responses") is not None]
-    pred_field = raw.get("pred_field") or (predicted + [f for f in fields if f != DEFAULT_TRUTH] + [DEFAULT_FIELD])[0]
+    pred_field = (
+        raw.get("pred_field")
+        or (predicted + [f for f in fields if f not in (DEFAULT_TRUTH, IGNORE)] + [DEFAULT_FIELD])[0]
+    )
     others = [name for name in fields if name != pred_field]
     truth = DEFAULT_TRUTH if DEFAULT_TRUTH in others or not others else others[0]
     given = {key: value for key, value in raw.items() if value not in (None, "")}
     if given.get("expression_field") == _AUTO:
         del given["expression_field"]
+    if given.get("ignore_field") == _NONE:
+        given["ignore_field"] = None
     defaults = {
         "pred_field": pred_field,
         "gt_field": truth,
@@ -183,6 +204,7 @@ def _filled(view, raw: dict) -> dict:
         "min_pixels": 0,
         "expression_field": None,
         "objects_field": None,
+        "ignore_field": IGNORE if IGNORE in fields else None,
         "overwrite": False,
     }
     return defaults | given
@@ -192,7 +214,16 @@ def _runner(view, raw: dict):
     from fiftyone_genseg.scoring import Runner
 
     params = _filled(view, raw)
-    names = ("pred_field", "gt_field", "eval_key", "policy", "min_pixels", "expression_field", "objects_field")
+    names = (
+        "pred_field",
+        "gt_field",
+        "eval_key",
+        "policy",
+        "min_pixels",
+        "expression_field",
+        "objects_field",
+        "ignore_field",
+    )
     return Runner(view, **{name: params[name] for name in names})
 
 

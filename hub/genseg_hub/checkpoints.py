@@ -54,7 +54,7 @@ class KnownCheckpoint:
 
     Attributes:
         gigabytes: of the reasoner's weights, as 16-bit numbers.
-        licence: of the weights or, where their page is not known to say, of the authors' repository; "" for unknown.
+        licence: of the weights, as their page gives it; "" for unknown.
         dialect, segmenter: used where the repository has no `genseg.json`, which says otherwise.
     """
 
@@ -86,13 +86,20 @@ KNOWN = (
     KnownCheckpoint("Qwen/Qwen3-VL-4B-Instruct", "4 B", "a GPU", 8.9),
     KnownCheckpoint("Qwen/Qwen3-VL-8B-Instruct", "8 B", "a GPU", 17.5),
     KnownCheckpoint(
-        "Ricky06662/Seg-Zero-7B", "7 B", "a GPU", 16.6, dialect="seg_zero", segmenter="facebook/sam2-hiera-large"
+        "Ricky06662/Seg-Zero-7B",
+        "7 B",
+        "a GPU",
+        16.6,
+        licence="other",
+        dialect="seg_zero",
+        segmenter="facebook/sam2-hiera-large",
     ),
     KnownCheckpoint(
         "Ricky06662/VisionReasoner-7B",
         "7 B",
         "a GPU",
         16.6,
+        licence="",
         dialect="vision_reasoner",
         segmenter="facebook/sam2-hiera-large",
     ),

@@ -34,6 +34,9 @@ class Published:
 
 _ABOUT = f"about, {GENSEG_R1}"
 _QWEN3_VL, _SEG_ZERO, _SEG_R1 = "Qwen/Qwen3-VL-8B-Instruct", "Ricky06662/Seg-Zero-7B", "geshang/Seg-R1-7B"
+_VISION = "Ricky06662/VisionReasoner-7B"
+_SEG_ZERO_PAPER, _SEG_R1_PAPER = "Seg-Zero, arXiv 2503.06520", "Seg-R1, arXiv 2506.22624, abstract"
+_VISION_PAPER = "VisionReasoner, arXiv 2505.12081"
 PUBLISHED = (
     Published("GenSeg-R1-8B", "refcocog", "val", {"ciou": 0.7127, "miou": 0.7382, "box_miou": 0.8101}, GENSEG_R1),
     Published("Qwen3-VL-8B + SAM 2", "refcocog", "val", {"ciou": 0.56, "miou": 0.519}, _ABOUT, _QWEN3_VL),
@@ -42,6 +45,18 @@ PUBLISHED = (
     Published("GenSeg-R1-4B", "reasonseg", "test", {"miou": 0.6840}, GENSEG_R1),
     Published("Seg-Zero-7B", "reasonseg", "test", {"miou": 0.614}, _ABOUT, _SEG_ZERO),
     Published("Seg-R1-7B", "reasonseg", "test", {"miou": 0.577}, _ABOUT, _SEG_R1),
+    Published("Seg-Zero-7B", "refcoco", "testA", {"ciou": 0.803}, _SEG_ZERO_PAPER, _SEG_ZERO),
+    Published("Seg-Zero-7B", "refcoco+", "testA", {"ciou": 0.762}, _SEG_ZERO_PAPER, _SEG_ZERO),
+    Published("Seg-Zero-7B", "refcocog", "test", {"ciou": 0.726}, _SEG_ZERO_PAPER, _SEG_ZERO),
+    Published("Seg-Zero-7B", "reasonseg", "val", {"miou": 0.626}, _SEG_ZERO_PAPER, _SEG_ZERO),
+    Published("Seg-Zero-7B", "reasonseg", "test", {"miou": 0.575}, _SEG_ZERO_PAPER, _SEG_ZERO),
+    Published("VisionReasoner-7B", "refcoco", "testA", {"miou": 0.789}, _VISION_PAPER, _VISION),
+    Published("VisionReasoner-7B", "refcoco+", "testA", {"miou": 0.749}, _VISION_PAPER, _VISION),
+    Published("VisionReasoner-7B", "refcocog", "test", {"miou": 0.713}, _VISION_PAPER, _VISION),
+    Published("VisionReasoner-7B", "reasonseg", "val", {"miou": 0.663}, _VISION_PAPER, _VISION),
+    Published("VisionReasoner-7B", "reasonseg", "test", {"miou": 0.636}, _VISION_PAPER, _VISION),
+    Published("Seg-R1-7B", "refcocog", "test", {"ciou": 0.714}, _SEG_R1_PAPER, _SEG_R1),
+    Published("Seg-R1-7B", "reasonseg", "test", {"miou": 0.567}, _SEG_R1_PAPER, _SEG_R1),
 )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError
 from genseg_hub import benchmarks
+from genseg_hub.metrics import measure
 from genseg_hub.referring_dataset import from_dataset, to_dataset
 from genseg_hub.schema import decode_mask
 from genseg_training.scenes import refscenes
@@ -111,6 +112,19 @@ def test_ignored_pixels_are_kept(name, tmp_path):
     assert second.ignore is None
     assert first.is_sentence is True
     assert not (tmp_path / "images").exists()
+    # A prediction that also has the ignored pixels is perfect when they count neither way, as in `genseg benchmark`.
+    dataset.clone_sample_field("ground_truth", "filled")
+    first.reload()
+    first["filled"].detections += [detection.copy() for detection in first.ignore.detections]
+    first.save()
+    plain = fiftyone_genseg.evaluate(dataset, "filled", "ground_truth", progress=False)
+    assert plain.figures()["ciou"] < 1
+    results = fiftyone_genseg.evaluate(dataset, "filled", "ground_truth", ignore_field="ignore", progress=False)
+    assert results.figures()["ciou"] == results.figures()["miou"] == 1
+    example = next(from_dataset(examples))
+    assert results.table["target_area"].iloc[0] == measure(example.masks, None, ignore=example.ignore).target_area
+    with pytest.raises(ValueError, match="the ignore field 'expression' holds no Detections"):
+        fiftyone_genseg.evaluate(dataset, "filled", "ground_truth", ignore_field="expression", progress=False)
 
 
 def test_the_form_says_what_is_missing(name, tmp_path):

@@ -284,8 +284,8 @@ def test_an_unusable_expression_is_refused(expression, error):
         genseg.messages(SIZE, expression)
 
 
-# The frames of 840 and 768 pixels on an image of 1680 x 420 and 1536 x 384: one factor of 2, one of 1/2.
-FRAME_840, FRAME_768 = (1680, 420), (1536, 384)
+# The frames of 840 and 1024 pixels on an image of 1680 x 420 and 2048 x 512: one factor of 2, one of 1/2.
+FRAME_840, FRAME_1024 = (1680, 420), (2048, 512)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_seg_r1_answers_in_tags_with_points_of_the_background():
         "<think> the dog, not the mat </think> <bbox>[10,100,200,210]</bbox>, <points>[[30,110],[35,180],[190,200],"
         "[700,700]]</points>, <labels>[1, 1, 0, 1]</labels>"
     )
-    response = seg_r1.parse(text, FRAME_768)
+    response = seg_r1.parse(text, FRAME_1024)
     assert response.error is None
     assert response.reasoning == "the dog, not the mat"
     (instance,) = response.instances
@@ -348,10 +348,10 @@ def test_seg_r1_may_name_several_boxes():
         "<think>both</think><bbox>[0,0,100,100]</bbox><bbox>[200,200,300,300]</bbox>"
         "<points>[[50,50],[250,250]]</points><labels>[1,1]</labels>"
     )
-    response = seg_r1.parse(text, (768, 768))
+    response = seg_r1.parse(text, (1024, 1024))
     assert response.error is None
     assert [instance.points for instance in response.instances] == [((50, 50),), ((250, 250),)]
-    only_box = seg_r1.parse("<bbox>[0,0,100,100]</bbox>", (768, 768))
+    only_box = seg_r1.parse("<bbox>[0,0,100,100]</bbox>", (1024, 1024))
     assert only_box.error is None
     assert only_box.instances == (InstancePrompt((0, 0, 100, 100), ()),)
 
@@ -368,11 +368,11 @@ def test_seg_r1_may_name_several_boxes():
         ("<bbox>[0,0,9,9]</bbox><points>[[1,1]]</points><labels>[2]</labels>", ResponseError.WRONG_SCHEMA, 1),
         ("<bbox>[0,0,9,9]</bbox><points>[[1,1]]</points><labels>[[1]]</labels>", ResponseError.WRONG_SCHEMA, 1),
         ("<bbox>[0,0,9,9]</bbox><points>5</points><labels>[1]</labels>", ResponseError.WRONG_SCHEMA, 1),
-        ("<bbox>[800,800,900,900]</bbox>", ResponseError.BOX_OUT_OF_IMAGE, 0),
+        ("<bbox>[1100,1100,1200,1200]</bbox>", ResponseError.BOX_OUT_OF_IMAGE, 0),
     ],
 )
 def test_what_is_wrong_with_seg_r1_is_named(text, expected, kept):
-    response = seg_r1.parse(text, (768, 768))
+    response = seg_r1.parse(text, (1024, 1024))
     assert response.error is expected
     assert len(response.instances) == kept
     assert all(not instance.points for instance in response.instances)

@@ -17,7 +17,7 @@ ANSWERS = {
     "seg_zero": '<think>a</think><answer>{"bbox": [210,105,630,735], "points_1": [420,420], "points_2": [430,500]}'
     "</answer>",
     "vision_reasoner": '<think>a</think><answer>[{"bbox_2d": [210,105,630,735], "point_2d": [420,420]}]</answer>',
-    "seg_r1": "<think>a</think><bbox>[192,96,576,672]</bbox><points>[[384,384],[200,100]]</points>"
+    "seg_r1": "<think>a</think><bbox>[256,128,768,896]</bbox><points>[[512,512],[270,140]]</points>"
     "<labels>[1,0]</labels>",
 }
 FAMILIES = sorted(ANSWERS)
@@ -51,7 +51,7 @@ def test_the_image_is_shown_in_their_frame_and_segmented_in_its_own(dialect, nan
     reasoner = _Scripted(ANSWERS[dialect])
     model = GenSegR1(reasoner, nano.segmenter, dialects.load(dialect))
     result = model.segment(PHOTO, "the vase")
-    assert [image.size for image in reasoner.shown] == [{"seg_r1": (768, 768)}.get(dialect, (840, 840))]
+    assert [image.size for image in reasoner.shown] == [{"seg_r1": (1024, 1024)}.get(dialect, (840, 840))]
     photo = Image.open(PHOTO).convert("RGB")
     shown = np.asarray(photo.resize(reasoner.shown[0].size, Image.Resampling.BILINEAR))
     assert np.array_equal(np.asarray(reasoner.shown[0]), shown)

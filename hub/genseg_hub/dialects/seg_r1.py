@@ -1,9 +1,10 @@
 """The dialect of Seg-R1 (arXiv 2506.22624; github.com/geshang777/Seg-R1).
 
-The instructions are those that its checkpoints were trained with; the request after them is this project's. The image
-is shown at 768 x 768 and the answer is in pixels of that, in tags: `<bbox>[x1,y1,x2,y2]</bbox>`, once or several times,
-`<points>[[x,y],...]</points>` and `<labels>[1,0,...]</labels>`, 1 for a point of the object and 0 for one of the
-background. A point goes to the boxes that it lies in. It cannot say that nothing is meant.
+The instructions and the request are those of its evaluation (eval/eval_referring_segmentation.py). As there, the image
+is shown at 1024 x 1024 (training: 768 x 768) and the answer is in pixels of that, in tags:
+`<bbox>[x1,y1,x2,y2]</bbox>`, once or several times, `<points>[[x,y],...]</points>` and `<labels>[1,0,...]</labels>`, 1
+for a point of the object and 0 for one of the background. A point goes to the boxes that it lies in. It cannot say that
+nothing is meant. Unlike there, SAM 2 sees the image undistorted, in its right colours, and decoding is greedy.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ INSTRUCTIONS = (
     "<labels>[1,0,...]</labels>Where 1 indicates a foreground (object) point, and 0 indicates a background point."
 )
 MAX_NEW_TOKENS = 1024
-IMAGE_SIZE: tuple[int, int] | None = (768, 768)
-_SCALE = (768, 768)
+IMAGE_SIZE: tuple[int, int] | None = (1024, 1024)
+_SCALE = (1024, 1024)
 MULTIMASK = False
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
     """The chat for one expression; the image takes the place of {"type": "image"}."""
-    return chat(INSTRUCTIONS, f"Please segment {as_data(expression)} in the image.")
+    return chat(INSTRUCTIONS, f"Identify and segment {as_data(expression)}")
 
 
 def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
