@@ -13,6 +13,7 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from genseg_hub.images import MAX_PIXELS
 from genseg_hub.schema import (
     Failure,
     InstancePrompt,
@@ -55,6 +56,9 @@ def from_line(line: dict[str, Any]) -> Prediction | Failure:
         masks, prompts, scores = [], [], []
         for instance in line["instances"]:
             rle = instance["mask"]
+            height, width = map(int, rle["size"])
+            if not 0 < height * width <= MAX_PIXELS:
+                raise ValueError(f"a mask is {width} x {height}")
             mask = decode_mask({"size": list(rle["size"]), "counts": rle["counts"]})
             x, y, w, h = coco_mask.toBbox(rle).tolist()
             box = tuple(map(float, instance.get("box") or (x, y, x + w, y + h)))

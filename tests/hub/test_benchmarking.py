@@ -152,7 +152,8 @@ def test_predictions_that_do_not_fit_are_named(photos, tmp_path):
         run(tmp_path / "b", photos, file)
     for text in ("not json", "[]", "{}", '{"example_id": "1"}', '{"example_id": "1", "instances": [{"mask": 3}]}',
                  '{"example_id": "1", "instances": [], "error": "other"}', '{"example_id": "1", "instances": [{"mask": '
-                 '{"size": [4, 4], "counts": "zzzzzz"}}]}'):  # fmt: skip
+                 '{"size": [4, 4], "counts": "zzzzzz"}}]}', '{"example_id": "1", "instances": [{"mask": {"size": '
+                 '[1000000000, 1000000000], "counts": "0"}}]}'):  # fmt: skip
         file.write_text(text + "\n")
         with pytest.raises(predictions.PredictionError, match=r"line 1 of .*mine.jsonl|the prediction of '1'"):
             run(tmp_path / "c", photos, file)

@@ -313,6 +313,30 @@ def test_a_users_own_table_is_read(root):
         benchmarks.load("coco", root, "data")
 
 
+def test_images_may_lie_in_subfolders_and_nowhere_else(root):
+    archives.coco(root)
+    data = json.loads((root / "instances.json").read_text())
+    first, second = data["images"][:2]
+    (root / "images/sub").mkdir()
+    (root / "images" / first["file_name"]).rename(root / "images/sub" / second["file_name"])
+    outside = root / "secret.jpg"
+    (root / "images" / data["images"][2]["file_name"]).rename(outside)
+    names = {first["file_name"]: f"sub/{second['file_name']}", data["images"][2]["file_name"]: "../secret.jpg"}
+    for image in data["images"]:
+        image["file_name"] = names.get(image["file_name"], image["file_name"])
+    (root / "instances.json").write_text(json.dumps(data))
+    table = (root / "expressions.csv").read_text()
+    for before, after in names.items():
+        table = table.replace(before, after)
+    (root / "expressions.csv").write_text(table)
+    examples, report = benchmarks.load("coco", root, "data")
+    assert list(report.problems) == ["missing image"]
+    found = {example.image_id: example.image for example in from_dataset(examples)}
+    assert found[f"sub/{second['file_name']}"] == str(root.resolve() / "images/sub" / second["file_name"])
+    assert found[second["file_name"]] == str(root.resolve() / "images" / second["file_name"])
+    assert "../secret.jpg" not in found
+
+
 def test_a_benchmark_goes_to_disk_and_comes_back_whole(root, tmp_path):
     archives.reasonseg(root)
     examples, _ = benchmarks.load("reasonseg", root, "val")

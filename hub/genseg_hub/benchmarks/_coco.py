@@ -64,7 +64,8 @@ class CocoInstances:
 
     def _find_image(self, image_id: Any) -> Path:
         entry = self._one(self._images, "image", image_id)
-        file = self.folder / Path(str(entry["file_name"])).name
+        name = Path(str(entry["file_name"]))
+        file = self.folder / (name if not (name.is_absolute() or ".." in name.parts) else name.name)
         if not file.is_file():
             raise Unusable(Problem.MISSING_IMAGE, f"there is no file {file}")
         found, annotated = image_size(file), (entry["width"], entry["height"])
