@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from genseg_hub import predictions, published
@@ -74,10 +75,14 @@ def run(
     """
     get_policy(policy)
     _start(folder, settings)
-    if isinstance(source, Path):
-        _import(source, folder / PREDICTIONS)
-    else:
-        _predict(source, examples, folder / PREDICTIONS, batch_size)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            if isinstance(source, Path):
+                _import(source, folder / PREDICTIONS)
+            else:
+                _predict(source, examples, folder / PREDICTIONS, batch_size)
+    except Timeout:
+        raise RunError(f"another process works in {folder}; wait for it, or name another folder") from None
     with (folder / ROWS).open("w", encoding="utf-8") as rows, tqdm(total=len(examples), desc="scoring") as bar:
 
         def on_row(row: dict[str, Any]) -> None:
@@ -121,8 +126,10 @@ def _import(source: Path, file: Path) -> None:
 def _predict(model: GenSegR1, examples: datasets.Dataset, file: Path, batch_size: int) -> None:
     """Append the predictions that are not there; expressions that failed before are asked again."""
     _drop_torn_line(file)
-    done = {line["example_id"] for _, line in _lines(file) if "failure" not in line} if file.is_file() else set()
-    todo = [i for i, example_id in enumerate(examples["example_id"]) if example_id not in done]
+    stored = _lines(file) if file.is_file() else ()
+    done = {_asked(line) for _, line in stored if "failure" not in line}
+    columns = zip(examples["example_id"], examples["image_id"], examples["expression"], strict=True)
+    todo = [i for i, asked in enumerate(columns) if asked not in done]
     missing = examples.select(todo)
     results = model.segment_many(from_dataset(missing), batch_size)
     with (
@@ -155,12 +162,13 @@ def score(
         RunError: when no prediction is about these examples, or a mask has another size than its target.
         predictions.PredictionError: a line that cannot be read.
     """
-    places = {line["example_id"]: place for place, line in _lines(file)}
+    places = {line["example_id"]: (place, _asked(line)) for place, line in _lines(file)}
     scores, missing = Scores(policy), 0
     with file.open("rb") as stream:
         for example in from_dataset(examples):
-            place = places.get(example.example_id)
-            if place is None:
+            asked = example.example_id, example.image_id, example.expression
+            place, said = places.get(example.example_id, (0, None))
+            if said is None or any(mine not in (None, its) for mine, its in zip(said, asked, strict=True)):
                 missing += 1
                 result: Prediction | Failure = Failure("no prediction", LookupError(example.example_id))
             else:
@@ -173,6 +181,11 @@ def score(
     if missing == len(examples):
         raise RunError(f"no prediction in {file} is about these expressions; their ids are like {example.example_id!r}")
     return scores.compute() | {"missing": missing}
+
+
+def _asked(line: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """What a line is about; None for what predictions made elsewhere do not say."""
+    return line["example_id"], line.get("image_id"), line.get("expression")
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -68,7 +68,7 @@ def from_line(line: dict[str, Any]) -> Prediction | Failure:
             scores.append(float(instance.get("score", 1.0)))
         error = ResponseError(line["error"]) if line.get("error") else None
         response = Response(str(line.get("answer", "")), str(line.get("reasoning", "")), tuple(prompts), error)
-        size = line.get("image_size") or (masks[0].shape[::-1] if masks else (0, 0))
+        size = masks[0].shape[::-1] if masks else line.get("image_size") or (0, 0)
         if any(mask.shape != masks[0].shape for mask in masks):
             raise ValueError("its masks have several sizes")
         return Prediction(response, tuple(masks), tuple(scores), (int(size[0]), int(size[1])))

@@ -4,6 +4,7 @@ import json
 
 import datasets
 import pytest
+from filelock import FileLock
 from genseg_hub import benchmarking, benchmarks, evaluation, predictions, published
 from genseg_hub.metrics import get_policy
 from genseg_hub.referring_dataset import from_dataset, to_dataset
@@ -112,6 +113,22 @@ def test_other_settings_and_other_folders_are_refused(finished, scenes, nano, tm
     with pytest.raises(ValueError, match="there is no policy 'mine'"):
         run(tmp_path / "new", scenes, nano, policy="mine")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_changed_table_is_asked_again_and_two_processes_do_not_mix(scenes, nano, tmp_path):
+    folder = tmp_path / "run"
+    few = scenes.select(range(3))
+    run(folder, few, nano)
+    before = [json.loads(line) for line in (folder / benchmarking.PREDICTIONS).read_text().splitlines()]
+    # The same ids, other questions: rows of a user's table are numbered, and a row was taken out.
+    moved = scenes.select(range(1, 4)).remove_columns("example_id").add_column("example_id", few["example_id"][:])
+    run(folder, moved, nano)
+    after = [json.loads(line) for line in (folder / benchmarking.PREDICTIONS).read_text().splitlines()]
+    assert after[:3] == before
+    assert [line["expression"] for line in after[3:]] == moved["expression"][:]
+    assert metrics_of(folder)["missing"] == 0
+    with FileLock(folder / ".lock"), pytest.raises(benchmarking.RunError, match="another process works in"):
+        run(folder, moved, nano)
 
 
 def test_the_true_masks_as_coco_results_are_perfect(photos, tmp_path):

@@ -394,7 +394,8 @@ def test_polygons_give_their_union_and_too_short_ones_nothing(polygons):
 
 @pytest.mark.parametrize(
     "segmentation",
-    [None, 3, "text", [["a"] * 6], {"size": [5, 5], "counts": [1]}, {"size": [4, 4], "counts": [1, 2]}, {"counts": "0"},
+    [None, 3, "text", [[0, 0, 1e9, 0, 0, 1e9]], [[0, 0, 1, 0, 1, float("nan")]], [[0, 0, float("inf"), 0, 1, 1]],
+     [["a"] * 6], {"size": [5, 5], "counts": [1]}, {"size": [4, 4], "counts": [1, 2]}, {"counts": "0"},
      {"size": [4, 4], "counts": "zzzz"}, {"size": [4, 4], "counts": [-1, 17]}, {"size": [4, 4], "counts": None}],
 )  # fmt: skip
 def test_a_segmentation_that_is_none_is_an_error(segmentation):

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from genseg_hub.benchmarks._benchmark import Problem, Unusable
 from genseg_hub.schema import Rle
 
+_FAR = 4  # times the image's longer side
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 
@@ -161,6 +162,11 @@ def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
             polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
             if not polygons:
                 return None
+            farthest = max(abs(value) for polygon in polygons for value in polygon)
+            if not farthest <= _FAR * max(
+                height, width
+            ):  # also NaN; pycocotools takes memory for every pixel on the way
+                raise ValueError(f"it has a corner at {farthest}, far outside the image")
             rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
         else:
             raise ValueError("it is neither polygons nor an RLE")
