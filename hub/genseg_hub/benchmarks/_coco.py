@@ -162,11 +162,9 @@ def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
             polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
             if not polygons:
                 return None
-            farthest = max(abs(value) for polygon in polygons for value in polygon)
-            if not farthest <= _FAR * max(
-                height, width
-            ):  # also NaN; pycocotools takes memory for every pixel on the way
-                raise ValueError(f"it has a corner at {farthest}, far outside the image")
+            limit = _FAR * max(height, width)  # pycocotools takes memory for every pixel on the way
+            if not all(abs(value) <= limit for polygon in polygons for value in polygon):  # NaN is not, either
+                raise ValueError("it has a corner far outside the image")
             rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
         else:
             raise ValueError("it is neither polygons nor an RLE")
