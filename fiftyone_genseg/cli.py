@@ -272,8 +272,6 @@ def benchmark(
     A run is a folder: predictions.jsonl (raw answers, boxes, points, masks), metrics.json, rows.jsonl (for `evaluate
     compare`) and report.md. The same command goes on where a run stopped; with all predictions there it only scores.
     """
-    import shutil
-
     from genseg_hub import benchmarking, benchmarks
     from rich.console import Console
 
@@ -288,7 +286,10 @@ def benchmark(
         system = str(predictions) if predictions else source.checkpoint.pinned
         folder = out or Path("runs/benchmarks", f"{name}-{split}", re.sub(r"[^\w.@-]+", "_", system))
         if overwrite and (folder / benchmarking.SETTINGS).is_file():
-            shutil.rmtree(folder)
+            if predictions and predictions.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"{predictions} is in {folder}, which would be overwritten; name another --out")
+            for own in benchmarking.FILES:
+                (folder / own).unlink(missing_ok=True)
         report = benchmarking.run(
             folder,
             settings={"benchmark": name, "split": split, "model": system},

@@ -123,6 +123,12 @@ def _one(ctx, name: str, field: str, number: int, count: int) -> Generator[Any, 
     model = GenSegR1.from_pretrained(name, device=ctx.params.get("device") or "auto")
     pinned = model.checkpoint.pinned if model.checkpoint else name
     view = ctx.target_view()
+    stored = f"{labels.responses_field(field)}.checkpoint"
+    others = set(view.distinct(stored)) - {pinned} if view.get_field(stored) is not None else set()
+    if others:
+        raise checkpoints.CheckpointError(
+            f"the field {field!r} has masks of {min(others)}, not of {pinned}; rename or delete it first"
+        )
     for summary in segmentation.segment_view(
         view,
         model,

@@ -30,6 +30,7 @@ SETTINGS, PREDICTIONS, ROWS, METRICS, REPORT = (
     "metrics.json",
     "report.md",
 )
+FILES = (SETTINGS, PREDICTIONS, ROWS, METRICS, REPORT)
 _VERSIONS_OF = ("fiftyone-genseg", "transformers", "torch", "sam2")
 COLUMNS = {
     "ciou": "cIoU",
@@ -184,8 +185,9 @@ def score(
 
 
 def _asked(line: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    """What a line is about; None for what predictions made elsewhere do not say."""
-    return line["example_id"], line.get("image_id"), line.get("expression")
+    """What a line of a run is about; of predictions made elsewhere the id alone counts."""
+    own = "answer" in line or "failure" in line
+    return line["example_id"], line.get("image_id") if own else None, line.get("expression") if own else None
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

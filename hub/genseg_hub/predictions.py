@@ -21,6 +21,7 @@ from genseg_hub.schema import (
     ReferringExample,
     Response,
     ResponseError,
+    check_counts,
     decode_mask,
 )
 
@@ -59,6 +60,7 @@ def from_line(line: dict[str, Any]) -> Prediction | Failure:
             height, width = map(int, rle["size"])
             if not 0 < height * width <= MAX_PIXELS:
                 raise ValueError(f"a mask is {width} x {height}")
+            check_counts(rle["counts"])
             mask = decode_mask({"size": list(rle["size"]), "counts": rle["counts"]})
             x, y, w, h = coco_mask.toBbox(rle).tolist()
             box = tuple(map(float, instance.get("box") or (x, y, x + w, y + h)))

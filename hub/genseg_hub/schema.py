@@ -6,6 +6,7 @@ and COCO RLE (pycocotools) at rest. Nothing here knows a model, a prompt or Fift
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,6 +27,17 @@ def encode_mask(mask: np.ndarray) -> Rle:
     """Encode a bool[H, W] mask as COCO RLE: {"size": [H, W], "counts": str}."""
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+
+# Each number is characters that say that more follow, then one that does not; pycocotools reads past a broken end.
+_COUNTS = re.compile(r"(?:[P-o]{0,6}[0-O])+")
+
+
+def check_counts(counts: Any) -> None:
+    """Raise ValueError unless the counts of a compressed RLE, str or bytes, are safe to hand to pycocotools."""
+    text = counts.decode("latin1") if isinstance(counts, bytes) else counts
+    if not isinstance(text, str) or not _COUNTS.fullmatch(text):
+        raise ValueError("the counts of an RLE are malformed")
 
 
 def decode_mask(rle: Rle) -> np.ndarray:

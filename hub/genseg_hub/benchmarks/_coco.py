@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from genseg_hub.benchmarks._benchmark import Problem, Unusable
-from genseg_hub.schema import Rle
+from genseg_hub.schema import Rle, check_counts
 
 _FAR = 4  # times the image's longer side
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
@@ -157,6 +157,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
                 if sum(counts) != height * width or min(counts) < 0:
                     raise ValueError(f"its RLE counts {sum(counts)} pixels, its image has {height * width}")
                 rle = coco_mask.frPyObjects(rle, height, width)
+            check_counts(rle["counts"])
             coco_mask.decode(rle)  # raises where the counts do not fill the image
         elif isinstance(segmentation, list):
             polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
