@@ -80,7 +80,7 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
 
     def _file(self, example: ReferringExample) -> Path:
         if isinstance(example.image, str | Path):
-            return Path(example.image).resolve()
+            return Path(example.image).absolute()  # a link may point to a name without a suffix
         image = load_image(example.image)
         name = hashlib.sha256(np.asarray(image).tobytes()).hexdigest()[:16]
         file = self._images.resolve() / f"{name}.png"

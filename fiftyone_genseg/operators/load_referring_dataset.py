@@ -102,7 +102,7 @@ class LoadReferringDataset(foo.Operator):
             examples = referring_dataset.load(source)
         images = Path(fo.config.default_dataset_dir) / name / "images"
         importer = ReferringDatasetImporter(examples, images, max_samples=ctx.params.get("limit"))
-        dataset = fo.Dataset(name, persistent=True, overwrite=bool(ctx.params.get("overwrite")))
+        dataset = fo.Dataset()  # under a name of its own until it is whole: what it replaces stays till then
         try:
             batch: list[fo.Sample] = []
             for number, sample in enumerate(importer, 1):
@@ -114,6 +114,9 @@ class LoadReferringDataset(foo.Operator):
         except BaseException:
             dataset.delete()
             raise
+        if ctx.params.get("overwrite") and fo.dataset_exists(name):
+            fo.delete_dataset(name)
+        dataset.name, dataset.persistent = name, True
         return f"{name} has {len(dataset):,} expressions.{said}"
 
 

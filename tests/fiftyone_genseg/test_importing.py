@@ -150,6 +150,10 @@ def test_what_cannot_be_loaded_leaves_no_dataset(name, plugin, tmp_path, monkeyp
     with pytest.raises(ExecutionError, match="division by zero"):
         load(source="reasonseg", root=str(tmp_path / "data"), split="val", name=name)
     assert not fo.dataset_exists(name)
+    fo.Dataset(name, persistent=True).add_sample(fo.Sample("mine.jpg"))
+    with pytest.raises(ExecutionError, match="division by zero"):
+        load(source="reasonseg", root=str(tmp_path / "data"), split="val", name=name, overwrite=True)
+    assert len(fo.load_dataset(name)) == 1  # what was to be replaced is still there
 
 
 @pytest.fixture
