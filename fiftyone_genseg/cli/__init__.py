@@ -1,0 +1,27 @@
+"""`genseg`: the command line, one file a command. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+from fiftyone_genseg.cli import benchmark, checkpoints, demo, evaluate, plugin, segment
+
+app = typer.Typer(
+    name="genseg", help="Describe a thing in words, get its mask.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+app.command()(segment.segment)
+app.command(cls=benchmark.ListsArchives)(benchmark.benchmark)
+app.command()(demo.demo)
+app.command()(checkpoints.models)
+app.command()(checkpoints.pull)
+app.command()(checkpoints.push)
+
+evaluate_app = typer.Typer(help="Score a checkpoint on a benchmark.", no_args_is_help=True)
+evaluate_app.command()(evaluate.refscenes)
+evaluate_app.command()(evaluate.compare)
+app.add_typer(evaluate_app, name="evaluate")
+
+plugin_app = typer.Typer(help="The FiftyOne plugin.", no_args_is_help=True)
+plugin_app.command()(plugin.install)
+plugin_app.command()(plugin.uninstall)
+app.add_typer(plugin_app, name="plugin")

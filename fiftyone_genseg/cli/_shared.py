@@ -1,0 +1,64 @@
+"""What commands share: options, how they fail, how a checkpoint is loaded and a table of figures drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help='"nano", a Hub id (owner/name or owner/name@revision), or a folder.')
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Expressions answered at once.")]
+
+
+def fail(error: Exception) -> typer.Exit:
+    typer.secho(f"error: {error}", fg="red", err=True)
+    return typer.Exit(1)
+
+
+def load(model: str, device: str, revision: str | None):
+    from genseg_hub import GenSegR1
+    from genseg_hub.checkpoints import CheckpointError
+
+    try:
+        return GenSegR1.from_pretrained(model, device=device, revision=revision)
+    except CheckpointError as error:
+        raise fail(error) from error
+
+
+_COLUMNS = {
+    "n": "n",
+    "ciou": "cIoU",
+    "miou": "mIoU",
+    "target_miou": "target",
+    "n_acc": "N-acc",
+    "t_acc": "T-acc",
+    "pr@0.5": "Pr@0.5",
+    "pr@0.9": "Pr@0.9",
+}
+
+
+def figures_table(report: dict):
+    """Overall figures, then those of each attribute's values."""
+    from rich import box
+    from rich.table import Table
+
+    title = f"{report['model']} on {report['benchmark']} (policy {report['policy']})"
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False, padding=0)
+    table.add_column("expressions", no_wrap=True)
+    for heading in _COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading) + 1)
+
+    def row(label: str, figures: dict) -> None:
+        cells = [figures[name] for name in _COLUMNS]
+        table.add_row(label, *("-" if c is None else str(c) if isinstance(c, int) else f"{c:.3f}" for c in cells))
+
+    row("all", report)
+    for attribute, values in report["by"].items():
+        table.add_section()
+        for value, figures in values.items():
+            row(f"{attribute}: {value}", figures)
+    return table

@@ -1,0 +1,95 @@
+"""`genseg benchmark`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, fail, load
+
+
+def _archives() -> str:
+    from genseg_hub import benchmarks
+
+    lines = [f"{b.name} ({', '.join(b.splits)}): {b.archive}" for b in benchmarks.by_name().values()]
+    return "Archives, under --root:\n\n" + "\n\n".join(lines)
+
+
+class ListsArchives(typer.core.TyperCommand):
+    """Says where the archives are to be had, without loading `datasets` for every other command."""
+
+    def format_help(self, ctx, formatter) -> None:
+        self.epilog = _archives()
+        super().format_help(ctx, formatter)
+
+
+def benchmark(
+    name: Annotated[str, typer.Argument(help="refcocog, grefcoco, reasonseg, coco ...", show_default=False)],
+    split: Annotated[str, typer.Option(help="A split of it.")] = "val",
+    model: Model = "nano",
+    root: Annotated[
+        Path, typer.Option(envvar="GENSEG_BENCHMARKS", help="Folder under which the official archives lie.")
+    ] = Path("data"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run.", show_default="runs/benchmarks/NAME-SPLIT/MODEL")
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="Score these, .jsonl of a run or COCO results .json, instead of a model."),
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="How empty masks count.", show_default="the benchmark's")] = None,
+    first_expression: Annotated[
+        bool, typer.Option("--first-expression", help="Only the first expression of each reference.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first expressions.")] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse an archive with unusable examples or unpublished counts."),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the run anew.")] = False,
+    batch_size: BatchSize = 8,
+    device: Device = "auto",
+    revision: Revision = None,
+) -> None:
+    """Score a checkpoint on an official benchmark, beside the published figures.
+
+    A run is a folder: predictions.jsonl (raw answers, boxes, points, masks), metrics.json, rows.jsonl (for `evaluate
+    compare`) and report.md. The same command goes on where a run stopped; with all predictions there it only scores.
+    """
+    from genseg_hub import benchmarking, benchmarks
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    try:
+        examples, archive = benchmarks.load(name, root, split, strict)
+        console.print(str(archive), highlight=False)
+        if first_expression:
+            examples = benchmarks.first_expressions(examples)
+        examples = examples.select(range(min(limit or len(examples), len(examples))))
+        source: Any = predictions or load(model, device, revision)
+        system = str(predictions) if predictions else source.checkpoint.pinned
+        folder = out or Path("runs/benchmarks", f"{name}-{split}", re.sub(r"[^\w.@-]+", "_", system))
+        if overwrite and (folder / benchmarking.SETTINGS).is_file():
+            if predictions and predictions.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"{predictions} is in {folder}, which would be overwritten; name another --out")
+            for own in benchmarking.FILES:
+                (folder / own).unlink(missing_ok=True)
+        report = benchmarking.run(
+            folder,
+            settings={"benchmark": name, "split": split, "model": system},
+            examples=examples,
+            source=source,
+            policy=policy or benchmarks.by_name()[name].policy,
+            archive=str(archive),
+            command=shlex.join(["genseg", *sys.argv[1:]]),
+            batch_size=batch_size,
+        )
+    except (ValueError, OSError) as error:
+        raise fail(error) from error
+    typer.echo(report)
+    console.print(f"wrote {folder}")

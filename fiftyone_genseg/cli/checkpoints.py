@@ -1,0 +1,77 @@
+"""`genseg models`, `genseg pull` and `genseg push`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fiftyone_genseg.cli._shared import Revision, fail
+
+
+def models() -> None:
+    """The checkpoints known by name: what they are, need and are said to reach. Any Hub id or folder works, too."""
+    from genseg_hub import checkpoints, published
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("name", "dialect", "segmenter", "parameters", "memory", "licence", "here"):
+        table.add_column(heading, no_wrap=True)
+    for known in checkpoints.KNOWN:
+        here = "yes" if checkpoints.is_on_disk(known.name) else "no"
+        memory, licence = f"{known.memory:.1f} GB", known.licence or "see its page"
+        table.add_row(known.name, known.dialect, known.segmenter, known.parameters, memory, licence, here)
+    console = Console(width=140)
+    console.print(table)
+    console.print("Memory is an estimate for one image at a time. Published, not measured here:")
+    for known in checkpoints.KNOWN:
+        for row in published.about(known.name):
+            console.print(f"  {known.name}: {row}", highlight=False)
+
+
+def pull(
+    name: Annotated[str, typer.Argument(help="Hub id (owner/name), or owner/name@revision.", show_default=False)],
+    revision: Revision = None,
+) -> None:
+    """Download what is missing of a checkpoint and compare its checksums with the Hub's."""
+    from genseg_hub import checkpoints
+
+    try:
+        planned = checkpoints.plan(name, revision)
+        typer.echo(str(planned))
+        checkpoint = checkpoints.pull(planned.name, planned.revision)
+        compared = checkpoints.verify(checkpoint)
+    except checkpoints.CheckpointError as error:
+        raise fail(error) from error
+    typer.echo(f"folder {checkpoint.reasoner}")
+    if checkpoint.commit:
+        typer.echo(f"commit {checkpoint.commit}, checksums of {compared} files agree with the Hub's")
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder as `genseg-train export` writes it.", show_default=False)],
+    repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Make it a private repository.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; made when there is none.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be sent; asks no network.")] = False,
+) -> None:
+    """Publish a checkpoint on the Hugging Face Hub, with a model card, in one commit."""
+    from genseg_hub import publish
+    from genseg_hub.checkpoints import readable_size
+
+    try:
+        published = publish.push(folder, repo_id, private=private, revision=revision, dry_run=dry_run)
+    except publish.PublishError as error:
+        raise fail(error) from error
+    for path, size in published.files:
+        typer.echo(f"{readable_size(size):>9}  {path}")
+    total = f"{len(published.files)} files, {readable_size(sum(size for _, size in published.files))}"
+    if dry_run:
+        typer.echo(f"would publish {total} at {published.url}")
+    elif published.changed:
+        typer.echo(f"published {total} at {published.url}, commit {published.commit}")
+    else:
+        typer.echo(f"{published.url} has this very content already, commit {published.commit}: no new commit")

@@ -1,0 +1,111 @@
+"""`genseg evaluate refscenes` and `genseg evaluate compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, fail, figures_table, load
+
+
+def refscenes(
+    split: Annotated[str, typer.Option(help="val or test.")] = "val",
+    model: Model = "nano",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first expressions.")] = None,
+    batch_size: BatchSize = 32,
+    device: Device = "auto",
+    revision: Revision = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="JSONL file for each expression, for `compare`.")] = None,
+) -> None:
+    """RefScenes: rendered scenes with exact masks. Also scores the segmenter alone, on true prompts."""
+    from genseg_hub import evaluation
+    from genseg_training import answers, scenes
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    loaded = load(model, device, revision)
+    try:
+        examples = list(scenes.refscenes(split, limit))
+    except ValueError as error:
+        raise fail(error) from error
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{model} on RefScenes {split}", total=len(examples))
+        measured: list[dict] = []
+
+        def on_result(example, result, row: dict) -> None:
+            measured.append(row)
+            progress.advance(task)
+
+        figures = evaluation.evaluate(loaded, examples, batch_size, on_result).compute()
+        task = progress.add_task("its segmenter alone", total=len(examples))
+        figures["segmenter_miou"] = answers.segmenter_miou(loaded.segmenter, examples, lambda: progress.advance(task))
+    pinned = loaded.checkpoint.pinned if loaded.checkpoint else model
+    command = f"genseg evaluate refscenes --split {split}" + (f" --limit {limit}" if limit else "")
+    report = {"benchmark": f"RefScenes {scenes.VERSION} {split}", "command": command, "model": pinned} | figures
+    console.print(figures_table(report))
+    console.print(
+        f"parse failures {report['parse_failures']:.2%}, failed {report['failures']}, "
+        f"SAM 2 alone on true boxes and points: mIoU {report['segmenter_miou']:.3f}"
+    )
+    if rows:
+        rows.parent.mkdir(parents=True, exist_ok=True)
+        rows.write_text("".join(json.dumps(row) + "\n" for row in measured))
+        console.print(f"wrote {rows}")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=2) + "\n")
+        console.print(f"wrote {out}")
+    else:
+        typer.echo(json.dumps(report))
+
+
+def compare(
+    base: Annotated[Path, typer.Argument(help="Rows of one checkpoint (--rows).", show_default=False)],
+    others: Annotated[list[Path], typer.Argument(help="Rows of others, on the same expressions.", show_default=False)],
+) -> None:
+    """Differences in points with paired 95 % intervals (bootstrap over images): all, with a target, without one, and by
+    whether training showed the combination of attributes."""
+    import pandas as pd
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from fiftyone_genseg.slicing import comparison
+
+    def read(file: Path) -> pd.DataFrame:
+        names = {"example_id": "sample_id", "image_id": "image"}
+        return pd.read_json(file, lines=True, dtype={"example_id": str, "image_id": str}).rename(columns=names)
+
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1))
+    for heading in ("rows", "expressions", "n", "cIoU", "mIoU"):
+        table.add_column(heading, no_wrap=True)
+    try:
+        before = read(base)
+        for file in others:
+            after = read(file)
+            parts = {"all": after, "with a target": after[after["target_area"] > 0]}
+            parts["without a target"] = after[after["target_area"] == 0]
+            if "held_out" in after:
+                parts |= {"held out": after[after["held_out"]], "seen": after[~after["held_out"].astype(bool)]}
+            for label, part in parts.items():
+                if not len(part):
+                    continue
+                found = comparison.compare(before, part)
+                cells = (_points(found.figures[name]) for name in comparison.FIGURES)
+                table.add_row(file.stem, label, str(found.n), *cells)
+            table.add_section()
+    except (ValueError, KeyError, OSError) as error:
+        raise fail(error) from error
+    Console(width=120).print(table)
+
+
+def _points(interval) -> str:
+    if interval.value is None:
+        return "-"
+    return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"

@@ -1,0 +1,54 @@
+"""`genseg segment`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fiftyone_genseg.cli._shared import Device, Model, Revision, fail, load
+
+
+def segment(
+    image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
+    expression: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
+    model: Model = "nano",
+    device: Device = "auto",
+    revision: Revision = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print boxes, points, scores and masks (COCO RLE).")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the image with its masks here.")] = None,
+) -> None:
+    """Segment one image file."""
+    from genseg_hub.images import load_image
+    from PIL import Image
+
+    try:
+        pixels = load_image(image)
+        if out and out.suffix.lower() not in Image.registered_extensions():
+            raise ValueError(f"{out} has no image extension that can be written; for example: overlay.png")
+        loaded = load(model, device, revision)
+        prediction = loaded.segment(pixels, expression)
+    except (ValueError, RuntimeError) as error:
+        raise fail(error) from error
+    if out:
+        from genseg_hub.overlay import draw_prediction
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draw_prediction(pixels, prediction).save(out)
+    if as_json:
+        typer.echo(json.dumps({"image": str(image), "expression": expression, "model": model} | prediction.to_dict()))
+        return
+    response = prediction.response
+    if response.reasoning:
+        typer.echo(f"think: {response.reasoning}")
+    if response.error:
+        typer.echo(f"the answer was not clean: {response.error.value}")
+    if response.no_target:
+        typer.echo("nothing in the image is meant")
+    for instance, mask, score in zip(response.instances, prediction.masks, prediction.scores, strict=True):
+        box = ", ".join(f"{value:.0f}" for value in instance.box)
+        typer.echo(f"box ({box}), {int(mask.sum())} pixels, predicted IoU {score:.2f}")
+    if out:
+        typer.echo(f"wrote {out}")
