@@ -74,11 +74,17 @@ def check_expressions(
     if expression_field:
         kind = view.get_field(expression_field)
         if not isinstance(kind, fo.StringField):
-            strings = [name for name, f in view.get_field_schema(ftype=fo.StringField).items() if name != "filepath"]
             raise ValueError(
                 f"the expression field {expression_field!r} must be a string field of the samples; "
-                f"there are: {', '.join(strings) or 'none'}"
+                f"there are: {', '.join(string_fields(view)) or 'none'}"
             )
+
+
+def string_fields(view: fo.DatasetView | fo.Dataset | None) -> list[str]:
+    """Names of the fields that can hold expressions."""
+    if view is None:
+        return []
+    return [name for name in view.get_field_schema(ftype=fo.StringField) if name != "filepath"]
 
 
 def segment_view(

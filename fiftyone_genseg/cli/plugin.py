@@ -8,7 +8,7 @@ from fiftyone_genseg.cli._shared import fail
 
 
 def install() -> None:
-    """Link the plugin into FiftyOne's plugins directory."""
+    """Link the plugin into FiftyOne's plugins directory, and the known checkpoints into its model zoo."""
     from fiftyone_genseg import plugin
 
     try:
@@ -18,7 +18,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Remove the link again."""
+    """Remove the links again."""
     from fiftyone_genseg import plugin
 
     typer.echo("removed" if plugin.uninstall() else "the plugin was not linked")

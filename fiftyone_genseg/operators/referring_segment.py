@@ -65,7 +65,7 @@ class ReferringSegment(foo.Operator):
     def resolve_input(self, ctx) -> types.Property:
         inputs = types.Object()
         view = ctx.target_view() if ctx.dataset is not None else None
-        fields = _string_fields(view)
+        fields = segmentation.string_fields(view)
         has_field = bool(fields)
         source_choices = types.RadioGroup()
         source_choices.add_choice("typed", label="Type them")
@@ -212,15 +212,9 @@ def describe(summary: dict) -> str:
     return ", ".join(parts) + why
 
 
-def _string_fields(view) -> list[str]:
-    if view is None:
-        return []
-    return [name for name in view.get_field_schema(ftype=fo.StringField) if name != "filepath"]
-
-
 def _defaults(view) -> dict:
     """What an untouched form means."""
-    fields = _string_fields(view)
+    fields = segmentation.string_fields(view)
     preferred = "expression" if "expression" in fields else None
     return {
         "source": "field" if preferred else "typed",

@@ -114,12 +114,16 @@ def test_the_demo_reports(tmp_path):
 
 def test_the_plugin_is_linked_and_removed(tmp_path, monkeypatch):
     import fiftyone as fo
+    import fiftyone.zoo as foz
 
     monkeypatch.setattr(fo.config, "plugins_dir", str(tmp_path / "plugins"))
+    monkeypatch.setattr(fo.config, "model_zoo_dir", str(tmp_path / "models"))
     assert "linked" in run(app, ["plugin", "install"]).stdout
     assert "linked" in run(app, ["plugin", "install"]).stdout
     assert (tmp_path / "plugins" / "fiftyone-genseg" / "fiftyone.yml").is_file()
+    assert "genseg-r1/nano" in foz.list_zoo_models()
     assert "removed" in run(app, ["plugin", "uninstall"]).stdout
+    assert "genseg-r1/nano" not in foz.list_zoo_models()
     assert "was not linked" in run(app, ["plugin", "uninstall"]).stdout
     (tmp_path / "plugins" / "fiftyone-genseg").mkdir()
     result = run(app, ["plugin", "install"])

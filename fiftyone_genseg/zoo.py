@@ -1,0 +1,131 @@
+"""The known checkpoints as models of FiftyOne's model zoo.
+
+FiftyOne finds them by `zoo/manifest.json` and calls the functions below by way of `zoo/__init__.py`.
+`python -m fiftyone_genseg.zoo > zoo/manifest.json` writes the manifest anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fiftyone.operators import types
+from genseg_hub import checkpoints
+
+from fiftyone_genseg import segmentation
+
+if TYPE_CHECKING:
+    from fiftyone_genseg.model import ReferringSegmentationModel
+
+# Of the models, and FiftyOne's folder for them, which it imports by this name: it must not be that of a package.
+SOURCE = "genseg-r1"
+# The package fiftyone-genseg is not among them: it is not on PyPI, where FiftyOne would look for it.
+PACKAGES = ("sam2>=1.1", "torch>=2.10", "torchvision>=0.25", "transformers>=5")
+_TAGS = ("segmentation", "instances", "referring", "vlm", "torch", "transformers")
+_LICENCES = {"apache-2.0": "Apache 2.0", "other": "Other"}  # as FiftyOne spells them
+
+
+def manifest() -> dict[str, Any]:
+    """What `zoo/manifest.json` holds: one model for each of `checkpoints.KNOWN`."""
+    return {"name": SOURCE, "models": [_entry(known) for known in checkpoints.KNOWN]}
+
+
+def download_model(model_name: str, model_path: str) -> None:
+    """Download what is missing of a checkpoint, and note in `model_path` which commit it is.
+
+    Weights stay in the cache of huggingface_hub. FiftyOne takes the model for downloaded when the note exists.
+
+    Raises:
+        genseg_hub.checkpoints.CheckpointError: see `checkpoints.pull`.
+    """
+    checkpoint = checkpoints.pull(_checkpoint(model_name))
+    note = Path(model_path)
+    unfinished = note.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps({"checkpoint": checkpoint.pinned}))
+    unfinished.replace(note)
+
+
+def load_model(model_name: str, model_path: str, **kwargs: Any) -> ReferringSegmentationModel:
+    """Load the very commit that was downloaded.
+
+    Args:
+        model_name: as in the manifest.
+        model_path: the note that `download_model` made.
+        **kwargs: `expression`, `expression_field` and `device` of `ReferringSegmentationModel`.
+
+    Raises:
+        genseg_hub.checkpoints.CheckpointError: a note that is not one of this model, or see `GenSegR1.from_pretrained`.
+    """
+    from fiftyone_genseg.model import ReferringSegmentationModel
+
+    try:
+        pinned = str(json.loads(Path(model_path).read_text())["checkpoint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _bad_note(model_name, model_path) from error
+    if pinned.partition("@")[0] != _checkpoint(model_name):
+        raise _bad_note(model_name, model_path)
+    return ReferringSegmentationModel(pinned, **kwargs)
+
+
+def resolve_input(model_name: str, ctx) -> types.Property:
+    """What the App's operator "Apply zoo model" asks for this model; the answers become arguments of `load_model`."""
+    given = ctx.params.get("remote_params") or {}
+    inputs = types.Object()
+    expression = inputs.str(
+        "expression",
+        label="What to look for",
+        description="On every image, for example: the dog left of the bench. Or choose a field",
+        required=not given.get("expression_field"),
+    )
+    fields = segmentation.string_fields(ctx.dataset)
+    if fields:
+        choices = types.DropdownView()
+        for name in fields:
+            choices.add_choice(name, label=name)
+        inputs.enum(
+            "expression_field",
+            fields,
+            label="Field of expressions",
+            description="The string field that holds each sample's own expression",
+            required=False,
+            view=choices,
+        )
+    if given.get("expression") and given.get("expression_field"):
+        expression.invalid = True
+        expression.error_message = "Give an expression or a field of expressions, not both."
+    return types.Property(inputs)
+
+
+def _checkpoint(model_name: str) -> str:
+    return model_name.removeprefix(f"{SOURCE}/")
+
+
+def _bad_note(model_name: str, model_path: str) -> checkpoints.CheckpointError:
+    return checkpoints.CheckpointError(
+        f"{model_path} does not say which commit of {model_name} was downloaded: run "
+        f"foz.delete_zoo_model({model_name!r}) and load it again; the weights are kept"
+    )
+
+
+def _entry(known: checkpoints.KnownCheckpoint) -> dict[str, Any]:
+    folder = checkpoints.EMBEDDED.get(known.name)
+    files = folder.rglob("*.safetensors") if folder else ()
+    return {
+        "base_name": f"{SOURCE}/{known.name}",
+        "base_filename": f"{known.name.replace('/', '--')}.json",
+        "author": "fiftyone-genseg" if folder else known.name.partition("/")[0],
+        "source": None if folder else f"https://huggingface.co/{known.name}",
+        "license": _LICENCES.get(known.licence, known.licence) or None,
+        "description": (
+            f"Referring segmentation with {known.parameters} parameters; needs {known.needs}; "
+            f"dialect {known.dialect}, segmenter {known.segmenter}"
+        ),
+        "size_bytes": sum(file.stat().st_size for file in files) if folder else round(known.gigabytes * 1e9),
+        "requirements": {"packages": list(PACKAGES), "cpu": {"support": True}, "gpu": {"support": True}},
+        "tags": list(_TAGS),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(manifest(), indent=2))
