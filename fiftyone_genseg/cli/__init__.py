@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fiftyone_genseg.cli import benchmark, checkpoints, demo, evaluate, plugin, segment
+from fiftyone_genseg.cli import benchmark, checkpoints, demo, evaluate, plugin, segment, serve
 
 app = typer.Typer(
     name="genseg", help="Describe a thing in words, get its mask.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -15,6 +15,7 @@ app.command()(demo.demo)
 app.command()(checkpoints.models)
 app.command()(checkpoints.pull)
 app.command()(checkpoints.push)
+app.command()(serve.serve)
 
 evaluate_app = typer.Typer(help="Score a checkpoint on a benchmark.", no_args_is_help=True)
 evaluate_app.command()(evaluate.refscenes)
