@@ -11,6 +11,10 @@ Model = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")]
+Server = Annotated[
+    str | None,
+    typer.Option(help="Address of the server that has the model, see `genseg serve`: http://localhost:8000/v1"),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Expressions answered at once.")]
 
 
@@ -19,13 +23,14 @@ def fail(error: Exception) -> typer.Exit:
     return typer.Exit(1)
 
 
-def load(model: str, device: str, revision: str | None):
+def load(model: str, device: str, revision: str | None, server: str | None = None):
     from genseg_hub import GenSegR1
     from genseg_hub.checkpoints import CheckpointError
+    from genseg_hub.reasoner import ReasonerError
 
     try:
-        return GenSegR1.from_pretrained(model, device=device, revision=revision)
-    except CheckpointError as error:
+        return GenSegR1.from_pretrained(model, device=device, revision=revision, server=server)
+    except (CheckpointError, ReasonerError, ValueError) as error:
         raise fail(error) from error
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import Device, Model, Revision, fail, load
+from fiftyone_genseg.cli._shared import Device, Model, Revision, Server, fail, load
 
 
 def segment(
@@ -17,6 +17,7 @@ def segment(
     model: Model = "nano",
     device: Device = "auto",
     revision: Revision = None,
+    server: Server = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print boxes, points, scores and masks (COCO RLE).")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the image with its masks here.")] = None,
 ) -> None:
@@ -28,7 +29,7 @@ def segment(
         pixels = load_image(image)
         if out and out.suffix.lower() not in Image.registered_extensions():
             raise ValueError(f"{out} has no image extension that can be written; for example: overlay.png")
-        loaded = load(model, device, revision)
+        loaded = load(model, device, revision, server)
         prediction = loaded.segment(pixels, expression)
     except (ValueError, RuntimeError) as error:
         raise fail(error) from error

@@ -29,6 +29,8 @@ DEFAULT_DIALECT = "qwen3_vl"
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
 # Everything a reasoner needs and nothing that can carry code.
 _REASONER_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "segmenter/*"]
+# Of the same repository, what is needed where a server has the reasoner's weights; a segmenter is a sub-folder.
+_OTHER_FILES = [SETTINGS_FILE, "config.json", "generation_config.json", "*/config.json", "*/model.safetensors"]
 _SEGMENTER_FILES = ["config.json", "model.safetensors"]
 _SAM2_GIGABYTES = 3.0  # SAM 2 large in float32 and one image of 1024 pixels, as docs/training.md counts it
 _ATTEMPTS = 3  # of a download whose connection is reset; whole files are kept
@@ -148,13 +150,16 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
     return bare, given
 
 
-def pull(name: str, revision: str | None = None, local_files_only: bool = False) -> Checkpoint:
+def pull(
+    name: str, revision: str | None = None, local_files_only: bool = False, with_reasoner: bool = True
+) -> Checkpoint:
     """Find a checkpoint, downloading what is missing.
 
     Args:
         name: "nano", a Hub id, also with its revision (owner/name@revision), or a local folder.
         revision: branch, tag or commit of a Hub id.
         local_files_only: never ask the network.
+        with_reasoner: False where a server has the reasoner: its weights are then neither downloaded nor needed.
 
     Raises:
         CheckpointError: unknown name, no network, gated or private repository, full disk, or files
@@ -163,12 +168,12 @@ def pull(name: str, revision: str | None = None, local_files_only: bool = False)
     name, revision = split_revision(name, revision)
     folder, commit = _local_folder(name), None
     if folder is None:
-        folder = _download(name, revision, local_files_only)
+        folder = _download(name, revision, local_files_only, None if with_reasoner else _OTHER_FILES)
         snapshot = _SNAPSHOT.search(str(folder))
         commit = snapshot and snapshot[3]
     elif revision is not None:
         raise CheckpointError(f"{name} is on this disk and has no revisions; leave revision={revision!r} out")
-    settings = check_folder(folder, name)
+    settings = check_folder(folder, name) if with_reasoner else _settings(folder / SETTINGS_FILE, name)
     segmenter, config = _segmenter(folder, settings["segmenter"], local_files_only)
     return Checkpoint(name, folder, segmenter, config, settings["dialect"], commit)
 

@@ -11,15 +11,17 @@ from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from genseg_hub import checkpoints, dialects
 from genseg_hub.images import load_image
-from genseg_hub.reasoner import Answer, Reasoner, TransformersReasoner
+from genseg_hub.reasoner import Answer, Reasoner, ReasonerError, TransformersReasoner
 from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
 from genseg_hub.segmenter import Sam2Segmenter
+from genseg_hub.server_reasoner import ServerReasoner
 
 
 @dataclass
@@ -65,7 +67,14 @@ class GenSegR1:
         self.reasoner, self.segmenter, self.dialect, self.checkpoint = reasoner, segmenter, dialect, checkpoint
 
     @classmethod
-    def from_pretrained(cls, name: str, device: str = "auto", revision: str | None = None) -> GenSegR1:
+    def from_pretrained(
+        cls,
+        name: str,
+        device: str = "auto",
+        revision: str | None = None,
+        server: str | None = None,
+        **server_options: Any,
+    ) -> GenSegR1:
         """Load a checkpoint.
 
         Args:
@@ -74,23 +83,28 @@ class GenSegR1:
             device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is. Weights are
                 bfloat16 on a GPU and float32 on a CPU.
             revision: branch, tag or commit of a Hub id.
+            server: address of an OpenAI-compatible server that has the reasoner, such as "http://localhost:8000/v1";
+                its weights are then not downloaded, and `device` is that of the segmenter.
+            server_options: of `ServerReasoner`: api_key, concurrency, timeout, max_retries, media_folder, and `model`
+                where the server calls the checkpoint by another name.
 
         Raises:
             checkpoints.CheckpointError: the name, the network, the rights, the disk, the memory or
                 the device does not allow it.
+            reasoner.ReasonerError: the server does not allow it.
         """
         import torch
-        import transformers
 
         target = _device(device)
-        checkpoint = checkpoints.pull(name, revision)
+        if server is None and server_options:
+            raise TypeError(f"{', '.join(server_options)} belong to a server; give its address as server=")
+        checkpoint = checkpoints.pull(name, revision, with_reasoner=server is None)
         dialect = dialects.load(checkpoint.dialect)
-        dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
+        reasoner: Reasoner | None = None
+        if server is not None:
+            reasoner = _served_reasoner(checkpoint, dialect, server, server_options)
         try:
-            processor = transformers.AutoProcessor.from_pretrained(checkpoint.reasoner, trust_remote_code=False)
-            model = transformers.AutoModelForImageTextToText.from_pretrained(
-                checkpoint.reasoner, dtype=dtype, use_safetensors=True, trust_remote_code=False
-            ).to(target)
+            reasoner = reasoner or _loaded_reasoner(checkpoint, dialect, target)
             segmenter = Sam2Segmenter.load(checkpoint.segmenter, checkpoint.segmenter_config, target)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise checkpoints.CheckpointError(
@@ -98,8 +112,7 @@ class GenSegR1:
             ) from error
         except Exception as error:  # files of strangers fail in any way they like
             raise checkpoints.CheckpointError(f"{name} cannot be loaded from {checkpoint.reasoner}: {error}") from error
-        limit = min(dialect.MAX_NEW_TOKENS, model.generation_config.max_new_tokens or dialect.MAX_NEW_TOKENS)
-        return cls(TransformersReasoner(model, processor, limit), segmenter, dialect, checkpoint)
+        return cls(reasoner, segmenter, dialect, checkpoint)
 
     def segment(self, image: ImageLike, expression: str) -> Prediction:
         """Segment what one expression refers to.
@@ -186,7 +199,10 @@ class GenSegR1:
             self._answer(jobs[middle:])
             return
         for job, answer in zip(jobs, answers, strict=True):
-            job.answer = answer
+            if isinstance(answer, ReasonerError):
+                job.result = Failure(_explain(answer), answer)
+            else:
+                job.answer = answer
 
     def _segment(self, jobs: list[_Job]) -> list[_Job]:
         for _, group in itertools.groupby(jobs, key=lambda job: job.key):
@@ -203,6 +219,38 @@ class GenSegR1:
                 except Exception as error:  # noqa: BLE001  recorded on the example
                     job.result = Failure(_explain(error), error)
         return jobs
+
+
+def _loaded_reasoner(checkpoint: checkpoints.Checkpoint, dialect: dialects.Dialect, target) -> TransformersReasoner:
+    import torch
+    import transformers
+
+    dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
+    processor = transformers.AutoProcessor.from_pretrained(checkpoint.reasoner, trust_remote_code=False)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(
+        checkpoint.reasoner, dtype=dtype, use_safetensors=True, trust_remote_code=False
+    ).to(target)
+    return TransformersReasoner(model, processor, _limit(dialect, model.generation_config))
+
+
+def _served_reasoner(
+    checkpoint: checkpoints.Checkpoint, dialect: dialects.Dialect, server: str, options: dict[str, Any]
+) -> ServerReasoner:
+    import transformers
+
+    limit, file = dialect.MAX_NEW_TOKENS, checkpoint.reasoner / "generation_config.json"
+    if file.is_file():
+        try:
+            limit = _limit(dialect, transformers.GenerationConfig.from_pretrained(checkpoint.reasoner))
+        except Exception as error:  # a stranger's file
+            raise checkpoints.CheckpointError(f"{file} cannot be read: {error}; mend or remove it") from error
+    names = (checkpoint.pinned, checkpoint.name, str(checkpoint.reasoner.resolve()))
+    return ServerReasoner(server, max_new_tokens=limit, **{"model": names, **options})
+
+
+def _limit(dialect: dialects.Dialect, generation_config) -> int:
+    """Tokens of an answer: what the dialect says, or less where the checkpoint does."""
+    return min(dialect.MAX_NEW_TOKENS, generation_config.max_new_tokens or dialect.MAX_NEW_TOKENS)
 
 
 def _results(jobs: Future[list[_Job]]) -> Iterator[Prediction | Failure]:
@@ -223,8 +271,8 @@ def _explain(error: Exception) -> str:
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return f"out of memory: take a smaller image, checkpoint or batch size ({error})"
-    if isinstance(error, ValueError | TypeError):
-        return str(error)  # written for people: ImageError and the dialects' refusals
+    if isinstance(error, ValueError | TypeError | ReasonerError):
+        return str(error)  # written for people: ImageError, the dialects' refusals, a server's failure
     return f"{type(error).__name__}: {error}"
 
 

@@ -21,10 +21,20 @@ class Answer:
     truncated: bool
 
 
-class Reasoner(Protocol):
-    """Anything that answers a batch of chats, one image each."""
+class ReasonerError(RuntimeError):
+    """An answer that could not be had; the message says why and what to do."""
 
-    def answer(self, images: Sequence[Image.Image], chats: Sequence[list[dict]]) -> list[Answer]: ...
+
+class Reasoner(Protocol):
+    """Anything that answers a batch of chats, one image each.
+
+    A batch that cannot be answered raises and may be asked again in parts; where each chat fails by itself, its error
+    stands in its place.
+    """
+
+    def answer(
+        self, images: Sequence[Image.Image], chats: Sequence[list[dict]]
+    ) -> Sequence[Answer | ReasonerError]: ...
 
 
 class TransformersReasoner:

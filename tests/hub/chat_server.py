@@ -1,0 +1,100 @@
+"""A server that speaks as much of OpenAI's API as faults need: what it answers is what the test says."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from PIL import Image
+
+MODELS = {"object": "list", "data": [{"id": "served", "object": "model", "root": "/weights/nano"}]}
+Reply = tuple[int, dict[str, str], Any]  # status, headers, JSON or the body itself
+
+
+def said(text: Any, finish_reason: Any = "stop", **more: Any) -> Reply:
+    message = {"role": "assistant", "content": text, **more}
+    return 200, {}, {"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]}
+
+
+def expression(request: dict) -> str:
+    """The text of the last part of a chat."""
+    return request["messages"][-1]["content"][-1]["text"]
+
+
+def shown(request: dict) -> Image.Image:
+    (url,) = (part["image_url"]["url"] for part in request["messages"][-1]["content"] if part["type"] == "image_url")
+    head, _, data = url.partition(",")
+    assert head == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+class ChatServer(ThreadingHTTPServer):
+    """`reply` answers a request; `requests` are those that came, with their `keys`, `open_most` at once."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, reply: Callable[[dict], Reply]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.reply, self.models = reply, (200, {}, MODELS)
+        self.lock = threading.Lock()
+        self.requests: list[dict] = []
+        self.keys: list[str | None] = []
+        self.open = self.open_most = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def handle_error(self, request, client_address) -> None:
+        """Clients that give up are what the tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: ChatServer
+
+    def do_GET(self) -> None:
+        self._send(*(self.server.models if self.path == "/v1/models" else (404, {}, {"detail": "Not Found"})))
+
+    def do_POST(self) -> None:
+        server, request = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.requests.append(request)
+            server.keys.append(self.headers.get("Authorization"))
+            server.open += 1
+            server.open_most = max(server.open_most, server.open)
+        try:
+            reply = server.reply(request)
+        finally:
+            with server.lock:
+                server.open -= 1
+        self._send(*reply)
+
+    def _send(self, status: int, headers: dict[str, str], content: Any) -> None:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for key, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@contextmanager
+def serving(reply: Callable[[dict], Reply]):
+    server = ChatServer(reply)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
