@@ -6,40 +6,16 @@ insides.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Hashable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from genseg_hub import checkpoints, dialects
-from genseg_hub.images import load_image
-from genseg_hub.reasoner import Answer, Reasoner, ReasonerError, TransformersReasoner
+from genseg_hub.continuous import ContinuousReasoner
+from genseg_hub.reasoner import Reasoner, TransformersReasoner
 from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
 from genseg_hub.segmenter import Sam2Segmenter
 from genseg_hub.server_reasoner import ServerReasoner
-
-
-@dataclass
-class _Job:
-    """One example on its way; `result` is a Failure as soon as something goes wrong.
-
-    Neighbours with an equal `identity` share `key`, which stands for one decoded image, and what of it is `shown` to
-    the reasoner.
-    """
-
-    example: ReferringExample
-    identity: Hashable
-    key: object
-    image: Image.Image | None = None
-    shown: Image.Image | None = None
-    chat: list[dict] | None = None
-    answer: Answer | None = None
-    result: Prediction | Failure | None = None
+from genseg_hub.streaming import Stream
 
 
 class GenSegR1:
@@ -133,12 +109,12 @@ class GenSegR1:
     def segment_many(self, examples: Iterable[ReferringExample], batch_size: int = 8) -> Iterator[Prediction | Failure]:
         """Segment a stream of examples.
 
-        The segmenter works on one batch while the reasoner answers the next. Neighbours with the
-        same image share its decoding and its embedding. A bad example becomes a Failure and the
-        stream goes on: a batch that fails is halved until the culprit is alone.
+        The segmenter works on one image while the reasoner answers about the next ones. Neighbours with the
+        same image share its decoding, its embedding and the image's part of the reasoner's prompt. A bad example
+        becomes a Failure and the stream goes on.
 
         Args:
-            examples: read lazily, one batch ahead.
+            examples: read lazily, `streaming.READ_AHEAD` batches ahead.
             batch_size: expressions that the reasoner answers at once.
 
         Yields:
@@ -146,82 +122,10 @@ class GenSegR1:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        stream = iter(examples)
-        pending: Future[list[_Job]] | None = None
-        last: _Job | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="segmenter") as worker:
-            ended: Exception | None = None
-            more = True
-            while more:
-                jobs: list[_Job] = []
-                try:
-                    for example in itertools.islice(stream, batch_size):
-                        last = self._prepare(example, last)
-                        jobs.append(last)
-                except Exception as error:  # noqa: BLE001  raised below, after what was read before it
-                    ended = error
-                more = len(jobs) == batch_size and ended is None
-                self._answer([job for job in jobs if job.result is None])
-                if pending:
-                    yield from _results(pending)
-                pending = worker.submit(self._segment, jobs)
-            if pending:
-                yield from _results(pending)
-            if ended:
-                raise ended
-
-    def _prepare(self, example: ReferringExample, last: _Job | None) -> _Job:
-        job = _Job(example, _identity(example), object())
-        try:
-            if last is not None and last.image is not None and last.identity == job.identity:
-                job.key, job.image, job.shown = last.key, last.image, last.shown
-            else:
-                job.image = job.shown = load_image(example.image)
-                if self.dialect.IMAGE_SIZE:
-                    job.shown = job.image.resize(self.dialect.IMAGE_SIZE, Image.Resampling.BILINEAR)
-            job.chat = self.dialect.messages(job.image.size, example.expression)
-        except Exception as error:  # noqa: BLE001  recorded on the example
-            job.result = Failure(_explain(error), error)
-        return job
-
-    def _answer(self, jobs: list[_Job]) -> None:
-        if not jobs:
-            return
-        try:
-            answers = self.reasoner.answer([job.shown for job in jobs], [job.chat for job in jobs])  # type: ignore[misc]
-        except Exception as error:  # noqa: BLE001  recorded on the example
-            if len(jobs) == 1:
-                jobs[0].result = Failure(_explain(error), error)
-                return
-            error.__traceback__ = None  # it would keep the failed batch's tensors alive
-            middle = len(jobs) // 2
-            self._answer(jobs[:middle])
-            self._answer(jobs[middle:])
-            return
-        for job, answer in zip(jobs, answers, strict=True):
-            if isinstance(answer, ReasonerError):
-                job.result = Failure(_explain(answer), answer)
-            else:
-                job.answer = answer
-
-    def _segment(self, jobs: list[_Job]) -> list[_Job]:
-        for _, group in itertools.groupby(jobs, key=lambda job: job.key):
-            pixels: np.ndarray | None = None
-            for job in group:
-                if job.result is not None or job.answer is None or job.image is None:
-                    continue
-                try:
-                    response = self.dialect.parse(job.answer.text, job.image.size, job.answer.truncated)
-                    if pixels is None:
-                        pixels = np.array(job.image)
-                    masks, scores = self.segmenter.segment(pixels, response.instances, job.key, self.dialect.MULTIMASK)
-                    job.result = Prediction(response, tuple(masks), tuple(scores), job.image.size)
-                except Exception as error:  # noqa: BLE001  recorded on the example
-                    job.result = Failure(_explain(error), error)
-        return jobs
+        yield from Stream(self.reasoner, self.segmenter, self.dialect, examples, batch_size)
 
 
-def _loaded_reasoner(checkpoint: checkpoints.Checkpoint, dialect: dialects.Dialect, target) -> TransformersReasoner:
+def _loaded_reasoner(checkpoint: checkpoints.Checkpoint, dialect: dialects.Dialect, target) -> Reasoner:
     import torch
     import transformers
 
@@ -230,7 +134,8 @@ def _loaded_reasoner(checkpoint: checkpoints.Checkpoint, dialect: dialects.Diale
     model = transformers.AutoModelForImageTextToText.from_pretrained(
         checkpoint.reasoner, dtype=dtype, use_safetensors=True, trust_remote_code=False
     ).to(target)
-    return TransformersReasoner(model, processor, _limit(dialect, model.generation_config))
+    kind = ContinuousReasoner if ContinuousReasoner.supports(model) else TransformersReasoner
+    return kind(model, processor, _limit(dialect, model.generation_config))
 
 
 def _served_reasoner(
@@ -251,29 +156,6 @@ def _served_reasoner(
 def _limit(dialect: dialects.Dialect, generation_config) -> int:
     """Tokens of an answer: what the dialect says, or less where the checkpoint does."""
     return min(dialect.MAX_NEW_TOKENS, generation_config.max_new_tokens or dialect.MAX_NEW_TOKENS)
-
-
-def _results(jobs: Future[list[_Job]]) -> Iterator[Prediction | Failure]:
-    for job in jobs.result():
-        assert job.result is not None
-        yield job.result
-
-
-def _identity(example: ReferringExample) -> Hashable:
-    """What neighbours have in common when they share an image: an `image_id` or a path."""
-    if example.image_id:
-        return example.image_id
-    return str(example.image) if isinstance(example.image, str | Path) else object()
-
-
-def _explain(error: Exception) -> str:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return f"out of memory: take a smaller image, checkpoint or batch size ({error})"
-    if isinstance(error, ValueError | TypeError | ReasonerError):
-        return str(error)  # written for people: ImageError, the dialects' refusals, a server's failure
-    return f"{type(error).__name__}: {error}"
 
 
 def _device(name: str):

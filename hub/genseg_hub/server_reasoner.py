@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import io
 import os
 import re
@@ -16,14 +15,16 @@ import tempfile
 import threading
 import uuid
 import weakref
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from PIL import Image
 
-from genseg_hub.reasoner import Answer, ReasonerError
+from genseg_hub.reasoner import Answer, Question, ReasonerError
 
 _CONNECT_SECONDS = 10.0
 _QUOTED_CHARACTERS = 300  # of a server's own message: some repeat the request, image included
@@ -88,24 +89,23 @@ class ServerReasoner:
             timeout=openai.Timeout(timeout, connect=_CONNECT_SECONDS),
             max_retries=max_retries,
         )
-        self._gate = asyncio.Semaphore(concurrency)
-        # A loop of its own: `answer` may be called where one runs already (notebooks), and is interrupted at once.
+        self.concurrency = concurrency
+        # A loop of its own: questions may be asked where one runs already (notebooks), and are given up at once.
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="server-reasoner", daemon=True).start()
         weakref.finalize(self, _close, self._client, self._loop)
         self.model = self._wait(self._named([model] if isinstance(model, str) else list(model)))
 
-    def answer(self, images: Sequence[Image.Image], chats: Sequence[list[dict]]) -> list[Answer | ReasonerError]:
-        """Answer a batch; what fails is in the list, in its place, and the others are answered.
+    def session(self, batch_size: int) -> _Requests:
+        """See `reasoner.Reasoner`; up to `concurrency` questions are open, whatever the batch size."""
+        return _Requests(self)
 
-        Args:
-            images: RGB images, one per chat. One that occurs several times is encoded once.
-            chats: messages with one {"type": "image"} each.
-        """
-        return self._wait(self._answer(images, chats))
+    def submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """Run something on the loop of the requests."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self.submit(work)
         try:
             return future.result()
         except BaseException:
@@ -132,36 +132,17 @@ class ServerReasoner:
         known = self._quoted(", ".join(sorted(served)) or "nothing")
         raise self._error(f"does not serve {names[0]}, but {known}; start it with `genseg serve {names[0]}`")
 
-    async def _answer(self, images: Sequence[Image.Image], chats: Sequence[list[dict]]) -> list[Answer | ReasonerError]:
-        different = {id(image): image for image in images}
-        with self._batch_folder() as folder:
-            urls = {
-                key: asyncio.create_task(asyncio.to_thread(_url, image, folder)) for key, image in different.items()
-            }
-            asked = (self._ask(urls[id(image)], chat) for image, chat in zip(images, chats, strict=True))
-            return list(await asyncio.gather(*asked))
-
-    @contextlib.contextmanager
-    def _batch_folder(self) -> Iterator[Path | None]:
-        """Where a batch's images are handed over."""
-        if self.media_folder is None:
-            yield None
-            return
-        with tempfile.TemporaryDirectory(dir=self.media_folder, ignore_cleanup_errors=True) as folder:
-            os.chmod(folder, 0o755)  # the server may run as another user
-            yield Path(folder)
-
-    async def _ask(self, url: asyncio.Task[str], chat: list[dict]) -> Answer | ReasonerError:
+    async def request(self, url: Future[str], chat: list[dict]) -> Answer | ReasonerError:
+        """The answer to one chat about the image behind a URL, or why there is none."""
         try:
-            async with self._gate:
-                shown = {"type": "image_url", "image_url": {"url": await url}}
-                messages: Any = [
-                    {**message, "content": [shown if part["type"] == "image" else part for part in message["content"]]}
-                    for message in chat
-                ]
-                completion = await self._client.chat.completions.create(
-                    model=self.model, messages=messages, temperature=0, max_tokens=self.max_new_tokens
-                )
+            shown = {"type": "image_url", "image_url": {"url": await asyncio.wrap_future(url)}}
+            messages: Any = [
+                {**message, "content": [shown if part["type"] == "image" else part for part in message["content"]]}
+                for message in chat
+            ]
+            completion = await self._client.chat.completions.create(
+                model=self.model, messages=messages, temperature=0, max_tokens=self.max_new_tokens
+            )
             return self._read(completion)
         except Exception as error:  # noqa: BLE001  recorded on the expression
             return self._explained(error)
@@ -224,6 +205,57 @@ class ServerReasoner:
         text = "".join(character if character.isprintable() else " " for character in str(words))
         text = text.replace(self._key, "***") if self._key else text
         return " ".join(text.split())[:_QUOTED_CHARACTERS]
+
+
+class _Requests:
+    """A session: each question is one request, each image is encoded once for its neighbours."""
+
+    def __init__(self, reasoner: ServerReasoner):
+        self._reasoner = reasoner
+        self._open: dict[Future[Answer | ReasonerError], Question] = {}
+        self._images: dict[object, tuple[Future[str], set[Question]]] = {}  # by key, with the questions about it
+        self._folder = None
+        if reasoner.media_folder:
+            self._folder = tempfile.TemporaryDirectory(dir=reasoner.media_folder, ignore_cleanup_errors=True)
+            os.chmod(self._folder.name, 0o755)  # the server may run as another user
+            weakref.finalize(self, self._folder.cleanup)
+        weakref.finalize(self, _give_up, self._open)
+
+    def room(self) -> int:
+        return self._reasoner.concurrency - len(self._open)
+
+    def ask(self, questions: Sequence[Question]) -> None:
+        for question in questions:
+            if question.image_key not in self._images:
+                folder = Path(self._folder.name) if self._folder else None
+                encoding = self._reasoner.submit(asyncio.to_thread(_url, question.image, folder))
+                self._images[question.image_key] = encoding, set()
+            url, about = self._images[question.image_key]
+            about.add(question)
+            self._open[self._reasoner.submit(self._reasoner.request(url, question.chat))] = question
+
+    def advance(self) -> list[tuple[Question, Answer | Exception]]:
+        try:
+            done, _ = wait(self._open, return_when=FIRST_COMPLETED)
+        except BaseException:
+            _give_up(self._open)
+            raise
+        answers: list[tuple[Question, Answer | Exception]] = []
+        for future in done:
+            question = self._open.pop(future)
+            url, about = self._images[question.image_key]
+            about.remove(question)
+            if not about:
+                del self._images[question.image_key]
+                if self._folder and not url.exception():
+                    Path(url2pathname(urlsplit(url.result()).path)).unlink(missing_ok=True)
+            answers.append((question, future.result()))
+        return answers
+
+
+def _give_up(requests: dict[Future[Answer | ReasonerError], Question]) -> None:
+    for request in requests:
+        request.cancel()
 
 
 def _url(image: Image.Image, folder: Path | None) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import transformers
 from genseg_hub import GenSegR1, ReferringExample, checkpoints, dialects
-from genseg_hub.reasoner import Answer
+from genseg_hub.reasoner import Answer, TransformersReasoner
 from genseg_hub.schema import InstancePrompt, Prediction
 from genseg_hub.segmenter import Sam2Segmenter
 from PIL import Image
@@ -35,15 +35,15 @@ def test_a_checkpoint_of_qwen2_5_vl_runs_on_photographs(dialect, tmp_path):
         assert result.response.error is not None  # random weights say nothing that can be read
 
 
-class _Scripted:
+class _Scripted(TransformersReasoner):
     """Stands for a reasoner whose answer is known; keeps what it was shown."""
 
     def __init__(self, text):
         self.text, self.shown = text, []
 
-    def answer(self, images, chats):
-        self.shown += list(images)
-        return [Answer(self.text, truncated=False) for _ in images]
+    def generate(self, batch):
+        self.shown += [question.image for question in batch]
+        return [Answer(self.text, truncated=False) for _ in batch]
 
 
 @pytest.mark.parametrize("dialect", FAMILIES)

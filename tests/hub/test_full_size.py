@@ -86,7 +86,7 @@ def test_a_hub_sam2_is_loaded_from_its_weights_file(monkeypatch, tmp_path):
     torch.save({"model": saved.state_dict()}, tmp_path / name)
     nano = checkpoints.pull("nano")
     pulled = checkpoints.Checkpoint("owner/name", nano.reasoner, tmp_path / name, config, "qwen3_vl")
-    monkeypatch.setattr(checkpoints, "pull", lambda *args: pulled)
+    monkeypatch.setattr(checkpoints, "pull", lambda *args, **options: pulled)
     loaded = GenSegR1.from_pretrained("owner/name", device="cpu").segmenter._predictor.model
     for (key, a), b in zip(saved.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
@@ -101,7 +101,7 @@ def test_a_weights_file_that_would_run_code_is_refused(monkeypatch, tmp_path):
     torch.save({"model": Evil()}, tmp_path / name)
     nano = checkpoints.pull("nano")
     pulled = checkpoints.Checkpoint("owner/name", nano.reasoner, tmp_path / name, config, "qwen3_vl")
-    monkeypatch.setattr(checkpoints, "pull", lambda *args: pulled)
+    monkeypatch.setattr(checkpoints, "pull", lambda *args, **options: pulled)
     with pytest.raises(checkpoints.CheckpointError, match="cannot be loaded"):
         GenSegR1.from_pretrained("owner/name", device="cpu")
     assert not (tmp_path / "ran").exists()

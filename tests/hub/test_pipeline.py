@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample
 from genseg_hub.images import ImageError
+from genseg_hub.reasoner import TransformersReasoner
 from genseg_hub.schema import InstancePrompt
 from genseg_hub.segmenter import Sam2Segmenter
+from genseg_hub.streaming import READ_AHEAD
 from genseg_training.scenes import refscenes
 from PIL import Image
 
@@ -56,7 +58,7 @@ def test_the_stream_is_lazy(nano, examples):
 
     stream = nano.segment_many(endless(), batch_size=2)
     next(stream)
-    assert len(taken) <= 4
+    assert len(taken) <= 2 * READ_AHEAD
     stream.close()
 
 
@@ -118,13 +120,14 @@ def test_a_bad_example_is_a_failure_and_the_stream_goes_on(nano, examples, tmp_p
 
 
 def test_a_batch_that_fails_in_the_model_is_halved_until_the_culprit_is_alone(nano, examples):
-    class Fragile:
-        def answer(self, images, chats):
-            if any("poison" in str(chat) for chat in chats):
+    class Fragile(TransformersReasoner):
+        def generate(self, batch):
+            if any("poison" in str(question.chat) for question in batch):
                 raise MemoryError("simulated")
-            return nano.reasoner.answer(images, chats)
+            return super().generate(batch)
 
-    model = GenSegR1(Fragile(), nano.segmenter, nano.dialect)
+    own = nano.reasoner
+    model = GenSegR1(Fragile(own.model, own.processor, own.max_new_tokens), nano.segmenter, nano.dialect)
     mixed = [*examples[:3], ReferringExample(examples[0].image, "poison"), *examples[3:6]]
     results = list(model.segment_many(mixed, batch_size=7))
     assert [isinstance(result, Failure) for result in results] == [False] * 3 + [True] + [False] * 3

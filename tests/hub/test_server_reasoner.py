@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample, checkpoints, publish
 from genseg_hub.dialects import genseg
-from genseg_hub.reasoner import Answer, ReasonerError
+from genseg_hub.reasoner import Answer, Question, ReasonerError
+from genseg_hub.reasoner import ask as ask_all
 from genseg_hub.server_reasoner import ServerReasoner
 from genseg_training.scenes import refscenes
 from PIL import Image
@@ -68,10 +69,12 @@ def reasoner(server, **options) -> ServerReasoner:
     return ServerReasoner(server.url, "served", 64, **options)
 
 
+def about(image: Image.Image, *expressions: str) -> list[Question]:
+    return [Question(image, genseg.messages(image.size, words), "image") for words in expressions]
+
+
 def ask(reasoner: ServerReasoner, *expressions: str) -> list:
-    image = Image.new("RGB", (8, 8))
-    chats = [genseg.messages(image.size, words) for words in expressions]
-    return reasoner.answer([image] * len(chats), chats)
+    return ask_all(reasoner, about(Image.new("RGB", (8, 8)), *expressions))
 
 
 @pytest.fixture
@@ -211,15 +214,14 @@ def test_the_server_gets_the_very_pixels_and_nothing_else_of_the_image(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     image.info |= {"icc_profile": b"profile", "exif": b"Exif\0\0where", "Comment": "whose"}
-    chats = [genseg.messages(image.size, words) for words in ("a", "b")]
     with serving(lambda request: said("[]")) as server:
-        reasoner(server).answer([image, image], chats)
+        ask_all(reasoner(server), about(image, "a", "b"))
     for request in server.requests:
         received = shown(request)
         assert np.array_equal(np.asarray(received), pixels)
         assert received.info == {}
         assert (request["model"], request["temperature"], request["max_tokens"]) == ("served", 0, 64)
-        assert request["messages"][0] == chats[0][0]
+        assert request["messages"][0] == genseg.messages(image.size, "a")[0]
 
 
 def test_images_can_be_handed_over_in_a_folder_that_the_server_sees(tmp_path):
@@ -234,7 +236,7 @@ def test_images_can_be_handed_over_in_a_folder_that_the_server_sees(tmp_path):
 
     with serving(reply) as server:
         asked = reasoner(server, media_folder=tmp_path)
-        assert asked.answer([image] * 2, [genseg.messages(image.size, "x")] * 2) == [Answer("[]", truncated=False)] * 2
+        assert ask_all(asked, about(image, "x", "x")) == [Answer("[]", truncated=False)] * 2
         assert seen[0] == seen[1]
         assert seen[0][1]
         assert list(tmp_path.iterdir()) == []
@@ -337,9 +339,8 @@ def test_a_server_with_the_same_weights_gives_the_same_answers(nano, served):
 def test_an_answer_that_reaches_the_limit_is_truncated(nano, engine):
     example = next(iter(refscenes("val", 1)))
     image = Image.fromarray(example.image)
-    chat = genseg.messages(image.size, example.expression)
-    (whole,) = nano.reasoner.answer([image], [chat])
-    (part,) = ServerReasoner(engine[0], str(NANO), 5).answer([image], [chat])
+    (whole,) = ask_all(nano.reasoner, about(image, example.expression))
+    (part,) = ask_all(ServerReasoner(engine[0], str(NANO), 5), about(image, example.expression))
     assert part.truncated
     assert not whole.truncated
     assert whole.text.startswith(part.text)
@@ -360,11 +361,14 @@ def test_genseg_segment_asks_a_server(engine, tmp_path, nano):
 
 def test_a_killed_server_loses_nothing_that_was_answered(served, engine):
     """The last test of this file: it kills the engine, which `genseg serve` became."""
-    examples = list(refscenes("val", 8))
+    examples = list(refscenes("val", 60))
     stream = served.segment_many(examples, batch_size=2)
-    results = [next(stream)]  # by now two batches are answered
+    results = [next(stream)]
     engine[1].kill()
     engine[1].wait()
     results += stream
-    assert [isinstance(result, Prediction) for result in results] == [True] * 4 + [False] * 4
-    assert all("cannot be reached" in result.message and "is it running" in result.message for result in results[4:])
+    failed = [result for result in results if isinstance(result, Failure)]
+    assert len(results) == 60
+    assert isinstance(results[0], Prediction)
+    assert isinstance(results[-1], Failure)
+    assert all("cannot be reached" in failure.message and "is it running" in failure.message for failure in failed)

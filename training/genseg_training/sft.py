@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
+from genseg_hub import reasoner as reasoners
 from genseg_hub.dialects import genseg
 from genseg_hub.metrics import box_iou
 from genseg_hub.reasoner import TransformersReasoner
@@ -184,9 +185,11 @@ def evaluate_boxes(
     failures = 0
     for start in range(0, len(examples), batch):
         part = examples[start : start + batch]
-        answered = reasoner.answer(
-            [Image.fromarray(drawn.image) for drawn, _ in part],
-            [genseg.messages(drawn.size, question.expression) for drawn, question in part],
+        answered = reasoner.generate(
+            [
+                reasoners.Question(Image.fromarray(drawn.image), genseg.messages(drawn.size, question.expression))
+                for drawn, question in part
+            ]
         )
         for (drawn, question), reply in zip(part, answered, strict=True):
             response = genseg.parse(reply.text, drawn.size, reply.truncated)

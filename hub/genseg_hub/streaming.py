@@ -1,0 +1,198 @@
+"""A stream of examples on its way through a reasoner and a segmenter, which work at the same time.
+
+The reasoner takes a new question whenever it has room; the segmenter gets the answers about one image together, in a
+second thread. Results are given back in order. What a memory has to hold is bounded by `READ_AHEAD`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from genseg_hub.dialects import Dialect
+from genseg_hub.images import load_image
+from genseg_hub.reasoner import Answer, Question, Reasoner, ReasonerError
+from genseg_hub.schema import Failure, Prediction, ReferringExample
+from genseg_hub.segmenter import Sam2Segmenter
+
+# How many batches are read from the oldest example on that is not done: a long answer holds up those after it.
+READ_AHEAD = 4
+
+
+@dataclass(eq=False)
+class _Job:
+    """One example on its way; `result` is a Failure as soon as something goes wrong."""
+
+    example: ReferringExample
+    image: Image.Image | None = None
+    question: Question | None = None
+    answer: Answer | None = None
+    result: Prediction | Failure | None = None
+
+
+@dataclass(eq=False)
+class _Group:
+    """Neighbours about one image, which the segmenter gets together.
+
+    Attributes:
+        identity: what neighbours about this image have in common.
+        closed: no other will join.
+        segmented: set when the segmenter was given them.
+    """
+
+    identity: Hashable
+    jobs: list[_Job] = field(default_factory=list)
+    closed: bool = False
+    segmented: Future[None] | None = None
+
+
+class Stream:
+    """The results of examples, in their order; to be read once.
+
+    Args:
+        reasoner, segmenter, dialect: the parts of a checkpoint.
+        examples: read lazily.
+        batch_size: questions that the reasoner has open at once.
+    """
+
+    def __init__(
+        self,
+        reasoner: Reasoner,
+        segmenter: Sam2Segmenter,
+        dialect: Dialect,
+        examples: Iterable[ReferringExample],
+        batch_size: int,
+    ):
+        self._segmenter, self._dialect = segmenter, dialect
+        self._session = reasoner.session(batch_size)
+        self._examples, self._batch_size = iter(examples), batch_size
+        self._read_ahead = READ_AHEAD * max(batch_size, self._session.room())
+        self._groups: deque[_Group] = deque()  # not given back yet, the oldest first
+        self._last: _Job | None = None
+        self._exhausted = False
+        self._failure: Exception | None = None  # of the examples
+
+    def __iter__(self) -> Iterator[Prediction | Failure]:
+        asked: dict[Question, tuple[_Job, _Group]] = {}
+        with ThreadPoolExecutor(1, thread_name_prefix="segmenter") as worker:
+            while not self._exhausted or self._groups:
+                new: list[Question] = []
+                while len(new) < self._session.room() and self._has_room():
+                    job = self._read()
+                    if job and job.question:
+                        asked[job.question] = job, self._groups[-1]
+                        new.append(job.question)
+                if new:
+                    self._session.ask(new)
+                if asked:
+                    for question, answer in self._session.advance():
+                        job, _ = asked.pop(question)
+                        if isinstance(answer, Answer):
+                            job.answer = answer
+                        else:
+                            job.result = Failure(explain(answer), answer)
+                elif self._groups and self._groups[0].segmented:
+                    self._groups[0].segmented.result()
+                for group in self._groups:
+                    if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
+                        group.segmented = worker.submit(self._segment, group)
+                while self._groups and self._groups[0].segmented and self._groups[0].segmented.done():
+                    for job in self._groups.popleft().jobs:
+                        assert job.result is not None
+                        yield job.result
+        if self._failure:
+            raise self._failure
+
+    def _has_room(self) -> bool:
+        waiting = sum(len(group.jobs) for group in self._groups)
+        return not self._exhausted and waiting < self._read_ahead
+
+    def _read(self) -> _Job | None:
+        """The next example, put into its group; None at the end of the examples."""
+        group = self._groups[-1] if self._groups else None
+        try:
+            example = next(self._examples)
+        except Exception as error:  # noqa: BLE001  raised when what was read before it has been given back
+            self._failure = None if isinstance(error, StopIteration) else error
+            self._exhausted = True
+            if group:
+                group.closed = True
+            return None
+        job, identity = _Job(example), _identity(example)
+        if group and group.identity != identity:
+            group.closed = True
+        if group is None or group.closed:
+            self._groups.append(group := _Group(identity))
+        self._prepare(job, self._last if self._last and _identity(self._last.example) == identity else None)
+        group.jobs.append(job)
+        group.closed = len(group.jobs) >= self._batch_size
+        self._last = job
+        return job
+
+    def _prepare(self, job: _Job, neighbour: _Job | None) -> None:
+        """Make the question of an example; `neighbour` is the one before it, about the same image."""
+        try:
+            if neighbour and neighbour.image and neighbour.question:
+                job.image, shown, key = neighbour.image, neighbour.question.image, neighbour.question.image_key
+            else:
+                job.image = shown = load_image(job.example.image)
+                key = object()
+                if self._dialect.IMAGE_SIZE:
+                    shown = job.image.resize(self._dialect.IMAGE_SIZE, Image.Resampling.BILINEAR)
+            job.question = Question(shown, self._dialect.messages(job.image.size, job.example.expression), key)
+        except Exception as error:  # noqa: BLE001  recorded on the example
+            job.result = Failure(explain(error), error)
+
+    def _segment(self, group: _Group) -> None:
+        """Turn the answers about one image into masks, all in one batch."""
+        jobs = [job for job in group.jobs if job.result is None]
+        try:
+            self._segment_together(jobs)
+        except Exception:  # noqa: BLE001  recorded on the example, once it is alone
+            for job in jobs:
+                try:
+                    self._segment_together([job])
+                except Exception as error:  # noqa: BLE001
+                    job.result = Failure(explain(error), error)
+
+    def _segment_together(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
+        image, question = jobs[0].image, jobs[0].question
+        assert image is not None
+        assert question is not None
+        answers = [job.answer for job in jobs if job.answer]
+        responses = [self._dialect.parse(answer.text, image.size, answer.truncated) for answer in answers]
+        instances = [instance for response in responses for instance in response.instances]
+        masks, scores = (
+            self._segmenter.segment(np.array(image), instances, question.image_key, self._dialect.MULTIMASK)
+            if instances
+            else ([], [])
+        )
+        start = 0
+        for job, response in zip(jobs, responses, strict=True):
+            its = slice(start, start := start + len(response.instances))
+            job.result = Prediction(response, tuple(masks[its]), tuple(scores[its]), image.size)
+
+
+def _identity(example: ReferringExample) -> Hashable:
+    """What neighbours have in common when they share an image: an `image_id` or a path."""
+    if example.image_id:
+        return example.image_id
+    return str(example.image) if isinstance(example.image, str | Path) else id(example)
+
+
+def explain(error: Exception) -> str:
+    """What went wrong, for people."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return f"out of memory: take a smaller image, checkpoint or batch size ({error})"
+    if isinstance(error, ValueError | TypeError | ReasonerError):
+        return str(error)  # written for people: ImageError, the dialects' refusals, a server's failure
+    return f"{type(error).__name__}: {error}"
