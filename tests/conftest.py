@@ -21,6 +21,7 @@ os.environ |= {
     "FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS": "true",
 }
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 from genseg_hub import GenSegR1, checkpoints, publish  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
@@ -30,6 +31,8 @@ from .hub.hub_server import WRITER, HubServer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = ROOT / "examples" / "photos"
+hypothesis.settings.register_profile("tests", deadline=None)  # no test depends on speed
+hypothesis.settings.load_profile("tests")
 CHUNK = 1_000_000  # of downloads: smaller than the weights, for the client keeps whole chunks only
 
 

@@ -40,8 +40,49 @@ def check_counts(counts: Any) -> None:
         raise ValueError("the counts of an RLE are malformed")
 
 
+def check_rle(rle: Rle) -> None:
+    """Raise ValueError unless a compressed RLE covers its size, each pixel once, in runs as pycocotools makes them.
+
+    Where pixels are left over pycocotools gives whatever the memory held, and runs without pixels make it write past
+    the end of what it reserved.
+    """
+    height, width = map(int, rle["size"])
+    runs = rle_runs(rle["counts"])
+    pixels = height * width
+    whole = runs[0] >= 0 and runs[1:].min(initial=1) > 0 and runs.max() <= pixels and runs.sum() == pixels
+    if height < 1 or width < 1 or not whole:
+        raise ValueError(f"the counts of an RLE are not those of a mask of {height} x {width} (height, width)")
+
+
+def rle_runs(counts: str | bytes) -> np.ndarray:
+    """int64: the lengths of the runs of a compressed RLE, of pixels outside and inside the mask in turn.
+
+    As rleFrString of cocoapi's maskApi.c: groups of 5 bits, the lowest first; 32 says that more follow, the highest bit
+    is the sign; from the fourth run on it is the difference to the last but one.
+
+    Raises:
+        ValueError: see `check_counts`.
+    """
+    check_counts(counts)
+    raw = counts.encode("ascii") if isinstance(counts, str) else counts
+    groups = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(groups < 32)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    places = 5 * (np.arange(len(groups)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((groups & 31) << places, starts) - ((groups[ends] >> 4) << 5 * lengths)
+    for first in (1, 2):
+        runs[first::2] = np.cumsum(runs[first::2])
+    return runs
+
+
 def decode_mask(rle: Rle) -> np.ndarray:
-    """Decode a COCO RLE into bool[H, W]."""
+    """Decode a COCO RLE into bool[H, W].
+
+    Raises:
+        ValueError: see `check_rle`.
+    """
+    check_rle(rle)
     return coco_mask.decode(rle).astype(bool)
 
 

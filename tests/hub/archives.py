@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,11 @@ def photos() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str,
 
     An annotation's id is that of the panoptic segment; expressions have `image_id`, `expression` and `segment_ids`.
     """
+    return copy.deepcopy(_photos())
+
+
+@cache
+def _photos() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     listed = json.loads((PHOTOS / "annotations.json").read_text())
     images, annotations = [], []
     for image in listed["images"]:

@@ -6,8 +6,11 @@ A benchmark is read by a module of this folder whose name does not start with an
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import os
 import pkgutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ from genseg_hub.referring_dataset import FEATURES
 __all__ = ["ArchiveError", "Benchmark", "Problem", "Report", "by_name", "check", "first_expressions", "load"]
 
 # Part of the key under which read archives are kept; another number whenever a reader gives something else.
-_VERSION = 1
+_VERSION = 2
 _PROBLEM = datasets.Features({"problem": datasets.Value("string"), "detail": datasets.Value("string")})
 _COUNTED = {"refs": "ref_id", "images": "image_id"}
 
@@ -99,7 +102,7 @@ def load(name: str, root: Path, split: str, strict: bool = False) -> tuple[datas
             _rows, gen_kwargs=settings, features=features, split=datasets.NamedSplit(split)
         )
     except datasets.exceptions.DatasetGenerationError as error:
-        raise ArchiveError(str(error.__cause__)) from error
+        raise ArchiveError(str(error.__cause__) or repr(error.__cause__)) from error
     report = _report(table, benchmark, split)
     if strict and (report.problems or not report.as_published):
         raise ArchiveError(f"{name} {split} is not as it should be: {report}")
@@ -125,7 +128,7 @@ def check(name: str, root: Path, split: str) -> tuple[Benchmark, list[Path]]:
         raise ArchiveError(f"{name} has no split {split!r}; choose one of {', '.join(benchmark.splits)}")
     root = root.expanduser().resolve()
     files = benchmark.files(root, split)
-    missing = [file for file in files if not file.exists()]
+    missing = [file for file in files if not (file.is_file() or file.is_dir())]
     if missing:
         raise ArchiveError(f"there is no {missing[0]}; needed is, under {root}: {benchmark.archive}")
     return benchmark, files
@@ -156,16 +159,33 @@ def _rows(name: str, root: str, split: str, version: int, stamps: str) -> Iterat
             "example_id": entry.example_id,
             "image_id": entry.image_id,
             **entry.attributes,
-            "problem": entry.problem and entry.problem.value,
-            "detail": entry.detail,
+            "problem": entry.unusable.problem.value if entry.unusable else None,
+            "detail": str(entry.unusable or ""),
         }
     if entry is None:
         raise ValueError(f"{name} under {root} has no expression of the split {split!r}")
 
 
 def _stamps(files: list[Path]) -> str:
-    """What changes when a file does, or when a folder gets or loses one."""
-    return repr([(str(file), (found := file.stat()).st_mtime_ns, found.st_size) for file in files])
+    """What changes when a file does, or one in a folder, by its size and its times."""
+    digest, seen = hashlib.sha256(), set[tuple[int, int]]()
+    for line in sorted(line for file in files for line in _stamped(file, seen)):
+        digest.update(os.fsencode(line))
+    return digest.hexdigest()
+
+
+def _stamped(file: Path | os.DirEntry[str], seen: set[tuple[int, int]]) -> Iterator[str]:
+    try:
+        found = file.stat()
+    except OSError:
+        found = file.stat(follow_symlinks=False)  # a link to nothing
+    if not stat.S_ISDIR(found.st_mode):
+        yield f"{os.fspath(file)} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+    elif (found.st_dev, found.st_ino) not in seen:
+        seen.add((found.st_dev, found.st_ino))  # links can lead in circles
+        with os.scandir(file) as entries:
+            for entry in entries:
+                yield from _stamped(entry, seen)
 
 
 def _report(table: datasets.Dataset, benchmark: Benchmark, split: str) -> Report:

@@ -24,6 +24,7 @@ class Problem(str, Enum):
     EMPTY_MASK = "empty mask"
     EMPTY_EXPRESSION = "empty expression"
     DUPLICATE_ID = "duplicate id"
+    MALFORMED_RECORD = "malformed record"
 
 
 class ArchiveError(ValueError):
@@ -31,7 +32,7 @@ class ArchiveError(ValueError):
 
 
 class Unusable(Exception):
-    """Raised by a reader for one example."""
+    """Why one example cannot be used, and the details."""
 
     def __init__(self, problem: Problem, detail: str):
         super().__init__(detail)
@@ -43,20 +44,21 @@ class Entry:
     """One expression of an archive.
 
     Attributes:
+        expression, example_id: "" when there is none that can be used, of an example that cannot be used itself.
+        image_id: None when there is none, likewise.
         image: file; None when there is none that can be used.
         masks: COCO RLE of every referred instance; () for no-target.
         attributes: values of the benchmark's own columns.
-        problem, detail: why it cannot be used, when it cannot.
+        unusable: why it cannot be used, when it cannot.
     """
 
     expression: str
     example_id: str
-    image_id: str
+    image_id: str | None
     image: Path | None = None
     masks: tuple[Rle, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    problem: Problem | None = None
-    detail: str = ""
+    unusable: Unusable | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Benchmark:
         splits: split -> published counts ("refs", "images", "expressions"); {} where none is known.
         counts_source: who published them.
         attributes: columns of its own beside `referring_dataset.FEATURES`.
-        files: (root, split) -> everything that decides what `entries` gives, annotations first.
+        files: (root, split) -> everything that decides what `entries` gives, annotations first; of a folder, all in it.
         entries: (root, split) -> the expressions, those of one image together.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import datasets
 
 from genseg_hub.benchmarks._benchmark import Entry, Problem, Unusable
 from genseg_hub.benchmarks._coco import CocoInstances
+from genseg_hub.benchmarks._records import as_id, as_records, as_text, id_of, malformed, text_of
 from genseg_hub.schema import Rle
 
 ATTRIBUTES = datasets.Features({"ref_id": datasets.Value("string"), "category": datasets.Value("string")})
 # Where people keep COCO's train2014 beside these archives; the first is REFER's own layout.
 _IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/mscoco/train2014", "images/train2014", "train2014")
+_NOTHING = ["-1"]
 
 
 def image_folder(root: Path) -> Path:
@@ -24,51 +26,105 @@ def image_folder(root: Path) -> Path:
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
-def entries(refs: Any, instances: CocoInstances, split: str, where: Path, skip_crowds: bool = False) -> Iterator[Entry]:
+def entries(refs: Any, instances: CocoInstances, split: str, where: Path, generalized: bool = False) -> Iterator[Entry]:
     """The expressions of a split, those of one image together.
 
     Args:
         refs: list of references: `ref_id`, `image_id`, `split`, `sentences` with `sent_id` and `sent`, `ann_id` (one or
-            a list; none or [-1] for no-target) and `category_id` (likewise).
+            a list) and `category_id` (likewise; may be missing). One that does not say its split is in every split.
         where: the file they come from, for errors.
-        skip_crowds: leave annotations of crowds out of the target.
+        generalized: as in gRefCOCO the `ann_id` [-1] is a no-target, and annotations of crowds are no part of a target.
 
     Raises:
-        ValueError: when they are something else.
+        ValueError: when they are no list, or more than the file can hold.
     """
+    listed = as_records(refs)
+    if listed is None:
+        raise ValueError(f"{where} is not a list of references as REFER writes them; fetch the archive again")
+    lists = (ref.get(name) for ref in listed for name in ("sentences", "ann_id", "category_id"))
+    if sum(len(found) for found in lists if isinstance(found, list)) > where.stat().st_size:
+        raise ValueError(f"{where} has the same list in many references; fetch the archive again")
+    times_ref = Counter(as_id(ref.get("ref_id")) for ref in listed)
+    chosen = [(i, ref) for i, ref in enumerate(listed) if ref.get("split") == split or not _has_split(ref)]
+    times_sentence = Counter(as_id(said.get("sent_id")) for _, ref in chosen for said in _sentences(ref))
+    for i, ref in sorted(chosen, key=lambda numbered: _order(numbered[1])):
+        what = f"reference {i} of {where}"
+        categories = dict.fromkeys(filter(None, map(instances.category, _ids(ref.get("category_id")))))
+        attributes = {"ref_id": as_id(ref.get("ref_id")), "category": ", ".join(categories)}
+        image: Path | None = None
+        masks: tuple[Rle, ...] = ()
+        unusable: Unusable | None = None
+        try:
+            image_id = _check_reference(ref, what, times_ref)
+            image = instances.image(image_id)
+            masks = instances.masks(_annotations(ref, what, generalized), image_id, skip_crowds=generalized)
+        except Unusable as error:
+            unusable = error
+        for said in _sentences(ref):
+            yield Entry(
+                expression=as_text(said.get("sent")) or "",
+                example_id=as_id(said.get("sent_id")) or "",
+                image_id=as_id(ref.get("image_id")),
+                image=image,
+                masks=masks,
+                attributes=attributes,
+                unusable=unusable or _wrong_sentence(said, f"a sentence of {what}", times_sentence),
+            )
+
+
+def _has_split(ref: dict[str, Any]) -> bool:
+    return isinstance(ref.get("split"), str)
+
+
+def _sentences(ref: dict[str, Any]) -> list[dict[str, Any]]:
+    """{} alone when the reference has no list of them, so that it is counted."""
+    found = as_records(ref.get("sentences"))
+    return [{}] if found is None else found
+
+
+def _order(ref: dict[str, Any]) -> str:
+    """Brings the references of an image together, and numbers in their order."""
+    image_id, ref_id = (as_id(ref.get(name)) or "" for name in ("image_id", "ref_id"))
+    return f"{image_id:>20}\0{ref_id:>20}"
+
+
+def _check_reference(ref: dict[str, Any], what: str, times: Counter[str | None]) -> str:
+    """The id of its image, of a reference that is whole and there once."""
+    text_of(ref, "split", what)
+    ref_id = id_of(ref, "ref_id", what)
+    if times[ref_id] > 1:
+        raise Unusable(Problem.DUPLICATE_ID, f"{what} is one of {times[ref_id]} with the ref_id {ref_id}")
+    if as_records(ref.get("sentences")) is None:
+        raise malformed(ref, "sentences", what, "a list")
+    return id_of(ref, "image_id", what)
+
+
+def _wrong_sentence(said: dict[str, Any], what: str, times: Counter[str | None]) -> Unusable | None:
     try:
-        chosen = sorted(
-            (ref for ref in refs if ref["split"] == split), key=lambda ref: (int(ref["image_id"]), int(ref["ref_id"]))
-        )
-        times_ref = Counter(ref["ref_id"] for ref in refs)
-        times_sentence = Counter(sentence["sent_id"] for ref in chosen for sentence in ref["sentences"])
-        for ref in chosen:
-            image_id, ref_id = ref["image_id"], ref["ref_id"]
-            categories = dict.fromkeys(filter(None, map(instances.category, _several(ref["category_id"]))))
-            attributes = {"ref_id": str(ref_id), "category": ", ".join(categories)}
-            image: Path | None = None
-            masks: tuple[Rle, ...] = ()
-            problem, detail = None, ""
-            try:
-                if times_ref[ref_id] > 1:
-                    raise Unusable(Problem.DUPLICATE_ID, f"{where} has {times_ref[ref_id]} times ref {ref_id}")
-                image = instances.image(image_id)
-                masks = instances.masks(_several(ref["ann_id"]), image_id, skip_crowds)
-            except Unusable as error:
-                problem, detail = error.problem, str(error)
-            for sentence in ref["sentences"]:
-                sent_id, expression = sentence["sent_id"], str(sentence["sent"]).strip()
-                found: tuple[Problem | None, str] = problem, detail
-                if times_sentence[sent_id] > 1:
-                    found = Problem.DUPLICATE_ID, f"{where} has {times_sentence[sent_id]} times sentence {sent_id}"
-                elif not expression:
-                    found = found if problem else (Problem.EMPTY_EXPRESSION, f"sentence {sent_id} is empty")
-                yield Entry(expression, str(sent_id), str(image_id), image, masks, attributes, *found)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where} is not a list of references as REFER writes them ({error!r})") from error
+        sent_id = id_of(said, "sent_id", what)
+        if times[sent_id] > 1:
+            return Unusable(Problem.DUPLICATE_ID, f"{what} is one of {times[sent_id]} with the sent_id {sent_id}")
+        if not text_of(said, "sent", what):
+            return Unusable(Problem.EMPTY_EXPRESSION, f"{what}, {sent_id}, is empty")
+    except Unusable as error:
+        return error
+    return None
 
 
-def _several(ids: Any) -> Sequence[Any]:
-    """One id or a list of them; -1 and None are none."""
-    values = ids if isinstance(ids, list | tuple) else [ids]
-    return [value for value in values if value not in (-1, None)]
+def _ids(value: Any) -> list[str | None]:
+    """One id or a list of them; None for what is no id."""
+    return [as_id(one) for one in (value if isinstance(value, list) else [value])]
+
+
+def _annotations(ref: dict[str, Any], what: str, generalized: bool) -> list[str]:
+    """The ids of its annotations, none for a no-target."""
+    ids, no_target = _ids(ref.get("ann_id")), ref.get("no_target")
+    named = [found for found in ids if found is not None]
+    if not named or len(named) < len(ids):
+        raise malformed(ref, "ann_id", what, "an id or a list of ids")
+    if no_target is not None and bool(no_target) != (named == _NOTHING):
+        detail = f"the 'no_target' of {what} says another thing than its 'ann_id'"
+        raise Unusable(Problem.MALFORMED_RECORD, detail)
+    if named == _NOTHING and generalized:
+        return []
+    return list(dict.fromkeys(named))

@@ -7,7 +7,9 @@ The folder holds `instances.json`, `images/` and `expressions.csv` or `expressio
 | `image` | file name in `images/`, as the annotation file has it |
 | `expression` | what is looked for |
 | `annotations` | ids of the referred annotations, separated by spaces (JSONL: a list); empty for no-target |
-| `id` | optional; the number of the row, from 0, where it is missing |
+| `id` | optional; the number of the row, from 0, where it is missing or blank |
+
+Ids may be numbers or text; 7 and "7" are the same.
 """
 
 from __future__ import annotations
@@ -17,15 +19,17 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import datasets
 
 from genseg_hub.benchmarks._benchmark import ArchiveError, Benchmark, Entry, Problem, Unusable
 from genseg_hub.benchmarks._coco import CocoInstances
+from genseg_hub.benchmarks._records import as_id, as_text, malformed, text_of
 from genseg_hub.schema import Rle
 
 _REQUIRED = ("image", "expression", "annotations")
+Row = tuple[int, dict[str, Any] | Unusable]  # line number, and what it holds or what is wrong with it
 
 
 def _tables(root: Path) -> list[Path]:
@@ -39,48 +43,94 @@ def _files(root: Path, split: str) -> list[Path]:
     return [*(tables or [root / "expressions.csv"]), root / "instances.json", root / "images"]
 
 
-def _rows(table: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a table, `annotations` as a list of ids.
-
-    Raises:
-        ValueError: naming the line that cannot be read.
-    """
-    with table.open(encoding="utf-8-sig", newline="") as stream:
-        lines: Iterator[Any] = csv.DictReader(stream) if table.suffix == ".csv" else stream
-        for number, line in enumerate(lines):
-            try:
-                row = line if isinstance(line, dict) else json.loads(line)
-                missing = [name for name in _REQUIRED if row.get(name) is None]
-                if missing:
-                    raise ValueError(f"it has no {missing[0]!r}; needed are {', '.join(_REQUIRED)}")
-                ids = row["annotations"]
-                yield row | {"annotations": [int(i) for i in (ids.split() if isinstance(ids, str) else ids)]}
-            except (ValueError, TypeError, AttributeError) as error:
-                raise ValueError(f"row {number} of {table} cannot be read: {error}") from error
-
-
 def _entries(root: Path, split: str) -> Iterator[Entry]:
     table, annotations, images = _files(root, split)
     instances = CocoInstances(annotations, images)
-    rows = [{"id": number} | row for number, row in enumerate(_rows(table))]
-    times = Counter(str(row["id"]) for row in rows)
-    for row in sorted(rows, key=lambda row: str(row["image"])):
-        expression = str(row["expression"]).strip()
+    rows = _rows(table)
+    ids = [(as_id(row.get("id")) if isinstance(row, dict) else None) or str(i) for i, (_, row) in enumerate(rows)]
+    names = [as_text(row.get("image")) if isinstance(row, dict) else None for _, row in rows]
+    times = Counter(ids)
+    for i in sorted(range(len(rows)), key=lambda i: names[i] or ""):
+        line, row = rows[i]
         image: Path | None = None
         masks: tuple[Rle, ...] = ()
-        problem, detail = None, ""
+        unusable: Unusable | None = None
         try:
-            if times[str(row["id"])] > 1:
-                raise Unusable(Problem.DUPLICATE_ID, f"{table} has {times[str(row['id'])]} times id {row['id']}")
-            if not expression:
-                raise Unusable(Problem.EMPTY_EXPRESSION, f"the expression {row['id']} is empty")
-            image_id = instances.ids_by_file_name.get(str(row["image"]))
-            if image_id is None:
-                raise Unusable(Problem.MISSING_ANNOTATION, f"{annotations} has no image {row['image']!r}")
-            image, masks = instances.image(image_id), instances.masks(row["annotations"], image_id)
+            if isinstance(row, Unusable):
+                raise row
+            if times[ids[i]] > 1:
+                raise Unusable(Problem.DUPLICATE_ID, f"{table} has {times[ids[i]]} times id {ids[i]}")
+            image, masks = _referred(row, f"line {line} of {table}", instances)
         except Unusable as error:
-            problem, detail = error.problem, str(error)
-        yield Entry(expression, str(row["id"]), str(row["image"]), image, masks, {}, problem, detail)
+            unusable = error
+        expression = as_text(row.get("expression")) if isinstance(row, dict) else None
+        yield Entry(expression or "", ids[i], names[i], image, masks, unusable=unusable)
+
+
+def _rows(table: Path) -> list[Row]:
+    """The rows of a table.
+
+    Raises:
+        ValueError: for a file that is no such table, naming the line where it stops to be one.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            return list(_csv_rows(stream, table) if table.suffix == ".csv" else _jsonl_rows(stream, table))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table} is not in UTF-8 ({error}); save it as UTF-8") from error
+
+
+def _csv_rows(stream: TextIO, table: Path) -> Iterator[Row]:
+    reader = csv.DictReader(stream, strict=True, skipinitialspace=True)
+    try:
+        columns = reader.fieldnames or []
+        if not set(_REQUIRED) <= set(columns):
+            raise ValueError(
+                f"{table} has the columns {', '.join(columns) or 'none'}; needed are {', '.join(_REQUIRED)}, "
+                "with commas between them"
+            )
+        for row in reader:
+            if None in row:
+                said = f"line {reader.line_num} of {table} has more cells than columns; quote what holds a comma"
+                yield reader.line_num, Unusable(Problem.MALFORMED_RECORD, said)
+            else:
+                yield reader.line_num, row
+    except csv.Error as error:
+        said = f"what follows line {reader.line_num} of {table} is not CSV ({error}); mend its quotes"
+        raise ValueError(said) from error
+
+
+def _jsonl_rows(stream: TextIO, table: Path) -> Iterator[Row]:
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"it is a {type(row).__name__}")
+            yield number, row
+        except (ValueError, RecursionError) as error:
+            said = f"line {number} of {table} is no JSON object ({error})"
+            yield number, Unusable(Problem.MALFORMED_RECORD, said)
+
+
+def _referred(row: dict[str, Any], what: str, instances: CocoInstances) -> tuple[Path, tuple[Rle, ...]]:
+    """The image of a row and the masks in it."""
+    name = text_of(row, "image", what)
+    if not text_of(row, "expression", what):
+        raise Unusable(Problem.EMPTY_EXPRESSION, f"the expression of {what} is empty")
+    cell = row.get("annotations")
+    cells = cell.split() if isinstance(cell, str) else cell
+    ids = [as_id(one) for one in cells] if isinstance(cells, list) else [None]
+    if None in ids:
+        raise malformed(
+            row, "annotations", what, "a list of ids, an empty one for an expression that refers to nothing"
+        )
+    images = instances.ids_by_file_name.get(name, [])
+    if len(images) != 1:
+        problem = Problem.DUPLICATE_ID if images else Problem.MISSING_ANNOTATION
+        raise Unusable(problem, f"{instances.file} has {len(images)} images with the file_name {name}")
+    return instances.image(images[0]), instances.masks([one for one in ids if one], images[0])
 
 
 BENCHMARKS = (

@@ -7,13 +7,13 @@ sentence are skipped, as its authors advise (issue 8).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from genseg_hub.benchmarks import _refer
 from genseg_hub.benchmarks._benchmark import Benchmark, Entry
 from genseg_hub.benchmarks._coco import CocoInstances
+from genseg_hub.benchmarks._records import read_json
 
 
 def _files(root: Path, split: str) -> list[Path]:
@@ -22,11 +22,7 @@ def _files(root: Path, split: str) -> list[Path]:
 
 def _entries(root: Path, split: str) -> Iterator[Entry]:
     refs, annotations, images = _files(root, split)
-    try:
-        listed = json.loads(refs.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{refs} is not JSON ({error}); fetch the archive again") from error
-    yield from _refer.entries(listed, CocoInstances(annotations, images), split, refs, skip_crowds=True)
+    yield from _refer.entries(read_json(refs), CocoInstances(annotations, images), split, refs, generalized=True)
 
 
 BENCHMARKS = (
