@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ def load_image(image: ImageLike) -> Image.Image:
     """An upright RGB image.
 
     Args:
-        image: path, PIL image, or uint8[H, W, 3] in RGB order.
+        image: path, content of an image file, PIL image, or uint8[H, W, 3] in RGB order.
 
     Raises:
         ImageError: missing, unreadable or truncated file; wrong type, shape or dtype; more than
@@ -36,8 +38,10 @@ def load_image(image: ImageLike) -> Image.Image:
         opened, name = image, "the PIL image"
     elif isinstance(image, str | Path):
         opened, name = _open(Path(image)), str(image)
+    elif isinstance(image, bytes):
+        opened, name = _decoded(io.BytesIO(image), "the image"), "the image"
     else:
-        raise ImageError(f"an image must be a path, a PIL image or uint8[H, W, 3], got {type(image).__name__}")
+        raise ImageError(f"an image must be a path, bytes, a PIL image or uint8[H, W, 3], got {type(image).__name__}")
     width, height = opened.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name} has {width} x {height} pixels, the limit is {MAX_PIXELS:,}; resize it first")
@@ -54,16 +58,18 @@ def load_image(image: ImageLike) -> Image.Image:
 
 
 def _open(path: Path) -> Image.Image:
+    if not os.path.isfile(path):
+        raise ImageError(f"there is no file {path}")
+    return _decoded(path, str(path))
+
+
+def _decoded(file: Path | io.BytesIO, name: str) -> Image.Image:
     try:
-        if not path.is_file():
-            raise ImageError(f"there is no file {path}")
-        return Image.open(path)
-    except ImageError:
-        raise
+        return Image.open(file)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} has too many pixels, the limit is {MAX_PIXELS:,}; resize it first") from error
+        raise ImageError(f"{name} has too many pixels, the limit is {MAX_PIXELS:,}; resize it first") from error
     except Exception as error:
-        raise ImageError(f"{path} is not an image that Pillow can read ({error})") from error
+        raise ImageError(f"{name} is not an image that Pillow can read ({error})") from error
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:

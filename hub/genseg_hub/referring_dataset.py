@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from genseg_hub.schema import ReferringExample, Rle
+from genseg_hub.images import MAX_PIXELS
+from genseg_hub.schema import ReferringExample, Rle, check_rle
 
-IGNORE = "ignore"
+IGNORE, CATEGORY = "ignore", "category"
+_BATCH = 1000
 RLE = {"size": datasets.List(datasets.Value("int32"), 2), "counts": datasets.Value("string")}
+_TEXT = datasets.Value("string")
 # Masks are COCO RLE; boxes are not stored, they follow from the masks.
 FEATURES = datasets.Features(
     {
         "image": datasets.Image(),
-        "expression": datasets.Value("string"),
+        "expression": _TEXT,
         "masks": datasets.List(RLE),
-        "example_id": datasets.Value("string"),
-        "image_id": datasets.Value("string"),
+        "example_id": _TEXT,
+        "image_id": _TEXT,
     }
 )
 
@@ -59,6 +63,8 @@ def to_rows(examples: Iterable[ReferringExample], attributes: Iterable[str] = ()
             if image is not last:
                 last, encoded = image, _png(image)
             image = {"bytes": encoded, "path": None}
+        elif isinstance(image, bytes):
+            image = {"bytes": image, "path": None}
         known = {**example.attributes, IGNORE: [example.ignore] if example.ignore else []}
         yield {
             "image": str(image) if isinstance(image, Path) else image,
@@ -77,7 +83,7 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
-    """The examples of a dataset with `FEATURES`, read lazily; images that are files are given by their paths.
+    """The examples of a dataset with `FEATURES`, read lazily; images are given as paths or as the contents of files.
 
     Columns of its own become attributes of the examples; `ignore` (a list of RLE) becomes `ReferringExample.ignore`.
 
@@ -85,14 +91,9 @@ def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
         ValueError: when a column is missing.
     """
     check_columns(dataset)
-    last: tuple[str, Any] = ("", None)
     for row in dataset.cast_column("image", datasets.Image(decode=False)):
-        stored, image_id = row.pop("image"), row["image_id"]
-        if image_id and image_id == last[0]:
-            image = last[1]
-        else:
-            image = stored["path"] if stored["bytes"] is None else Image.open(io.BytesIO(stored["bytes"]))
-            last = (image_id, image)
+        stored = row.pop("image")
+        image = stored["path"] if stored["bytes"] is None else stored["bytes"]
         masks, ignore = tuple(map(_plain, row.pop("masks"))), row.pop(IGNORE, None)
         known = {name: row.pop(name) for name in ("expression", "example_id", "image_id")}
         ignored = _plain(ignore[0]) if ignore else None
@@ -102,25 +103,40 @@ def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
 def load(source: str) -> datasets.Dataset:
     """A dataset with `FEATURES` and perhaps more columns.
 
+    Ids and `category` may be numbers there, and columns of class labels; they become text.
+
     Args:
         source: a folder that `Dataset.save_to_disk` wrote, or a dataset on the Hub, `owner/name` or
             `owner/name:SPLIT`, the split `train` by default.
 
     Raises:
-        ValueError: for a source that is neither, or whose columns are others.
+        ValueError: for a source that is neither, has no rows, or holds anything else than referring examples.
     """
-    name, _, split = source.partition(":")
-    if Path(source).expanduser().is_dir():
-        found = datasets.load_from_disk(Path(source).expanduser())
-    elif name.count("/") == 1:
-        found = datasets.load_dataset(name, split=split or "train")
-    else:
-        raise ValueError(f"{source!r} is neither a folder nor a Hub dataset (owner/name)")
+    found = _find(source)
+    if isinstance(found, datasets.DatasetDict):
+        splits = list(found)
+        raise ValueError(f"{source} holds the splits {', '.join(splits)}; name the folder of one, {source}/{splits[0]}")
     try:
-        check_columns(found)
+        return _conformed(found)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    return found
+
+
+def _find(source: str) -> datasets.Dataset | datasets.DatasetDict:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        try:
+            return datasets.load_from_disk(folder)
+        except Exception as error:  # whatever is in there
+            raise ValueError(f"{source} is not a folder that `save_to_disk` wrote, or has no rows ({error})") from error
+    name, _, split = source.partition(":")
+    if name.count("/") != 1:
+        raise ValueError(f"{source!r} is neither a folder nor a Hub dataset (owner/name)")
+    try:
+        return datasets.load_dataset(name, split=split or "train")
+    except Exception as error:  # no such dataset or split, files that are none, no connection
+        reason = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
+        raise ValueError(f"{source} cannot be loaded from the Hub: {reason}") from error
 
 
 def check_columns(dataset: datasets.Dataset) -> None:
@@ -128,6 +144,69 @@ def check_columns(dataset: datasets.Dataset) -> None:
     missing = sorted(set(FEATURES) - set(dataset.column_names))
     if missing:
         raise ValueError(f"the dataset has no column {missing[0]!r}; it needs {', '.join(FEATURES)}")
+
+
+def _conformed(dataset: datasets.Dataset) -> datasets.Dataset:
+    """The same with the columns of `FEATURES` as they are here.
+
+    Raises:
+        ValueError: naming what is none of them.
+    """
+    check_columns(dataset)
+    dataset = dataset.with_format(None)
+    given = dataset.features
+    if not isinstance(given["image"], datasets.Image) or dataset.data.column("image").null_count:
+        raise ValueError("the column 'image' does not hold an image in each row; see `datasets.Image`")
+    wanted = {name: feature for name, feature in FEATURES.items() if name != "image"}
+    wanted |= {IGNORE: FEATURES["masks"]} if IGNORE in given else {}
+    wanted |= {name: _TEXT for name in given if isinstance(given[name], datasets.ClassLabel)}
+    wanted |= {CATEGORY: _TEXT} if "int" in _dtype(given.get(CATEGORY)) else {}
+    others = {name: feature for name, feature in wanted.items() if given[name] != feature}
+    if others:  # beside the images, which are not copied
+        converted = [_converted(dataset.select_columns([name]), name, feature) for name, feature in others.items()]
+        dataset = datasets.concatenate_datasets([dataset.remove_columns(list(others)), *converted], axis=1)
+    _check_rows(dataset.select_columns(list(wanted)))
+    return dataset.cast_column("image", datasets.Image())
+
+
+def _dtype(feature: Any) -> str:
+    return getattr(feature, "dtype", None) or ""
+
+
+def _converted(column: datasets.Dataset, name: str, feature: Any) -> datasets.Dataset:
+    given = column.features[name]
+    if isinstance(given, datasets.ClassLabel):
+        texts = [given.names[i] if i is not None and i >= 0 else None for i in column[name]]
+        return datasets.Dataset.from_dict({name: texts}, datasets.Features({name: feature}))
+    numbers = name != "expression" and "int" in _dtype(given)
+    if feature == _TEXT and not (numbers or "string" in _dtype(given)):
+        raise ValueError(f"the column {name!r} holds {given}; needed is text")
+    try:
+        return column.cast(datasets.Features({name: feature}), keep_in_memory=True)
+    except Exception as error:  # whatever it holds
+        raise ValueError(f"the column {name!r} holds {given}; needed is {feature}") from error
+
+
+def _check_rows(dataset: datasets.Dataset) -> None:
+    """Raise ValueError for a value that is missing, or a mask that pycocotools must not be given."""
+    begin = 0
+    for batch in dataset.iter(_BATCH):
+        for name, values in batch.items():
+            for number, value in enumerate(values, begin):
+                if value is None and name in FEATURES:
+                    raise ValueError(f"row {number} has no {name!r}")
+                for rle in (value or ()) if name in ("masks", IGNORE) else ():
+                    _check_mask(rle, f"row {number}")
+        begin += len(values)
+
+
+def _check_mask(rle: Any, where: str) -> None:
+    try:
+        if math.prod(rle["size"]) > MAX_PIXELS:
+            raise ValueError(f"it is {rle['size']} (height, width)")
+        check_rle(rle)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where} has a mask that cannot be read: {error}") from error
 
 
 def _plain(rle: Rle) -> Rle:

@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 Rle = dict[str, Any]
-ImageLike = str | Path | Image.Image | np.ndarray
+ImageLike = str | Path | bytes | Image.Image | np.ndarray
 
 
 def encode_mask(mask: np.ndarray) -> Rle:
@@ -145,7 +145,7 @@ class ReferringExample:
     """An image, an expression and the masks it refers to.
 
     Attributes:
-        image: path, PIL image or uint8[H, W, 3].
+        image: path, content of an image file, PIL image or uint8[H, W, 3].
         expression: the natural-language query.
         masks: COCO RLE of every referred instance; () for no-target; None when unknown.
         example_id, image_id: identifiers, "" when there are none. Examples that follow each other

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError
 from genseg_hub import benchmarks
+from genseg_hub.images import load_image
 from genseg_hub.metrics import measure
 from genseg_hub.referring_dataset import from_dataset, to_dataset
 from genseg_hub.schema import decode_mask
@@ -52,11 +53,11 @@ def pixels(examples) -> dict:
     """(expression, image) -> the union of its masks and how many there are."""
     found = {}
     for example in examples:
-        image = example.image if isinstance(example.image, Image.Image) else Image.open(example.image)
+        image = load_image(example.image)
         union = np.zeros(image.size[::-1], bool)
         for mask in example.masks:
             union |= decode_mask(mask)
-        found[example.expression, image.convert("RGB").tobytes()] = (union.tobytes(), len(example.masks))
+        found[example.expression, image.tobytes()] = (union.tobytes(), len(example.masks))
     return found
 
 

@@ -204,10 +204,19 @@ class _Handler(BaseHTTPRequestHandler):
         files = [{"rfilename": path} for path in tree]
         self._send(200, {"id": name, "modelId": name, "sha": sha, "private": private, "siblings": files})
 
-    def _tree(self, body: bytes, name: str, revision: str) -> None:
+    def _tree(self, body: bytes, name: str, revision: str, folder: str | None = None) -> None:
         _, tree = self._at(name, revision)
-        entries = []
-        for path, (kind, oid, size) in tree.items():
+        above = f"{folder}/" if folder else ""
+        inside = {path: entry for path, entry in tree.items() if path.startswith(above)}
+        if not inside:
+            raise _Refusal(404, "entry not found", "EntryNotFound")
+        entries: list[dict] = []
+        for path, (kind, oid, size) in inside.items():
+            name, *deeper = path.removeprefix(above).split("/")
+            if deeper and "recursive=false" in self.path.lower():
+                directory = {"type": "directory", "path": above + name, "size": 0, "oid": "0" * 40}
+                entries += [directory] if directory not in entries else []
+                continue
             entry = {"type": "file", "path": path, "size": size, "oid": oid}
             if kind == "lfs":
                 pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n".encode()
@@ -250,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, body: bytes) -> None:
         self._may_write()
         asked = json.loads(body)
-        name = f"{asked['organization']}/{asked['name']}"
+        name = f"{'datasets/' if asked.get('type') == 'dataset' else ''}{asked['organization']}/{asked['name']}"
         url = f"{self.server.endpoint}/{name}"
         if name in self.server.repositories:
             return self._send(409, {"error": "you already created this model repo", "url": url})
@@ -279,7 +288,7 @@ class _Handler(BaseHTTPRequestHandler):
         _, tree = self._at(name, revision)
         answers = []
         for file in json.loads(body)["files"]:
-            large = file["path"].endswith((".safetensors", ".png")) or file["size"] > 10_000_000
+            large = file["path"].endswith((".safetensors", ".png", ".parquet")) or file["size"] > 10_000_000
             answer = {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
             if file["path"] in tree:
                 answer["oid"] = tree[file["path"]][1]
@@ -364,19 +373,20 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-_NAME = r"([^/]+/[^/]+?)"
+_NAME = r"((?:datasets/)?[^/]+/[^/]+?)"
+_API = rf"/api/(?:models/)?{_NAME}"
 _ROUTES = [
     (r"/api/repos/create", _Handler._create),
     (r"/api/validate-yaml", _Handler._validate),
-    (rf"/api/models/{_NAME}/branch/(.+)", _Handler._branch),
-    (rf"/api/models/{_NAME}/preupload/(.+)", _Handler._preupload),
-    (rf"/api/models/{_NAME}/commit/(.+)", _Handler._commit),
+    (rf"{_API}/branch/(.+)", _Handler._branch),
+    (rf"{_API}/preupload/(.+)", _Handler._preupload),
+    (rf"{_API}/commit/(.+)", _Handler._commit),
     (rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler._batch),
     (rf"/{_NAME}\.git/info/lfs/verify", _Handler._verify),
     (r"/storage/([0-9a-f]{64})", _Handler._put),
-    (rf"/api/models/{_NAME}/revision/(.+)", _Handler._info),
-    (rf"/api/models/{_NAME}/tree/([^/]+)", _Handler._tree),
-    (rf"/api/models/{_NAME}", _Handler._info),
+    (rf"{_API}/revision/(.+)", _Handler._info),
+    (rf"{_API}/tree/([^/]+)(?:/(.+))?", _Handler._tree),
+    (_API, _Handler._info),
     (rf"/{_NAME}/resolve/([^/]+)/(.+)", _Handler._resolve),
 ]
 _READS = (_Handler._info, _Handler._tree, _Handler._resolve)

@@ -1,40 +1,222 @@
-"""Referring examples survive the way through `datasets`, to disk and back."""
+"""Referring examples survive the way through `datasets`: to disk, to a Hub, and back."""
 
 import datasets
 import numpy as np
 import pytest
-from genseg_hub.referring_dataset import FEATURES, from_dataset, to_dataset
-from genseg_hub.schema import ReferringExample, decode_mask, encode_mask
+from genseg_hub import benchmarks
+from genseg_hub.images import ImageError, load_image
+from genseg_hub.referring_dataset import FEATURES, RLE, from_dataset, load, to_dataset, to_rows
+from genseg_hub.schema import ReferringExample, encode_mask
 from PIL import Image
 
+from tests.hub import archives
 
-def test_examples_come_back_from_disk(tmp_path):
+OWN = "me/examples"
+
+
+@pytest.fixture
+def examples(tmp_path):
+    """An image as a file, an array and a PIL image, with two masks, none and one."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     masks = tuple(rng.random((6, 8)) < 0.5 for _ in range(2))
-    examples = [
+    return [
         ReferringExample(tmp_path / "image.png", "both", tuple(map(encode_mask, masks)), "a", "i"),
         ReferringExample(pixels, "nothing", (), "b", "i"),
         ReferringExample(Image.fromarray(pixels), "one", (encode_mask(masks[0]),), "c", "i"),
     ]
+
+
+@pytest.fixture
+def data_hub(hub, monkeypatch, tmp_path):
+    """The Hub, for `datasets`, too."""
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    return hub
+
+
+def same(before, after):
+    for name in ("expression", "example_id", "image_id", "masks", "ignore", "attributes"):
+        assert getattr(before, name) == getattr(after, name)
+    assert np.array_equal(np.asarray(load_image(before.image)), np.asarray(load_image(after.image)))
+
+
+def test_examples_come_back_from_disk(tmp_path, examples):
     to_dataset(examples).save_to_disk(tmp_path / "saved")
-    (tmp_path / "image.png").unlink()  # images are inside
-    dataset = datasets.load_from_disk(tmp_path / "saved")
+    (tmp_path / "image.png").rename(tmp_path / "elsewhere.png")  # images are inside
+    dataset = load(str(tmp_path / "saved"))
     assert dataset.features == FEATURES
+    (tmp_path / "elsewhere.png").rename(tmp_path / "image.png")
     for before, after in zip(examples, from_dataset(dataset), strict=True):
-        assert (before.expression, before.example_id, before.image_id) == (
-            after.expression,
-            after.example_id,
-            after.image_id,
-        )
-        assert np.array_equal(np.asarray(after.image), pixels)
-        for a, b in zip(before.masks, after.masks, strict=True):
-            assert np.array_equal(decode_mask(a), decode_mask(b))
+        same(before, after)
 
 
-def test_what_is_missing_is_named():
+def test_a_benchmark_goes_to_disk_and_comes_back_whole(root, tmp_path):
+    archives.reasonseg(root)
+    examples, _ = benchmarks.load("reasonseg", root, "val")
+    own = datasets.Features({name: examples.features[name] for name in ("is_sentence", "ignore")})
+    to_dataset(from_dataset(examples), own).save_to_disk(tmp_path / "saved")
+    again = load(str(tmp_path / "saved"))
+    assert again.features == examples.features
+    for before, after in zip(from_dataset(examples), from_dataset(again), strict=True):
+        same(before, after)
+
+
+def test_a_benchmark_goes_to_the_hub_and_comes_back_whole(root, data_hub):
+    archives.reasonseg(root)
+    examples, _ = benchmarks.load("reasonseg", root, "val")
+    examples.push_to_hub(OWN, split="val")
+    assert "data/val-00000-of-00001.parquet" in data_hub.paths(f"datasets/{OWN}")
+    for image in (root / "ReasonSeg/val").glob("*.jpg"):
+        image.rename(image.with_suffix(".aside"))  # they were sent, and are not taken from here
+    again = load(f"{OWN}:val")
+    assert again.features == examples.features
+    for image in (root / "ReasonSeg/val").glob("*.aside"):
+        image.rename(image.with_suffix(".jpg"))
+    for before, after in zip(from_dataset(examples), from_dataset(again), strict=True):
+        same(before, after)
+
+
+def test_what_a_hub_does_not_have_is_explained(data_hub, examples):
+    to_dataset(examples).push_to_hub(OWN, split="val")
+    with pytest.raises(ValueError, match=rf"{OWN} cannot be loaded from the Hub: Unknown split \"train\".*'val'"):
+        load(OWN)
+    with pytest.raises(ValueError, match=f"{OWN}:test cannot be loaded from the Hub: Unknown split"):
+        load(f"{OWN}:test")
+    with pytest.raises(ValueError, match=r"me/others cannot be loaded from the Hub: .*doesn't exist on the Hub"):
+        load("me/others")
+    to_dataset(examples).select([]).push_to_hub("me/nothing")
+    with pytest.raises(ValueError, match=r"me/nothing cannot be loaded from the Hub: .*no data"):
+        load("me/nothing")
+    datasets.Dataset.from_dict({"question": ["what"]}).push_to_hub("me/questions")
+    with pytest.raises(ValueError, match="me/questions: the dataset has no column 'example_id'"):
+        load("me/questions")
+
+
+def test_what_is_no_dataset_of_examples_is_explained(tmp_path, examples):
+    with pytest.raises(ValueError, match="neither a folder nor a Hub dataset"):
+        load("nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty is not a folder that `save_to_disk` wrote"):
+        load(str(tmp_path / "empty"))
+    made = to_dataset(examples)
+    datasets.DatasetDict({"val": made, "test": made}).save_to_disk(tmp_path / "several")
+    with pytest.raises(ValueError, match=r"several holds the splits val, test; name the folder of one, .*several/val"):
+        load(str(tmp_path / "several"))
+    assert len(load(str(tmp_path / "several" / "val"))) == 3
+    made.select([]).save_to_disk(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"none is not a folder that `save_to_disk` wrote, or has no rows"):
+        load(str(tmp_path / "none"))
     with pytest.raises(ValueError, match="'x' has no ground truth"):
         to_dataset([ReferringExample(np.zeros((2, 2, 3), np.uint8), "e", None, "x")])
     with pytest.raises(ValueError, match="no column 'example_id'"):
         next(from_dataset(datasets.Dataset.from_dict({"image": [1]})))
+
+
+def saved(tmp_path, examples, edit, **features):
+    """A folder with the rows of examples, edited, and other features; without images for None."""
+    rows = list(to_rows(examples))
+    for row in rows:
+        row["image"] = {"bytes": None, "path": str(tmp_path / "image.png")}
+    edit(rows)
+    features = {name: kind for name, kind in (dict(FEATURES) | features).items() if name in rows[0]}
+    datasets.Dataset.from_list(rows, features=datasets.Features(features)).save_to_disk(tmp_path / "saved")
+    return str(tmp_path / "saved")
+
+
+def test_ids_and_categories_may_be_numbers_and_class_labels(tmp_path, examples):
+    kinds = datasets.ClassLabel(names=["cat", "dog"])
+
+    def edit(rows):
+        for number, row in enumerate(rows):
+            row |= {"example_id": number, "image_id": 5, "category": number, "kind": (0, 1, None)[number]}
+            row |= {"note": ["kept"], "ignore": row["masks"][:1]}
+
+    whole = {"size": datasets.List(datasets.Value("int64")), "counts": datasets.Value("large_string")}
+    source = saved(
+        tmp_path,
+        examples,
+        edit,
+        example_id=datasets.Value("int64"),
+        image_id=datasets.Value("int32"),
+        category=datasets.Value("int64"),
+        kind=kinds,
+        note=datasets.List(datasets.Value("string")),
+        masks=datasets.LargeList(whole),
+        ignore=datasets.List(whole),
+    )
+    dataset = load(source)
+    assert {name: dataset.features[name] for name in FEATURES} == FEATURES
+    assert dataset.features["ignore"] == datasets.List(RLE)
+    for number, (before, after) in enumerate(zip(examples, from_dataset(dataset), strict=True)):
+        assert (after.example_id, after.image_id, after.expression) == (str(number), "5", before.expression)
+        assert after.attributes == {"category": str(number), "kind": ("cat", "dog", None)[number], "note": ["kept"]}
+        assert after.masks == before.masks
+        assert [after.ignore] == list(before.masks[:1] or [None])
+
+
+def change(**values):
+    return lambda rows: rows[1].update(values)
+
+
+@pytest.mark.parametrize(
+    ("edit", "features", "why"),
+    [
+        (change(expression=None), {}, "row 1 has no 'expression'"),
+        (change(example_id=None), {}, "row 1 has no 'example_id'"),
+        (change(masks=None), {}, "row 1 has no 'masks'"),
+        (change(image=None), {}, "the column 'image' does not hold an image in each row"),
+        (
+            lambda rows: [row.update(expression=7) for row in rows],
+            {"expression": datasets.Value("int64")},
+            r"the column 'expression' holds Value\('int64'\); needed is text",
+        ),
+        (
+            lambda rows: [row.update(expression=["it"]) for row in rows],
+            {"expression": datasets.List(datasets.Value("string"))},
+            "the column 'expression' holds List.*; needed is text",
+        ),
+        (
+            lambda rows: [row.update(example_id=0.5) for row in rows],
+            {"example_id": datasets.Value("float64")},
+            r"the column 'example_id' holds Value\('float64'\); needed is text",
+        ),
+        (
+            lambda rows: [row.update(masks="0") for row in rows],
+            {"masks": datasets.Value("string")},
+            "the column 'masks' holds Value.*; needed is List",
+        ),
+        (
+            lambda rows: [row.update(image="image.png") for row in rows],
+            {"image": datasets.Value("string")},
+            "the column 'image' does not hold an image in each row",
+        ),
+        (change(masks=[{"size": [6, 8], "counts": "zzz"}]), {}, "row 1 has a mask that cannot be read: the counts"),
+        (change(masks=[{"size": [6, 8], "counts": "0"}]), {}, "row 1 has a mask .* not those of a mask of 6 x 8"),
+        (change(masks=[{"size": [6, 8], "counts": None}]), {}, "row 1 has a mask that cannot be read"),
+        (change(masks=[{"size": None, "counts": "0"}]), {}, "row 1 has a mask that cannot be read"),
+        (change(masks=[{"size": [100_000, 100_000], "counts": "0"}]), {}, "row 1 has a mask .* 100000"),
+    ],
+)
+def test_what_is_none_of_the_features_is_named_before_anything_is_done(tmp_path, examples, edit, features, why):
+    source = saved(tmp_path, examples, edit, **features)
+    with pytest.raises(ValueError, match=f"saved: {why}"):
+        load(source)
+
+
+def test_an_image_that_is_none_is_an_error_of_that_example_alone(tmp_path, examples):
+    source = saved(tmp_path, examples, change(image={"bytes": b"not an image", "path": None}))
+    first, second, third = from_dataset(load(source))
+    with pytest.raises(ImageError, match="not an image that Pillow can read"):
+        load_image(second.image)
+    assert load_image(first.image).size == load_image(third.image).size == (8, 6)
+
+
+def test_a_stored_image_is_handed_on_as_it_is(tmp_path, examples):
+    content = (tmp_path / "image.png").read_bytes()
+    source = saved(tmp_path, examples, change(image={"bytes": content, "path": None}))
+    stored = list(from_dataset(load(source)))
+    assert stored[1].image == content
+    again = to_dataset(stored).cast_column("image", datasets.Image(decode=False))
+    assert again[1]["image"]["bytes"] == content
