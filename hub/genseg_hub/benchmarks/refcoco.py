@@ -25,7 +25,9 @@ def _entries(folder: str, authors: str, root: Path, split: str) -> Iterator[Entr
     yield from _refer.entries(load_plain(refs), CocoInstances(annotations, images), split, refs)
 
 
-def _benchmark(name: str, folder: str, authors: str, splits: Mapping[str, tuple[int, int, int | None]]) -> Benchmark:
+def _benchmark(
+    name: str, folder: str, authors: str, expressions: str, splits: Mapping[str, tuple[int, int, int | None]]
+) -> Benchmark:
     counted = ("refs", "images", "expressions")
     return Benchmark(
         name=name,
@@ -36,20 +38,21 @@ def _benchmark(name: str, folder: str, authors: str, splits: Mapping[str, tuple[
             split: {what: number for what, number in zip(counted, numbers, strict=True) if number is not None}
             for split, numbers in splits.items()
         },
-        counts_source="refs, images: TensorFlow Datasets, catalog/ref_coco; expressions: FlagEval's RefCOCO page, "
-        "varun-nagaraja/referring-expressions issue 2",
+        counts_source=f"refs, images: TensorFlow Datasets, catalog/ref_coco; expressions: {expressions}",
         attributes=_refer.ATTRIBUTES,
         files=partial(_files, folder, authors),
         entries=partial(_entries, folder, authors),
     )
 
 
-# Split -> references, images, expressions as published.
+_REF_L4 = "all but train together: Ref-L4, huggingface.co/datasets/JierunChen/Ref-L4"
+# Who published how many expressions there are; split -> references, images, expressions as published.
 BENCHMARKS = (
     _benchmark(
         "refcoco",
         "refcoco",
         "unc",
+        "FlagEval's RefCOCO page",
         {
             "train": (42404, 16994, 120624),
             "val": (3811, 1500, 10834),
@@ -61,6 +64,7 @@ BENCHMARKS = (
         "refcoco+",
         "refcoco+",
         "unc",
+        f"counted by users of refs(unc).p; {_REF_L4}",
         {
             "train": (42278, 16992, 120191),
             "val": (3805, 1500, 10758),
@@ -72,13 +76,17 @@ BENCHMARKS = (
         "refcocog",
         "refcocog",
         "umd",
+        f"test, and train and val together: varun-nagaraja/referring-expressions issue 2; {_REF_L4}",
         {"train": (42226, 21899, 80512), "val": (2573, 1300, 4896), "test": (5023, 2600, 9602)},
     ),
     _benchmark(
         "refcoco-google",
         "refcoco",
         "google",
+        "nobody",
         {"train": (40000, 19213, None), "val": (5000, 4559, None), "test": (5000, 4527, None)},
     ),
-    _benchmark("refcocog-google", "refcocog", "google", {"train": (44822, 24698, None), "val": (5000, 4650, None)}),
+    _benchmark(
+        "refcocog-google", "refcocog", "google", "nobody", {"train": (44822, 24698, None), "val": (5000, 4650, None)}
+    ),
 )
