@@ -74,6 +74,7 @@ def spoiled(**values):
         (spoiled(shapes=[{"label": "target", "points": []}]), "malformed record: the 'points' of a shape of .*b.json"),
         (spoiled(shapes=[{"label": "target", "points": [[1, "x"]]}]), "malformed record: the 'points' of a shape"),
         (spoiled(shapes=[{"label": "target", "points": [[1, float("nan")]]}]), "malformed record: the 'points' of a"),
+        (spoiled(shapes=[{"label": "target", "points": [[1, 10**400]]}]), "malformed record: the 'points' of a shape"),
         ("[1]", "malformed record: .*b.json has no 'text'"),
         ("[" * 100_000, "malformed record: .*b.json is not JSON .*recursion"),
         ("\x81", "malformed record: .*b.json is not JSON"),

@@ -76,6 +76,7 @@ BOMBS = {
     "a long array that is not there": b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x.",
     "a frame that is not there": b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"x.",
     "a number of many digits": b"L" + b"9" * 100_000 + b"L\n.",
+    "keys with the same hash": pickle.dumps({k * (2**61 - 1): 1 for k in range(100)}, protocol=2),
 }
 
 
@@ -112,7 +113,7 @@ def test_a_list_in_many_references_does_not_fill_the_disk(root):
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 63) - 1) | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=30,
 )

@@ -103,6 +103,8 @@ def load(name: str, root: Path, split: str, strict: bool = False) -> tuple[datas
         )
     except datasets.exceptions.DatasetGenerationError as error:
         raise ArchiveError(str(error.__cause__) or repr(error.__cause__)) from error
+    except OSError as error:
+        raise ArchiveError(f"{name} {split} under {root} cannot be read, or not be kept: {error}") from error
     report = _report(table, benchmark, split)
     if strict and (report.problems or not report.as_published):
         raise ArchiveError(f"{name} {split} is not as it should be: {report}")
@@ -195,11 +197,9 @@ def _report(table: datasets.Dataset, benchmark: Benchmark, split: str) -> Report
         for what, column in _COUNTED.items()
         if column in table.column_names
     }
-    problems: dict[str, int] = {}
-    details: dict[str, str] = {}
-    bad = columns.table.select(list(_PROBLEM)).filter(pc.is_valid(columns.column("problem")))
-    for row in bad.to_pylist():
-        problems[row["problem"]] = problems.get(row["problem"], 0) + 1
-        details.setdefault(row["problem"], row["detail"])
+    found = columns.column("problem").drop_null().value_counts().to_pylist()
+    problems = {counted["values"]: counted["counts"] for counted in found}
+    first = {why: pc.index(columns.column("problem"), why).as_py() for why in problems}
+    details = {why: columns.column("detail")[row].as_py() for why, row in first.items()}
     published = dict(benchmark.splits[split])
     return Report(counts | {"expressions": len(table)}, published, benchmark.counts_source, problems, details)

@@ -20,6 +20,7 @@ _PLAIN = {
     "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_DICT",
     "DICT", "SETITEM", "SETITEMS", "GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE",
 }  # fmt: skip
+_LARGEST = 1 << 63
 _NUMBERED = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
@@ -50,5 +51,9 @@ def _check(content: bytes) -> None:
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name not in _PLAIN:
             raise pickle.UnpicklingError(f"it has a {opcode.name}, which plain data does not need")
+        if isinstance(argument, int) and not -_LARGEST <= argument < _LARGEST:  # as keys they can be alike
+            raise pickle.UnpicklingError(
+                f"it has a number of {argument.bit_length()} bits, which plain data does not need"
+            )
         if opcode.name in _NUMBERED and int(argument or 0) > number:  # memory is reserved up to this number
             raise pickle.UnpicklingError(f"it gives the number {argument} to an object with fewer before it")

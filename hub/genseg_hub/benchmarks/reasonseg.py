@@ -104,7 +104,7 @@ def _read(file: Path) -> dict[str, Any]:
         text_of(shape, "label", f"a shape of {file}")
         try:
             points = np.asarray(shape.get("points"), dtype=np.float64)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             points = np.empty(0)
         if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
             raise malformed(shape, "points", f"a shape of {file}", "a list of [x, y] in pixels")
