@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.core.fields as fof
 import pandas as pd
 from genseg_hub.metrics import DEFAULT_POLICY, enclosing_box
 
-from fiftyone_genseg import labels, matching
+from fiftyone_genseg import checks, labels, matching
 from fiftyone_genseg.evaluation import (
     MATCHES,
     SAMPLE_FIELDS,
@@ -23,105 +22,11 @@ from fiftyone_genseg.evaluation import (
 )
 from fiftyone_genseg.matching import Cutout
 from fiftyone_genseg.reading import Reader, holds_several
-from fiftyone_genseg.segmentation import check_view
 from fiftyone_genseg.slicing import kinds
 
-EXPRESSION = "expression"
 _CHUNK = 500
 # side -> (sample id, label id) -> verdict, counterpart, IoU
 _Verdicts = dict[str, dict[tuple[str, str], tuple[str, str, float]]]
-
-
-def default_expression_field(samples: fo.Dataset | fo.DatasetView, gt_field: str) -> str | None:
-    """Where the expressions are: the sample field `expression`, else None for the attribute
-    `expression` of the ground truth.
-
-    Raises:
-        ValueError: when there is neither.
-    """
-    if samples.get_field(EXPRESSION) is not None:
-        return EXPRESSION
-    if samples.get_field(f"{gt_field}.detections.{EXPRESSION}") is not None:
-        return None
-    raise ValueError(
-        f"there are no expressions: neither a sample field {EXPRESSION!r} nor an attribute {EXPRESSION!r} of the "
-        f"detections in {gt_field!r}. Name the field with expression_field, or declare the attribute with "
-        "dataset.add_dynamic_sample_fields()"
-    )
-
-
-def check(
-    samples: fo.Dataset | fo.DatasetView,
-    pred_field: str,
-    gt_field: str,
-    eval_key: str | None,
-    expression_field: str | None,
-    objects_field: str | None,
-    ignore_field: str | None = None,
-) -> None:
-    """Raise ValueError, saying what to do, unless these arguments can be evaluated."""
-    check_view(samples)
-    if not len(samples):
-        raise ValueError("there are no samples to evaluate")
-    if pred_field == gt_field:
-        # The fields of the run would overwrite each other.
-        raise ValueError(f"the predictions and the ground truth are the same field {gt_field!r}; clone it first")
-    for role, name in (
-        ("prediction", pred_field),
-        ("ground truth", gt_field),
-        ("objects", objects_field),
-        ("ignore", ignore_field),
-    ):
-        if name is None and role in ("objects", "ignore"):
-            continue
-        kind = samples.get_field(name) if name else None
-        if getattr(kind, "document_type", None) is not fo.Detections:
-            found = samples.get_field_schema(embedded_doc_type=fo.Detections)
-            what = "does not exist" if kind is None else "holds no Detections"
-            raise ValueError(f"the {role} field {name!r} {what}; fields of Detections: {', '.join(found) or 'none'}")
-    if expression_field is None:
-        expression_field = default_expression_field(samples, gt_field)
-    if expression_field is not None:
-        kind = samples.get_field(expression_field)
-        inner = kind.field if isinstance(kind, fof.ListField) else kind
-        if not isinstance(inner, fof.StringField):
-            raise ValueError(f"the expression field {expression_field!r} must hold a string or a list of strings")
-        named = samples.get_field(f"{gt_field}.detections.{EXPRESSION}") is not None
-        if isinstance(kind, fof.ListField) and not named:
-            raise ValueError(
-                f"with several expressions per sample each detection in {gt_field!r} needs an attribute {EXPRESSION!r}"
-            )
-    if eval_key is not None:
-        _check_key(samples, eval_key, pred_field, gt_field)
-
-
-def check_masks(samples: fo.Dataset | fo.DatasetView, name: str) -> None:
-    """Raise ValueError when detections in a field have no mask; this reads every sample."""
-    paths = [f"{name}.detections.{attribute}" for attribute in ("mask", "mask_path")]
-    masks = sum(samples.count(path) for path in paths if samples.get_field(path) is not None)
-    boxes = samples.count(f"{name}.detections")
-    if masks < boxes:
-        raise ValueError(f"{boxes - masks} of the {boxes} detections in {name!r} have no mask; masks are compared")
-
-
-def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str, pred_field: str, gt_field: str) -> None:
-    if not eval_key.isidentifier():
-        raise ValueError(f"the evaluation key {eval_key!r} must be a valid variable name")
-    existing = samples.list_evaluations()
-    suffixes = ("id", "iou", "tp", "fp", "fn", *SAMPLE_FIELDS)
-    for other in existing:
-        if any(eval_key == f"{other}_{suffix}" or other == f"{eval_key}_{suffix}" for suffix in suffixes):
-            raise ValueError(f"the key {eval_key!r} would overwrite fields of the run {other!r}; choose another")
-    own = set()
-    if eval_key in existing:
-        method = samples._dataset.get_evaluation_info(eval_key).config.build()
-        try:
-            own = set(method.get_fields(samples, eval_key))
-        except ValueError as error:
-            raise ValueError(f"the run {eval_key!r} is about fields that are gone, delete it first: {error}") from error
-    for name in ReferringEvaluationConfig(pred_field, gt_field).build().get_fields(samples, eval_key):
-        if name not in own and samples._dataset.get_field(name) is not None:
-            raise ValueError(f"the run {eval_key!r} would overwrite the field {name!r}; choose another key")
 
 
 def evaluate(
@@ -204,9 +109,9 @@ class Runner:
         objects_field=None,
         ignore_field=None,
     ):
-        check(samples, pred_field, gt_field, eval_key, expression_field, objects_field, ignore_field)
+        checks.check(samples, pred_field, gt_field, eval_key, expression_field, objects_field, ignore_field)
         if expression_field is None:
-            expression_field = default_expression_field(samples, gt_field)
+            expression_field = checks.default_expression_field(samples, gt_field)
         self.samples, self.eval_key = samples, eval_key
         self.config = ReferringEvaluationConfig(
             pred_field, gt_field, policy, min_pixels, expression_field, objects_field, ignore_field
@@ -225,7 +130,7 @@ class Runner:
             ValueError: when there are detections without masks, before anything is written.
         """
         for name in filter(None, (self.config.gt_field, self.config.pred_field, self.config.ignore_field)):
-            check_masks(self.samples, name)
+            checks.check_masks(self.samples, name)
             undeclared = self.samples._dataset.get_dynamic_field_schema(fields=name) if self.eval_key else {}
             if f"{name}.detections.{self.eval_key}" in undeclared:
                 raise ValueError(f"detections in {name!r} have an attribute {self.eval_key!r}; choose another key")

@@ -72,7 +72,7 @@ def examples_problem(ctx) -> str | None:
 
 def examples_asked_for(ctx) -> dict[str, Any]:
     """The form's answers, as the arguments of `export.examples` and `export.export`."""
-    from fiftyone_genseg.scoring import default_expression_field
+    from fiftyone_genseg.checks import default_expression_field
 
     truth, pairs = ctx.params.get("gt_field") or DEFAULT_TRUTH, ctx.params.get("pairs")
     return {

@@ -13,13 +13,13 @@ from fiftyone.operators import types
 from genseg_hub import checkpoints
 from genseg_hub.metrics import DEFAULT_POLICY, POLICIES
 
-from fiftyone_genseg import labels, scoring, segmentation
+from fiftyone_genseg import checks, labels, scoring, segmentation
 from fiftyone_genseg.operators import _forms, _progress
 from fiftyone_genseg.operators.evaluate_referring_segmentation import describe
 from fiftyone_genseg.panels import _runs
 
 PANEL = "referring_evaluation"
-_EXPRESSION = scoring.EXPRESSION
+_EXPRESSION = checks.EXPRESSION
 
 
 class CompareCheckpoints(foo.Operator):

@@ -265,7 +265,7 @@ def test_keys_and_labels_that_would_collide_are_refused(dataset):
 
 def test_a_run_that_fails_leaves_the_one_before(dataset, monkeypatch):
     fiftyone_genseg.evaluate(dataset, eval_key="ev")
-    monkeypatch.setattr("fiftyone_genseg.scoring.check_masks", lambda *_: 1 / 0)
+    monkeypatch.setattr("fiftyone_genseg.checks.check_masks", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fiftyone_genseg.evaluate(dataset, eval_key="ev")
     assert len(dataset.load_evaluation_results("ev", cache=False).table) == 10
