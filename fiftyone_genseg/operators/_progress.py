@@ -1,9 +1,10 @@
-"""Progress of operators that are generators, and a download that shows it."""
+"""Operators that are generators: how they run, end and stop, their progress, and a download that shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,42 @@ from genseg_hub import checkpoints
 from huggingface_hub import constants
 
 _POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run says at its end.
+
+    Attributes:
+        text: a sentence.
+        variant: of the App's notification.
+        then: what the App is told next, such as `ctx.ops.reload_dataset`; not called where the run is delegated.
+    """
+
+    text: str
+    variant: str = "success"
+    then: tuple[Callable[[], Any], ...] = ()
+
+
+def run(ctx, work: Generator[Any, None, Done], stopped: str) -> Iterator:
+    """Pass on the messages of some work and say how it ended.
+
+    Nothing leaves a generator but messages: in the App an error is shown by one, after the words `stopped`. It is
+    raised where the run is delegated, which records it, and for callers from Python that ask for it.
+    """
+    try:
+        done = yield from work
+    except Exception as error:
+        if ctx.delegated or ctx.params.get("raise_errors"):
+            raise
+        yield ctx.ops.notify(f"{stopped}: {error}", variant="error")
+        return
+    if ctx.delegated:
+        ctx.set_progress(1.0, label=done.text)
+        return
+    yield ctx.ops.notify(done.text, variant=done.variant)
+    for message in done.then:
+        yield message()
 
 
 def tell(ctx, share: float, label: str) -> Iterator:

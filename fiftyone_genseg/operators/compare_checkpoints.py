@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,37 +69,32 @@ class CompareCheckpoints(foo.Operator):
         return types.Property(inputs, view=types.View(label="Compare checkpoints"))
 
     def execute(self, ctx) -> Iterator:
-        """Yields progress in the App; errors are shown by a message, and raised where the run is delegated.
+        """See `_progress.run`."""
+        return _progress.run(ctx, _compare(ctx), "The comparison stopped")
 
-        A checkpoint that cannot be loaded is reported at the end, and the others go on.
-        """
+
+def _compare(ctx) -> Generator[Any, None, _progress.Done]:
+    """A checkpoint that cannot be loaded is reported at the end, and the others go on."""
+    problem = _problem(ctx)
+    if problem:
+        raise ValueError(problem)
+    fields = fields_of(_asked(ctx))
+    done: dict[str, str] = {}
+    refused: list[str] = []
+    for number, (name, field) in enumerate(fields.items()):
         try:
-            problem = _problem(ctx)
-            if problem:
-                raise ValueError(problem)
-            fields = fields_of(_asked(ctx))
-            done: dict[str, str] = {}
-            refused: list[str] = []
-            for number, (name, field) in enumerate(fields.items()):
-                try:
-                    done[field] = yield from _one(ctx, name, field, number, len(fields))
-                except checkpoints.CheckpointError as error:
-                    refused.append(str(error))
-            if not done:
-                raise ValueError("; ".join(refused))
-        except Exception as error:
-            if ctx.delegated or ctx.params.get("raise_errors"):
-                raise
-            yield ctx.ops.notify(f"The comparison stopped: {error}", variant="error")
-            return
-        text = "; ".join([*(f"{field}: {figures}" for field, figures in done.items()), *refused])
-        if ctx.delegated:
-            ctx.set_progress(1.0, label=text)
-        else:
-            yield ctx.ops.notify(text, variant="warning" if refused else "success")
-            _runs.propose(ctx.dataset, list(done))
-            yield ctx.ops.reload_dataset()
-            yield ctx.ops.open_panel(PANEL, layout="horizontal")
+            done[field] = yield from _one(ctx, name, field, number, len(fields))
+        except checkpoints.CheckpointError as error:
+            refused.append(str(error))
+    if not done:
+        raise ValueError("; ".join(refused))
+    if not ctx.delegated:
+        _runs.propose(ctx.dataset, list(done))
+    return _progress.Done(
+        "; ".join([*(f"{field}: {figures}" for field, figures in done.items()), *refused]),
+        "warning" if refused else "success",
+        (ctx.ops.reload_dataset, partial(ctx.ops.open_panel, PANEL, layout="horizontal")),
+    )
 
 
 def fields_of(names: list[str]) -> dict[str, str]:

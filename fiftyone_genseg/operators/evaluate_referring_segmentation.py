@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -140,23 +141,19 @@ class EvaluateReferringSegmentation(foo.Operator):
         return types.Property(inputs, view=types.View(label="Evaluate referring segmentation"))
 
     def execute(self, ctx) -> Iterator:
-        """Yields progress in the App; errors are shown by a message, and raised where the run is delegated."""
-        try:
-            view = ctx.target_view() if ctx.dataset is not None else None
-            problem = _problem(view, ctx.params)
-            if problem:
-                raise ValueError(problem)
-            runner = _runner(view, ctx.params)
-            for done in runner.run():
-                yield from _progress.tell(ctx, done / runner.total, f"{done} of {runner.total} samples")
-        except Exception as error:
-            if ctx.delegated or ctx.params.get("raise_errors"):
-                raise
-            yield ctx.ops.notify(f"The evaluation stopped: {error}", variant="error")
-            return
-        if not ctx.delegated:
-            yield ctx.ops.notify(describe(runner.results.figures()), variant="success")
-            yield ctx.ops.reload_dataset()
+        """See `_progress.run`."""
+        return _progress.run(ctx, _evaluate(ctx), "The evaluation stopped")
+
+
+def _evaluate(ctx) -> Generator[Any, None, _progress.Done]:
+    view = ctx.target_view() if ctx.dataset is not None else None
+    problem = _problem(view, ctx.params)
+    if problem:
+        raise ValueError(problem)
+    runner = _runner(view, ctx.params)
+    for done in runner.run():
+        yield from _progress.tell(ctx, done / runner.total, f"{done} of {runner.total} samples")
+    return _progress.Done(describe(runner.results.figures()), then=(ctx.ops.reload_dataset,))
 
 
 def describe(figures: dict) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from fiftyone_genseg import labels
+from fiftyone_genseg import labels, segmentation
 from fiftyone_genseg.operators import _forms, _progress
 from fiftyone_genseg.operators.referring_segment import describe
 
@@ -45,29 +46,22 @@ class LoadPredictions(foo.Operator):
         return types.Property(inputs, view=types.View(label="Load predictions"))
 
     def execute(self, ctx) -> Iterator:
-        """Yields progress in the App; errors are shown by a message, and raised where the run is delegated."""
-        from fiftyone_genseg.importing import add_predictions
+        """See `_progress.run`."""
+        return _progress.run(ctx, _load(ctx), "Nothing was loaded")
 
-        try:
-            problem = _problem(ctx)
-            if problem:
-                raise ValueError(problem)
-            summary = None
-            file, checkpoint = Path(_file(ctx)).expanduser(), str(ctx.params.get("checkpoint") or "").strip()
-            for summary in add_predictions(ctx.target_view(), file, _field(ctx), checkpoint):
-                share = summary.done / summary.total if summary.total else 1.0
-                yield from _progress.tell(ctx, share, f"{summary.done} of {summary.total} expressions")
-        except Exception as error:
-            if ctx.delegated or ctx.params.get("raise_errors"):
-                raise
-            yield ctx.ops.notify(f"Nothing was loaded: {error}", variant="error")
-            return
-        text = describe(summary.to_dict()) if summary else "nothing to do"
-        if ctx.delegated:
-            ctx.set_progress(1.0, label=text)
-        else:
-            yield ctx.ops.notify(text, variant="success")
-            yield ctx.ops.reload_dataset()
+
+def _load(ctx) -> Generator[Any, None, _progress.Done]:
+    from fiftyone_genseg.importing import add_predictions
+
+    problem = _problem(ctx)
+    if problem:
+        raise ValueError(problem)
+    file, checkpoint = Path(_file(ctx)).expanduser(), str(ctx.params.get("checkpoint") or "").strip()
+    summary = segmentation.Summary()
+    for summary in add_predictions(ctx.target_view(), file, _field(ctx), checkpoint):
+        share = summary.done / summary.total if summary.total else 1.0
+        yield from _progress.tell(ctx, share, f"{summary.done} of {summary.total} expressions")
+    return _progress.Done(describe(summary.to_dict()), then=(ctx.ops.reload_dataset,))
 
 
 def _file(ctx) -> str:

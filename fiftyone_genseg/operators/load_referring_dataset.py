@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,55 +70,47 @@ class LoadReferringDataset(foo.Operator):
         return types.Property(inputs, view=types.View(label="Load referring dataset"))
 
     def execute(self, ctx) -> Iterator:
-        """Yields progress in the App; errors are shown by a message, and raised where the run is delegated."""
-        try:
-            problem = _problem(ctx)
-            if problem:
-                raise ValueError(problem)
-            text = yield from self._load(ctx)
-        except Exception as error:
-            if ctx.delegated or ctx.params.get("raise_errors"):
-                raise
-            yield ctx.ops.notify(f"Nothing was loaded: {error}", variant="error")
-            return
-        if ctx.delegated:
-            ctx.set_progress(1.0, label=text)
-        else:
-            yield ctx.ops.notify(text, variant="success")
-            yield ctx.ops.open_dataset(_text(ctx, "name") or _default_name(ctx))
+        """See `_progress.run`."""
+        return _progress.run(ctx, _load(ctx), "Nothing was loaded")
 
-    def _load(self, ctx) -> Generator[Any, None, str]:
-        from genseg_hub import benchmarks, referring_dataset
 
-        from fiftyone_genseg.importing import ReferringDatasetImporter
+def _load(ctx) -> Generator[Any, None, _progress.Done]:
+    from genseg_hub import benchmarks, referring_dataset
 
-        source, name = _text(ctx, "source"), _text(ctx, "name") or _default_name(ctx)
-        yield from _progress.tell(ctx, 0.0, f"reading {source}")
-        said = ""
-        if source in benchmarks.by_name():
-            split = _text(ctx, "split") or _default_split(benchmarks.by_name()[source])
-            examples, report = benchmarks.load(source, Path(_text(ctx, "root")), split)
-            said = f" Archive: {report}"
-        else:
-            examples = referring_dataset.load(source)
-        images = Path(fo.config.default_dataset_dir) / name / "images"
-        importer = ReferringDatasetImporter(examples, images, max_samples=ctx.params.get("limit"))
-        dataset = fo.Dataset()  # under a name of its own until it is whole: what it replaces stays till then
-        try:
-            batch: list[fo.Sample] = []
-            for number, sample in enumerate(importer, 1):
-                batch.append(sample)
-                if len(batch) == _BATCH or number == len(importer):
-                    dataset.add_samples(batch, progress=False)
-                    batch = []
-                    yield from _progress.tell(ctx, number / len(importer), f"{number} of {len(importer)} expressions")
-        except BaseException:
-            dataset.delete()
-            raise
-        if ctx.params.get("overwrite") and fo.dataset_exists(name):
-            fo.delete_dataset(name)
-        dataset.name, dataset.persistent = name, True
-        return f"{name} has {len(dataset):,} expressions.{said}"
+    from fiftyone_genseg.importing import ReferringDatasetImporter
+
+    problem = _problem(ctx)
+    if problem:
+        raise ValueError(problem)
+    source, name = _text(ctx, "source"), _text(ctx, "name") or _default_name(ctx)
+    yield from _progress.tell(ctx, 0.0, f"reading {source}")
+    said = ""
+    if source in benchmarks.by_name():
+        split = _text(ctx, "split") or _default_split(benchmarks.by_name()[source])
+        examples, report = benchmarks.load(source, Path(_text(ctx, "root")), split)
+        said = f" Archive: {report}"
+    else:
+        examples = referring_dataset.load(source)
+    images = Path(fo.config.default_dataset_dir) / name / "images"
+    importer = ReferringDatasetImporter(examples, images, max_samples=ctx.params.get("limit"))
+    dataset = fo.Dataset()  # under a name of its own until it is whole: what it replaces stays till then
+    try:
+        batch: list[fo.Sample] = []
+        for number, sample in enumerate(importer, 1):
+            batch.append(sample)
+            if len(batch) == _BATCH or number == len(importer):
+                dataset.add_samples(batch, progress=False)
+                batch = []
+                yield from _progress.tell(ctx, number / len(importer), f"{number} of {len(importer)} expressions")
+    except BaseException:
+        dataset.delete()
+        raise
+    if ctx.params.get("overwrite") and fo.dataset_exists(name):
+        fo.delete_dataset(name)
+    dataset.name, dataset.persistent = name, True
+    return _progress.Done(
+        f"{name} has {len(dataset):,} expressions.{said}", then=(partial(ctx.ops.open_dataset, name),)
+    )
 
 
 def _text(ctx, name: str) -> str:

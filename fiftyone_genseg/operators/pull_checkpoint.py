@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
@@ -38,20 +39,16 @@ class PullCheckpoint(foo.Operator):
         return types.Property(inputs, view=types.View(label="Pull checkpoint"))
 
     def execute(self, ctx) -> Iterator:
-        """Yields progress in the App; errors are shown by a message, and raised where the run is delegated."""
-        try:
-            checkpoint = yield from _progress.pulling(ctx, _name(ctx))
-            compared = checkpoints.verify(checkpoint)
-        except Exception as error:
-            if ctx.delegated or ctx.params.get("raise_errors"):
-                raise
-            yield ctx.ops.notify(f"Nothing was pulled: {error}", variant="error")
-            return
-        text = f"{checkpoint.pinned} is in {checkpoint.reasoner}, checksums of {compared} files agree with the Hub's"
-        if ctx.delegated:
-            ctx.set_progress(1.0, label=text)
-        else:
-            yield ctx.ops.notify(text, variant="success")
+        """See `_progress.run`."""
+        return _progress.run(ctx, _pull(ctx), "Nothing was pulled")
+
+
+def _pull(ctx) -> Generator[Any, None, _progress.Done]:
+    checkpoint = yield from _progress.pulling(ctx, _name(ctx))
+    compared = checkpoints.verify(checkpoint)
+    return _progress.Done(
+        f"{checkpoint.pinned} is in {checkpoint.reasoner}, checksums of {compared} files agree with the Hub's"
+    )
 
 
 def _name(ctx) -> str:

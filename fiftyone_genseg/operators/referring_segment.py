@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -133,27 +134,19 @@ class ReferringSegment(foo.Operator):
         return types.Placement(types.Places.SAMPLES_GRID_SECONDARY_ACTIONS, button)
 
     def execute(self, ctx) -> Iterator:
-        """Yields progress in the App; nothing leaves a generator but messages, so errors are shown
-        by one, and raised where the run is delegated."""
-        try:
-            summary = None
-            view, params = _checked(ctx)
-            if not checkpoints.is_on_disk(params["checkpoint"]):
-                yield from _progress.pulling(ctx, params["checkpoint"])
-            started = time.monotonic()
-            for summary in _run(view, params):
-                yield from _progress.tell(ctx, *_share_and_rate(summary, time.monotonic() - started))
-        except Exception as error:
-            if ctx.delegated or ctx.params.get("raise_errors"):
-                raise
-            yield ctx.ops.notify(f"Referring segment stopped: {error}", variant="error")
-            return
-        text = describe(summary.to_dict()) if summary else "nothing to do"
-        if ctx.delegated:
-            ctx.set_progress(1.0, label=text)
-        else:
-            yield ctx.ops.notify(text, variant="success" if summary and not summary.statuses["failed"] else "warning")
-            yield ctx.ops.reload_dataset()
+        """See `_progress.run`."""
+        return _progress.run(ctx, _segment(ctx), "Referring segment stopped")
+
+
+def _segment(ctx) -> Generator[Any, None, _progress.Done]:
+    view, params = _checked(ctx)
+    if not checkpoints.is_on_disk(params["checkpoint"]):
+        yield from _progress.pulling(ctx, params["checkpoint"])
+    started, summary = time.monotonic(), segmentation.Summary()
+    for summary in _run(view, params):
+        yield from _progress.tell(ctx, *_share_and_rate(summary, time.monotonic() - started))
+    variant = "warning" if summary.statuses["failed"] else "success"
+    return _progress.Done(describe(summary.to_dict()), variant, (ctx.ops.reload_dataset,))
 
 
 def _checked(ctx) -> tuple[fo.DatasetView, dict]:

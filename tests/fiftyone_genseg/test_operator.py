@@ -111,6 +111,12 @@ def test_delegated(dataset, plugin):
     assert "segmented" in operation.status.label
     dataset.reload()
     assert dataset.count("genseg_responses") == 16
+    evaluate = "@fiftyone-genseg/genseg/evaluate_referring_segmentation"
+    foo.execute_operator(evaluate, {"dataset": dataset}, params={}, request_delegation=True)
+    service.execute_queued_operations(log=False)
+    (operation,) = service.list_operations(operator=evaluate, dataset_id=dataset._doc.id)
+    assert operation.run_state == "completed"
+    assert "on 16 expressions" in operation.status.label
 
 
 def test_a_delegated_run_that_cannot_load_its_checkpoint_is_failed(dataset, plugin, tmp_path):
