@@ -80,10 +80,9 @@ def trained() -> dict[str, Path]:
 
 def begun(name: str) -> Plan | None:
     """The plan of a run of that name that was started and is not finished."""
-    file = home() / name / PLAN
-    if not _NAME.fullmatch(name) or not file.is_file() or name in trained():
+    if not _NAME.fullmatch(name) or not (home() / name / PLAN).is_file() or name in trained():
         return None
-    return Plan(**json.loads(file.read_text()))
+    return Plan(**json.loads((home() / name / PLAN).read_text()))
 
 
 def recipes() -> dict[str, Path]:

@@ -1,20 +1,28 @@
-"""What forms share: a problem, the choice of a checkpoint, and which referring examples are meant."""
+"""What forms share: a problem, what is typed for a path or a name, and which referring examples are meant."""
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from fiftyone_genseg import segmentation, training
 
 DEFAULT_TRUTH = "ground_truth"
+_FIELD_NAME = re.compile(r"[^\W\d_]\w*")
+_LONGEST = 500  # characters of a message: what was typed may be longer
 
 
 def show_problem(inputs: types.Object, problem: str) -> None:
     """Show why a form cannot be sent, and keep it from being sent."""
+    problem = problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]} ..."
     shown = inputs.view("problem", types.Error(label=problem))
     shown.invalid = True
     shown.error_message = problem
@@ -22,8 +30,75 @@ def show_problem(inputs: types.Object, problem: str) -> None:
 
 def sentence(error: Exception) -> str:
     """What an error says, as a sentence."""
-    text = str(error)
+    text = str(error).rstrip(".")
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def path(text: str) -> Path:
+    """What was typed as a path. There need not be a file, but the file system can be asked for one.
+
+    Raises:
+        ValueError: for another's home, a name that is too long or has characters that no name has, and what may not be
+            looked at.
+    """
+    try:
+        found = Path(text).expanduser()
+        found.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, RuntimeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"{text!r} cannot be used as a path: {why}") from error
+    return found
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raise ValueError unless a folder is empty, or can be made."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not an empty folder")
+    above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder} cannot be made: {above} is no folder that may be written to")
+
+
+def check_field_name(name: str) -> None:
+    """Raise ValueError unless a new field can have that name."""
+    if not _FIELD_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a field name: use letters, digits and underscores, starting with a letter")
+
+
+def check_source(source: str, or_else: str) -> None:
+    """Raise ValueError unless this names a folder that `Dataset.save_to_disk` wrote, or may be a Hub dataset.
+
+    Args:
+        or_else: what else it could have been.
+    """
+    from datasets import config
+
+    folder, name = path(source), source.partition(":")[0]
+    if folder.is_dir():
+        if (folder / config.DATASETDICT_JSON_FILENAME).is_file():
+            raise ValueError(f"{source} holds several splits: name the folder of one of them")
+        if not (folder / config.DATASET_STATE_JSON_FILENAME).is_file():
+            raise ValueError(f"{source} is not a folder that `save_to_disk` wrote")
+        return
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        name = ""
+    if "/" not in name:
+        raise ValueError(f"{source!r} is neither {or_else}, nor a folder, nor a Hub dataset (owner/name)")
+
+
+def check_checkpoint(name: str) -> None:
+    """Raise CheckpointError unless this may be a Hub id, or names a checkpoint that is here; asks no network."""
+    checkpoints.check_name(name)
+    bare, _ = checkpoints.split_revision(name)
+    if bare not in checkpoints.EMBEDDED and path(bare).is_dir():
+        try:
+            checkpoints.check_folder(path(bare), bare)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise checkpoints.CheckpointError(f"the files of {bare} are damaged: {error!r}") from error
 
 
 def checkpoint_choices() -> types.AutocompleteView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 from collections.abc import Generator, Iterator
 from functools import partial
@@ -58,13 +59,13 @@ class CompareCheckpoints(foo.Operator):
         inputs.enum("policy", policies.values(), label="Policy", default=DEFAULT_POLICY, view=policies)
         inputs.int("batch_size", label="Batch size", default=8, min=1, max=512)
         inputs.str("device", label="Device", default="auto")
-        fields = "\n".join(f"- `{field}`: {name}" for name, field in fields_of(_asked(ctx)).items())
-        if fields:
+        problem = _problem(ctx)
+        if problem is None:
+            fields = "\n".join(f"- `{field}`: {name}" for name, field in fields_of(_asked(ctx)).items())
             inputs.md(
                 f"Fields and runs; masks that are there are kept, runs are evaluated anew:\n\n{fields}", name="fields"
             )
-        problem = _problem(ctx)
-        if problem and _asked(ctx):
+        elif _asked(ctx):
             _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Compare checkpoints"))
 
@@ -98,10 +99,10 @@ def _compare(ctx) -> Generator[Any, None, _progress.Done]:
 
 
 def fields_of(names: list[str]) -> dict[str, str]:
-    """Checkpoint -> the field of its masks, which is also the key of its run."""
+    """Checkpoint -> the field of its masks, which is also the key of its run. The names are checked before."""
     fields: dict[str, str] = {}
     for name in names:
-        parts = Path(checkpoints.split_revision(name)[0]).parts
+        parts = Path(os.path.abspath(Path(checkpoints.split_revision(name)[0]).expanduser())).parts
         own = parts[-2] if len(parts) > 1 and parts[-1] == "best" else parts[-1]  # a run's best checkpoint
         field = re.sub(r"\W+", "_", own).strip("_").lower()
         field = field if field[:1].isalpha() else f"checkpoint_{field}"
@@ -176,8 +177,9 @@ def _problem(ctx) -> str | None:
         problem = _forms.examples_problem(ctx)
         if problem:
             return problem
+        for name in names:
+            _forms.check_checkpoint(name)
         for name, field in fields_of(names).items():
-            checkpoints.check_name(name)
             labels.check_fields(view, field)
             if field in ctx.dataset.list_evaluations():
                 other = ctx.dataset.get_evaluation_info(field).config.pred_field

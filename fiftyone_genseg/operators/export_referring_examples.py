@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
@@ -44,9 +42,9 @@ class ExportReferringExamples(foo.Operator):
             raise ValueError(problem)
         from fiftyone_genseg.export import export
 
-        folder = ctx.params["folder"]
-        count = export(folder=Path(folder).expanduser(), **_forms.examples_asked_for(ctx))
-        return {"examples": count, "folder": folder}
+        folder = _forms.path(_folder(ctx))
+        count = export(folder=folder, **_forms.examples_asked_for(ctx))
+        return {"examples": count, "folder": str(folder)}
 
     def resolve_output(self, ctx) -> types.Property:
         outputs = types.Object()
@@ -55,13 +53,18 @@ class ExportReferringExamples(foo.Operator):
         return types.Property(outputs, view=types.View(label="Exported"))
 
 
+def _folder(ctx) -> str:
+    return str(ctx.params.get("folder") or "").strip()
+
+
 def _problem(ctx) -> str | None:
+    """Why the operator cannot run, as a sentence; None when it can."""
     if ctx.dataset is None:
         return "Open a dataset first."
-    folder = str(ctx.params.get("folder") or "").strip()
-    if not folder:
+    if not _folder(ctx):
         return "Name a folder to write to."
-    path = Path(folder).expanduser()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        return f"{folder} exists and is not an empty folder."
+    try:
+        _forms.check_new_folder(_forms.path(_folder(ctx)))
+    except (ValueError, OSError) as error:
+        return _forms.sentence(error)
     return _forms.examples_problem(ctx)

@@ -56,9 +56,9 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
     problem = _problem(ctx)
     if problem:
         raise ValueError(problem)
-    file, checkpoint = Path(_file(ctx)).expanduser(), str(ctx.params.get("checkpoint") or "").strip()
+    checkpoint = str(ctx.params.get("checkpoint") or "").strip()
     summary = segmentation.Summary()
-    for summary in add_predictions(ctx.target_view(), file, _field(ctx), checkpoint):
+    for summary in add_predictions(ctx.target_view(), _forms.path(_file(ctx)), _field(ctx), checkpoint):
         share = summary.done / summary.total if summary.total else 1.0
         yield from _progress.tell(ctx, share, f"{summary.done} of {summary.total} expressions")
     return _progress.Done(describe(summary.to_dict()), then=(ctx.ops.reload_dataset,))
@@ -79,11 +79,10 @@ def _problem(ctx) -> str | None:
     """Why the operator cannot run, as a sentence; None when it can."""
     if ctx.dataset is None:
         return "Open a dataset first."
-    if not Path(_file(ctx)).expanduser().is_file():
-        return f"There is no file {_file(ctx)}."
-    if not _field(ctx).isidentifier():
-        return f"{_field(ctx)!r} is not a field name: use letters, digits and underscores, starting with a letter."
     try:
+        if not _forms.path(_file(ctx)).is_file():
+            raise ValueError(f"there is no file {_file(ctx)!r}")
+        _forms.check_field_name(_field(ctx))
         labels.check_fields(ctx.dataset, _field(ctx))
     except ValueError as error:
         return _forms.sentence(error)

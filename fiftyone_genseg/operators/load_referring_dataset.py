@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.utils as fou
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
@@ -87,11 +88,11 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
     said = ""
     if source in benchmarks.by_name():
         split = _text(ctx, "split") or _default_split(benchmarks.by_name()[source])
-        examples, report = benchmarks.load(source, Path(_text(ctx, "root")), split)
+        examples, report = benchmarks.load(source, _forms.path(_text(ctx, "root")), split)
         said = f" Archive: {report}"
     else:
         examples = referring_dataset.load(source)
-    images = Path(fo.config.default_dataset_dir) / name / "images"
+    images = Path(fo.config.default_dataset_dir) / fou.to_slug(name) / "images"  # a name may hold ../
     importer = ReferringDatasetImporter(examples, images, max_samples=ctx.params.get("limit"))
     dataset = fo.Dataset()  # under a name of its own until it is whole: what it replaces stays till then
     try:
@@ -133,17 +134,27 @@ def _problem(ctx) -> str | None:
     if not source:
         return "Choose a benchmark, or name a folder or a Hub dataset."
     known = benchmarks.by_name()
-    if source in known:
-        root = _text(ctx, "root")
-        if not root:
-            return "Name the folder under which the archive lies."
-        split = _text(ctx, "split") or _default_split(known[source])
-        try:
-            benchmarks.check(source, Path(root), split)
-        except benchmarks.ArchiveError as error:
-            return _forms.sentence(error)
-    elif source.partition(":")[0].count("/") != 1 and not Path(source).expanduser().is_dir():
-        return f"{source!r} is neither a benchmark, nor a folder, nor a Hub dataset (owner/name)."
-    if name in fo.list_datasets() and not ctx.params.get("overwrite"):
-        return f"There is a dataset {name!r} already; choose another name, or replace it."
+    if source in known and not _text(ctx, "root"):
+        return "Name the folder under which the archive lies."
+    try:
+        if source in known:
+            split = _text(ctx, "split") or _default_split(known[source])
+            benchmarks.check(source, _forms.path(_text(ctx, "root")), split)
+        else:
+            _forms.check_source(source, "a benchmark")
+        _check_name(name, bool(ctx.params.get("overwrite")))
+    except (ValueError, OSError) as error:
+        return _forms.sentence(error)
     return None
+
+
+def _check_name(name: str, overwrite: bool) -> None:
+    """Raise ValueError unless a dataset can be made under a name. FiftyOne tells names apart by their slugs."""
+    if not name.isprintable():
+        raise ValueError(f"{name!r} is not a name for a dataset: use letters and digits")
+    slug = fou.to_slug(name)
+    clash = next((other for other in fo.list_datasets() if fou.to_slug(other) == slug), None)
+    if clash == name and not overwrite:
+        raise ValueError(f"there is a dataset {name!r} already; choose another name, or replace it")
+    if clash not in (None, name):
+        raise ValueError(f"the name {name!r} is too much like that of the dataset {clash!r}; choose another")

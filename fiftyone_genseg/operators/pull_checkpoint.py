@@ -35,7 +35,7 @@ class PullCheckpoint(foo.Operator):
             try:
                 inputs.view("plan", types.Notice(label=str(checkpoints.plan(name))))
             except checkpoints.CheckpointError as error:
-                _forms.show_problem(inputs, str(error))
+                _forms.show_problem(inputs, _forms.sentence(error))
         return types.Property(inputs, view=types.View(label="Pull checkpoint"))
 
     def execute(self, ctx) -> Iterator:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import publish
@@ -42,8 +40,8 @@ class PushCheckpoint(foo.Operator):
         if ctx.params.get("folder") and ctx.params.get("repo_id"):
             try:
                 planned = _push(ctx, dry_run=True)
-            except publish.PublishError as error:
-                _forms.show_problem(inputs, str(error))
+            except (publish.PublishError, ValueError, OSError) as error:
+                _forms.show_problem(inputs, _forms.sentence(error))
             else:
                 files = "\n".join(f"- `{path}` {readable_size(size)}" for path, size in planned.files)
                 total = readable_size(sum(size for _, size in planned.files))
@@ -64,7 +62,7 @@ class PushCheckpoint(foo.Operator):
 
 def _push(ctx, **options) -> publish.Published:
     return publish.push(
-        Path(str(ctx.params.get("folder") or "").strip()).expanduser(),
+        _forms.path(str(ctx.params.get("folder") or "").strip()),
         str(ctx.params.get("repo_id") or "").strip(),
         private=bool(ctx.params.get("private")),
         revision=str(ctx.params.get("revision") or "").strip() or None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -17,7 +16,6 @@ from fiftyone_genseg.operators import _forms, _progress
 
 DEFAULT_FIELD = "genseg"
 DEFAULT_EXPRESSION = "the main object"
-_FIELD_NAME = re.compile(r"[a-zA-Z]\w*")
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -245,16 +243,14 @@ def _problem(view, raw: dict) -> str | None:
         )
     except ValueError as error:
         return _forms.sentence(error)
-    name = str(params["output_field"])
-    if not _FIELD_NAME.fullmatch(name):
-        return f"{name!r} is not a field name: use letters, digits and underscores, starting with a letter."
     if not isinstance(params["batch_size"], int) or not 1 <= params["batch_size"] <= 512:
         return f"The batch size must be between 1 and 512, not {params['batch_size']}."
     if params["existing"] not in (segmentation.SKIP, segmentation.OVERWRITE):
         return f"Where a result exists, choose skip or overwrite, not {params['existing']!r}."
     try:
-        labels.check_fields(view, name)
-        checkpoints.check_name(str(params["checkpoint"]))
+        _forms.check_field_name(str(params["output_field"]))
+        labels.check_fields(view, str(params["output_field"]))
+        _forms.check_checkpoint(str(params["checkpoint"]))
     except (ValueError, checkpoints.CheckpointError) as error:
         return _forms.sentence(error)
     return None

@@ -144,9 +144,13 @@ def _problem(ctx) -> str | None:
         return "Open a dataset first."
     plan = _plan(ctx)
     try:
-        checkpoints.check_name(plan.checkpoint)
+        _forms.check_checkpoint(plan.checkpoint)
+        _forms.path(plan.recipe)
         training.check(plan)
-    except (ValueError, checkpoints.CheckpointError) as error:
+        for source in filter(None, (plan.mix, plan.held_out)):
+            if source.partition(":")[0] != "refscenes":
+                _forms.check_source(source, "rendered scenes (refscenes:COUNT)")
+    except (ValueError, OSError, checkpoints.CheckpointError) as error:
         return _forms.sentence(error)
     return _forms.examples_problem(ctx)
 

@@ -1,6 +1,7 @@
 """Benchmarks and datasets of referring examples as FiftyOne samples, and back."""
 
 import json
+from pathlib import Path
 
 import datasets
 import fiftyone as fo
@@ -99,8 +100,15 @@ def test_a_folder_with_images_inside_becomes_files(name, plugin, tmp_path):
     assert len(dataset.distinct("filepath")) == 2  # four expressions share a scene
     for example, sample in zip(before, dataset, strict=False):
         assert np.array_equal(np.asarray(Image.open(sample.filepath)), example.image)
-        assert sample.filepath.startswith(str(tmp_path / "fiftyone" / name))
+        assert sample.filepath.startswith(str(tmp_path / "fiftyone" / fo.core.utils.to_slug(name)))
         assert sample.kind == example.attributes["kind"]
+
+
+def test_no_name_leads_out_of_the_images_folder(name, plugin, tmp_path):
+    to_dataset(refscenes("val", 4)).save_to_disk(tmp_path / "saved")
+    dataset = load(source=str(tmp_path / "saved"), name=f"{name}/../../../escape")
+    for sample in dataset:
+        assert Path(sample.filepath).resolve().is_relative_to(tmp_path / "fiftyone")
 
 
 def test_ignored_pixels_are_kept(name, tmp_path):

@@ -127,6 +127,7 @@ def test_a_run_that_was_ended_goes_on_as_it_was_begun(dataset, plugin, recipe, h
         ({"steps": 0}, "must be 1 or more, got 0"),
         ({"gt_field": "nothing"}, "field 'nothing' holds no Detections"),
         ({"checkpoint": "nowhere"}, "There is no checkpoint 'nowhere'"),
+        ({"mix": "refscene:8"}, "is neither rendered scenes (refscenes:COUNT), nor a folder, nor a Hub dataset"),
     ],
 )
 def test_what_cannot_work_is_refused_before_it_is_queued(dataset, plugin, home, params, message):
@@ -143,7 +144,7 @@ def test_what_cannot_work_is_refused_before_it_is_queued(dataset, plugin, home, 
 
 def test_a_run_that_cannot_start_leaves_its_name_free(dataset, plugin, recipe, home):
     for more, message in (
-        ({"mix": "refscene:8"}, "is neither a folder nor a Hub dataset"),
+        ({"mix": "refscenes:none"}, "is none of refscenes:10000"),
         ({"recipe": recipe, "held_out": "refscenes:test"}, "final figures alone"),
         ({}, "examples to train on, and 16 prompts are answered at once"),
     ):
