@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import fiftyone as fo
+import fiftyone.core.fields as fof
 import fiftyone.utils.data as foud
 import numpy as np
 from genseg_hub import predictions
-from genseg_hub.images import load_image
-from genseg_hub.referring_dataset import check_columns, from_dataset
-from genseg_hub.schema import Failure, Prediction, ReferringExample
+from genseg_hub.images import image_size, load_image
+from genseg_hub.referring_dataset import FEATURES, check_columns, from_dataset
+from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
+from PIL import Image
 
-from fiftyone_genseg import labels, segmentation
+from fiftyone_genseg import columns, labels, segmentation
 
 _CHUNK = 100
+_TRUTH, TAGS = "ground_truth", "tags"
+_IMAGE, _MASK, _ROW = "unreadable image", "unusable mask", "malformed row"
 
 
 def to_sample(example: ReferringExample, file: Path) -> fo.Sample:
@@ -26,49 +34,77 @@ def to_sample(example: ReferringExample, file: Path) -> fo.Sample:
     `ground_truth` are Detections, empty for no-target, labelled with the attribute `category` where there is one. Where
     pixels count neither way, `ignore` has them, as Detections.
     """
-    label = example.attributes.get("category") or labels.LABEL
     sample = fo.Sample(
         filepath=str(file),
-        expression=example.expression,
-        example_id=example.example_id,
-        image_id=example.image_id,
-        ground_truth=labels.ground_truth(example.masks or (), label),
-        **{name: value for name, value in example.attributes.items() if value is not None},
+        expression=_text(example.expression),
+        example_id=_text(example.example_id),
+        image_id=_text(example.image_id),
+        ground_truth=labels.ground_truth(example.masks or (), _label(example.attributes.get("category"))),
     )
+    for name, value in example.attributes.items():
+        if value is not None:
+            sample[name] = value
     if example.ignore:
         sample[labels.IGNORE] = labels.ground_truth([example.ignore], labels.IGNORE)
     return sample
 
 
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _label(category: Any) -> str:
+    return ", ".join(map(str, category)) if isinstance(category, list) else _text(category) or labels.LABEL
+
+
 class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
     """Referring examples as samples (see `to_sample`).
+
+    An example that cannot be used is left out and counted. A column whose name no field can have becomes the field of
+    the nearest name, and one whose values no field can hold is left out: `columns` says which. Of the columns that
+    FiftyOne has a meaning for, `tags`, a list of strings, become the sample's.
 
     Args:
         examples: with `genseg_hub.referring_dataset.FEATURES`; other columns become fields.
         images: folder for images that are stored in the examples; those that are files stay where they are.
         max_samples: only the first ones.
 
+    Attributes:
+        fields: column -> field, of the other columns.
+        left_out: columns that are no fields.
+        read: number of examples that were read.
+        unusable: why -> number of examples that were left out.
+        details: why -> what is wrong with the first of them.
+
     Example:
         >>> examples, _ = genseg_hub.benchmarks.load("refcocog", Path("data"), "val")
-        >>> dataset = fo.Dataset.from_importer(ReferringDatasetImporter(examples, Path("images")), name="refcocog-val")
+        >>> importer = ReferringDatasetImporter(examples, Path("images"))
+        >>> dataset = fo.Dataset.from_importer(importer, name="refcocog-val")
+        >>> print(importer.report)
     """
 
     def __init__(self, examples: datasets.Dataset, images: Path, max_samples: int | None = None):
         super().__init__(max_samples=max_samples)
         check_columns(examples)
-        self._examples, self._images = examples, images
-        self._stream: Iterator[ReferringExample] = iter(())
+        self.fields, self.left_out = _fields(examples.features)
+        renamed = {column: field for column, field in self.fields.items() if column != field}
+        self._examples = examples.remove_columns(self.left_out).rename_columns(renamed)
+        self._images = images
+        self._last: tuple[Any, Path, tuple[int, int]] | None = None
+        iter(self)
+
+    def __iter__(self) -> ReferringDatasetImporter:
+        self.read = 0
+        self.unusable: Counter[str] = Counter()
+        self.details: dict[str, str] = {}
+        self._samples = self._usable()
+        return self
 
     def __len__(self) -> int:
         return min(len(self._examples), self.max_samples or len(self._examples))
 
-    def __iter__(self) -> ReferringDatasetImporter:
-        self._stream = from_dataset(self._examples.select(range(len(self))))
-        return self
-
     def __next__(self) -> fo.Sample:
-        example = next(self._stream)
-        return to_sample(example, self._file(example))
+        return next(self._samples)
 
     @property
     def has_dataset_info(self) -> bool:
@@ -76,18 +112,113 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
 
     @property
     def has_sample_field_schema(self) -> bool:
-        return False
+        return True
 
-    def _file(self, example: ReferringExample) -> Path:
-        if isinstance(example.image, str | Path):
-            return Path(example.image).absolute()  # a link may point to a name without a suffix
-        image = load_image(example.image)
+    def get_sample_field_schema(self) -> dict[str, fof.Field]:
+        schema: dict[str, fof.Field] = {name: fo.StringField() for name in ("expression", "example_id", "image_id")}
+        for field in self.fields.values():
+            schema[field] = columns.to_field(self._examples.features[field]) or _detections()  # ignored pixels
+        return schema | {_TRUTH: _detections()}
+
+    @property
+    def report(self) -> str:
+        """What was left out or renamed, in sentences; "" for nothing."""
+        said = [
+            f"{number:,} of {self.read:,} examples left out, {why}: {self.details[why]}."
+            for why, number in self.unusable.items()
+        ]
+        said += [
+            f"The column {column!r} is the field {field!r}." for column, field in self.fields.items() if column != field
+        ]
+        said += [f"The column {column!r} was left out: no field holds its values." for column in self.left_out]
+        return " ".join(said)
+
+    def _usable(self) -> Iterator[fo.Sample]:
+        examples: Iterator[ReferringExample] | None = None
+        while self.read < len(self):
+            if examples is None:  # a generator that raised is at its end: another one reads the rest
+                examples = from_dataset(self._examples.select(range(self.read, len(self))))
+            self.read += 1
+            try:
+                example = next(examples)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one row is no reason to stop
+                examples = None
+                self._leave_out(_IMAGE if isinstance(error, OSError) else _ROW, error)
+                continue
+            why = _IMAGE
+            try:
+                file, size = self._find(example.image)
+                why = _MASK
+                sample = self._sample(example, file, size)
+            except OSError:  # of the disk that the images go to
+                raise
+            except Exception as error:  # noqa: BLE001
+                self._leave_out(why, error)
+            else:
+                yield sample
+
+    def _leave_out(self, why: str, error: Exception) -> None:
+        self.unusable[why] += 1
+        self.details.setdefault(why, f"the first is number {self.read}, {error}")
+
+    def _sample(self, example: ReferringExample, file: Path, size: tuple[int, int]) -> fo.Sample:
+        for rle in (*(example.masks or ()), *([example.ignore] if example.ignore else ())):
+            if tuple(rle["size"]) != size[::-1]:
+                raise ValueError(f"a mask is of {rle['size'][::-1]} pixels, its image of {size} (width, height)")
+        features = self._examples.features
+        values = {name: columns.to_value(features[name], value) for name, value in example.attributes.items()}
+        sample = to_sample(replace(example, attributes=values), file)
+        if example.masks and not sample.ground_truth.detections:
+            raise ValueError("its masks are empty; no-target is no mask at all")
+        return sample
+
+    def _find(self, image: ImageLike) -> tuple[Path, tuple[int, int]]:
+        """The file of an image and its (width, height); neighbours share theirs."""
+        if self._last is None or image is not self._last[0]:
+            if isinstance(image, str | Path):
+                file = Path(image).absolute()  # a link may point to a name without a suffix
+                self._last = image, file, image_size(file)
+            else:
+                opened = load_image(image)
+                self._last = image, self._store(opened), opened.size
+        return self._last[1:]
+
+    def _store(self, image: Image.Image) -> Path:
         name = hashlib.sha256(np.asarray(image).tobytes()).hexdigest()[:16]
         file = self._images.resolve() / f"{name}.png"
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
-            image.save(file)
+            unfinished = file.with_suffix(f".{os.getpid()}")
+            image.save(unfinished, "PNG")
+            unfinished.rename(file)
         return file
+
+
+def _fields(features: datasets.Features) -> tuple[dict[str, str], list[str]]:
+    """Column -> field of the columns beside FEATURES, and the columns that are no fields."""
+    fields: dict[str, str] = {}
+    left_out = []
+    taken = {*FEATURES, _TRUTH, labels.IGNORE}
+    others = [column for column in features if column not in FEATURES]
+    for column in sorted(others, key=lambda column: columns.name(column, taken) != column):  # those that keep it first
+        if _has_meaning(column, features[column]):
+            fields[column] = column
+        elif columns.to_field(features[column]) is None:
+            left_out.append(column)
+        else:
+            fields[column] = columns.name(column, taken | {*fields.values()})
+    return fields, left_out
+
+
+def _has_meaning(column: str, feature: Any) -> bool:
+    """Whether a column is what FiftyOne, or this package, calls by its name."""
+    if column == TAGS:
+        return feature == datasets.List(datasets.Value("string"))
+    return column == labels.IGNORE and isinstance(getattr(feature, "feature", None), dict)
+
+
+def _detections() -> fof.Field:
+    return fo.EmbeddedDocumentField(fo.Detections)
 
 
 def add_predictions(

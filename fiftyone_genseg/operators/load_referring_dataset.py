@@ -15,8 +15,6 @@ from fiftyone.operators import types
 
 from fiftyone_genseg.operators import _forms, _progress
 
-_BATCH = 100
-
 
 class LoadReferringDataset(foo.Operator):
     """Make a dataset with one sample per image and expression, and open it."""
@@ -89,29 +87,27 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
     if source in benchmarks.by_name():
         split = _text(ctx, "split") or _default_split(benchmarks.by_name()[source])
         examples, report = benchmarks.load(source, _forms.path(_text(ctx, "root")), split)
-        said = f" Archive: {report}"
+        said = f"Archive: {report}"
     else:
         examples = referring_dataset.load(source)
     images = Path(fo.config.default_dataset_dir) / fou.to_slug(name) / "images"  # a name may hold ../
     importer = ReferringDatasetImporter(examples, images, max_samples=ctx.params.get("limit"))
     dataset = fo.Dataset()  # under a name of its own until it is whole: what it replaces stays till then
     try:
-        batch: list[fo.Sample] = []
-        for number, sample in enumerate(importer, 1):
-            batch.append(sample)
-            if len(batch) == _BATCH or number == len(importer):
-                dataset.add_samples(batch, progress=False)
-                batch = []
-                yield from _progress.tell(ctx, number / len(importer), f"{number} of {len(importer)} expressions")
+        for _ in dataset.add_importer(importer, generator=True, progress=False):
+            share = importer.read / len(importer)
+            yield from _progress.tell(ctx, share, f"{importer.read} of {len(importer)} expressions")
+        if not len(dataset):
+            raise ValueError(f"none of its examples can be used. {importer.report}")
     except BaseException:
         dataset.delete()
         raise
     if ctx.params.get("overwrite") and fo.dataset_exists(name):
         fo.delete_dataset(name)
     dataset.name, dataset.persistent = name, True
-    return _progress.Done(
-        f"{name} has {len(dataset):,} expressions.{said}", then=(partial(ctx.ops.open_dataset, name),)
-    )
+    text = " ".join(filter(None, (f"{name} has {len(dataset):,} expressions.", importer.report, said)))
+    variant = "warning" if importer.unusable else "success"
+    return _progress.Done(text, variant, (partial(ctx.ops.open_dataset, name),))
 
 
 def _text(ctx, name: str) -> str:

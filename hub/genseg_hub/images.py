@@ -14,6 +14,7 @@ from genseg_hub.schema import ImageLike
 MAX_PIXELS = 100_000_000
 # Qwen-VL image processors refuse anything longer.
 MAX_ASPECT_RATIO = 200
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of EXIF
 
 
 class ImageError(ValueError):
@@ -55,6 +56,20 @@ def load_image(image: ImageLike) -> Image.Image:
         raise
     except Exception as error:  # a damaged file fails in any way its decoder likes
         raise ImageError(f"{name} cannot be decoded ({error}); the file is damaged, save it again") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels of the upright image in a file, as `load_image` gives it; reads the header alone.
+
+    Raises:
+        ImageError: missing or unreadable file.
+    """
+    with _open(path) as image:
+        try:
+            sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+        except Exception as error:  # as damaged as it likes
+            raise ImageError(f"{path} is not an image that Pillow can read ({error})") from error
+        return (image.height, image.width) if sideways else image.size
 
 
 def _open(path: Path) -> Image.Image:

@@ -12,8 +12,8 @@ from fiftyone.operators.executor import ExecutionContext, ExecutionError
 from genseg_hub import benchmarks
 from genseg_hub.images import load_image
 from genseg_hub.metrics import measure
-from genseg_hub.referring_dataset import from_dataset, to_dataset
-from genseg_hub.schema import decode_mask
+from genseg_hub.referring_dataset import FEATURES, from_dataset, to_dataset, to_rows
+from genseg_hub.schema import decode_mask, encode_mask
 from genseg_training.scenes import refscenes
 from PIL import Image
 
@@ -23,6 +23,7 @@ from fiftyone_genseg.importing import ReferringDatasetImporter
 from fiftyone_genseg.operators.load_referring_dataset import LoadReferringDataset
 
 from ..hub import archives
+from .test_pull_checkpoint import messages
 
 URI = "@fiftyone-genseg/genseg/load_referring_dataset"
 
@@ -102,6 +103,60 @@ def test_a_folder_with_images_inside_becomes_files(name, plugin, tmp_path):
         assert np.array_equal(np.asarray(Image.open(sample.filepath)), example.image)
         assert sample.filepath.startswith(str(tmp_path / "fiftyone" / fo.core.utils.to_slug(name)))
         assert sample.kind == example.attributes["kind"]
+
+
+def damaged(folder: Path) -> datasets.Dataset:
+    """12 examples about 3 scenes, of which the first, the last and the five of two rows between can be used."""
+    rows = list(to_rows(refscenes("val", 12)))
+    whole = rows[0]["image"]["bytes"]
+    target = next(row["masks"] for row in rows if row["masks"])
+    rows[1]["image"], rows[1]["image_id"] = {"bytes": b"not an image", "path": None}, "other"
+    rows[2]["image"], rows[2]["image_id"] = {"bytes": whole[: len(whole) // 2], "path": None}, "half"
+    rows[3]["image"], rows[3]["image_id"] = {"bytes": None, "path": str(folder / "nowhere.png")}, "none"
+    rows[4]["masks"] = [{"size": [1, 1], "counts": "01"}]
+    rows[5]["masks"] = [encode_mask(np.zeros(target[0]["size"], bool))]
+    rows[6]["masks"] = None
+    return datasets.Dataset.from_list(rows, features=FEATURES)
+
+
+def test_examples_that_cannot_be_used_are_left_out_and_counted(name, plugin, tmp_path):
+    examples = damaged(tmp_path)
+    importer = ReferringDatasetImporter(examples, tmp_path / "images")
+    for _ in range(2):  # an importer can be read again
+        samples = list(importer)
+        assert [sample.example_id for sample in samples] == [examples[i]["example_id"] for i in (0, 7, 8, 9, 10, 11)]
+        assert importer.unusable == {"unreadable image": 3, "unusable mask": 2, "malformed row": 1}
+    assert "3 of 12 examples left out, unreadable image: the first is number 2, " in importer.report
+    assert "a mask is of [1, 1] pixels" in importer.report
+    examples.select([0, 1, 2, *range(4, 12)]).save_to_disk(tmp_path / "saved")
+    told = messages(URI, fo.Dataset(f"{name}-open"), source=str(tmp_path / "saved"), name=name)
+    ((_, last),) = [t for t in told if t[0] == "notify"]
+    assert last["variant"] == "warning"
+    assert f"{name} has 6 expressions. 2 of 11 examples left out" in last["message"]
+    assert [params["progress"] for kind, params in told if kind == "set_progress"][-1] == 1
+    assert [kind for kind, _ in told][-1] == "open_dataset"
+    examples.select([1, 2, 4]).save_to_disk(tmp_path / "bad")
+    with pytest.raises(ExecutionError, match="none of its examples can be used"):
+        load(source=str(tmp_path / "bad"), name=f"{name}-bad")
+    assert not fo.dataset_exists(f"{name}-bad")
+
+
+def test_what_is_wrong_with_the_disk_stops_and_leaves_no_half_image(tmp_path, monkeypatch):
+    examples = to_dataset(refscenes("val", 1))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        list(ReferringDatasetImporter(examples, tmp_path / "file"))
+
+    def half(image, file, *_):
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(OSError, match="no space left"):
+        list(ReferringDatasetImporter(examples, tmp_path))
+    monkeypatch.undo()
+    (sample,) = ReferringDatasetImporter(examples, tmp_path)
+    assert np.asarray(Image.open(sample.filepath)).any()
 
 
 def test_no_name_leads_out_of_the_images_folder(name, plugin, tmp_path):

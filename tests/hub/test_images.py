@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from genseg_hub.images import ImageError, load_image
+from genseg_hub.images import ImageError, image_size, load_image
 from PIL import Image
 
 GRADIENT = np.tile(np.linspace(0, 255, 40, dtype=np.uint8), (30, 1))
@@ -40,8 +40,10 @@ def test_exif_orientation_is_honoured(tmp_path):
     image = Image.fromarray(GRADIENT)
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate 90 degrees clockwise to display
-    loaded = load_image(saved(tmp_path, image, "turned.jpg", exif=exif, quality=95))
-    assert loaded.size == (30, 40)
+    file = saved(tmp_path, image, "turned.jpg", exif=exif, quality=95)
+    loaded = load_image(file)
+    assert loaded.size == image_size(file) == (30, 40)
+    assert image_size(saved(tmp_path, image, "turned.png", exif=exif)) == (30, 40)
     column = np.asarray(loaded)[:, 15, 0]
     assert column[0] < 20
     assert column[-1] > 235
@@ -87,3 +89,11 @@ def test_a_truncated_file_is_explained(tmp_path):
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(ImageError, match=r"cut\.jpg cannot be decoded"):
         load_image(path)
+
+
+def test_the_size_of_what_is_no_image(tmp_path):
+    (tmp_path / "cat.png").write_bytes(b"meow")
+    with pytest.raises(ImageError, match="is not an image that Pillow can read"):
+        image_size(tmp_path / "cat.png")
+    with pytest.raises(ImageError, match="no file"):
+        image_size(tmp_path / "dog.png")
