@@ -1,16 +1,19 @@
-"""Samples as referring examples, and as a training set on disk."""
+"""Samples as referring examples, and as a training set on disk. The inverse of `importing`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+import datasets
 import fiftyone as fo
+from fiftyone.core.sample import get_default_sample_fields
 from genseg_hub.images import load_image
-from genseg_hub.referring_dataset import to_dataset
+from genseg_hub.referring_dataset import FEATURES, RLE, to_dataset
 from genseg_hub.schema import ReferringExample, encode_mask
 
-from fiftyone_genseg import labels
+from fiftyone_genseg import columns, labels
 from fiftyone_genseg.segmentation import check_view
 
 
@@ -23,6 +26,10 @@ def export(
 ) -> int:
     """Save the referring examples of a view with `datasets.Dataset.save_to_disk` and return how many.
 
+    What else a sample has in fields of strings, numbers, booleans, dates and lists of these, its tags, and the ignored
+    pixels in `ignore` become columns; `importing` makes the same samples of them. Fields of evaluation runs do not:
+    they are no facts about the example.
+
     Args:
         folder: new or empty.
         expression_field: sample field with a string or a list of strings; None for the attribute
@@ -34,10 +41,15 @@ def export(
         OSError: for an image or mask that cannot be read.
     """
     check_view(view)
-    found = list(examples(view, gt_field, expression_field, pairs))
+    carried = _carried(view, expression_field)
+    found = list(examples(view, gt_field, expression_field, pairs, carried))
     if not found:
         raise ValueError("there are no referring examples to export: no sample has an expression")
-    to_dataset(found).save_to_disk(folder)
+    schema = view.get_field_schema()
+    features = datasets.Features({column: columns.to_feature(schema[field]) for field, column in carried.items()})
+    if _is_detections(view, labels.IGNORE):
+        features[labels.IGNORE] = datasets.List(RLE)
+    to_dataset(found, features).save_to_disk(folder)
     return len(found)
 
 
@@ -46,21 +58,76 @@ def examples(
     gt_field: str,
     expression_field: str | None,
     pairs: Collection[tuple[str, str]] | None = None,
+    carried: Mapping[str, str] | None = None,
 ) -> Iterator[ReferringExample]:
-    """The referring examples of a view, with the true masks of each expression."""
+    """The referring examples of a view, with the true masks of each expression and the pixels that `ignore` has.
+
+    `example_id` and `image_id` are the sample's where it has them, an `image_id` where it is of one file only.
+
+    Args:
+        carried: field -> attribute, of what else the sample has.
+    """
     if pairs is not None:
         view = view.select(sorted({sample_id for sample_id, _ in pairs}))
+    has_ids = isinstance(view.get_field("example_id"), fo.StringField)
+    image_ids = _image_ids(view)
+    ignores = _is_detections(view, labels.IGNORE)
     for sample in view.iter_samples():
         truth = sample[gt_field] or fo.Detections()
         asked = sample[expression_field] if expression_field else _named(truth)
         single = isinstance(asked, str)
         expressions: list[str] = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked or []))
         size = load_image(sample.filepath).size
+        ignored = labels.union_mask(sample[labels.IGNORE], size) if ignores and sample[labels.IGNORE] else None
         for expression in filter(None, expressions):
             if pairs is None or (sample.id, expression) in pairs:
                 mine = truth if single else labels.of_expression(truth, expression)
-                masks = tuple(encode_mask(mask) for mask in labels.instance_masks(mine, size) if mask.any())
-                yield ReferringExample(sample.filepath, expression, masks, f"{sample.id}/{expression}", sample.filepath)
+                yield ReferringExample(
+                    sample.filepath,
+                    expression,
+                    tuple(encode_mask(mask) for mask in labels.instance_masks(mine, size) if mask.any()),
+                    (sample["example_id"] if single and has_ids else None) or f"{sample.id}/{expression}",
+                    image_ids.get(sample.id, sample.filepath),
+                    {name: sample[field] for field, name in (carried or {}).items()},
+                    encode_mask(ignored) if ignored is not None and ignored.any() else None,
+                )
+
+
+def _image_ids(view: fo.Dataset | fo.DatasetView) -> dict[str, str]:
+    """Sample id -> its `image_id`, where that is of one file: examples that share an `image_id` share the image."""
+    if not isinstance(view.get_field("image_id"), fo.StringField):
+        return {}
+    rows = [*zip(*view.values(["id", "image_id", "filepath"]), strict=True)]
+    files = Counter(image_id for image_id, _ in {row[1:] for row in rows})
+    return {sample_id: image_id for sample_id, image_id, _ in rows if image_id and files[image_id] == 1}
+
+
+def _is_detections(view: fo.Dataset | fo.DatasetView, name: str) -> bool:
+    return getattr(view.get_field(name), "document_type", None) is fo.Detections
+
+
+def _carried(view: fo.Dataset | fo.DatasetView, expression_field: str | None) -> dict[str, str]:
+    """Field -> column, of the fields that are facts about a sample and can be columns."""
+    without = {*get_default_sample_fields(), *_fields_of_runs(view._dataset), expression_field}
+    if view.distinct("tags"):
+        without.remove("tags")
+    taken = {*FEATURES, labels.IGNORE}
+    carried: dict[str, str] = {}
+    for name, field in view.get_field_schema().items():
+        is_id = name in ("example_id", "image_id") and isinstance(field, fo.StringField)
+        if name not in without and not is_id and columns.to_feature(field) is not None:
+            carried[name] = columns.name(name, taken | {*carried.values()}) if name in taken else name
+    return carried
+
+
+def _fields_of_runs(dataset: fo.Dataset) -> set[str]:
+    found: set[str] = set()
+    for key in dataset.list_evaluations():
+        try:
+            found |= {*dataset.get_evaluation_info(key).config.build().get_fields(dataset, key)}
+        except ValueError:  # the labels of the run are gone
+            continue
+    return found
 
 
 def _named(truth: fo.Detections) -> list[str]:

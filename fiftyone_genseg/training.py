@@ -121,7 +121,7 @@ def prepare(plan: Plan, examples: Collection[ReferringExample]) -> Path:
     """Write a run's folder, whole or not at all.
 
     Args:
-        examples: of the view, with masks.
+        examples: of the view, with masks, their images as files.
 
     Raises:
         ValueError: as `check`, and when there are too few examples to hold some out.
@@ -131,16 +131,16 @@ def prepare(plan: Plan, examples: Collection[ReferringExample]) -> Path:
     check(plan)
     if not examples:
         raise ValueError("there are no referring examples to train on: no sample of the view has an expression")
-    images = sorted({example.image_id for example in examples})
+    images = sorted({str(example.image) for example in examples})
     count = 0 if plan.held_out else max(1, round(HELD_OUT_SHARE * len(images)))
     if count >= len(images):
         raise ValueError("one image is too few to train on and to hold out: take more, or name held-out examples")
     chosen = set(random.Random(plan.name).sample(images, count))
     folder, temporary = home() / plan.name, home() / f".{plan.name}"
     shutil.rmtree(temporary, ignore_errors=True)
-    to_dataset(e for e in examples if e.image_id not in chosen).save_to_disk(temporary / TRAIN)
+    to_dataset(e for e in examples if str(e.image) not in chosen).save_to_disk(temporary / TRAIN)
     if chosen:
-        to_dataset(e for e in examples if e.image_id in chosen).save_to_disk(temporary / HELD_OUT)
+        to_dataset(e for e in examples if str(e.image) in chosen).save_to_disk(temporary / HELD_OUT)
     shutil.copyfile(_recipe_file(plan.recipe), temporary / RECIPE)
     sources: dict[str, Any] = {name: _resolved(getattr(plan, name)) for name in ("checkpoint", "mix", "held_out")}
     (temporary / PLAN).write_text(json.dumps(asdict(replace(plan, **sources)), indent=2) + "\n")
