@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import fiftyone.core.fields as fof
 import fiftyone.utils.data as foud
 import numpy as np
 from genseg_hub import predictions
-from genseg_hub.images import image_size, load_image
+from genseg_hub.images import ImageError, image_size, load_image
 from genseg_hub.referring_dataset import FEATURES, check_columns, from_dataset
 from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
 from PIL import Image
@@ -24,6 +25,7 @@ from PIL import Image
 from fiftyone_genseg import columns, labels, segmentation
 
 _CHUNK = 100
+_UNKNOWN = (0, 0)  # the image size of a prediction without masks that does not say it
 _TRUTH, TAGS = "ground_truth", "tags"
 _IMAGE, _MASK, _ROW = "unreadable image", "unusable mask", "malformed row"
 
@@ -238,60 +240,68 @@ def add_predictions(
 
     Raises:
         ValueError: fields that are missing or hold something else, a file that cannot be read or is about none of these
-            samples, or a mask of another size than its image; before anything is written.
+            samples, an `example_id` of several samples, or a prediction for an image of another size; before anything
+            is written.
     """
     segmentation.check_view(samples)
     for name in ("example_id", "expression"):
         if not isinstance(samples.get_field(name), fo.StringField):
             raise ValueError(f"predictions are told apart by `example_id`, and the samples have no {name!r} of strings")
     labels.check_fields(samples, field)
-    places = dict(zip(*samples.values(["example_id", "id"]), strict=True))
-    known = {line["example_id"] for line in predictions.read(file)} & set(places)
-    if not known:
+    example_ids, sample_ids = samples.values(["example_id", "id"])
+    places = dict(zip(example_ids, sample_ids, strict=True))
+    # A run that asked again has several lines about an example, of which the last counts.
+    last = {line["example_id"]: number for number, line in enumerate(predictions.read(file))}
+    last = {example_id: number for example_id, number in last.items() if example_id in places}
+    if not last:
         example = next(iter(places), None)
         raise ValueError(f"no prediction in {file} is about these samples; their example_id are like {example!r}")
-    for sample_ids, chunk in _chunks(file, places):
-        sizes = _sizes(samples, sample_ids)
+    several = [example_id for example_id, count in Counter(example_ids).items() if count > 1 and example_id in last]
+    if several:
+        raise ValueError(
+            f"{len(several)} predictions in {file} could be about several samples each, the first is that of "
+            f"{several[0]!r}: choose a view in which no two samples have the same example_id"
+        )
+    for chunk in _chunks(file, last):
+        sizes = _sizes(samples, [places[example_id] for example_id in chunk])
         for example_id, result in chunk.items():
-            size = sizes[places[example_id]]
-            if isinstance(result, Prediction) and result.masks and result.image_size != size:
+            size = sizes.get(places[example_id])
+            if size and isinstance(result, Prediction) and result.image_size not in (size, _UNKNOWN):
                 raise ValueError(
-                    f"the masks of {example_id!r} in {file} are of an image of {result.image_size} (width, height), "
-                    f"the sample's is {size}"
+                    f"the prediction of {example_id!r} in {file} is for an image of {result.image_size} (width, "
+                    f"height), the sample's is {size}"
                 )
     labels.declare_fields(samples._dataset, field)
-    summary = segmentation.Summary(total=len(known))
+    summary = segmentation.Summary(total=len(last))
     yield summary
-    for sample_ids, chunk in _chunks(file, places):
+    for chunk in _chunks(file, last):
         by_sample = {places[example_id]: result for example_id, result in chunk.items()}
-        for sample in samples._dataset.select(sample_ids).iter_samples(autosave=True):
+        for sample in samples._dataset.select([*by_sample]).iter_samples(autosave=True):
             result, expression = by_sample[sample.id], sample["expression"]
             segmentation.store(sample, field, checkpoint or file.name, [expression], [result], summary)
         yield summary
 
 
-def _chunks(file: Path, places: dict[str, str]) -> Iterator[tuple[list[str], dict[str, Prediction | Failure]]]:
-    """(sample ids, example id -> prediction) of the predictions that are about samples."""
+def _chunks(file: Path, numbers: dict[str, int]) -> Iterator[dict[str, Prediction | Failure]]:
+    """Example id -> prediction, of the lines with these numbers."""
     chunk: dict[str, Prediction | Failure] = {}
-    for line in predictions.read(file):
-        if line["example_id"] in places:
+    for number, line in enumerate(predictions.read(file)):
+        if numbers.get(line["example_id"]) == number:
             chunk[line["example_id"]] = predictions.from_line(line)
         if len(chunk) == _CHUNK:
-            yield [places[example_id] for example_id in chunk], chunk
+            yield chunk
             chunk = {}
     if chunk:
-        yield [places[example_id] for example_id in chunk], chunk
+        yield chunk
 
 
 def _sizes(samples: fo.Dataset | fo.DatasetView, sample_ids: list[str]) -> dict[str, tuple[int, int]]:
-    """Sample id -> (width, height), of the metadata or else of the file."""
+    """Sample id -> (width, height), of the metadata or else of the file, where it can be read."""
     found = {}
     chosen = samples._dataset.select(sample_ids)
     for sample_id, file, width, height in zip(
         *chosen.values(["id", "filepath", "metadata.width", "metadata.height"]), strict=True
     ):
-        if not width:
-            metadata = fo.ImageMetadata.build_for(file)
-            width, height = metadata.width, metadata.height
-        found[sample_id] = (width, height)
+        with suppress(ImageError):
+            found[sample_id] = (width, height) if width else image_size(Path(file))
     return found

@@ -19,7 +19,7 @@ from PIL import Image
 
 import fiftyone_genseg
 from fiftyone_genseg import export, labels
-from fiftyone_genseg.importing import ReferringDatasetImporter
+from fiftyone_genseg.importing import ReferringDatasetImporter, add_predictions
 from fiftyone_genseg.operators.load_referring_dataset import LoadReferringDataset
 
 from ..hub import archives
@@ -265,8 +265,11 @@ def test_predictions_that_do_not_fit_change_nothing(photos, plugin, tmp_path):
     file = tmp_path / "mine.jsonl"
     line = {"example_id": examples[0].example_id, "instances": [{"mask": {"size": [1, 1], "counts": "01"}}]}
     good = {"example_id": examples[-1].example_id, "instances": []}
+    no_target = next(example for example in examples if not example.masks)
     for text, message in (
-        (json.dumps(good) + "\n" + json.dumps(line), r"are of an image of \(1, 1\) \(width, height\), the sample's is"),
+        (json.dumps(good) + "\n" + json.dumps(line), r"for an image of \(1, 1\) \(width, height\), the sample's is"),
+        (json.dumps(line | {"example_id": no_target.example_id}), r"for an image of \(1, 1\)"),
+        (json.dumps({"example_id": no_target.example_id, "image_size": [1, 1], "instances": []}), r"image of \(1, 1\)"),
         (json.dumps(good | {"example_id": "other"}), "is about these samples; their example_id are like"),
         (json.dumps(good) + "\n{", "line 2 of .* is not a prediction"),
     ):
@@ -279,3 +282,36 @@ def test_predictions_that_do_not_fit_change_nothing(photos, plugin, tmp_path):
         load_predictions(dataset, tmp_path / "nowhere")
     with pytest.raises(ExecutionError, match="already holds something else"):
         load_predictions(dataset, file, field="expression")
+
+
+def test_a_prediction_that_may_be_of_two_samples_is_refused(photos, plugin, tmp_path):
+    dataset, examples = photos
+    twin = fo.Sample(dataset.first().filepath, tags=["other"])
+    twin["example_id"], twin["expression"] = examples[0].example_id, "another benchmark's"
+    dataset.add_sample(twin)
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({"example_id": examples[0].example_id, "instances": []}) + "\n")
+    with pytest.raises(
+        ExecutionError, match=r"could be about several samples each, the first is that of .* choose a view"
+    ):
+        load_predictions(dataset, file)
+    assert dataset.get_field("mine") is None
+    list(add_predictions(dataset.match_tags("other", bool=False), file, "mine"))
+    assert dataset.exists("mine_responses").values("example_id") == [examples[0].example_id]
+    assert not dataset[twin.id]["mine_responses"]
+
+
+def test_the_last_prediction_counts_and_the_image_may_be_gone(photos, tmp_path):
+    dataset, examples = photos
+    sample, example = dataset.first(), examples[0]
+    sample.filepath = str(tmp_path / "gone.jpg")
+    sample.save()
+    file = tmp_path / "mine.jsonl"
+    lines = [
+        {"example_id": example.example_id, "failure": "out of memory"},
+        {"example_id": example.example_id, "instances": [{"mask": mask} for mask in example.masks]},
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    *_, summary = add_predictions(dataset, file, "mine")
+    assert (summary.total, summary.done) == (1, 1)
+    assert dataset.count_values("mine_responses.status") == {"segmented": 1}
