@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ def export(
     they are no facts about the example.
 
     Args:
-        folder: new or empty.
+        folder: new or empty; it is filled at once, when everything is written.
         expression_field: sample field with a string or a list of strings; None for the attribute
             `expression` of the ground truth.
         pairs: (sample id, expression) to keep; None for all.
@@ -49,7 +50,11 @@ def export(
     features = datasets.Features({column: columns.to_feature(schema[field]) for field, column in carried.items()})
     if _is_detections(view, labels.IGNORE):
         features[labels.IGNORE] = datasets.List(RLE)
-    to_dataset(found, features).save_to_disk(folder)
+    folder = folder.absolute()
+    unfinished = folder.with_name(f".{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    to_dataset(found, features).save_to_disk(unfinished)
+    unfinished.rename(folder)
     return len(found)
 
 

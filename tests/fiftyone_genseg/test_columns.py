@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from pathlib import Path
 
 import datasets
 import fiftyone as fo
@@ -206,7 +207,13 @@ def test_load_export_load_is_the_identity(tmp_path, table):
     second.delete()
 
 
-def test_fields_of_ones_own_are_exported_and_those_of_runs_are_not(tmp_path):
+def half_saved(dataset, folder):
+    Path(folder).mkdir()
+    (Path(folder) / "data.arrow").write_bytes(b"half")
+    raise OSError("no space")
+
+
+def test_fields_of_ones_own_are_exported_and_those_of_runs_are_not(tmp_path, monkeypatch):
     dataset = fo.Dataset()
     for name in ("a", "b"):
         Image.new("RGB", SIZE).save(tmp_path / f"{name}.png")
@@ -224,6 +231,12 @@ def test_fields_of_ones_own_are_exported_and_those_of_runs_are_not(tmp_path):
         sample["bag"] = {"x": 1}
         dataset.add_sample(sample)
     fiftyone_genseg.evaluate(dataset, "guess", eval_key="run", expression_field="query", progress=False)
+    (tmp_path / "saved").mkdir()
+    monkeypatch.setattr(datasets.Dataset, "save_to_disk", half_saved)
+    with pytest.raises(OSError, match="no space"):
+        export.export(dataset, tmp_path / "saved", expression_field="query")
+    monkeypatch.undo()
+    assert not any((tmp_path / "saved").iterdir()), "half a training set"
     export.export(dataset, tmp_path / "saved", expression_field="query")
     found = datasets.load_from_disk(tmp_path / "saved")
     assert {*found.column_names} == {*FEATURES, "tags", "column_image", "column_example_id", "column_expression"}
