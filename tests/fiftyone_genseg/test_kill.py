@@ -1,64 +1,105 @@
-"""Killed at any moment and started again, a run equals one that was never interrupted."""
+"""Killed at any moment and started again, a run in the background equals one that was never interrupted."""
 
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import fiftyone as fo
+import fiftyone.operators as foo
 import pytest
+from fiftyone.operators.delegated import DelegatedOperationService
 
 from fiftyone_genseg.demo import refscenes_dataset
 
 from .test_segmentation import run, snapshot
 
-# A server that other processes can reach: the one that this process's FiftyOne started.
-WORKER = """
-import sys
-import fiftyone as fo
-from fiftyone_genseg.segmentation import segment_view
-from genseg_hub import GenSegR1
-model = GenSegR1.from_pretrained("nano", device="cpu")
-dataset = fo.load_dataset(sys.argv[1])
-for summary in segment_view(dataset, model, "nano", "genseg", expression_field="expression", batch_size=4):
-    print(summary.done, flush=True)
-"""
+URI = "@fiftyone-genseg/genseg/referring_segment"
+EXPRESSIONS = 160
 
 
 @pytest.fixture
 def two_datasets(tmp_path):
-    made = [refscenes_dataset(f"kill-{name}", tmp_path / name, 50) for name in ("a", "b")]
+    made = [refscenes_dataset(f"kill-{name}", tmp_path / name, EXPRESSIONS // 4) for name in ("a", "b")]
     yield made
     for dataset in made:
         dataset.delete()
+
+
+class Orchestrator:
+    """`fiftyone delegated launch`, in a process of its own, which finds the database that this process started."""
+
+    def __init__(self):
+        fiftyone = Path(sys.executable).with_name("fiftyone")
+        self.process = subprocess.Popen([fiftyone, "delegated", "launch"], stdout=subprocess.DEVNULL)
+
+    def wait(self, condition):
+        while not condition():
+            assert self.process.poll() is None, "the orchestrator ended"
+            time.sleep(0.05)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def launch():
+    started = []
+
+    def start() -> Orchestrator:
+        started.append(Orchestrator())
+        return started[-1]
+
+    yield start
+    for orchestrator in started:
+        orchestrator.kill()
 
 
 def results(dataset):
     return list(snapshot(dataset).values())
 
 
-def test_killed_three_times(two_datasets, nano):
+def ids(dataset) -> dict:
+    """Sample id -> ids of the masks, where there is a result."""
+    return {
+        sample.id: [mask.id for mask in sample["genseg"].detections] for sample in dataset.exists("genseg_responses")
+    }
+
+
+def test_a_delegated_run_that_is_killed_twice(two_datasets, nano, plugin, launch):
     killed, whole = two_datasets
-    run(whole, nano, expression_field="expression", batch_size=4)
+    service = DelegatedOperationService()
+
+    def now():
+        return service.get(operation.id)
+
+    def done() -> int:
+        return round((now().status.progress or 0) * EXPRESSIONS) if now().status else 0
+
+    params = {"batch_size": 4, "device": "cpu"}
+    foo.execute_operator(URI, {"dataset": killed}, params=params, request_delegation=True)
+    (operation,) = service.list_operations(operator=URI, dataset_id=killed._doc.id)
     rng = random.Random(0)
-    progress = []
-    for _ in range(3):
-        worker = subprocess.Popen([sys.executable, "-c", WORKER, killed.name], stdout=subprocess.PIPE, text=True)
-        started = int(worker.stdout.readline())
-        progress.append(started)
-        stop_at = started + rng.randint(8, 40)
-        for line in worker.stdout:
-            if int(line) >= stop_at:
-                break
+    stored: dict = {}
+    for _ in range(2):
+        stop_at = len(stored) + rng.randint(8, 40)
+        orchestrator = launch()
+        orchestrator.wait(lambda stop_at=stop_at: done() >= stop_at)
         time.sleep(rng.uniform(0, 0.5))
-        os.kill(worker.pid, signal.SIGKILL)
-        worker.wait()
+        orchestrator.kill()
+        assert now().run_state == "running", "nobody is there to say that it was killed"
         killed.reload()
-        progress.append(len(killed.exists("genseg_responses")))
-    assert 0 < progress[1] < progress[3] < progress[5] < len(killed) == 200
-    summary = run(killed, nano, expression_field="expression", batch_size=4)
-    assert summary.skipped == progress[5]
+        before, stored = stored, ids(killed)
+        assert len(before) < len(stored) < EXPRESSIONS
+        assert before.items() <= stored.items()
+        service.set_failed(operation.id)  # fiftyone delegated fail
+        operation = service.rerun_operation(operation.id)  # fiftyone delegated rerun
+    orchestrator = launch()
+    orchestrator.wait(lambda: now().run_state != "running" and now().run_state != "queued")
+    assert now().run_state == "completed", now().result.error
+    assert now().status.label.endswith(f", {len(stored)} skipped"), "what is stored is not asked again"
+    killed.reload()
+    assert stored.items() <= ids(killed).items()
+    run(whole, nano, expression_field="expression", batch_size=4)
     assert results(killed) == results(whole)
-    assert isinstance(killed, fo.Dataset)
