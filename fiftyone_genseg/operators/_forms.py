@@ -93,7 +93,9 @@ def check_source(source: str, or_else: str) -> None:
 def check_checkpoint(name: str) -> None:
     """Raise CheckpointError unless this may be a Hub id, or names a checkpoint that is here; asks no network."""
     checkpoints.check_name(name)
-    bare, _ = checkpoints.split_revision(name)
+    bare, revision = checkpoints.split_revision(name)
+    if revision and (bare in checkpoints.EMBEDDED or path(bare).is_dir()):
+        raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions: leave @{revision} out")
     if bare not in checkpoints.EMBEDDED and path(bare).is_dir():
         try:
             checkpoints.check_folder(path(bare), bare)

@@ -137,6 +137,8 @@ def test_a_folder_that_holds_something_else_is_refused_before_the_work(tmp_path,
         _forms.check_checkpoint(name)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         _forms.check_checkpoint(str(tmp_path))
+    with pytest.raises(CheckpointError, match="nano is on this disk and has no revisions: leave @x out"):
+        _forms.check_checkpoint("nano@x")
     (folder / "x.safetensors.index.json").write_text("[]")
     with pytest.raises(CheckpointError, match="are damaged"):
         _forms.check_checkpoint(str(folder))
