@@ -17,6 +17,8 @@ from genseg_hub.schema import ReferringExample, encode_mask
 from fiftyone_genseg import columns, labels
 from fiftyone_genseg.segmentation import check_view
 
+UNFINISHED = ".unfinished"
+
 
 def export(
     view: fo.Dataset | fo.DatasetView,
@@ -32,7 +34,7 @@ def export(
     they are no facts about the example.
 
     Args:
-        folder: new or empty; it is filled at once, when everything is written.
+        folder: see `is_free`; it is filled when everything is written.
         expression_field: sample field with a string or a list of strings; None for the attribute
             `expression` of the ground truth.
         pairs: (sample id, expression) to keep; None for all.
@@ -50,12 +52,18 @@ def export(
     features = datasets.Features({column: columns.to_feature(schema[field]) for field, column in carried.items()})
     if _is_detections(view, labels.IGNORE):
         features[labels.IGNORE] = datasets.List(RLE)
-    folder = folder.absolute()
-    unfinished = folder.with_name(f".{folder.name}")
+    unfinished = folder / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
     to_dataset(found, features).save_to_disk(unfinished)
-    unfinished.rename(folder)
+    for file in sorted(unfinished.iterdir()):  # state.json, without which it is no dataset, is the last
+        file.rename(folder / file.name)
+    unfinished.rmdir()
     return len(found)
+
+
+def is_free(folder: Path) -> bool:
+    """Whether nothing is in a folder but what an export that was killed has left."""
+    return not folder.exists() or (folder.is_dir() and all(file.name == UNFINISHED for file in folder.iterdir()))
 
 
 def examples(

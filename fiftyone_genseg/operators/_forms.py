@@ -53,8 +53,10 @@ def path(text: str) -> Path:
 
 
 def check_new_folder(folder: Path) -> None:
-    """Raise ValueError unless a folder is empty, or can be made."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raise ValueError unless a folder is there for an export, or can be made."""
+    from fiftyone_genseg.export import is_free
+
+    if not is_free(folder):
         raise ValueError(f"{folder} exists and is not an empty folder")
     above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):

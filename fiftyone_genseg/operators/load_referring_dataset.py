@@ -95,10 +95,10 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
     dataset = fo.Dataset()  # under a name of its own until it is whole: what it replaces stays till then
     try:
         for _ in dataset.add_importer(importer, generator=True, progress=False):
-            share = importer.read / len(importer)
+            share = importer.read / max(1, len(importer))
             yield from _progress.tell(ctx, share, f"{importer.read} of {len(importer)} expressions")
         if not len(dataset):
-            raise ValueError(f"none of its examples can be used. {importer.report}")
+            raise ValueError(f"{source} has no example that can be used. {importer.report}")
     except BaseException:
         dataset.delete()
         raise

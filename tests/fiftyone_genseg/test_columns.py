@@ -208,7 +208,7 @@ def test_load_export_load_is_the_identity(tmp_path, table):
 
 
 def half_saved(dataset, folder):
-    Path(folder).mkdir()
+    Path(folder).mkdir(parents=True)
     (Path(folder) / "data.arrow").write_bytes(b"half")
     raise OSError("no space")
 
@@ -236,8 +236,9 @@ def test_fields_of_ones_own_are_exported_and_those_of_runs_are_not(tmp_path, mon
     with pytest.raises(OSError, match="no space"):
         export.export(dataset, tmp_path / "saved", expression_field="query")
     monkeypatch.undo()
-    assert not any((tmp_path / "saved").iterdir()), "half a training set"
+    assert export.is_free(tmp_path / "saved"), "half a training set is not in the way"
     export.export(dataset, tmp_path / "saved", expression_field="query")
+    assert not export.is_free(tmp_path / "saved")
     found = datasets.load_from_disk(tmp_path / "saved")
     assert {*found.column_names} == {*FEATURES, "tags", "column_image", "column_example_id", "column_expression"}
     assert found["expression"] == ["a", "b"]

@@ -136,9 +136,12 @@ def test_examples_that_cannot_be_used_are_left_out_and_counted(name, plugin, tmp
     assert [params["progress"] for kind, params in told if kind == "set_progress"][-1] == 1
     assert [kind for kind, _ in told][-1] == "open_dataset"
     examples.select([1, 2, 4]).save_to_disk(tmp_path / "bad")
-    with pytest.raises(ExecutionError, match="none of its examples can be used"):
+    with pytest.raises(ExecutionError, match="bad has no example that can be used"):
         load(source=str(tmp_path / "bad"), name=f"{name}-bad")
     assert not fo.dataset_exists(f"{name}-bad")
+    assert not len(
+        fo.Dataset.from_importer(ReferringDatasetImporter(examples.select([]), tmp_path), name=f"{name}-bad")
+    )
 
 
 def test_what_is_wrong_with_the_disk_stops_and_leaves_no_half_image(tmp_path, monkeypatch):
