@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -10,9 +11,14 @@ from genseg_hub.metrics import DEFAULT_POLICY, ReferringMetrics, measure
 from genseg_hub.pipeline import GenSegR1
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 
+MAX_GROUPS = 100  # values of an attribute; one that has more is no way to look at a result
+_IDS = re.compile(r"(.*_)?ids?", re.IGNORECASE)
+
 
 class Scores:
     """The figures of examples, over all and by each of their attributes; several can be merged.
+
+    Attributes with more than MAX_GROUPS values and those that are ids by their name (`id`, `ref_id`) make no groups.
 
     Args:
         policy: see `metrics`.
@@ -20,13 +26,18 @@ class Scores:
 
     def __init__(self, policy: str = DEFAULT_POLICY):
         self.overall = ReferringMetrics(policy)
-        self._groups: dict[tuple[str, str], ReferringMetrics] = {}
+        self._groups: dict[str, dict[str, ReferringMetrics]] = {}
+        self._ungrouped: set[str] = set()
         self._errors = Counter[str]()
         self._failures = 0
 
-    def add(self, example: ReferringExample, result: Prediction | Failure) -> dict[str, Any]:
+    def add(self, example: ReferringExample, result: Prediction | Failure, own_boxes: bool = True) -> dict[str, Any]:
         """Add one result. An example that failed, or whose answer cannot be read, counts as answered with nothing
         and in `n_failed`.
+
+        Args:
+            own_boxes: whether the instances' boxes are the model's own, to be compared with the target's; else the box
+                of its mask is.
 
         Returns:
             Its row: `example_id`, `image_id`, `expression`, its attributes, `iou`, and `intersection`, `target_area`
@@ -37,14 +48,15 @@ class Scores:
             overlap = measure(example.masks, None, answered=False, ignore=example.ignore)
         else:
             mask = result.mask if result.masks else None
-            boxes = [instance.box for instance in result.response.instances]
+            boxes = [instance.box for instance in result.response.instances] if own_boxes else []
             answered = bool(result.masks) or result.response.no_target
             overlap = measure(example.masks, mask, answered, boxes, example.ignore)
             if result.response.error:
                 self._errors[result.response.error.value] += 1
         iou = float(self.overall.add(overlap)[0])
         for attribute, value in example.attributes.items():
-            self._group((attribute, str(value))).add(overlap)
+            if group := self._group(attribute, str(value)):
+                group.add(overlap)
         return {
             "example_id": example.example_id,
             "image_id": example.image_id,
@@ -59,30 +71,43 @@ class Scores:
     def merge(self, other: Scores) -> None:
         """Add what another one counted, under the same policy."""
         self.overall.merge(other.overall)
-        for key, metrics in other._groups.items():
-            self._group(key).merge(metrics)
+        for attribute in other._ungrouped:
+            self._give_up(attribute)
+        for attribute, values in other._groups.items():
+            for value, metrics in values.items():
+                if group := self._group(attribute, value):
+                    group.merge(metrics)
         self._errors += other._errors
         self._failures += other._failures
 
     def compute(self) -> dict[str, Any]:
         """The figures of `ReferringMetrics.compute` plus `parse_failures` (share of answers with an error), `errors`
-        (error of an answer -> count), `failures` (examples that could not be segmented at all) and `by` (attribute ->
-        value -> figures)."""
+        (error of an answer -> count), `failures` (examples that could not be segmented at all), `by` (attribute ->
+        value -> figures) and `ungrouped` (attributes with more than MAX_GROUPS values)."""
         figures = self.overall.compute()
-        attributes = dict.fromkeys(attribute for attribute, _ in self._groups)
-        by = {
-            attribute: {value: self._groups[a, value].compute() for a, value in sorted(self._groups) if a == attribute}
-            for attribute in attributes
-        }
         return figures | {
             "parse_failures": self._errors.total() / max(1, figures["n"]),
             "errors": dict(self._errors),
             "failures": self._failures,
-            "by": by,
+            "by": {
+                attribute: {value: metrics.compute() for value, metrics in sorted(values.items())}
+                for attribute, values in self._groups.items()
+            },
+            "ungrouped": sorted(self._ungrouped),
         }
 
-    def _group(self, key: tuple[str, str]) -> ReferringMetrics:
-        return self._groups.setdefault(key, ReferringMetrics(self.overall.policy.name))
+    def _group(self, attribute: str, value: str) -> ReferringMetrics | None:
+        if attribute in self._ungrouped or _IDS.fullmatch(attribute):
+            return None
+        values = self._groups.setdefault(attribute, {})
+        if value not in values and len(values) == MAX_GROUPS:
+            self._give_up(attribute)
+            return None
+        return values.setdefault(value, ReferringMetrics(self.overall.policy.name))
+
+    def _give_up(self, attribute: str) -> None:
+        self._groups.pop(attribute, None)
+        self._ungrouped.add(attribute)
 
 
 def evaluate(
