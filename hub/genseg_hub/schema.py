@@ -199,6 +199,7 @@ class Prediction:
                 {
                     "box": list(instance.box),
                     "points": [list(point) for point in instance.points],
+                    "negative_points": [list(point) for point in instance.negative_points],
                     "score": score,
                     "mask": encode_mask(mask),
                 }
