@@ -1,0 +1,83 @@
+"""Which checkpoint it is that answers: what must be the same where its answers of another day are still used.
+
+A checkpoint of the Hub is its commit. Folders have none and are told apart by what is in them, every byte: a copy that
+was trained further has the same names, sizes and headers. Reading it all is cheap beside loading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from huggingface_hub.utils.sha import sha_fileobj
+
+from genseg_hub import checkpoints
+
+# What decides the answers of a reasoner; a segmenter of its own lies in a folder below.
+_DECIDES = (".json", ".safetensors", ".txt", ".jinja")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def identify(name: str, revision: str | None = None) -> dict[str, str]:
+    """Find out which checkpoint a name stands for, without its weights in memory, and without those of the Hub here.
+
+    Args:
+        name, revision: as `checkpoints.pull` takes them.
+
+    Returns:
+        `model`: `owner/name@commit`, which is a name to load it by, that of an embedded checkpoint, or the last two
+        parts of a folder's path. Of those without a commit also `dialect`, `segmenter` and `checksum`, of the files
+        that decide the answers.
+
+    Raises:
+        checkpoints.CheckpointError: as `checkpoints.pull`.
+    """
+    checkpoints.check_name(name)
+    bare, revision = checkpoints.split_revision(name, revision)
+    folder = checkpoints.EMBEDDED.get(bare) or Path(bare).expanduser()
+    if not folder.is_dir():
+        commit = _commit(bare, revision)
+        if commit is None:
+            raise checkpoints.CheckpointError(f"{bare} has no commit by which its versions could be told apart")
+        return {"model": f"{bare}@{commit}"}
+    if revision is not None:
+        raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions; leave {revision!r} out")
+    settings = checkpoints.check_folder(folder, bare)
+    model = bare if bare in checkpoints.EMBEDDED else "/".join(folder.resolve().parts[-2:])
+    return {"model": model, **settings, "checksum": _checksum(folder, settings["segmenter"])}
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    if revision and _COMMIT.fullmatch(revision):
+        return revision
+    try:
+        return checkpoints.plan(name, revision).revision
+    except checkpoints.CheckpointError:  # without a network, what is here is taken, as `pull` does
+        try:
+            return checkpoints.pull(name, revision, local_files_only=True).commit
+        except checkpoints.CheckpointError:
+            pass
+        raise
+
+
+def _checksum(folder: Path, segmenter: str) -> str:
+    """sha256 of the files of a checkpoint folder and of the segmenter in it."""
+    own = checkpoints.EMBEDDED[checkpoints.NANO] / "segmenter" if segmenter == checkpoints.NANO else folder / segmenter
+    inside = own.is_dir() and (segmenter == checkpoints.NANO or own.resolve().is_relative_to(folder.resolve()))
+    found = [*folder.iterdir(), *(own.iterdir() if inside else ())]
+    files = sorted(file for file in found if file.suffix in _DECIDES and file.is_file())
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(_digest, files))
+    whole = hashlib.sha256()
+    for file, digest in zip(files, digests, strict=True):
+        part = "" if file.parent == folder else "segmenter"
+        whole.update(os.fsencode(f"{part}/{file.name}\0") + digest)
+    return f"sha256:{whole.hexdigest()}"
+
+
+def _digest(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return sha_fileobj(stream)

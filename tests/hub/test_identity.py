@@ -1,0 +1,85 @@
+"""Which checkpoint answered: the same by any spelling of its name, another when its files are."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from genseg_hub import checkpoints, identity, publish
+from genseg_hub.checkpoints import CheckpointError
+from huggingface_hub import constants
+
+from .helpers import NANO
+from .hub_server import REPO
+
+
+def test_a_folder_is_the_same_however_it_is_named(folder, tmp_path, monkeypatch):
+    found = identity.identify(str(folder))
+    assert found["model"] == f"{tmp_path.name}/checkpoint"
+    assert (found["dialect"], found["segmenter"]) == ("genseg", "segmenter")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert identity.identify(".") == identity.identify("~/checkpoint") == identity.identify("../checkpoint/") == found
+    copy = identity.identify(str(shutil.copytree(folder, tmp_path / "copy")))
+    assert copy["checksum"] == found["checksum"] == identity.identify("nano")["checksum"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "segmenter/model.safetensors", "tokenizer.json", "genseg.json"])
+def test_a_folder_is_another_when_a_byte_is(folder, name):
+    before = identity.identify(str(folder))
+    file = folder / name
+    stamp, content = file.stat(), bytearray(file.read_bytes())
+    if name == "genseg.json":
+        content = content.replace(b'"genseg",', b'"seg_r1",')
+    else:
+        content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    after = identity.identify(str(folder))
+    assert after["checksum"] != before["checksum"]
+    assert (after["dialect"] == before["dialect"]) == (name != "genseg.json")
+    assert after["model"] == before["model"]
+
+
+def test_what_does_not_decide_the_answers_does_not_count(folder):
+    before = identity.identify(str(folder))
+    (folder / "README.md").write_text("another card")
+    (folder / "logs").mkdir(exist_ok=True)
+    (folder / "logs" / "run.json").write_text("{}")
+    assert identity.identify(str(folder)) == before
+
+
+def test_embedded_checkpoints_have_a_name_and_a_checksum():
+    nano, start = identity.identify("nano"), identity.identify("nano-sft")
+    assert (nano["model"], start["model"]) == ("nano", "nano-sft")
+    assert nano["checksum"] != start["checksum"]
+
+
+def test_a_checkpoint_of_the_hub_is_its_commit_and_its_weights_stay_there(hub, monkeypatch):
+    commit = publish.push(NANO, REPO).commit
+    assert identity.identify(REPO) == {"model": f"{REPO}@{commit}"}
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("*.safetensors"))
+    checkpoints.pull(REPO)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert identity.identify(REPO) == {"model": f"{REPO}@{commit}"}  # what is here
+    shutil.rmtree(constants.HF_HUB_CACHE)
+    assert identity.identify(f"{REPO}@{commit}") == {"model": f"{REPO}@{commit}"}
+    with pytest.raises(CheckpointError, match="cannot be reached"):
+        identity.identify(REPO)
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "message"),
+    [
+        ("nanno", None, "there is no checkpoint 'nanno'"),
+        ("./nowhere", None, "there is no folder ./nowhere"),
+        ("~nosuch/x", None, "'~nosuch/x' is not a folder"),
+        ("a\0b/c", None, "is not a Hub id"),
+        ("x" * 300, None, "File name too long|there is no checkpoint"),
+        ("x" * 200 + "/" + "x" * 200, None, "is not a Hub id"),
+        ("nano", "main", "nano is on this disk and has no revisions"),
+    ],
+)
+def test_names_that_stand_for_nothing_are_refused(name, revision, message):
+    with pytest.raises(CheckpointError, match=message):
+        identity.identify(name, revision)
