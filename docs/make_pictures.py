@@ -6,6 +6,9 @@ pytest tests/e2e --screenshots docs      makes form, app, model_evaluation, eval
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -77,8 +80,34 @@ def grpo_curves() -> None:
     curves.draw([json.loads(line) for line in log.read_text().splitlines()], DOCS / "nano_r1_curves.png")
 
 
+def benchmark_report() -> None:
+    """benchmark_report.png: the page of a run of nano on 200 scenes, in light and in dark."""
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    genseg = "from fiftyone_genseg.cli import app; app()"
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as browsers:
+        subprocess.run([sys.executable, ROOT / "examples" / "own_benchmark.py", "data/scenes"], cwd=folder, check=True)
+        command = ["benchmark", "coco", "--split", "data", "--root", "data/scenes"]
+        subprocess.run([sys.executable, "-c", genseg, *command], cwd=folder, check=True)
+        page = Path(folder, "runs", "benchmarks", "coco-data", "nano", "report.html")
+        browser = browsers.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        sides = []
+        for scheme in ("light", "dark"):
+            shown = browser.new_page(color_scheme=scheme, viewport={"width": 1000, "height": 1520})
+            shown.goto(page.as_uri())
+            shown.screenshot(path=Path(folder, f"{scheme}.png"))
+            sides.append(Image.open(Path(folder, f"{scheme}.png")).convert("RGB"))
+        browser.close()
+        both = Image.new("RGB", (sum(side.width for side in sides), sides[0].height))
+        both.paste(sides[0], (0, 0))
+        both.paste(sides[1], (sides[0].width, 0))
+        both.save(DOCS / "benchmark_report.png", optimize=True)
+
+
 if __name__ == "__main__":
     curves()
     grpo_curves()
     overview()
     photos()
+    benchmark_report()

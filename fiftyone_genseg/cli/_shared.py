@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import contextlib
+import os
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +19,20 @@ Server = Annotated[
     typer.Option(help="Address of the server that has the model, see `genseg serve`: http://localhost:8000/v1"),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Expressions answered at once.")]
+
+
+def possible(value: Any) -> Any:
+    """Callback of every path: `~` becomes the home folder; what can be no path here is refused with its reason."""
+    if not isinstance(value, Path):
+        return value if value is None else [possible(path) for path in value]
+    try:
+        path = value.expanduser()
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(path)
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: the home folder of nobody
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise typer.BadParameter(f"{str(value)[:80]!r} cannot be used: {reason}") from error
+    return path
 
 
 def fail(error: Exception) -> typer.Exit:

@@ -6,11 +6,13 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, fail, load
+from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, fail, possible
+
+_LONGEST = 120  # characters of a run's folder
 
 
 def _archives() -> str:
@@ -33,14 +35,18 @@ def benchmark(
     split: Annotated[str, typer.Option(help="A split of it.")] = "val",
     model: Model = "nano",
     root: Annotated[
-        Path, typer.Option(envvar="GENSEG_BENCHMARKS", help="Folder under which the official archives lie.")
+        Path,
+        typer.Option(
+            envvar="GENSEG_BENCHMARKS", callback=possible, help="Folder under which the official archives lie."
+        ),
     ] = Path("data"),
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the run.", show_default="runs/benchmarks/NAME-SPLIT/MODEL")
+        Path | None,
+        typer.Option(callback=possible, help="Folder of the run.", show_default="runs/benchmarks/NAME-SPLIT/MODEL"),
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Score these, .jsonl of a run or COCO results .json, instead of a model."),
+        typer.Option(callback=possible, help="Score these, .jsonl of a run or COCO results .json, instead of a model."),
     ] = None,
     policy: Annotated[str | None, typer.Option(help="How empty masks count.", show_default="the benchmark's")] = None,
     first_expression: Annotated[
@@ -59,37 +65,44 @@ def benchmark(
     """Score a checkpoint on an official benchmark, beside the published figures.
 
     A run is a folder: predictions.jsonl (raw answers, boxes, points, masks), metrics.json, rows.jsonl (for `evaluate
-    compare`) and report.md. The same command goes on where a run stopped; with all predictions there it only scores.
+    compare`), report.md and report.html (with pictures). The same command goes on where a run stopped; with all
+    predictions there it only scores, and loads no model.
     """
-    from genseg_hub import benchmarking, benchmarks
+    from genseg_hub import GenSegR1, benchmarking, benchmarks, identity
+    from genseg_hub.checkpoints import CheckpointError
+    from genseg_hub.metrics import get_policy
     from rich.console import Console
 
     console = Console(stderr=True)
     try:
+        benchmarks.check(name, root, split)
+        policy = get_policy(policy or benchmarks.by_name()[name].policy).name
+        who = {"model": str(predictions)} if predictions else identity.identify(model, revision)
+        loadable = model if "checksum" in who else who["model"]  # of the Hub this very commit, whatever comes meanwhile
         examples, archive = benchmarks.load(name, root, split, strict)
-        console.print(str(archive), highlight=False)
+        console.print(str(archive), highlight=False, markup=False)
         if first_expression:
             examples = benchmarks.first_expressions(examples)
         examples = examples.select(range(min(limit or len(examples), len(examples))))
-        source: Any = predictions or load(model, device, revision)
-        system = str(predictions) if predictions else source.checkpoint.pinned
-        folder = out or Path("runs/benchmarks", f"{name}-{split}", re.sub(r"[^\w.@-]+", "_", system))
-        if overwrite and (folder / benchmarking.SETTINGS).is_file():
-            if predictions and predictions.resolve().is_relative_to(folder.resolve()):
-                raise ValueError(f"{predictions} is in {folder}, which would be overwritten; name another --out")
-            for own in benchmarking.FILES:
-                (folder / own).unlink(missing_ok=True)
+        folder = out or Path("runs/benchmarks", f"{name}-{split}", _folder_name(who["model"]))
         report = benchmarking.run(
             folder,
-            settings={"benchmark": name, "split": split, "model": system},
+            settings={"benchmark": name, "split": split, **who},
             examples=examples,
-            source=source,
-            policy=policy or benchmarks.by_name()[name].policy,
+            source=predictions or (lambda: GenSegR1.from_pretrained(loadable, device)),
+            policy=policy,
             archive=str(archive),
             command=shlex.join(["genseg", *sys.argv[1:]]),
             batch_size=batch_size,
+            overwrite=overwrite,
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, CheckpointError) as error:
         raise fail(error) from error
     typer.echo(report)
-    console.print(f"wrote {folder}")
+    typer.echo(f"wrote {folder / benchmarking.PAGE} and what it is made of", err=True)
+
+
+def _folder_name(system: str) -> str:
+    """What of a name can be a folder's, below the one that holds the runs."""
+    name = re.sub(r"[^\w.@-]+", "_", system)
+    return name[-_LONGEST:].strip("._") or "run"

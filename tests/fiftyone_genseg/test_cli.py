@@ -1,17 +1,19 @@
 """`genseg` from a terminal."""
 
 import json
+import runpy
 
 import datasets
 import numpy as np
 import pytest
-from genseg_hub import benchmarks, checkpoints
+from genseg_hub import GenSegR1, benchmarks, checkpoints
 from genseg_hub.schema import decode_mask
 from genseg_training.scenes import refscenes
 from PIL import Image
 from typer.testing import CliRunner
 
 from fiftyone_genseg.cli import app
+from tests.conftest import ROOT
 from tests.hub import archives
 
 run = CliRunner().invoke
@@ -135,19 +137,80 @@ def test_benchmark_scores_beside_the_published_figures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     archives.grefcoco(tmp_path / "data")
-    result = run(app, ["benchmark", "grefcoco", "--limit", "6", "--device", "cpu"])
+    result = run(app, ["benchmark", "grefcoco", "--limit", "2", "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert "| GenSeg-R1-G | 76.83 |" in result.stdout
     folder = tmp_path / "runs/benchmarks/grefcoco-val/nano"
-    assert json.loads((folder / "metrics.json").read_text())["n"] == 6
+    assert json.loads((folder / "metrics.json").read_text())["n"] == 2
     made = (folder / "predictions.jsonl").read_text()
-    result = run(app, ["benchmark", "grefcoco", "--limit", "6", "--first-expression", "--device", "cpu"])
+    result = run(app, ["benchmark", "grefcoco", "--limit", "2", "--first-expression", "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert (folder / "predictions.jsonl").read_text().startswith(made)
-    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 9  # three of the six were there
+    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 3  # one of the two was there
     result = run(app, ["benchmark", "grefcoco", "--predictions", str(folder / "predictions.jsonl"), "--out", "again"])
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "again/metrics.json").read_text())["missing"] == 96 - 9
+    assert json.loads((tmp_path / "again/metrics.json").read_text())["missing"] == 96 - 3
+
+
+def test_benchmark_keeps_predictions_to_the_checkpoint_that_made_them(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    example = runpy.run_path(str(ROOT / "examples" / "own_benchmark.py"))
+    example["write"](tmp_path / "scenes", 4)
+    monkeypatch.chdir(folder)
+    command = ["benchmark", "coco", "--split", "data", "--root", str(tmp_path / "scenes"), "--device", "cpu"]
+    result = run(app, [*command, "--model", "."])
+    assert result.exit_code == 0, result.output
+    here = folder / "runs" / "benchmarks" / "coco-data" / f"{tmp_path.name}_checkpoint"
+    before = (here / "metrics.json").read_text()
+    assert json.loads(before)["miou"] > 0.5
+    assert "data:image/jpeg" in (here / "report.html").read_text()
+
+    def never(*arguments, **options):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(GenSegR1, "from_pretrained", never)
+    result = run(app, [*command, "--model", str(folder), "--policy", "refcoco"])
+    assert result.exit_code == 0, result.output
+    assert json.loads((here / "metrics.json").read_text())["policy"] == "refcoco"
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    kept = (here / "predictions.jsonl").read_bytes()
+    result = run(app, [*command, "--model", "."])
+    assert result.exit_code == 1
+    assert "its files have changed" in result.stderr
+    assert "name another --out, or begin the run anew with --overwrite" in result.stderr
+    result = run(app, [*command, "--model", ".", "--overwrite", "--policy", "mine"])
+    assert "there is no policy 'mine'" in result.stderr
+    assert (here / "predictions.jsonl").read_bytes() == kept
+
+
+IMPOSSIBLE = {"~nosuch/x": "Could not determine home directory", "a\0b": "null byte", "x" * 300: "File name too long"}
+
+
+@pytest.mark.parametrize("path", IMPOSSIBLE, ids=["no home", "NUL", "long"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "benchmark coco --root PATH",
+        "benchmark coco --out PATH",
+        "benchmark coco --predictions PATH",
+    ],
+)
+def test_a_path_that_cannot_be_one_is_refused(command, path):
+    result = run(app, [path if part == "PATH" else part for part in command.split()])
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.replace("│", " ").split())
+    assert IMPOSSIBLE[path] in said
+
+
+@pytest.mark.parametrize("path", IMPOSSIBLE, ids=["no home", "NUL", "long"])
+def test_a_model_that_cannot_be_one_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    archives.coco(tmp_path)
+    result = run(app, ["benchmark", "coco", "--split", "data", "--root", str(tmp_path), "--model", path])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
 
 
 def test_benchmark_says_where_the_archives_are_and_what_is_missing(tmp_path):

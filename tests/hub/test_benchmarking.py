@@ -1,14 +1,13 @@
 """A benchmark run: resumed wherever it stopped, scored without a model, from predictions made anywhere."""
 
 import json
+import shutil
 
 import datasets
 import pytest
 from filelock import FileLock
-from genseg_hub import benchmarking, benchmarks, evaluation, predictions, published
-from genseg_hub.metrics import get_policy
+from genseg_hub import GenSegR1, benchmarking, benchmarks, evaluation, predictions
 from genseg_hub.referring_dataset import from_dataset, to_dataset
-from genseg_hub.schema import Failure
 from genseg_training.scenes import refscenes
 
 from tests.hub import archives
@@ -33,8 +32,13 @@ def photos(tmp_path):
     return benchmarks.load("coco", tmp_path / "archive", "data")[0]
 
 
-def run(folder, examples, source, policy="grefcoco", settings=SETTINGS):
-    return benchmarking.run(folder, settings, examples, source, policy, "an archive", "genseg benchmark", batch_size=4)
+def run(folder, examples, source, policy="grefcoco", settings=SETTINGS, overwrite=False):
+    given = (lambda: source) if isinstance(source, GenSegR1) else source
+    return benchmarking.run(folder, settings, examples, given, policy, "an archive", "genseg benchmark", 4, overwrite)
+
+
+def never():
+    raise AssertionError("the model was loaded")
 
 
 def metrics_of(folder):
@@ -86,7 +90,7 @@ def test_a_run_that_was_killed_goes_on(finished, scenes, nano, tmp_path, monkeyp
 
 
 def test_a_failed_expression_is_recorded_and_asked_again(scenes, nano, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
+    folder, scenes = tmp_path / "run", scenes.select(range(4))
     segment = nano.segmenter.segment
 
     def failing(*arguments):
@@ -182,28 +186,86 @@ def test_predictions_that_do_not_fit_are_named(photos, tmp_path):
             list(predictions.read(file))
 
 
-def test_a_line_gives_back_what_it_was_made_of(finished, scenes, nano):
-    for example in list(from_dataset(scenes))[:3]:
-        result = nano.segment(example.image, example.expression)
-        again = predictions.from_line(json.loads(json.dumps(predictions.to_line(example, result))))
-        assert again.response.instances == result.response.instances
-        assert again.response.text == result.response.text
-        assert again.image_size == result.image_size
-        assert all((a == b).all() for a, b in zip(again.masks, result.masks, strict=True))
-    failure = predictions.from_line(predictions.to_line(example, Failure("why", ValueError("why"))))
-    assert isinstance(failure, Failure)
-    assert failure.message == "why"
+def test_what_is_there_is_scored_without_a_model(finished, scenes, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "again")
+    before = metrics_of(folder)
+    run(folder, scenes, never)
+    assert metrics_of(folder) == before
+    run(folder, scenes, never, "refcoco")
+    assert metrics_of(folder)["policy"] == "refcoco"
+    with pytest.raises(AssertionError, match="was loaded"):
+        run(folder, scenes, never, overwrite=True)
+    assert (folder / benchmarking.PREDICTIONS).read_bytes() == (finished / benchmarking.PREDICTIONS).read_bytes()
 
 
-def test_published_figures_stand_beside(scenes, finished):
-    figures = metrics_of(finished) | {"benchmark": "refcocog", "split": "val"}
-    text = benchmarking.report(figures)
-    assert "| GenSeg-R1-8B | 71.27 | 73.82 |  | 81.01 |" in text
-    assert "| **nano** |" in text
-    known = benchmarks.by_name()
-    for row in published.PUBLISHED:
-        assert row.split in known[row.benchmark].splits
-        assert set(row.figures) <= set(benchmarking.COLUMNS)
-        assert all(0 < value < 1 for value in row.figures.values())
-    for benchmark in known.values():
-        get_policy(benchmark.policy)
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "[" * 100_000, "\udcff"])
+def test_damaged_settings_are_begun_anew_only_when_asked_to(finished, scenes, nano, tmp_path, content):
+    folder = shutil.copytree(finished, tmp_path / "again")
+    (folder / benchmarking.SETTINGS).write_text(content, errors="surrogateescape")
+    with pytest.raises(benchmarking.RunError, match=r"run.json is damaged; begin the run anew with --overwrite"):
+        run(folder, scenes, never)
+    few = scenes.select(range(1))
+    run(folder, few, nano, overwrite=True)
+    assert json.loads((folder / benchmarking.SETTINGS).read_text()) == SETTINGS
+    assert len((folder / benchmarking.PREDICTIONS).read_text().splitlines()) == 1
+
+
+def test_overwriting_removes_nothing_before_all_else_is_well(finished, scenes, tmp_path, photos):
+    folder = shutil.copytree(finished, tmp_path / "again")
+    (folder / "notes.txt").write_text("mine")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{")
+    for source, options, message in (
+        (never, {"policy": "mine"}, "there is no policy 'mine'"),
+        (broken, {}, "line 1 of .*broken.jsonl"),
+        (tmp_path / "none.jsonl", {}, "there is no file .*none.jsonl"),
+        (folder / benchmarking.PREDICTIONS, {}, "which would be overwritten"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(folder, scenes, source, overwrite=True, **options)
+    with FileLock(folder / benchmarking.LOCK), pytest.raises(benchmarking.RunError, match="another process works in"):
+        run(folder, scenes, never, overwrite=True)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    (folder / benchmarking.SETTINGS).write_text('{"mine": 1}')
+    with pytest.raises(benchmarking.RunError, match="holds something else than a run"):
+        run(folder, scenes, never, overwrite=True)
+    assert (folder / benchmarking.PREDICTIONS).read_bytes() == before[benchmarking.PREDICTIONS]
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(scenes, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(benchmarking.RunError, match="holds something else than a run"):
+        run(tmp_path / "file", scenes, never)
+
+
+def test_a_changed_checkpoint_is_refused(finished, scenes, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "again")
+    (folder / benchmarking.SETTINGS).write_text(json.dumps(SETTINGS | {"checksum": "sha256:1"}))
+    run(folder, scenes, never, settings=SETTINGS | {"checksum": "sha256:1"})
+    with pytest.raises(
+        benchmarking.RunError,
+        match=r"checksum 'sha256:1', not 'sha256:2' \(its files have changed\); name another --out, or .*--overwrite",
+    ):
+        run(folder, scenes, never, settings=SETTINGS | {"checksum": "sha256:2"})
+    with pytest.raises(benchmarking.RunError, match="the checksum 'sha256:1', not None"):
+        run(folder, scenes, never)
+    with pytest.raises(benchmarking.RunError, match="the model 'nano', not 'mine'"):
+        run(folder, scenes, never, settings={**SETTINGS, "model": "mine"})
+
+
+def test_a_damaged_line_is_named_with_the_remedy(finished, scenes, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "again")
+    lines = (folder / benchmarking.PREDICTIONS).read_text().splitlines()
+    (folder / benchmarking.PREDICTIONS).write_text("\n".join([lines[0], "", lines[1][:50], *lines[2:]]) + "\n")
+    with pytest.raises(benchmarking.RunError, match=r"line 3 of .*; remove that line, or begin the run anew"):
+        run(folder, scenes, never)
+
+
+def test_a_mask_must_have_its_images_size_also_where_nothing_is_meant(photos, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    example = next(example for example in from_dataset(photos) if not example.masks)
+    tiny = {"size": [1, 1], "counts": "01"}
+    file.write_text(json.dumps({"example_id": example.example_id, "instances": [{"mask": tiny}]}) + "\n")
+    with pytest.raises(benchmarking.RunError, match=r"does not fit: the image is \(\d+, \d+\).* prediction \(1, 1\)"):
+        run(tmp_path / "run", photos, file)
