@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import Revision, fail
+from fiftyone_genseg.cli._shared import Revision, fail, possible
 
 
 def models() -> None:
@@ -52,7 +52,9 @@ def pull(
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="Folder as `genseg-train export` writes it.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(callback=possible, help="Folder as `genseg-train export` writes it.", show_default=False)
+    ],
     repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub.", show_default=False)],
     private: Annotated[bool, typer.Option("--private", help="Make it a private repository.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch; made when there is none.")] = None,

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import Device, Model, fail, figures_table
+from fiftyone_genseg.cli._shared import Device, Model, fail, figures_table, possible
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for images, report.json and overview.png.")] = Path("demo_out"),
+    out: Annotated[
+        Path, typer.Option(callback=possible, help="Folder for images, report.json and overview.png.")
+    ] = Path("demo_out"),
     headless: Annotated[bool, typer.Option("--headless", help="Exit instead of opening the App.")] = False,
     scenes: Annotated[int, typer.Option(min=1, max=500, help="Scenes, with 4 expressions each.")] = 30,
     model: Model = "nano",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, fail, figures_table, load
+from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, fail, figures_table, load, possible
 
 
 def refscenes(
@@ -18,8 +18,10 @@ def refscenes(
     batch_size: BatchSize = 32,
     device: Device = "auto",
     revision: Revision = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
-    rows: Annotated[Path | None, typer.Option(help="JSONL file for each expression, for `compare`.")] = None,
+    out: Annotated[Path | None, typer.Option(callback=possible, help="JSON file for the figures.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(callback=possible, help="JSONL file for each expression, for `compare`.")
+    ] = None,
 ) -> None:
     """RefScenes: rendered scenes with exact masks. Also scores the segmenter alone, on true prompts."""
     from genseg_hub import evaluation
@@ -66,8 +68,13 @@ def refscenes(
 
 
 def compare(
-    base: Annotated[Path, typer.Argument(help="Rows of one checkpoint (--rows).", show_default=False)],
-    others: Annotated[list[Path], typer.Argument(help="Rows of others, on the same expressions.", show_default=False)],
+    base: Annotated[
+        Path, typer.Argument(callback=possible, help="Rows of one checkpoint (--rows).", show_default=False)
+    ],
+    others: Annotated[
+        list[Path],
+        typer.Argument(callback=possible, help="Rows of others, on the same expressions.", show_default=False),
+    ],
 ) -> None:
     """Differences in points with paired 95 % intervals (bootstrap over images): all, with a target, without one, and by
     whether training showed the combination of attributes."""

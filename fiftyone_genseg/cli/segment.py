@@ -8,18 +8,18 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import Device, Model, Revision, Server, fail, load
+from fiftyone_genseg.cli._shared import Device, Model, Revision, Server, fail, load, possible
 
 
 def segment(
-    image: Annotated[Path, typer.Argument(help="Image file.", show_default=False)],
+    image: Annotated[Path, typer.Argument(callback=possible, help="Image file.", show_default=False)],
     expression: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
     model: Model = "nano",
     device: Device = "auto",
     revision: Revision = None,
     server: Server = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print boxes, points, scores and masks (COCO RLE).")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the image with its masks here.")] = None,
+    out: Annotated[Path | None, typer.Option(callback=possible, help="Write the image with its masks here.")] = None,
 ) -> None:
     """Segment one image file."""
     from genseg_hub.images import load_image

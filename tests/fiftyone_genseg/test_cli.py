@@ -195,6 +195,14 @@ IMPOSSIBLE = {"~nosuch/x": "Could not determine home directory", "a\0b": "null b
         "benchmark coco --root PATH",
         "benchmark coco --out PATH",
         "benchmark coco --predictions PATH",
+        "segment PATH expression",
+        "segment x.png expression --out PATH",
+        "evaluate refscenes --out PATH",
+        "evaluate refscenes --rows PATH",
+        "evaluate compare PATH rows.jsonl",
+        "evaluate compare rows.jsonl other.jsonl PATH",
+        "demo --out PATH",
+        "push PATH owner/name",
     ],
 )
 def test_a_path_that_cannot_be_one_is_refused(command, path):
