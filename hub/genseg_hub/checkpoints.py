@@ -1,17 +1,13 @@
 """Names of checkpoints and the files behind them.
 
 A checkpoint is a name that resolves to a reasoner, a segmenter and a dialect: `nano`, a Hub id or
-a local folder. Downloads are huggingface_hub's: cached, resumable, and obeying HF_HOME,
-HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and the proxies. This module loads nothing into memory.
+a local folder. This module loads nothing into memory.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +16,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils import validate_repo_id
 
 from genseg_hub import dialects
+from genseg_hub.downloads import CheckpointError, download, dry_run, explained
 
 NANO = "nano"
 # Checkpoints in this package: name -> folder. They share nano's segmenter, which they name "nano".
@@ -33,7 +30,6 @@ _REASONER_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "segmenter/*"]
 _OTHER_FILES = [SETTINGS_FILE, "config.json", "generation_config.json", "*/config.json", "*/model.safetensors"]
 _SEGMENTER_FILES = ["config.json", "model.safetensors"]
 _SAM2_GIGABYTES = 3.0  # SAM 2 large in float32 and one image of 1024 pixels, as docs/training.md counts it
-_ATTEMPTS = 3  # of a download whose connection is reset; whole files are kept
 _SNAPSHOT = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})")  # in huggingface_hub's cache
 # Hub id -> (configuration in the sam2 package, weights file in the repository)
 SAM2_REPOSITORIES = {
@@ -44,10 +40,6 @@ SAM2_REPOSITORIES = {
     for version in ("2", "2.1")
     for size, short in (("tiny", "t"), ("small", "s"), ("base-plus", "b+"), ("large", "l"))
 }
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be used; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +160,9 @@ def pull(
     name, revision = split_revision(name, revision)
     folder, commit = _local_folder(name), None
     if folder is None:
-        folder = _download(name, revision, local_files_only, None if with_reasoner else _OTHER_FILES)
+        folder = download(
+            name, revision, local_files_only, _REASONER_FILES if with_reasoner else _OTHER_FILES
+        )
         snapshot = _SNAPSHOT.search(str(folder))
         commit = snapshot and snapshot[3]
     elif revision is not None:
@@ -217,16 +211,16 @@ def plan(name: str, revision: str | None = None) -> DownloadPlan:
     name, revision = split_revision(name, revision)
     if _local_folder(name):
         return DownloadPlan(name, revision)
-    files = _dry_run(name, revision, _REASONER_FILES)
+    files = dry_run(name, revision, _REASONER_FILES)
     if not files:
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
     commit = files[0].commit_hash
-    folder = _download(name, commit, False, [SETTINGS_FILE])
+    folder = download(name, commit, False, [SETTINGS_FILE])
     segmenter = _settings(folder / SETTINGS_FILE, name)["segmenter"]
     if segmenter in SAM2_REPOSITORIES:
-        files += _dry_run(segmenter, None, [SAM2_REPOSITORIES[segmenter][1]])
+        files += dry_run(segmenter, None, [SAM2_REPOSITORIES[segmenter][1]])
     elif not any(file.filename.startswith(f"{segmenter}/") for file in files):
-        files += _dry_run(segmenter, None, _SEGMENTER_FILES)
+        files += dry_run(segmenter, None, _SEGMENTER_FILES)
     return DownloadPlan(name, commit, tuple(files))
 
 
@@ -243,7 +237,7 @@ def verify(checkpoint: Checkpoint) -> int:
     paths = {str(checkpoint.reasoner), str(checkpoint.segmenter)}
     for owner, repository, commit in sorted({m.groups() for m in map(_SNAPSHOT.search, paths) if m}):
         name = f"{owner}/{repository}"
-        with _explained(name, commit):
+        with explained(name, commit):
             result = hub.HfApi().verify_repo_checksums(name, revision=commit)
         for mismatch in result.mismatches:
             file = result.verified_path / mismatch["path"]
@@ -347,7 +341,7 @@ def _segmenter(folder: Path, segmenter: str, local_files_only: bool) -> tuple[Pa
     """A sub-folder of the checkpoint, one of SAM2_REPOSITORIES, nano's, or a Hub id in this project's format."""
     if segmenter in SAM2_REPOSITORIES:
         config, file = SAM2_REPOSITORIES[segmenter]
-        weights = _download(segmenter, None, local_files_only, [file]) / file
+        weights = download(segmenter, None, local_files_only, [file]) / file
         if not weights.is_file():
             raise CheckpointError(f"{segmenter} is here without {file}; pull it again with network access")
         return weights, config
@@ -358,72 +352,4 @@ def _segmenter(folder: Path, segmenter: str, local_files_only: bool) -> tuple[Pa
         return inside, None
     if segmenter.count("/") != 1 or segmenter.startswith((".", "/", "~")):
         raise CheckpointError(f"the segmenter {segmenter!r} of {folder.name} is neither a sub-folder nor a Hub id")
-    return _download(segmenter, None, local_files_only, _SEGMENTER_FILES), None
-
-
-def _download(name: str, revision: str | None, local_files_only: bool, files: list[str] | None = None) -> Path:
-    files = files or _REASONER_FILES
-    with _explained(name, revision):
-        for attempt in range(_ATTEMPTS):
-            try:
-                return Path(
-                    hub.snapshot_download(
-                        name, revision=revision, allow_patterns=files, local_files_only=local_files_only
-                    )
-                )
-            except errors.HTTPError as error:
-                # huggingface_hub goes on by itself where a connection ends early, not where it is reset.
-                if isinstance(error, errors.HfHubHTTPError) or attempt == _ATTEMPTS - 1:
-                    raise
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _dry_run(name: str, revision: str | None, files: list[str]) -> list[hub.DryRunFileInfo]:
-    with _explained(name, revision):
-        try:
-            return hub.snapshot_download(name, revision=revision, allow_patterns=files, dry_run=True)
-        except errors.DryRunError as error:
-            raise error.__cause__ or error from None
-
-
-@contextlib.contextmanager
-def _explained(name: str, revision: str | None) -> Iterator[None]:
-    """Turn whatever huggingface_hub raises into a CheckpointError."""
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise CheckpointError(
-            f"{name} is gated: accept its terms at {constants.ENDPOINT}/{name}, then run `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{name} has no revision {revision!r}") from error
-    except errors.RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"the Hub has no repository {name} that you may see: check the spelling; "
-            "for a private one run `hf auth login`"
-        ) from error
-    except errors.HFValidationError as error:
-        raise CheckpointError(f"{name!r} is not a Hub id (owner/name): {error}") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise _unreachable(name, error) from error
-    except errors.HfHubHTTPError as error:
-        raise CheckpointError(f"the Hub refused {name}: {error.server_message or error}") from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise CheckpointError(
-                f"the disk is full: free some space or point HF_HOME elsewhere, then pull {name} again; "
-                "files that are complete are kept"
-            ) from error
-        if isinstance(error, ConnectionError):
-            raise _unreachable(name, error) from error
-        raise CheckpointError(f"{name} could not be stored: {error}") from error
-    except Exception as error:  # the HTTP client's own errors: a proxy that refuses, a connection that drops
-        raise _unreachable(name, error) from error
-
-
-def _unreachable(name: str, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{name} is not on this disk and {constants.ENDPOINT} cannot be reached: check the network, the proxy "
-        "and HF_HUB_OFFLINE, or copy the checkpoint's folder here and give its path "
-        f"({type(error).__name__}: {str(error)[:200]})"
-    )
+    return download(segmenter, None, local_files_only, _SEGMENTER_FILES), None
