@@ -31,6 +31,8 @@ def segment(
             raise ValueError(f"{out} has no image extension that can be written; for example: overlay.png")
         loaded = load(model, device, revision, server)
         prediction = loaded.segment(pixels, expression)
+    except typer.Exit:  # a RuntimeError, too; its error is printed
+        raise
     except (ValueError, RuntimeError) as error:
         raise fail(error) from error
     if out:

@@ -87,6 +87,7 @@ def test_errors_are_one_sentence(picture, arguments, message):
     result = run(app, [str(picture) if a == "PICTURE" else a for a in arguments])
     assert result.exit_code == 1
     assert message in result.stderr
+    assert result.stderr.count("error:") == 1
     assert "Traceback" not in result.output
 
 
