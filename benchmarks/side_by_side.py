@@ -60,7 +60,9 @@ def compare(
     return seconds
 
 
-def faster(number: str, work: str, against: str, at_least: float, ours: list[float], theirs: list[float], note="") -> Row:
+def faster(
+    number: str, work: str, against: str, at_least: float, ours: list[float], theirs: list[float], note=""
+) -> Row:
     """A row whose bar is a ratio of medians."""
     ratio = median(theirs) / median(ours)
     return Row(number, work, against, f">= {at_least:g}x", ours, theirs, f"{ratio:.1f}x", ratio >= at_least, note)

@@ -10,8 +10,14 @@ from typing import Annotated, Any
 import typer
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", help='"nano", a Hub id (owner/name or owner/name@revision), or a folder.')
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help='"nano", a Hub id (owner/name or owner/name@revision), or a folder; name+segmenter for another segmenter.',
+    ),
 ]
+Segmenter = Annotated[str | None, typer.Option(help='In place of the checkpoint\'s own: "nano", a Hub id or a folder.')]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")]
 Server = Annotated[
@@ -40,13 +46,13 @@ def fail(error: Exception) -> typer.Exit:
     return typer.Exit(1)
 
 
-def load(model: str, device: str, revision: str | None, server: str | None = None):
+def load(model: str, device: str, revision: str | None, server: str | None = None, segmenter: str | None = None):
     from genseg_hub import GenSegR1
     from genseg_hub.checkpoints import CheckpointError
     from genseg_hub.reasoner import ReasonerError
 
     try:
-        return GenSegR1.from_pretrained(model, device=device, revision=revision, server=server)
+        return GenSegR1.from_pretrained(model, device=device, revision=revision, server=server, segmenter=segmenter)
     except (CheckpointError, ReasonerError, ValueError) as error:
         raise fail(error) from error
 

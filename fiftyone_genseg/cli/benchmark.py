@@ -78,7 +78,6 @@ def benchmark(
         benchmarks.check(name, root, split)
         policy = get_policy(policy or benchmarks.by_name()[name].policy).name
         who = {"model": str(predictions)} if predictions else identity.identify(model, revision)
-        loadable = model if "checksum" in who else who["model"]  # of the Hub this very commit, whatever comes meanwhile
         examples, archive = benchmarks.load(name, root, split, strict)
         console.print(str(archive), highlight=False, markup=False)
         if first_expression:
@@ -89,7 +88,7 @@ def benchmark(
             folder,
             settings={"benchmark": name, "split": split, **who},
             examples=examples,
-            source=predictions or (lambda: GenSegR1.from_pretrained(loadable, device)),
+            source=predictions or (lambda: GenSegR1.from_pretrained(identity.loadable(model, who), device)),
             policy=policy,
             archive=str(archive),
             command=shlex.join(["genseg", *sys.argv[1:]]),

@@ -11,7 +11,8 @@ from fiftyone_genseg.cli._shared import Revision, fail, possible
 
 
 def models() -> None:
-    """The checkpoints known by name: what they are, need and are said to reach. Any Hub id or folder works, too."""
+    """The checkpoints known by name: what they are, need and are said to reach. Any Hub id or folder works, too, and
+    each with another segmenter: name+segmenter."""
     from genseg_hub import checkpoints, published
     from rich import box
     from rich.console import Console

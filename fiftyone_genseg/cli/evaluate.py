@@ -53,7 +53,7 @@ def refscenes(
     console.print(figures_table(report))
     console.print(
         f"parse failures {report['parse_failures']:.2%}, failed {report['failures']}, "
-        f"SAM 2 alone on true boxes and points: mIoU {report['segmenter_miou']:.3f}"
+        f"segmenter on true boxes and points: mIoU {report['segmenter_miou']:.3f}"
     )
     if rows:
         rows.parent.mkdir(parents=True, exist_ok=True)

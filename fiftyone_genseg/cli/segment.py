@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import Device, Model, Revision, Server, fail, load, possible
+from fiftyone_genseg.cli._shared import Device, Model, Revision, Segmenter, Server, fail, load, possible
 
 
 def segment(
     image: Annotated[Path, typer.Argument(callback=possible, help="Image file.", show_default=False)],
     expression: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
     model: Model = "nano",
+    segmenter: Segmenter = None,
     device: Device = "auto",
     revision: Revision = None,
     server: Server = None,
@@ -29,7 +30,7 @@ def segment(
         pixels = load_image(image)
         if out and out.suffix.lower() not in Image.registered_extensions():
             raise ValueError(f"{out} has no image extension that can be written; for example: overlay.png")
-        loaded = load(model, device, revision, server)
+        loaded = load(model, device, revision, server, segmenter)
         prediction = loaded.segment(pixels, expression)
     except typer.Exit:  # a RuntimeError, too; its error is printed
         raise
@@ -41,7 +42,8 @@ def segment(
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_prediction(pixels, prediction).save(out)
     if as_json:
-        typer.echo(json.dumps({"image": str(image), "expression": expression, "model": model} | prediction.to_dict()))
+        asked = {"image": str(image), "expression": expression, "model": loaded.checkpoint.pinned}
+        typer.echo(json.dumps(asked | prediction.to_dict()))
         return
     response = prediction.response
     if response.reasoning:

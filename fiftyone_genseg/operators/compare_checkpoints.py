@@ -102,8 +102,11 @@ def fields_of(names: list[str]) -> dict[str, str]:
     """Checkpoint -> the field of its masks, which is also the key of its run. The names are checked before."""
     fields: dict[str, str] = {}
     for name in names:
-        parts = Path(os.path.abspath(Path(checkpoints.split_revision(name)[0]).expanduser())).parts
+        checkpoint, segmenter = checkpoints.split_segmenter(name)
+        parts = Path(os.path.abspath(Path(checkpoints.split_revision(checkpoint)[0]).expanduser())).parts
         own = parts[-2] if len(parts) > 1 and parts[-1] == "best" else parts[-1]  # a run's best checkpoint
+        if segmenter:
+            own += f"_{Path(checkpoints.split_revision(segmenter)[0]).name}"
         field = re.sub(r"\W+", "_", own).strip("_").lower()
         field = field if field[:1].isalpha() else f"checkpoint_{field}"
         taken = sum(other == field or re.fullmatch(rf"{field}_\d+", other) is not None for other in fields.values())

@@ -1,13 +1,13 @@
 """Names of checkpoints and the files behind them.
 
 A checkpoint is a name that resolves to a reasoner, a segmenter and a dialect: `nano`, a Hub id or
-a local folder. This module loads nothing into memory.
+a local folder, each also with another segmenter: `name+segmenter`. This module loads nothing into
+memory.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils import validate_repo_id
 
 from genseg_hub import dialects
-from genseg_hub.downloads import CheckpointError, download, dry_run, explained
+from genseg_hub.downloads import CheckpointError, download, dry_run, explained, snapshot_of
 
 NANO = "nano"
 # Checkpoints in this package: name -> folder. They share nano's segmenter, which they name "nano".
@@ -26,11 +26,10 @@ DEFAULT_DIALECT = "qwen3_vl"
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
 # Everything a reasoner needs and nothing that can carry code.
 _REASONER_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "segmenter/*"]
+_SEGMENTER_FILES = ["config.json", "model.safetensors", "processor_config.json", "preprocessor_config.json"]
 # Of the same repository, what is needed where a server has the reasoner's weights; a segmenter is a sub-folder.
-_OTHER_FILES = [SETTINGS_FILE, "config.json", "generation_config.json", "*/config.json", "*/model.safetensors"]
-_SEGMENTER_FILES = ["config.json", "model.safetensors"]
+_OTHER_FILES = [SETTINGS_FILE, "config.json", "generation_config.json", *(f"*/{file}" for file in _SEGMENTER_FILES)]
 _SAM2_GIGABYTES = 3.0  # SAM 2 large in float32 and one image of 1024 pixels, as docs/training.md counts it
-_SNAPSHOT = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})")  # in huggingface_hub's cache
 # Hub id -> (configuration in the sam2 package, weights file in the repository)
 SAM2_REPOSITORIES = {
     f"facebook/sam{version}-hiera-{size}": (
@@ -69,12 +68,7 @@ class KnownCheckpoint:
 KNOWN = (
     KnownCheckpoint(NANO, "4 M + 2.5 M", "a CPU; rendered scenes only", 0.01, dialect="genseg", segmenter=NANO),
     KnownCheckpoint(
-        "nano-sft",
-        "4 M + 2.5 M",
-        "a CPU; where the recipes of GRPO for nano start",
-        0.01,
-        dialect="genseg",
-        segmenter=NANO,
+        "nano-sft", "4 M + 2.5 M", "a CPU; where GRPO of nano starts", 0.01, dialect="genseg", segmenter=NANO
     ),
     KnownCheckpoint("Qwen/Qwen3-VL-2B-Instruct", "2 B", "a GPU", 4.3),
     KnownCheckpoint("Qwen/Qwen3-VL-4B-Instruct", "4 B", "a GPU", 8.9),
@@ -106,13 +100,16 @@ class Checkpoint:
     """Where the parts of a checkpoint are on this disk.
 
     Attributes:
-        name: as the user gave it, without a revision.
+        name: as the user gave it, without a revision and a segmenter.
         reasoner: folder of the VLM and its processor.
-        segmenter: folder in this project's format (config.json + model.safetensors), or a weights
-            file of SAM2_REPOSITORIES.
+        segmenter: folder in this project's or in Transformers' format, or a weights file of
+            SAM2_REPOSITORIES.
         segmenter_config: configuration in the sam2 package; None when the folder has its own.
         dialect: name of a dialect.
         commit: hash of the Hub's commit that the reasoner's files are; None for nano and local folders.
+        segmenter_id: Hub id of the segmenter, with the revision that was named; None for one of this disk.
+        chosen_segmenter: the segmenter that stands in place of the checkpoint's own, if one does: "nano", a folder, or
+            `owner/name@commit`.
     """
 
     name: str
@@ -121,11 +118,15 @@ class Checkpoint:
     segmenter_config: str | None
     dialect: str
     commit: str | None = None
+    segmenter_id: str | None = None
+    chosen_segmenter: str | None = None
 
     @property
     def pinned(self) -> str:
-        """The name that gives this very checkpoint again: `owner/name@commit` where the Hub has it."""
-        return f"{self.name}@{self.commit}" if self.commit else self.name
+        """The name that gives this very checkpoint again: `owner/name@commit` where the Hub has it, and the segmenter
+        that was chosen for it."""
+        name = f"{self.name}@{self.commit}" if self.commit else self.name
+        return f"{name}+{self.chosen_segmenter}" if self.chosen_segmenter else name
 
 
 def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -142,34 +143,57 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
     return bare, given
 
 
+def split_segmenter(name: str, segmenter: str | None = None) -> tuple[str, str | None]:
+    """The checkpoint and the segmenter that `checkpoint+segmenter` or two arguments give; folders are left alone.
+
+    Raises:
+        CheckpointError: a segmenter given twice, or an empty one.
+    """
+    if "+" not in name or _is_folder(name):
+        return name, segmenter
+    marks = [i for i, character in enumerate(name) if character == "+"]
+    mark = next((i for i in marks if _is_folder(name[:i])), marks[0])  # no Hub id has one
+    if segmenter or mark == len(name) - 1:
+        raise CheckpointError(f"{name!r} must be checkpoint+segmenter, with the segmenter given once")
+    return name[:mark], name[mark + 1 :]
+
+
 def pull(
-    name: str, revision: str | None = None, local_files_only: bool = False, with_reasoner: bool = True
+    name: str,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    with_reasoner: bool = True,
+    segmenter: str | None = None,
 ) -> Checkpoint:
     """Find a checkpoint, downloading what is missing.
 
     Args:
-        name: "nano", a Hub id, also with its revision (owner/name@revision), or a local folder.
+        name: "nano", a Hub id, also with its revision (owner/name@revision), or a local folder; each also with a
+            segmenter (name+segmenter).
         revision: branch, tag or commit of a Hub id.
         local_files_only: never ask the network.
         with_reasoner: False where a server has the reasoner: its weights are then neither downloaded nor needed.
+        segmenter: in place of the checkpoint's own: "nano", a Hub id, also with its revision, or a local folder.
 
     Raises:
         CheckpointError: unknown name, no network, gated or private repository, full disk, or files
             that are missing or malformed.
     """
+    name, segmenter = split_segmenter(name, segmenter)
     name, revision = split_revision(name, revision)
     folder, commit = _local_folder(name), None
     if folder is None:
-        folder = download(
-            name, revision, local_files_only, _REASONER_FILES if with_reasoner else _OTHER_FILES
-        )
-        snapshot = _SNAPSHOT.search(str(folder))
-        commit = snapshot and snapshot[3]
+        folder = download(name, revision, local_files_only, _REASONER_FILES if with_reasoner else _OTHER_FILES)
+        snapshot = snapshot_of(folder)
+        commit = snapshot and snapshot[1]
     elif revision is not None:
         raise CheckpointError(f"{name} is on this disk and has no revisions; leave revision={revision!r} out")
     settings = check_folder(folder, name) if with_reasoner else _settings(folder / SETTINGS_FILE, name)
-    segmenter, config = _segmenter(folder, settings["segmenter"], local_files_only)
-    return Checkpoint(name, folder, segmenter, config, settings["dialect"], commit)
+    own = None if segmenter else folder
+    weights, config, hub_id = _segmenter(segmenter or settings["segmenter"], own, local_files_only)
+    if segmenter and (snapshot := snapshot_of(weights)):
+        segmenter = "@".join(snapshot)
+    return Checkpoint(name, folder, weights, config, settings["dialect"], commit, hub_id, segmenter)
 
 
 @dataclass(frozen=True)
@@ -177,7 +201,7 @@ class DownloadPlan:
     """What `pull(name, revision)` would use of the Hub.
 
     Attributes:
-        name: without a revision.
+        name: without a revision of the reasoner.
         revision: the commit that was looked at, so that what is announced is what is pulled; None for a local folder.
         files: with size and whether they are here already; none for nano and local folders.
     """
@@ -208,20 +232,20 @@ def plan(name: str, revision: str | None = None) -> DownloadPlan:
     Raises:
         CheckpointError: as `pull`.
     """
+    name, segmenter = split_segmenter(name)
     name, revision = split_revision(name, revision)
-    if _local_folder(name):
-        return DownloadPlan(name, revision)
-    files = dry_run(name, revision, _REASONER_FILES)
-    if not files:
-        raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
-    commit = files[0].commit_hash
-    folder = download(name, commit, False, [SETTINGS_FILE])
-    segmenter = _settings(folder / SETTINGS_FILE, name)["segmenter"]
-    if segmenter in SAM2_REPOSITORIES:
-        files += dry_run(segmenter, None, [SAM2_REPOSITORIES[segmenter][1]])
-    elif not any(file.filename.startswith(f"{segmenter}/") for file in files):
-        files += dry_run(segmenter, None, _SEGMENTER_FILES)
-    return DownloadPlan(name, commit, tuple(files))
+    files: list[hub.DryRunFileInfo] = []
+    if _local_folder(name) is None:
+        files = dry_run(name, revision, _REASONER_FILES)
+        if not files:
+            raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
+        revision = files[0].commit_hash
+        own = _settings(download(name, revision, False, [SETTINGS_FILE]) / SETTINGS_FILE, name)["segmenter"]
+        if not segmenter and not any(file.filename.startswith(f"{own}/") for file in files):
+            files += dry_run(*_segmenter_files(own))
+    if segmenter and segmenter != NANO and not _is_folder(segmenter):
+        files += dry_run(*_segmenter_files(segmenter))
+    return DownloadPlan(f"{name}+{segmenter}" if segmenter else name, revision, tuple(files))
 
 
 def verify(checkpoint: Checkpoint) -> int:
@@ -234,9 +258,7 @@ def verify(checkpoint: Checkpoint) -> int:
         CheckpointError: damaged files, or the Hub cannot be asked.
     """
     compared = 0
-    paths = {str(checkpoint.reasoner), str(checkpoint.segmenter)}
-    for owner, repository, commit in sorted({m.groups() for m in map(_SNAPSHOT.search, paths) if m}):
-        name = f"{owner}/{repository}"
+    for name, commit in sorted({*filter(None, map(snapshot_of, (checkpoint.reasoner, checkpoint.segmenter)))}):
         with explained(name, commit):
             result = hub.HfApi().verify_repo_checksums(name, revision=commit)
         for mismatch in result.mismatches:
@@ -269,12 +291,19 @@ def check_folder(folder: Path, name: str) -> dict[str, str]:
 
 def check_name(name: str) -> None:
     """Raise CheckpointError when a name cannot be a checkpoint; asks neither disk cache nor network."""
+    name, segmenter = split_segmenter(name)
     name, _ = split_revision(name)
     if _local_folder(name) is None:
-        try:
-            validate_repo_id(name)
-        except errors.HFValidationError as error:
-            raise CheckpointError(f"{name!r} is not a Hub id (owner/name)") from error
+        _check_id(name)
+    if segmenter and segmenter != NANO and not _is_folder(segmenter):
+        _check_id(_segmenter_files(segmenter)[0])
+
+
+def _check_id(name: str) -> None:
+    try:
+        validate_repo_id(name)
+    except errors.HFValidationError as error:
+        raise CheckpointError(f"{name!r} is not a Hub id (owner/name)") from error
 
 
 def is_on_disk(name: str) -> bool:
@@ -337,19 +366,41 @@ def _settings(file: Path, name: str) -> dict[str, str]:
     return settings
 
 
-def _segmenter(folder: Path, segmenter: str, local_files_only: bool) -> tuple[Path, str | None]:
-    """A sub-folder of the checkpoint, one of SAM2_REPOSITORIES, nano's, or a Hub id in this project's format."""
-    if segmenter in SAM2_REPOSITORIES:
-        config, file = SAM2_REPOSITORIES[segmenter]
-        weights = download(segmenter, None, local_files_only, [file]) / file
-        if not weights.is_file():
-            raise CheckpointError(f"{segmenter} is here without {file}; pull it again with network access")
-        return weights, config
-    if segmenter == NANO and folder in EMBEDDED.values():
-        return EMBEDDED[NANO] / "segmenter", None
-    inside = (folder / segmenter).resolve()
-    if inside.is_dir() and inside.is_relative_to(folder.resolve()):
-        return inside, None
-    if segmenter.count("/") != 1 or segmenter.startswith((".", "/", "~")):
-        raise CheckpointError(f"the segmenter {segmenter!r} of {folder.name} is neither a sub-folder nor a Hub id")
-    return download(segmenter, None, local_files_only, _SEGMENTER_FILES), None
+def check_segmenter(folder: Path) -> None:
+    """Raise CheckpointError unless a segmenter's configuration and weights are in a folder."""
+    missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
+    if missing:
+        raise CheckpointError(f"the segmenter {folder} lacks {' and '.join(missing)}")
+
+
+def _segmenter(name: str, own: Path | None, local_files_only: bool) -> tuple[Path, str | None, str | None]:
+    """Where a segmenter is, its configuration in the sam2 package, and its name if that is a Hub id.
+
+    Args:
+        name: what a checkpoint in the folder `own` calls its segmenter, or what the user chose.
+    """
+    if name == NANO and (own is None or own in EMBEDDED.values()):
+        return EMBEDDED[NANO] / "segmenter", None, None
+    folder = Path(name).expanduser() if own is None else own / name
+    # A checkpoint of a stranger may name nothing outside its folder.
+    if _is_folder(str(folder)) and (own is None or folder.resolve().is_relative_to(own.resolve())):
+        check_segmenter(folder)
+        return folder, None, None
+    hub_id, revision, files = _segmenter_files(name)
+    folder = download(hub_id, revision, local_files_only, files)
+    if hub_id not in SAM2_REPOSITORIES:
+        check_segmenter(folder)
+        return folder, None, name
+    config, file = SAM2_REPOSITORIES[hub_id]
+    if not (folder / file).is_file():
+        raise CheckpointError(f"{hub_id} is here without {file}; pull it again with network access")
+    return folder / file, config, name
+
+
+def _segmenter_files(name: str) -> tuple[str, str | None, list[str]]:
+    """Hub id, revision and files of a segmenter that is no folder."""
+    hub_id, revision = split_revision(name)
+    if name.startswith((".", "/", "~")) or hub_id.count("/") != 1:
+        raise CheckpointError(f"the segmenter {name!r} is neither a usable folder nor a Hub id (owner/name)")
+    known = SAM2_REPOSITORIES.get(hub_id)
+    return hub_id, revision, [known[1]] if known else _SEGMENTER_FILES

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub as hub
 from huggingface_hub import constants, errors
 
+_SNAPSHOT = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})")  # in huggingface_hub's cache
 _ATTEMPTS = 3  # of a download whose connection is reset; whole files are kept
 
 
@@ -52,6 +54,12 @@ def dry_run(name: str, revision: str | None, files: list[str]) -> list[hub.DryRu
             return hub.snapshot_download(name, revision=revision, allow_patterns=files, dry_run=True)
         except errors.DryRunError as error:
             raise error.__cause__ or error from None
+
+
+def snapshot_of(path: Path) -> tuple[str, str] | None:
+    """Hub id and commit of a file or folder in huggingface_hub's cache; None for any other."""
+    found = _SNAPSHOT.search(str(path))
+    return (f"{found[1]}/{found[2]}", found[3]) if found else None
 
 
 @contextlib.contextmanager

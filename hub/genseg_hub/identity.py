@@ -30,12 +30,35 @@ def identify(name: str, revision: str | None = None) -> dict[str, str]:
     Returns:
         `model`: `owner/name@commit`, which is a name to load it by, that of an embedded checkpoint, or the last two
         parts of a folder's path. Of those without a commit also `dialect`, `segmenter` and `checksum`, of the files
-        that decide the answers.
+        that decide the answers. With a segmenter chosen in place of its own, `model` ends in `+` and the segmenter,
+        and a folder's `segmenter_checksum` is there, too; one of the Hub counts by its name.
 
     Raises:
         checkpoints.CheckpointError: as `checkpoints.pull`.
     """
     checkpoints.check_name(name)
+    name, chosen = checkpoints.split_segmenter(name)
+    who = _reasoner(name, revision)
+    if chosen is None:
+        return who
+    folder = checkpoints.EMBEDDED[chosen] / "segmenter" if chosen == checkpoints.NANO else Path(chosen).expanduser()
+    label = chosen
+    if folder.is_dir():
+        label = chosen if chosen == checkpoints.NANO else "/".join(folder.resolve().parts[-2:])
+        who["segmenter_checksum"] = _checksum([folder])
+    return who | {"model": f"{who['model']}+{label}", "segmenter": label}
+
+
+def loadable(name: str, who: dict[str, str]) -> str:
+    """The name by which what `identify(name)` found is loaded: of the Hub that very commit."""
+    reasoner, chosen = checkpoints.split_segmenter(name)
+    if "checksum" not in who:
+        reasoner = who["model"].partition("+")[0]
+    return f"{reasoner}+{chosen}" if chosen else reasoner
+
+
+def _reasoner(name: str, revision: str | None) -> dict[str, str]:
+    """What `identify` says of a checkpoint with its own segmenter."""
     bare, revision = checkpoints.split_revision(name, revision)
     folder = checkpoints.EMBEDDED.get(bare) or Path(bare).expanduser()
     if not folder.is_dir():
@@ -47,7 +70,7 @@ def identify(name: str, revision: str | None = None) -> dict[str, str]:
         raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions; leave {revision!r} out")
     settings = checkpoints.check_folder(folder, bare)
     model = bare if bare in checkpoints.EMBEDDED else "/".join(folder.resolve().parts[-2:])
-    return {"model": model, **settings, "checksum": _checksum(folder, settings["segmenter"])}
+    return {"model": model, **settings, "checksum": _checksum(_folders(folder, settings["segmenter"]))}
 
 
 def _commit(name: str, revision: str | None) -> str | None:
@@ -63,17 +86,22 @@ def _commit(name: str, revision: str | None) -> str | None:
         raise
 
 
-def _checksum(folder: Path, segmenter: str) -> str:
-    """sha256 of the files of a checkpoint folder and of the segmenter in it."""
+def _folders(folder: Path, segmenter: str) -> list[Path]:
+    """A checkpoint's folder, and that of its segmenter where it is here."""
     own = checkpoints.EMBEDDED[checkpoints.NANO] / "segmenter" if segmenter == checkpoints.NANO else folder / segmenter
     inside = own.is_dir() and (segmenter == checkpoints.NANO or own.resolve().is_relative_to(folder.resolve()))
-    found = [*folder.iterdir(), *(own.iterdir() if inside else ())]
+    return [folder, own] if inside else [folder]
+
+
+def _checksum(folders: list[Path]) -> str:
+    """sha256 of the files of a folder, and of that of its segmenter if one follows."""
+    found = [file for folder in folders for file in folder.iterdir()]
     files = sorted(file for file in found if file.suffix in _DECIDES and file.is_file())
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_digest, files))
     whole = hashlib.sha256()
     for file, digest in zip(files, digests, strict=True):
-        part = "" if file.parent == folder else "segmenter"
+        part = "" if file.parent == folders[0] else "segmenter"
         whole.update(os.fsencode(f"{part}/{file.name}\0") + digest)
     return f"sha256:{whole.hexdigest()}"
 

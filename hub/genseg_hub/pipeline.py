@@ -6,6 +6,7 @@ insides.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from genseg_hub import checkpoints, dialects
 from genseg_hub.continuous import ContinuousReasoner
 from genseg_hub.reasoner import Reasoner, TransformersReasoner
 from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
-from genseg_hub.segmenter import Sam2Segmenter
+from genseg_hub.segmenter import Segmenter, load_segmenter
 from genseg_hub.server_reasoner import ServerReasoner
 from genseg_hub.streaming import Stream
 
@@ -36,7 +37,7 @@ class GenSegR1:
     def __init__(
         self,
         reasoner: Reasoner,
-        segmenter: Sam2Segmenter,
+        segmenter: Segmenter,
         dialect: dialects.Dialect,
         checkpoint: checkpoints.Checkpoint | None = None,
     ):
@@ -49,6 +50,7 @@ class GenSegR1:
         device: str = "auto",
         revision: str | None = None,
         server: str | None = None,
+        segmenter: str | None = None,
         **server_options: Any,
     ) -> GenSegR1:
         """Load a checkpoint.
@@ -61,6 +63,8 @@ class GenSegR1:
             revision: branch, tag or commit of a Hub id.
             server: address of an OpenAI-compatible server that has the reasoner, such as "http://localhost:8000/v1";
                 its weights are then not downloaded, and `device` is that of the segmenter.
+            segmenter: in place of the checkpoint's own: "nano", a Hub id such as facebook/sam2.1-hiera-tiny, or a
+                local folder. from_pretrained("nano+./sam") is from_pretrained("nano", segmenter="./sam").
             server_options: of `ServerReasoner`: api_key, concurrency, timeout, max_retries, media_folder, and `model`
                 where the server calls the checkpoint by another name.
 
@@ -74,21 +78,23 @@ class GenSegR1:
         target = _device(device)
         if server is None and server_options:
             raise TypeError(f"{', '.join(server_options)} belong to a server; give its address as server=")
-        checkpoint = checkpoints.pull(name, revision, with_reasoner=server is None)
+        checkpoint = checkpoints.pull(name, revision, with_reasoner=server is None, segmenter=segmenter)
         dialect = dialects.load(checkpoint.dialect)
+        part = checkpoint.reasoner
         reasoner: Reasoner | None = None
         if server is not None:
             reasoner = _served_reasoner(checkpoint, dialect, server, server_options)
         try:
             reasoner = reasoner or _loaded_reasoner(checkpoint, dialect, target)
-            segmenter = Sam2Segmenter.load(checkpoint.segmenter, checkpoint.segmenter_config, target)
+            part = checkpoint.segmenter
+            masks = load_segmenter(part, checkpoint.segmenter_config, target)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise checkpoints.CheckpointError(
                 f"{name} does not fit into the memory of {target}: take a smaller checkpoint or another device"
             ) from error
         except Exception as error:  # files of strangers fail in any way they like
-            raise checkpoints.CheckpointError(f"{name} cannot be loaded from {checkpoint.reasoner}: {error}") from error
-        return cls(reasoner, segmenter, dialect, checkpoint)
+            raise checkpoints.CheckpointError(f"{name} cannot be loaded from {part}: {error}") from error
+        return cls(reasoner, masks, dialect, checkpoint)
 
     def segment(self, image: ImageLike, expression: str) -> Prediction:
         """Segment what one expression refers to.
@@ -149,7 +155,8 @@ def _served_reasoner(
             limit = _limit(dialect, transformers.GenerationConfig.from_pretrained(checkpoint.reasoner))
         except Exception as error:  # a stranger's file
             raise checkpoints.CheckpointError(f"{file} cannot be read: {error}; mend or remove it") from error
-    names = (checkpoint.pinned, checkpoint.name, str(checkpoint.reasoner.resolve()))
+    reasoner = dataclasses.replace(checkpoint, chosen_segmenter=None)
+    names = (reasoner.pinned, checkpoint.name, str(checkpoint.reasoner.resolve()))
     return ServerReasoner(server, max_new_tokens=limit, **{"model": names, **options})
 
 

@@ -38,6 +38,7 @@ _PUBLISHED = (
     "chat_template.jinja",
     checkpoints.SETTINGS_FILE,
     "segmenter/config.json",
+    "segmenter/*processor_config.json",
     "recipe.yaml",
     "curves.png",
     "logs/*.jsonl",
@@ -189,9 +190,7 @@ def _retry_after(error: errors.HfHubHTTPError) -> int | None:
 def _check_segmenter(folder: Path, segmenter: str) -> None:
     """What genseg.json names is in segmenter/, which is sent, or on the Hub."""
     if segmenter == "segmenter":
-        missing = [file for file in ("config.json", "model.safetensors") if not (folder / segmenter / file).is_file()]
-        if missing:
-            raise checkpoints.CheckpointError(f"{folder / segmenter} lacks {' and '.join(missing)}")
+        checkpoints.check_segmenter(folder / segmenter)
     elif "/" not in segmenter or (folder / segmenter).exists():
         raise checkpoints.CheckpointError(f"its segmenter {segmenter!r} is neither segmenter/ nor a Hub id")
 

@@ -1,10 +1,11 @@
-"""The segmenter: a frozen SAM 2 that turns instance prompts into masks.
+"""The segmenter: a frozen SAM that turns instance prompts into masks; here that of the sam2 package.
 
 It knows pixels, boxes and points. It knows nothing of expressions, chats or the reasoner.
 """
 
 from __future__ import annotations
 
+import abc
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -22,8 +23,11 @@ from sam2.sam2_image_predictor import SAM2ImagePredictor
 from genseg_hub.schema import InstancePrompt
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# Upsampled mask logits of one decoding chunk stay below this many float32 values (256 MB).
-_MAX_LOGITS = 64_000_000
+# What one decoding chunk keeps at once stays about below this many float32 values (256 MB).
+_MAX_VALUES = 64_000_000
+# Float32 values per pixel of what the model sees that an instance takes in the decoder: measured 7 (sam2), 10
+# (Transformers) at 1024 pixels. Its upsampled logits come after that.
+_DECODER_VALUES = 8
 
 
 def build_sam2(base: str, overrides: Mapping[str, Any] | None = None) -> SAM2Base:
@@ -74,34 +78,16 @@ def load_sam2(folder: Path) -> SAM2Base:
     return model
 
 
-class Sam2Segmenter:
+class Segmenter(abc.ABC):
     """Masks of instance prompts, an image embedded once however many prompts refer to it.
 
     Args:
-        model: a SAM 2, on its device.
+        side: pixels of the square that the model sees of every image.
     """
 
-    def __init__(self, model: SAM2Base):
-        self._predictor = SAM2ImagePredictor(model.eval())
-        size = model.image_size
-        # The predictor has these for 1024 pixels only.
-        self._predictor._bb_feat_sizes = [(size // stride, size // stride) for stride in (4, 8, 16)]
+    def __init__(self, side: int):
+        self._side = side
         self._embedded: object = None
-
-    @classmethod
-    def load(cls, weights: Path, config: str | None, device: torch.device | str) -> Sam2Segmenter:
-        """Load what `checkpoints.Checkpoint` names.
-
-        Args:
-            weights: folder that `save_sam2` wrote, or a file of the SAM 2 authors.
-            config: for a file, its configuration in the sam2 package; None for a folder.
-        """
-        if config is None:
-            model = load_sam2(weights)
-        else:
-            model = build_sam2(config)
-            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
-        return cls(model.to(device))
 
     def segment(
         self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object = None, multimask: bool = False
@@ -112,7 +98,7 @@ class Sam2Segmenter:
             image: uint8[H, W, 3], RGB.
             instances: boxes and points in pixels of `image`; points may be missing.
             key: identity of the image; when it equals the last call's, the embedding is reused.
-            multimask: take the best, by predicted IoU, of SAM 2's three masks instead of its single one.
+            multimask: take the best, by predicted IoU, of the model's three masks instead of its single one.
 
         Returns:
             Masks bool[H, W] and predicted IoUs in [0, 1], in the order of `instances`.
@@ -121,34 +107,98 @@ class Sam2Segmenter:
             return [], []
         if key is None or key != self._embedded:
             self._embedded = None
-            self._predictor.set_image(image)
+            self._embed(image)
             self._embedded = key
         masks: list[np.ndarray] = [np.empty(0)] * len(instances)
         scores: list[float] = [0.0] * len(instances)
-        chunk = max(1, _MAX_LOGITS // (image.shape[0] * image.shape[1]))
-        # SAM 2 attends to what fills a row up, so only instances with as many points are decoded together.
+        upsampled = image.shape[0] * image.shape[1] * (3 if multimask else 1)
+        chunk = max(1, _MAX_VALUES // max(upsampled, _DECODER_VALUES * self._side**2))
+        # The models attend to what fills a row up, so only instances with as many points are decoded together.
         alike: dict[int, list[int]] = {}
         for i, instance in enumerate(instances):
             alike.setdefault(len(instance.points) + len(instance.negative_points), []).append(i)
         for indices in alike.values():
             for start in range(0, len(indices), chunk):
                 part = indices[start : start + chunk]
-                decoded = self._decode([instances[i] for i in part], multimask)
+                given = [instances[i] for i in part]
+                boxes = np.array([instance.box for instance in given], dtype=np.float32)
+                points = np.array([(*i.points, *i.negative_points) for i in given], dtype=np.float32)
+                labels = np.array([[1] * len(i.points) + [0] * len(i.negative_points) for i in given], dtype=np.int64)
+                decoded = self._decode(boxes, points, labels, multimask)
                 for i, mask, score in zip(part, *decoded, strict=True):
-                    masks[i], scores[i] = mask, float(score)
+                    masks[i], scores[i] = mask, float(np.clip(score, 0, 1))
         return masks, scores
 
-    def _decode(self, instances: Sequence[InstancePrompt], multimask: bool) -> tuple[np.ndarray, np.ndarray]:
-        """bool[n, H, W] and float[n] of instances with equally many points, on the embedded image."""
-        points = [(*instance.points, *instance.negative_points) for instance in instances]
-        positive = [[1] * len(instance.points) + [0] * len(instance.negative_points) for instance in instances]
+    @abc.abstractmethod
+    def _embed(self, image: np.ndarray) -> None:
+        """Keep what `_decode` needs of uint8[H, W, 3]."""
+
+    @abc.abstractmethod
+    def _decode(
+        self, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Masks bool[n, H, W] and predicted IoUs float[n] on the kept image, of boxes float32[n, 4] with as many points
+        each: float32[n, p, 2] and int64[n, p], 1 for inside and 0 for outside; p may be 0."""
+
+
+class Sam2Segmenter(Segmenter):
+    """The sam2 package's SAM 2.
+
+    Args:
+        model: a SAM 2, on its device.
+    """
+
+    def __init__(self, model: SAM2Base):
+        super().__init__(model.image_size)
+        self._predictor = SAM2ImagePredictor(model.eval())
+        # The predictor has these for 1024 pixels only.
+        self._predictor._bb_feat_sizes = [(self._side // stride, self._side // stride) for stride in (4, 8, 16)]
+
+    @classmethod
+    def load(cls, weights: Path, config: str | None, device: torch.device | str) -> Sam2Segmenter:
+        """Load from a folder that `save_sam2` wrote, or from a file of the SAM 2 authors and its configuration."""
+        if config is None:
+            model = load_sam2(weights)
+        else:
+            model = build_sam2(config)
+            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
+        return cls(model.to(device))
+
+    def _embed(self, image: np.ndarray) -> None:
+        self._predictor.set_image(image)
+
+    def _decode(
+        self, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         logits, ious, _ = self._predictor.predict(
-            point_coords=np.array(points, dtype=np.float32) if points[0] else None,
-            point_labels=np.array(positive) if points[0] else None,
-            box=np.array([instance.box for instance in instances], dtype=np.float32),
+            point_coords=points if labels.size else None,
+            point_labels=labels if labels.size else None,
+            box=boxes,
             multimask_output=multimask,
         )
-        ious = ious.reshape(len(instances), -1)
+        ious = ious.reshape(len(boxes), -1)
         logits = logits.reshape(*ious.shape, *logits.shape[-2:])
-        each, best = np.arange(len(instances)), ious.argmax(1)
-        return logits[each, best] > 0, np.clip(ious[each, best], 0, 1)
+        each, best = np.arange(len(boxes)), ious.argmax(1)
+        return logits[each, best] > 0, ious[each, best]
+
+
+def load_segmenter(weights: Path, config: str | None, device: torch.device | str) -> Segmenter:
+    """Load the segmenter that `checkpoints.Checkpoint` names; a folder's config.json says of which kind it is.
+
+    Args:
+        weights: folder that `save_sam2` or Transformers wrote, or a file of the SAM 2 authors.
+        config: for a file, its configuration in the sam2 package; None for a folder.
+
+    Raises:
+        ValueError, OSError: the folder is of no kind that is known, or lacks or damages something.
+    """
+    if config is None:
+        file = weights / CONFIG_FILE
+        settings = json.loads(file.read_text())
+        if not isinstance(settings, dict):
+            raise ValueError(f"{file} is no JSON object")
+        if "base" not in settings:
+            from genseg_hub.transformers_segmenter import TransformersSegmenter
+
+            return TransformersSegmenter.load(weights, device)
+    return Sam2Segmenter.load(weights, config, device)

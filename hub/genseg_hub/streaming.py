@@ -20,7 +20,7 @@ from genseg_hub.dialects import Dialect
 from genseg_hub.images import load_image
 from genseg_hub.reasoner import Answer, Question, Reasoner, ReasonerError
 from genseg_hub.schema import Failure, Prediction, ReferringExample
-from genseg_hub.segmenter import Sam2Segmenter
+from genseg_hub.segmenter import Segmenter
 
 # How many batches are read from the oldest example on that is not done: a long answer holds up those after it.
 READ_AHEAD = 4
@@ -65,7 +65,7 @@ class Stream:
     def __init__(
         self,
         reasoner: Reasoner,
-        segmenter: Sam2Segmenter,
+        segmenter: Segmenter,
         dialect: Dialect,
         examples: Iterable[ReferringExample],
         batch_size: int,

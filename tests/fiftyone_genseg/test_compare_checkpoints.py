@@ -89,6 +89,10 @@ def test_fields_are_named_after_the_checkpoints():
         "/models/genseg/loop/best": "loop",
         "7b": "checkpoint_7b",
     }
+    assert list(fields_of(["nano+me/Sam-3@v1", "/models/genseg/loop/best+./sam"]).values()) == [
+        "nano_sam_3",
+        "loop_sam",
+    ]
 
 
 def test_the_form_says_what_is_wrong(dataset):

@@ -89,8 +89,8 @@ def test_a_folder_without_settings_is_an_untuned_qwen3_vl(copy):
         ('{"dialect": "klingon"}', "dialect 'klingon', known are genseg, qwen3_vl"),
         ("[1]", "not a JSON object"),
         ("{", "not a JSON object"),
-        ('{"dialect": "genseg", "segmenter": "../../etc"}', "neither a sub-folder nor a Hub id"),
-        ('{"dialect": "genseg", "segmenter": "/etc"}', "neither a sub-folder nor a Hub id"),
+        ('{"dialect": "genseg", "segmenter": "../../etc"}', "neither a usable folder nor a Hub id"),
+        ('{"dialect": "genseg", "segmenter": "/etc"}', "neither a usable folder nor a Hub id"),
     ],
 )
 def test_malformed_settings_are_explained(copy, settings, message):

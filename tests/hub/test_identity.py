@@ -83,3 +83,17 @@ def test_a_checkpoint_of_the_hub_is_its_commit_and_its_weights_stay_there(hub, m
 def test_names_that_stand_for_nothing_are_refused(name, revision, message):
     with pytest.raises(CheckpointError, match=message):
         identity.identify(name, revision)
+
+
+def test_a_chosen_segmenter_belongs_to_it(folder, tmp_path, hub):
+    other = shutil.copytree(folder / "segmenter", tmp_path / "other")
+    found = identity.identify(f"nano+{other}")
+    assert found["model"] == f"nano+{tmp_path.name}/other"
+    assert found["checksum"] == identity.identify("nano")["checksum"]
+    assert identity.loadable(f"nano+{other}", found) == f"nano+{other}"
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    assert identity.identify(f"nano+{other}")["segmenter_checksum"] != found["segmenter_checksum"]
+    commit = publish.push(folder, REPO).commit
+    of_hub = identity.identify(f"{REPO}+nano")
+    assert of_hub["model"] == f"{REPO}@{commit}+nano"
+    assert identity.loadable(f"{REPO}+nano", of_hub) == f"{REPO}@{commit}+nano"

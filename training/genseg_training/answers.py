@@ -16,7 +16,7 @@ from genseg_hub.schema import InstancePrompt, Point, ReferringExample, decode_ma
 from genseg_training.scenes import Question, Scene, Shape, matches
 
 if TYPE_CHECKING:
-    from genseg_hub.segmenter import Sam2Segmenter
+    from genseg_hub.segmenter import Segmenter
 
 
 def interior_points(mask: np.ndarray) -> tuple[Point, Point]:
@@ -73,7 +73,7 @@ def answer(question: Question, scene: Scene, thinks: bool = True) -> str:
 
 
 def segmenter_miou(
-    segmenter: Sam2Segmenter, examples: Iterable[ReferringExample], on_example: Callable[[], Any] = lambda: None
+    segmenter: Segmenter, examples: Iterable[ReferringExample], on_example: Callable[[], Any] = lambda: None
 ) -> float:
     """Mean IoU over instances of a segmenter that is given the true box and interior points."""
     ious = []

@@ -42,7 +42,7 @@ def export(
         raise FileNotFoundError(f"there is no model in {trained}: train it first")
     if isinstance(segmenter, Path) and not segmenter.is_dir():
         raise FileNotFoundError(f"there is no segmenter {segmenter}: train it first")
-    with _alone(), torch.random.fork_rng(devices=[]):  # adapters draw their first values, which a run must not notice
+    with alone(), torch.random.fork_rng(devices=[]):  # adapters draw their first values, which a run must not notice
         model = _load(trained, dtype)
     folder.mkdir(parents=True, exist_ok=True)
     for stale in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
@@ -73,7 +73,7 @@ def _load(trained: Path, dtype: str) -> transformers.PreTrainedModel:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """With ZeRO-3, Transformers divides every model that is loaded among all processes and waits for them: not here."""
     config = deepspeed._hf_deepspeed_config_weak_ref and deepspeed._hf_deepspeed_config_weak_ref()
     deepspeed.unset_hf_deepspeed_config()

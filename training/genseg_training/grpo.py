@@ -20,7 +20,7 @@ import torch
 import transformers
 import yaml
 from genseg_hub import checkpoints
-from genseg_hub.segmenter import Sam2Segmenter
+from genseg_hub.segmenter import load_segmenter
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, TrlParser, get_peft_config
@@ -28,7 +28,7 @@ from trl.trainer.model_config import ModelConfig
 
 from genseg_training import curves, data, rewards
 from genseg_training.callbacks import HubTarget, PushToHub
-from genseg_training.export import export
+from genseg_training.export import alone, export
 from genseg_training.sam_reward import MaskReward
 from genseg_training.trainer import EVALUATIONS, SegmentationGRPOTrainer
 
@@ -156,7 +156,8 @@ def train(
     )
     if arguments.freeze_vision_tower:
         model.model.visual.requires_grad_(False)
-    segmenter = Sam2Segmenter.load(start.segmenter, start.segmenter_config, config.device)
+    with alone():
+        segmenter = load_segmenter(start.segmenter, start.segmenter_config, config.device)
     available = REWARDS | {MASK: MaskReward(segmenter)}
     trainer = SegmentationGRPOTrainer(
         segmenter=segmenter,
@@ -266,11 +267,7 @@ def _write_best(output: Path, state: transformers.TrainerState, start: checkpoin
     """Write the best checkpoint so far, or the last one where nothing was evaluated, and how it came about."""
     chosen = Path(state.best_model_checkpoint or get_last_checkpoint(str(output)) or "")
     folder = output / BEST
-    segmenter = next(
-        (name for name, (config, _) in checkpoints.SAM2_REPOSITORIES.items() if config == start.segmenter_config),
-        start.segmenter,
-    )
-    export(chosen, folder, segmenter, base_model=_origin(start))
+    export(chosen, folder, start.segmenter_id or start.segmenter, base_model=_origin(start))
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     logs = folder / "logs" / "grpo.jsonl"
     logs.parent.mkdir(exist_ok=True)

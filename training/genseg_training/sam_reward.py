@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from genseg_hub.dialects import genseg
 from genseg_hub.schema import InstancePrompt, Response, Rle, decode_mask
-from genseg_hub.segmenter import Sam2Segmenter
+from genseg_hub.segmenter import Segmenter
 from PIL import Image
 
 from genseg_training.rewards import Completion, text_of
@@ -44,7 +44,7 @@ class MaskReward:
 
     __name__ = "mask_reward"  # what TRL logs it as
 
-    def __init__(self, segmenter: Sam2Segmenter):
+    def __init__(self, segmenter: Segmenter):
         self._segmenter = segmenter
 
     def __call__(

@@ -18,7 +18,7 @@ from genseg_hub.pipeline import GenSegR1
 from genseg_hub.reasoner import TransformersReasoner
 from genseg_hub.referring_dataset import from_dataset
 from genseg_hub.schema import Failure, Prediction, ReferringExample
-from genseg_hub.segmenter import Sam2Segmenter
+from genseg_hub.segmenter import Segmenter
 from PIL import Image
 from tqdm.auto import tqdm
 from trl import GRPOTrainer
@@ -67,7 +67,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
             batches: the rest would wait for ever.
     """
 
-    def __init__(self, *, segmenter: Sam2Segmenter, eval_dataset: datasets.Dataset | None, eval_name: str, **kwargs):
+    def __init__(self, *, segmenter: Segmenter, eval_dataset: datasets.Dataset | None, eval_name: str, **kwargs):
         super().__init__(eval_dataset=eval_dataset, **kwargs)
         self._segmenter, self._held_out, self._eval_name = segmenter, eval_dataset, eval_name
         zero = self.accelerator.state.deepspeed_plugin
