@@ -4,10 +4,12 @@ import json
 import shutil
 
 import datasets
+import numpy as np
 import pytest
 from filelock import FileLock
 from genseg_hub import GenSegR1, benchmarking, benchmarks, evaluation, predictions
 from genseg_hub.referring_dataset import from_dataset, to_dataset
+from genseg_hub.schema import Failure, InstancePrompt, Prediction, Response, ResponseError
 from genseg_training.scenes import refscenes
 
 from tests.hub import archives
@@ -196,6 +198,24 @@ def test_what_is_there_is_scored_without_a_model(finished, scenes, tmp_path):
     with pytest.raises(AssertionError, match="was loaded"):
         run(folder, scenes, never, overwrite=True)
     assert (folder / benchmarking.PREDICTIONS).read_bytes() == (finished / benchmarking.PREDICTIONS).read_bytes()
+
+
+def test_a_line_gives_back_what_it_was_made_of(finished, scenes, nano):
+    for example in list(from_dataset(scenes))[:3]:
+        result = nano.segment(example.image, example.expression)
+        again = predictions.from_line(json.loads(json.dumps(predictions.to_line(example, result))))
+        assert again.response.instances == result.response.instances
+        assert again.response.text == result.response.text
+        assert again.image_size == result.image_size
+        assert all((a == b).all() for a, b in zip(again.masks, result.masks, strict=True))
+    prompt = InstancePrompt((0.5, 1.0, 2.0, 3.0), ((9.0, 9.0), (1.0, 1.25)), 1, ((2.0, 2.0),))
+    response = Response("text", "because", (prompt,), ResponseError.TRUNCATED)
+    made = Prediction(response, (np.eye(4, dtype=bool),), (0.3,), (4, 4))
+    again = predictions.from_line(json.loads(json.dumps(predictions.to_line(example, made))))
+    assert (again.response, again.scores) == (made.response, made.scores)
+    failure = predictions.from_line(predictions.to_line(example, Failure("why", ValueError("why"))))
+    assert isinstance(failure, Failure)
+    assert failure.message == "why"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "[" * 100_000, "\udcff"])
