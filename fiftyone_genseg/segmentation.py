@@ -2,26 +2,25 @@
 
 A sample is asked one or several expressions. Its results are stored in one write, so a run that is
 killed leaves each sample either done or untouched. This module knows samples and fields; it does
-not know forms or models' insides.
+not know forms, models' insides, or where an engine has its models.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import fiftyone as fo
 import fiftyone.core.media as fom
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 
 from fiftyone_genseg import labels
-
-if TYPE_CHECKING:
-    from genseg_hub import GenSegR1
+from fiftyone_genseg.engines import Engine
 
 SKIP, OVERWRITE = "skip", "overwrite"
+_CHUNK = 1000  # samples read at once
 
 
 @dataclass
@@ -89,7 +88,7 @@ def string_fields(view: fo.DatasetView | fo.Dataset | None) -> list[str]:
 
 def segment_view(
     view: fo.DatasetView | fo.Dataset,
-    model: GenSegR1,
+    engine: Engine,
     checkpoint: str,
     output_field: str,
     expressions: Sequence[str] = (),
@@ -101,7 +100,7 @@ def segment_view(
 
     Args:
         view: images, or the dataset itself.
-        model, checkpoint: the loaded model and its (pinned) name, which is stored with the results.
+        engine, checkpoint: what answers, and its (pinned) name, which is stored with the results: see `engines`.
         output_field: field of the masks; see `labels` for what is stored.
         expressions: asked of every sample. Mutually exclusive with `expression_field`.
         expression_field: string field that holds each sample's expression.
@@ -127,34 +126,24 @@ def segment_view(
     summary = Summary(total=len(ids) * (len(asked) if not expression_field else 1))
     yield summary
 
-    def todo() -> Iterator[tuple[fo.Sample, list[str]]]:
-        """Samples with the expressions to ask, read in chunks so that no database cursor stays open."""
-        chunk = max(64, batch_size)
-        for start in range(0, len(ids), chunk):
-            for sample in dataset.select(ids[start : start + chunk], ordered=True):
-                wanted = [sample[expression_field] or ""] if expression_field else asked
+    def todo() -> Iterator[ReferringExample]:
+        """What to ask, read in chunks so that no database cursor stays open, and without what is stored of it."""
+        fields = ["id", "filepath", f"{responses_field}.expression", f"{responses_field}.status"]
+        for start in range(0, len(ids), _CHUNK):
+            chunk = dataset.select(ids[start : start + _CHUNK], ordered=True)
+            columns = chunk.values([*fields, expression_field] if expression_field else fields)
+            for sample_id, path, answered, statuses, *own in zip(*columns, strict=True):
+                wanted = [own[0] or ""] if expression_field else asked
                 if existing == SKIP:
-                    results = sample[responses_field] or []
-                    have = {
-                        labels.attribute(r, "expression")
-                        for r in results
-                        if labels.attribute(r, "status") != labels.FAILED
-                    }
+                    results = zip(answered or (), statuses or (), strict=True)
+                    have = {expression for expression, status in results if status != labels.FAILED}
                     left = [expression for expression in wanted if expression not in have]
                     summary.skipped += len(wanted) - len(left)
                     wanted = left
-                if wanted:
-                    yield sample, wanted
+                for expression in wanted:
+                    yield ReferringExample(path, expression, example_id=sample_id)
 
-    open_samples: dict[str, tuple[fo.Sample, list[str], list[Prediction | Failure]]] = {}
-
-    def stream() -> Iterator[ReferringExample]:
-        for sample, wanted in todo():
-            open_samples[sample.id] = (sample, wanted, [])
-            for expression in wanted:
-                yield ReferringExample(sample.filepath, expression, example_id=sample.id)
-
-    finished: dict[str, tuple[list[str], list[Prediction | Failure]]] = {}
+    finished: dict[str, list[tuple[str, Prediction | Failure]]] = {}
 
     def write() -> None:
         """Merge into what the samples hold now: other runs and people may have written since they were read."""
@@ -162,23 +151,20 @@ def segment_view(
             return
         with fo.core.collections.SaveContext(dataset, batch_size=len(finished)) as context:
             for sample in dataset.select(list(finished)):
-                store(sample, output_field, checkpoint, *finished[sample.id], summary)
+                asked_of_it, results = zip(*finished[sample.id], strict=True)
+                store(sample, output_field, checkpoint, asked_of_it, results, summary)
                 context.save(sample)
         finished.clear()
 
-    answered = 0
+    waiting = 0
     try:
-        for result in model.segment_many(stream(), batch_size):
-            sample, wanted, results = next(iter(open_samples.values()))
-            results.append(result)
-            answered += 1
-            if len(results) < len(wanted):
-                continue
-            del open_samples[sample.id]
-            finished[sample.id] = wanted, results
-            if answered >= batch_size:
+        for sample_id, group in itertools.groupby(engine(todo(), batch_size), key=lambda answer: answer[0].example_id):
+            answers = [(example.expression, result) for example, result in group]
+            finished.setdefault(sample_id, []).extend(answers)
+            waiting += len(answers)
+            if waiting >= batch_size:
                 write()
-                answered = 0
+                waiting = 0
                 yield summary
     finally:
         write()
@@ -189,8 +175,8 @@ def store(
     sample: fo.Sample,
     output_field: str,
     checkpoint: str,
-    expressions: list[str],
-    results: list[Prediction | Failure],
+    expressions: Sequence[str],
+    results: Sequence[Prediction | Failure],
     summary: Summary,
 ) -> None:
     """Put results on a sample in memory, in place of earlier ones for the same expressions.

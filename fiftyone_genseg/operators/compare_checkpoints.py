@@ -15,7 +15,7 @@ from fiftyone.operators import types
 from genseg_hub import checkpoints
 from genseg_hub.metrics import DEFAULT_POLICY, POLICIES
 
-from fiftyone_genseg import checks, labels, scoring, segmentation
+from fiftyone_genseg import checks, engines, labels, scoring, segmentation
 from fiftyone_genseg.operators import _forms, _progress
 from fiftyone_genseg.operators.evaluate_referring_segmentation import describe
 from fiftyone_genseg.panels import _runs
@@ -131,7 +131,7 @@ def _one(ctx, name: str, field: str, number: int, count: int) -> Generator[Any, 
         )
     for summary in segmentation.segment_view(
         view,
-        model,
+        engines.in_process(model),
         pinned,
         field,
         expression_field=ctx.params.get("expression_field") or _EXPRESSION,

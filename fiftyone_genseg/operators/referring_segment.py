@@ -11,7 +11,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
 
-from fiftyone_genseg import labels, segmentation
+from fiftyone_genseg import engines, labels, segmentation
 from fiftyone_genseg.operators import _forms, _progress
 
 DEFAULT_FIELD = "genseg"
@@ -163,7 +163,7 @@ def _run(view: fo.DatasetView, params: dict) -> Iterator[segmentation.Summary]:
     by_field = params["source"] == "field"
     yield from segmentation.segment_view(
         view,
-        model,
+        engines.in_process(model),
         model.checkpoint.pinned if model.checkpoint else params["checkpoint"],
         params["output_field"],
         expressions=() if by_field else params["expressions"].split("\n"),

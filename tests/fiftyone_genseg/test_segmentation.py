@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from fiftyone_genseg import labels
+from fiftyone_genseg.engines import in_process
 from fiftyone_genseg.segmentation import OVERWRITE, segment_view
 
 
 def run(view, model, **options):
-    return list(segment_view(view, model, "nano", "genseg", **options))[-1]
+    return list(segment_view(view, in_process(model), "nano", "genseg", **options))[-1]
 
 
 def snapshot(dataset):
@@ -143,7 +144,7 @@ def test_a_field_of_another_type_is_not_touched(dataset, nano):
 
 
 def test_stopping_half_way_keeps_what_was_done(dataset, nano):
-    progress = segment_view(dataset, nano, "nano", "genseg", expression_field="expression", batch_size=4)
+    progress = segment_view(dataset, in_process(nano), "nano", "genseg", expression_field="expression", batch_size=4)
     next(progress)
     next(progress)
     progress.close()
@@ -168,7 +169,7 @@ def test_patches_and_groups_are_refused(dataset, nano):
 
 
 def test_what_others_write_meanwhile_stays(dataset, nano):
-    progress = segment_view(dataset, nano, "nano", "genseg", expressions=["the star"], batch_size=4)
+    progress = segment_view(dataset, in_process(nano), "nano", "genseg", expressions=["the star"], batch_size=4)
     next(progress)
     next(progress)
     run(dataset, nano, expressions=["all shapes"])
