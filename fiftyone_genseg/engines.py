@@ -1,9 +1,10 @@
-"""What answers expressions."""
+"""What answers expressions: the model in this process, or workers on Ray."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from genseg_hub.schema import Failure, Prediction, ReferringExample
@@ -11,10 +12,55 @@ from genseg_hub.schema import Failure, Prediction, ReferringExample
 if TYPE_CHECKING:
     from genseg_hub import GenSegR1
 
+LOCAL, RAY = "local", "ray"
+NAMES = (LOCAL, RAY)
+
 Answer = tuple[ReferringExample, Prediction | Failure]
 # Answers examples whose images are paths, so many at once. In any order, but those of a sample (with one `example_id`)
 # come one after the other.
 Engine = Callable[[Iterator[ReferringExample], int], Iterator[Answer]]
+
+
+@contextmanager
+def opened(
+    name: str,
+    checkpoint: str,
+    revision: str | None = None,
+    device: str = "auto",
+    workers: int = 2,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+) -> Iterator[tuple[Engine, str]]:
+    """The engine and the pinned name of its checkpoint.
+
+    Args:
+        name: one of NAMES.
+        checkpoint, revision: see `GenSegR1.from_pretrained`.
+        device: of the model in this process; workers have the devices that Ray gives them.
+        workers, gpus_per_worker, address: see `ray_engine.engine`.
+
+    Raises:
+        ValueError: for a name that is none, or a device for workers.
+        checkpoints.CheckpointError: as `GenSegR1.from_pretrained`.
+        ray_engine.RayError: as `ray_engine.engine`.
+    """
+    if name == LOCAL:
+        from genseg_hub import GenSegR1
+
+        model = GenSegR1.from_pretrained(checkpoint, device=device, revision=revision)
+        yield in_process(model), model.checkpoint.pinned if model.checkpoint else checkpoint
+    elif name == RAY:
+        from genseg_hub import checkpoints
+
+        from fiftyone_genseg import ray_engine
+
+        if device != "auto":
+            raise ValueError(f"workers on Ray have the device that Ray gives them, not {device!r}; say how many GPUs")
+        found = checkpoints.pull(checkpoint, revision)
+        with ray_engine.engine(found, workers, gpus_per_worker, address) as answer:
+            yield answer, found.pinned
+    else:
+        raise ValueError(f"there is no engine {name!r}; choose {' or '.join(NAMES)}")
 
 
 def in_process(model: GenSegR1) -> Engine:

@@ -7,6 +7,7 @@ expression that was asked, whatever came of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import fiftyone as fo
@@ -21,6 +22,7 @@ IGNORE = "ignore"
 SEGMENTED, NO_TARGET, UNPARSABLE, FAILED = "segmented", "no_target", "unparsable", "failed"
 STATUSES = (SEGMENTED, NO_TARGET, UNPARSABLE, FAILED)
 
+_FIELD_NAME = re.compile(r"[a-zA-Z]\w*")
 _DETECTION_FIELDS = {
     "expression": (fo.StringField, {}),
     "reasoning": (fo.StringField, {}),
@@ -45,7 +47,9 @@ def responses_field(field: str) -> str:
 
 
 def check_fields(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
-    """Raise ValueError when one of the two fields exists with another type."""
+    """Raise ValueError for what is no field name, or when one of the two fields exists with another type."""
+    if not _FIELD_NAME.fullmatch(field):
+        raise ValueError(f"{field!r} is not a field name: use letters, digits and underscores, starting with a letter")
     masks, responses = samples.get_field(field), samples.get_field(responses_field(field))
     if masks is not None and getattr(masks, "document_type", None) is not fo.Detections:
         raise ValueError(f"the field {field!r} already holds something else; choose another name")

@@ -1,6 +1,7 @@
 """`genseg` from a terminal."""
 
 import json
+import re
 import runpy
 
 import datasets
@@ -13,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fiftyone_genseg.cli import app
+from fiftyone_genseg.demo import refscenes_dataset
 from tests.conftest import ROOT
 from tests.hub import archives
 
@@ -72,9 +74,45 @@ def test_runs_without_a_common_expression_are_not_compared(tmp_path):
     assert "none.jsonl" in result.stderr
 
 
+def test_segment_dataset_goes_on_where_it_was(tmp_path):
+    dataset = refscenes_dataset("test-cli", tmp_path, 1)
+    arguments = ["segment-dataset", dataset.name, "--device", "cpu", "--expression", "all shapes"]
+    result = run(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "4 segmented, 0 no-target\n"
+    result = run(app, [*arguments, "--expression", "the red shape", "--output-field", "genseg"])
+    assert result.exit_code == 0, result.output
+    assert "4 skipped" in result.stdout
+    dataset.reload()
+    assert dataset.count_values("genseg_responses.expression") == {"all shapes": 4, "the red shape": 4}
+    dataset.delete()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--expression", "x", "--expression-field", "expression"], "not both and not neither"),
+        ([], "not both and not neither"),
+        (["--expression-field", "nope"], "'nope' must be a string field of the samples; there are: .*expression"),
+        (["--expression", "x", "--output-field", "9 lives"], "'9 lives' is not a field name"),
+        (["--expression", "x", "--output-field", "kind"], "'kind' already holds something else"),
+        (["--expression", "x", "--model", "nanno"], "there is no checkpoint 'nanno'"),
+        (["--expression", "x", "--engine", "ray", "--address", "ray://a:1"], "does not run through ray://"),
+        (["--expression", "x", "--engine", "ray", "--address", "127.0.0.1:9"], "no Ray cluster at 127.0.0.1:9"),
+    ],
+)
+def test_segment_dataset_refuses_before_anything_is_written(dataset, options, message):
+    result = run(app, ["segment-dataset", dataset.name, *options])
+    assert result.exit_code == 1
+    assert re.search(message, " ".join(result.stderr.split())), result.stderr
+    assert "Traceback" not in result.output
+    assert "genseg" not in dataset.get_field_schema()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["segment-dataset", "no-such", "--expression", "x"], "there is no dataset 'no-such'"),
         (["segment", "/none.png", "a dog"], "there is no file /none.png"),
         (["segment", "PICTURE", " "], "the expression is empty"),
         (["segment", "PICTURE", "x", "--model", "nanno"], "there is no checkpoint 'nanno'"),
