@@ -1,0 +1,82 @@
+"""Time, writes and bytes of a large run on GPUs, by arithmetic: nothing here ran on a GPU.
+
+python benchmarks/estimate_scale.py --gpus 8 --expressions 10000000
+
+Every option that is not measured is an assumption and is printed; what is measured comes from benchmarks/writer.py.
+A worker answers a batch with Transformers: each step gives one token to every unfinished answer of the batch, and the
+batch lasts as long as its longest answer. With an inference server in its place, only the decoding speed is another.
+"""
+
+import argparse
+
+ASSUMED = {
+    "parameters": (8.8e9, "of the reasoner (Qwen3-VL-8B)"),
+    "answer": (300, "tokens of an answer, thinking included"),
+    "prompt": (600, "tokens of a prompt: an image of 640 x 480 is 300 in Qwen3-VL"),
+    "batch": (64, "expressions answered at once"),
+    "step": (0.030, "seconds of a decoding step, Transformers, batch as above"),
+    "fill": (0.6, "mean answer over the longest of its batch"),
+    "flops": (0.4 * 989e12, "of a prefill: 40 % of an H100's peak"),
+    "segment": (0.03, "seconds of SAM 2.1 large for an expression, image embedded once"),
+    "loading": (120, "seconds until a worker has its model"),
+    "deaths": (8, "workers that die in the run"),
+}
+MEASURED = {
+    "writer": (256, "answers per second of the process that writes"),
+    "reader": (26_000, "samples per second of reading what to ask"),
+    "line": (3550, "bytes of an answer on its way"),
+    "document": (4389 - 216, "bytes that an answer adds to a sample, BSON"),
+    "disk": (1773, "bytes of a sample on MongoDB's disk"),
+}
+# Output tokens per second of one H100 with Qwen3-8B in bfloat16 and vLLM, text only, at the most users within 50 ms a
+# token: github.com/tgarg01/silybench-data, derived/csv/capacity.csv, read 2026-11. Not checked here.
+PUBLISHED = {"1,024 tokens in, 128 out": 3018, "128 in, 1,024 out": 13322}
+ROUND, BATCHES = 500_000, 8  # of fiftyone_genseg/ray_engine.py
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, default=8)
+    parser.add_argument("--expressions", type=float, default=10e6)
+    for name, (value, what) in (ASSUMED | MEASURED).items():
+        parser.add_argument(f"--{name}", type=float, default=value, help=what)
+    o = parser.parse_args()
+    for title, group in ("assumed", ASSUMED), ("measured here", MEASURED):
+        print(f"{title}: " + "; ".join(f"{name} {getattr(o, name):g} {what}" for name, (_, what) in group.items()))
+
+    speeds = {f"Transformers, batch {o.batch:g}": o.batch * o.fill / o.step}
+    speeds |= {f"server, published speed for {name}": float(speed) for name, speed in PUBLISHED.items()}
+    print("\n| reasoner | tokens/s a GPU | expressions/s a GPU | all GPUs | hours | share of one writer | its limit |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    rates = []
+    for name, speed in speeds.items():
+        each = 1 / (o.answer / speed + 2 * o.parameters * o.prompt / o.flops + o.segment)
+        rates.append(rate := each * o.gpus)
+        hours = o.expressions / min(rate, o.writer) / 3600
+        print(
+            f"| {name} | {speed:,.0f} | {each:.1f} | {rate:.0f} | {hours:.1f} | {rate / o.writer:.0%} | "
+            f"{o.writer / each:.0f} GPUs |"
+        )
+    low, high = rates[0], min(rates[-1], o.writer)
+    unit, rounds, giga = BATCHES * o.batch, -(-o.expressions // ROUND), o.expressions / 1e9
+    lost = rounds * (o.loading + ROUND / o.reader)
+    rows = {
+        "answers stored per second": f"{low:.0f} to {high:.0f}",
+        "object store": f"{low * o.line / 1e6:.2f} to {high * o.line / 1e6:.2f} MB/s, {giga * o.line:.0f} GB in all",
+        "documents": f"{giga * o.document:.0f} GB of BSON, {giga * o.disk:.0f} GB on MongoDB's disk",
+        f"{rounds:.0f} rounds": f"{lost / 60:.0f} minutes of reading and loading, {lost * low / o.expressions:.1%} to "
+        f"{lost * high / o.expressions:.1%} of the time",
+        f"{o.deaths:.0f} workers die": " or ".join(
+            f"{o.deaths * (o.loading + unit / 2 / (rate / o.gpus)) / 60:.0f}" for rate in (low, high)
+        )
+        + " minutes of one GPU",
+        "the writer dies": f"what is under way, about {unit * o.gpus:.0f} answers; then up to "
+        f"{o.expressions / o.reader / 60:.0f} minutes to see what is done",
+    }
+    print("\n| | |\n|---|---|")
+    for name, value in rows.items():
+        print(f"| {name} | {value} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""How fast the one process that reads and writes is when answers cost nothing, and how many bytes an answer has.
+
+python benchmarks/writer.py --samples 20000
+
+The answers are the true masks of the example photographs (COCO, 640 pixels) with 180 random words of reasoning, about
+250 tokens, as JSON, as workers send them. Reading them, asking the database what to do and writing what came are the
+product's own code. The samples name images that are not there.
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import time
+from pathlib import Path
+
+import fiftyone as fo
+import numpy as np
+from genseg_hub import predictions
+from genseg_hub.schema import InstancePrompt, Prediction, ReferringExample, Response
+from PIL import Image
+
+from fiftyone_genseg import labels, photos, segmentation
+
+NAME = "genseg-writer-benchmark"
+PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
+WORDS = 180
+
+
+def lines() -> list[str]:
+    """The true answer of each expression on the example photographs."""
+    dataset = photos.photos_dataset(f"{NAME}-photos", PHOTOS)
+    found, rng = [], np.random.default_rng(0)
+    vocabulary = sorted({word for expression in dataset.values("expression") for word in expression.split()})
+    for sample in dataset:
+        with Image.open(sample.filepath) as image:
+            size = image.size
+        masks = labels.instance_masks(sample["ground_truth"], size)
+        prompts = []
+        for mask in masks:
+            rows, columns = np.nonzero(mask)
+            points = ((float(columns[0]), float(rows[0])), (float(columns[-1]), float(rows[-1])))
+            box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            prompts.append(InstancePrompt(tuple(map(float, box)), points))
+        reasoning = " ".join(rng.choice(vocabulary, WORDS))
+        response = Response(f"<think>{reasoning}</think>{prompts}", reasoning, tuple(prompts))
+        answer = Prediction(response, tuple(masks), tuple(0.9 for _ in masks), size)
+        found.append(json.dumps(predictions.to_line(ReferringExample("", sample["expression"]), answer)))
+    dataset.delete()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=20_000)
+    parser.add_argument("--batch-size", type=int, default=64, help="Answers written at once.")
+    options = parser.parse_args()
+    answers = lines()
+    dataset = fo.Dataset(NAME, overwrite=True, persistent=True)
+    dataset.add_samples(
+        [fo.Sample(f"/nowhere/{i:08d}.jpg", expression=f"the thing number {i}") for i in range(options.samples)],
+        progress=False,
+    )
+    collection = dataset._sample_collection
+    empty = next(collection.aggregate([{"$group": {"_id": None, "bytes": {"$avg": {"$bsonSize": "$$ROOT"}}}}]))["bytes"]
+    seconds = {"reading what to ask": 0.0}
+
+    def engine(examples, batch_size):
+        source = itertools.cycle(answers)
+        while True:
+            begin = time.perf_counter()
+            some = list(itertools.islice(examples, 1000))
+            seconds["reading what to ask"] += time.perf_counter() - begin
+            if not some:
+                return
+            for example in some:
+                yield example, predictions.from_line(json.loads(next(source)))
+
+    started = time.perf_counter()
+    for summary in segmentation.segment_view(
+        dataset, engine, "nano", "genseg", expression_field="expression", batch_size=options.batch_size
+    ):
+        print(f"\r{summary.done} of {summary.total}", end="", flush=True)
+    total = time.perf_counter() - started
+    written = summary.statuses.total()
+    full = next(collection.aggregate([{"$group": {"_id": None, "bytes": {"$avg": {"$bsonSize": "$$ROOT"}}}}]))["bytes"]
+    collection.database.client.admin.command("fsync")
+    stored = collection.database.command("collStats", collection.name)
+    masks = [instance["mask"] for line in answers for instance in json.loads(line)["instances"]]
+    reading = seconds["reading what to ask"]
+    print(f"\r{written} answers, {len(masks) / len(answers):.2f} masks each, {options.batch_size} written at once")
+    print(f"all of it {written / total:.0f} answers/s, of which reading what to ask {written / reading:.0f} samples/s")
+    print(f"an RLE as JSON {np.mean([len(json.dumps(mask)) for mask in masks]):.0f} bytes")
+    print(f"an answer as a worker sends it {np.mean([len(line) for line in answers]):.0f} bytes")
+    print(f"a sample {empty:.0f} bytes before, {full:.0f} after (BSON)")
+    print(f"on disk {stored['storageSize'] / written:.0f} bytes a sample, compressed by MongoDB")
+    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    dataset.delete()
+
+
+if __name__ == "__main__":
+    main()
