@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -44,9 +45,11 @@ class ReferringSegment(foo.Operator):
         existing: str = segmentation.SKIP,
         batch_size: int = 8,
         device: str = "auto",
+        engine: str = engines.LOCAL,
+        workers: int = 2,
         delegate: bool = False,
     ):
-        """Run the operator from Python: see `segmentation.segment_view` for the arguments."""
+        """Run the operator from Python: see `segmentation.segment_view` and `engines.opened` for the arguments."""
         typed = [expressions] if isinstance(expressions, str) else expressions or []
         params = {
             "source": "field" if expression_field else "typed",
@@ -58,6 +61,8 @@ class ReferringSegment(foo.Operator):
             "existing": existing,
             "batch_size": batch_size,
             "device": device,
+            "engine": engine,
+            "workers": workers,
         }
         return foo.execute_operator(self.uri, {"view": samples.view()}, params=params, request_delegation=delegate)
 
@@ -118,10 +123,18 @@ class ReferringSegment(foo.Operator):
         inputs.int(
             "batch_size", label="Batch size", description="Expressions answered at once", default=8, min=1, max=512
         )
-        devices = types.DropdownView()
-        for device in _DEVICES:
-            devices.add_choice(device, label=device)
-        inputs.enum("device", _DEVICES, label="Device", default="auto", view=devices)
+        if importlib.util.find_spec("ray"):
+            engine = types.RadioGroup()
+            engine.add_choice(engines.LOCAL, label="This process")
+            engine.add_choice(engines.RAY, label="Workers on Ray")
+            inputs.enum("engine", engine.values(), label="Where it runs", default=engines.LOCAL, view=engine)
+        if ctx.params.get("engine") == engines.RAY:
+            inputs.int("workers", label="Workers", description="Processes with a model each", default=2, min=1)
+        else:
+            devices = types.DropdownView()
+            for device in _DEVICES:
+                devices.add_choice(device, label=device)
+            inputs.enum("device", _DEVICES, label="Device", default="auto", view=devices)
         problem = _problem(view, ctx.params)
         if problem:
             _forms.show_problem(inputs, problem)
@@ -157,20 +170,21 @@ def _checked(ctx) -> tuple[fo.DatasetView, dict]:
 
 
 def _run(view: fo.DatasetView, params: dict) -> Iterator[segmentation.Summary]:
-    from genseg_hub import GenSegR1
-
-    model = GenSegR1.from_pretrained(params["checkpoint"], device=params["device"])
-    by_field = params["source"] == "field"
-    yield from segmentation.segment_view(
-        view,
-        engines.in_process(model),
-        model.checkpoint.pinned if model.checkpoint else params["checkpoint"],
-        params["output_field"],
-        expressions=() if by_field else params["expressions"].split("\n"),
-        expression_field=params["expression_field"] if by_field else None,
-        existing=params["existing"],
-        batch_size=params["batch_size"],
-    )
+    by_field, name = params["source"] == "field", params["engine"]
+    # A form that was filled before Ray was chosen still sends the device.
+    device = params["device"] if name == engines.LOCAL else "auto"
+    opened = engines.opened(name, params["checkpoint"], device=device, workers=params["workers"])
+    with opened as (engine, checkpoint):
+        yield from segmentation.segment_view(
+            view,
+            engine,
+            checkpoint,
+            params["output_field"],
+            expressions=() if by_field else params["expressions"].split("\n"),
+            expression_field=params["expression_field"] if by_field else None,
+            existing=params["existing"],
+            batch_size=params["batch_size"],
+        )
 
 
 def _share_and_rate(summary: segmentation.Summary, seconds: float) -> tuple[float, str]:
@@ -216,6 +230,8 @@ def _defaults(view) -> dict:
         "existing": segmentation.SKIP,
         "batch_size": 8,
         "device": "auto",
+        "engine": engines.LOCAL,
+        "workers": 2,
     }
 
 
@@ -247,6 +263,10 @@ def _problem(view, raw: dict) -> str | None:
         return f"The batch size must be between 1 and 512, not {params['batch_size']}."
     if params["existing"] not in (segmentation.SKIP, segmentation.OVERWRITE):
         return f"Where a result exists, choose skip or overwrite, not {params['existing']!r}."
+    if params["engine"] not in engines.NAMES:
+        return f"It runs on {' or '.join(engines.NAMES)}, not on {params['engine']!r}."
+    if params["engine"] == engines.RAY and (not isinstance(params["workers"], int) or params["workers"] < 1):
+        return f"There must be at least one worker, not {params['workers']}."
     try:
         _forms.check_field_name(str(params["output_field"]))
         labels.check_fields(view, str(params["output_field"]))

@@ -1,5 +1,6 @@
 """The operator through FiftyOne: form, SDK, delegation, and the one copy of the package."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -45,6 +46,16 @@ def test_the_form_offers_what_is_there(dataset):
     assert any("Qwen3-VL-8B" in label and "will be downloaded" in label for label in choices)
     assert "problem" not in properties
     assert "expressions" in form(dataset, source="typed")
+    assert properties["engine"]["default"] == "local"
+    assert ("device" in properties, "workers" in properties) == (True, False)
+    properties = form(dataset, engine="ray")
+    assert ("device" in properties, "workers" in properties) == (False, True)
+
+
+def test_no_engine_is_offered_without_ray(dataset, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else find(name, *rest))
+    assert "engine" not in form(dataset)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +66,8 @@ def test_the_form_offers_what_is_there(dataset):
         ({"output_field": "expression"}, "already holds something else"),
         ({"checkpoint": "nanno"}, "There is no checkpoint 'nanno'"),
         ({"batch_size": 0}, "batch size must be between 1 and 512"),
+        ({"engine": "spark"}, "It runs on local or ray, not on 'spark'"),
+        ({"engine": "ray", "workers": 0}, "at least one worker, not 0"),
         ({"source": "field", "expression_field": "held_out"}, "must be a string field"),
     ],
 )

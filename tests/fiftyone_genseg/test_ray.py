@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import fiftyone.operators as foo
 import pytest
 from genseg_hub.schema import Failure, ReferringExample
 from hypothesis import given
@@ -125,6 +126,13 @@ def test_whatever_dies_the_results_are_those_of_one_process(cluster, datasets, n
 def test_workers_that_cannot_be_had_are_refused(cluster, options, message):
     with pytest.raises((ray_engine.RayError, ValueError), match=message), opened("ray", "nano", **options):
         pass
+
+
+def test_the_operator_takes_the_engine(cluster, dataset, plugin):
+    with pytest.raises(Exception, match="3 workers need 3 CPUs, the cluster has 2"):
+        foo.get_operator("@fiftyone-genseg/genseg/referring_segment")(
+            dataset, expression_field="expression", engine="ray", workers=3
+        )
 
 
 def test_a_worker_without_a_model_says_why(monkeypatch):
