@@ -11,7 +11,7 @@ export FIFTYONE_DATABASE_VALIDATION ?= false
 # Without it the App offers no way to run "Train on this view" in the background.
 export FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS ?= true
 
-.PHONY: help demo test lint format setup setup-dev clean
+.PHONY: help demo test bench lint format setup setup-dev clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ demo: setup  ## Segment a dataset from words and open the App (ARGS="--headless 
 
 test: setup-dev  ## Run all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: setup  ## Time this project against other ways of working, into benchmarks/RESULTS.md (40 minutes)
+	$(BIN)/python benchmarks/all.py $(ARGS)
 
 lint: setup-dev  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

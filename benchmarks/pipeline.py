@@ -121,6 +121,7 @@ def same_masks(ours: list[Rle], theirs: list[Rle]) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         roads = Roads(GenSegR1.from_pretrained("nano", device="cpu"), files(Path(folder)))
+        list(roads.model.segment_many(roads.examples[:8]))  # warm
         work = f"{EXPRESSIONS} expressions, {PER_IMAGE} per image, to RLE"
         one = compare(roads.ours, roads.one_query_at_a_time, same_masks, repetitions=3)
         rows = [faster("1", work, "one query at a time (as Seg-R1)", 4, *one, note="three repetitions")]

@@ -1,7 +1,7 @@
 """Two ways of doing one thing, timed in turn in one process: what the benchmarks of `make bench` share.
 
-Both get the same weights and inputs, and their results are compared before anything is timed. They alternate, so that a
-machine whose speed drifts is slow for both; the ratio is that of the medians.
+Both get the same weights and inputs, and their results are compared each time. They alternate, so that a machine whose
+speed drifts is slow for both; the ratio is that of the medians.
 """
 
 from __future__ import annotations
@@ -48,15 +48,16 @@ def compare(
     check: Callable[[Any, Any], None],
     repetitions: int = REPETITIONS,
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each, in turn, after a first run of both whose results `check` compares (it raises)."""
-    check(ours(), theirs())
+    """Seconds of each, in turn; `check` compares the results of each repetition (it raises)."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repetitions):
+        results = []
         for run, its in zip((ours, theirs), seconds, strict=True):
             gc.collect()
             started = time.perf_counter()
-            run()
+            results.append(run())
             its.append(time.perf_counter() - started)
+        check(*results)
     return seconds
 
 

@@ -1,0 +1,76 @@
+"""All benchmarks against other ways of working, one after the other, and their table: `make bench`.
+
+python benchmarks/all.py                     # writes benchmarks/RESULTS.md
+python benchmarks/all.py pipeline metrics    # only these, printed
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+
+HERE = Path(__file__).parent
+SCRIPTS = ("pipeline", "in_fiftyone", "mask_reward", "metrics", "evaluation", "registry", "size")
+PACKAGES = ("fiftyone-genseg", "fiftyone", "torch", "transformers", "sam2", "pycocotools", "numpy")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help=f"of {', '.join(SCRIPTS)}; all by default")
+    chosen = parser.parse_args().scripts or list(SCRIPTS)
+    unknown = set(chosen) - set(SCRIPTS)
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}; choose of {', '.join(SCRIPTS)}")
+    started, rows = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in chosen:
+            out = Path(folder, f"{name}.json")
+            print(f"== {name}", flush=True)
+            subprocess.run([sys.executable, str(HERE / f"{name}.py"), "--out", str(out)], check=True)
+            rows += json.loads(out.read_text())
+    rows.sort(key=lambda row: row["number"])
+    text = table(rows, (time.monotonic() - started) / 60)
+    if len(chosen) < len(SCRIPTS):
+        print(text)
+    else:
+        (HERE / "RESULTS.md").write_text(text)
+        print(f"wrote {HERE / 'RESULTS.md'}")
+
+
+def table(rows: list[dict], minutes: float) -> str:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    lines = [
+        "# Results",
+        "",
+        f"`make bench` on {datetime.date.today()}, {minutes:.0f} minutes: {os.cpu_count()} cores ({platform.machine()}), "
+        f"no GPU; Python {platform.python_version()}, {versions}.",
+        "",
+        "Both ways in one process and in turn, on the same weights and inputs, their results compared",
+        "([what was found](../docs/performance.md)). Seconds are medians, with the smallest and the largest.",
+        "",
+        "| # | work | against | ours, s | theirs, s | figure | bar | |",
+        "|---|---|---|---:|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        note = row["note"] if row["holds"] else f"**falls short** {row['note']}"
+        cells = (row["number"], row["work"], row["against"], seconds(row["ours"]), seconds(row["theirs"]))
+        lines.append(f"| {' | '.join((*cells, row['figure'], row['bar'], note))} |")
+    return "\n".join(lines) + "\n"
+
+
+def seconds(its: list[float]) -> str:
+    return f"{median(its):.2f} ({min(its):.2f} to {max(its):.2f})" if its else "-"
+
+
+if __name__ == "__main__":
+    main()
