@@ -52,8 +52,8 @@ def table(rows: list[dict], minutes: float) -> str:
     lines = [
         "# Results",
         "",
-        f"`make bench` on {datetime.date.today()}, {minutes:.0f} minutes: {os.cpu_count()} cores ({platform.machine()}), "
-        f"no GPU; Python {platform.python_version()}, {versions}.",
+        f"`make bench` on {datetime.date.today()}, {minutes:.0f} minutes: {os.cpu_count()} cores, no GPU; "
+        f"Python {platform.python_version()}, {versions}.",
         "",
         "Both ways in one process and in turn, on the same weights and inputs, their results compared",
         "([what was found](../docs/performance.md)). Seconds are medians, with the smallest and the largest.",
