@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Of the models, and FiftyOne's folder for them, which it imports by this name: it must not be that of a package.
 SOURCE = "genseg-r1"
 # The package fiftyone-genseg is not among them: it is not on PyPI, where FiftyOne would look for it.
-PACKAGES = ("sam2>=1.1", "torch>=2.10", "torchvision>=0.25", "transformers>=5")
+PACKAGES = ("sam2>=1.1", "torch>=2.10", "torchvision>=0.25", "transformers>=5.24")
 _TAGS = ("segmentation", "instances", "referring", "vlm", "torch", "transformers")
 _LICENCES = {"apache-2.0": "Apache 2.0", "other": "Other"}  # as FiftyOne spells them
 

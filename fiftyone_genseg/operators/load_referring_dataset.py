@@ -89,7 +89,7 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
         examples, report = benchmarks.load(source, _forms.path(_text(ctx, "root")), split)
         said = f"Archive: {report}"
     else:
-        examples = referring_dataset.load(source)
+        examples = referring_dataset.load(source, check_rows=False)
     images = Path(fo.config.default_dataset_dir) / fou.to_slug(name) / "images"  # a name may hold ../
     importer = ReferringDatasetImporter(examples, images, max_samples=ctx.params.get("limit"))
     dataset = fo.Dataset()  # under a name of its own until it is whole: what it replaces stays till then

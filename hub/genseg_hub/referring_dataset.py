@@ -100,7 +100,7 @@ def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
         yield ReferringExample(image, masks=masks, attributes=row, ignore=ignored, **known)
 
 
-def load(source: str) -> datasets.Dataset:
+def load(source: str, check_rows: bool = True) -> datasets.Dataset:
     """A dataset with `FEATURES` and perhaps more columns.
 
     Ids and `category` may be numbers there, and columns of class labels; they become text.
@@ -108,6 +108,7 @@ def load(source: str) -> datasets.Dataset:
     Args:
         source: a folder that `Dataset.save_to_disk` wrote, or a dataset on the Hub, `owner/name` or
             `owner/name:SPLIT`, the split `train` by default.
+        check_rows: False for a reader that leaves out and counts the rows that cannot be used.
 
     Raises:
         ValueError: for a source that is neither, has no rows, or holds anything else than referring examples.
@@ -117,7 +118,14 @@ def load(source: str) -> datasets.Dataset:
         splits = list(found)
         raise ValueError(f"{source} holds the splits {', '.join(splits)}; name the folder of one, {source}/{splits[0]}")
     try:
-        return _conformed(found)
+        found = _conformed(found)
+        if check_rows:
+            _check_rows(
+                found.select_columns(
+                    [name for name in (*FEATURES, IGNORE) if name in found.features and name != "image"]
+                )
+            )
+        return found
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 
@@ -165,7 +173,6 @@ def _conformed(dataset: datasets.Dataset) -> datasets.Dataset:
     if others:  # beside the images, which are not copied
         converted = [_converted(dataset.select_columns([name]), name, feature) for name, feature in others.items()]
         dataset = datasets.concatenate_datasets([dataset.remove_columns(list(others)), *converted], axis=1)
-    _check_rows(dataset.select_columns(list(wanted)))
     return dataset.cast_column("image", datasets.Image())
 
 

@@ -312,7 +312,7 @@ def test_the_last_prediction_counts_and_the_image_may_be_gone(photos, tmp_path):
     file = tmp_path / "mine.jsonl"
     lines = [
         {"example_id": example.example_id, "failure": "out of memory"},
-        {"example_id": example.example_id, "instances": [{"mask": mask} for mask in example.masks]},
+        {"example_id": example.example_id, "answer": "[]", "instances": [{"mask": mask} for mask in example.masks]},
     ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     *_, summary = add_predictions(dataset, file, "mine")
