@@ -132,15 +132,16 @@ def test_delegated(dataset, plugin):
     assert "on 16 expressions" in operation.status.label
 
 
-def test_a_delegated_run_that_cannot_load_its_checkpoint_is_failed(dataset, plugin, tmp_path):
+def test_a_delegated_run_that_cannot_load_its_checkpoint_is_failed(dataset, plugin, folder):
     from fiftyone.operators.delegated import DelegatedOperationService
 
-    foo.execute_operator(URI, {"dataset": dataset}, params={"checkpoint": str(tmp_path)}, request_delegation=True)
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    foo.execute_operator(URI, {"dataset": dataset}, params={"checkpoint": str(folder)}, request_delegation=True)
     service = DelegatedOperationService()
     service.execute_queued_operations(log=False)
     (operation,) = [o for o in service.list_operations() if o.dataset_id == dataset._doc.id]
     assert operation.run_state == "failed"
-    assert "no config.json" in operation.result.error
+    assert "cannot be loaded" in operation.result.error
 
 
 def test_a_summary_in_words():

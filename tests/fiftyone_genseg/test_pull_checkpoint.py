@@ -71,7 +71,7 @@ def test_progress_is_shown_and_the_checksums_are_compared(dataset, plugin, pushe
 
 
 def test_what_cannot_be_pulled_is_refused(dataset, plugin):
-    with pytest.raises(ExecutionError, match="the Hub has no repository me/other"):
+    with pytest.raises(ExecutionError, match="The Hub has no repository me/other"):
         foo.execute_operator(URI, {"dataset": dataset}, params={"checkpoint": "me/other"})
 
 
