@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone as fo
+import numpy as np
 import pandas as pd
+from bson import ObjectId
 from genseg_hub.metrics import DEFAULT_POLICY, enclosing_box
+from pymongo import UpdateOne
 
 from fiftyone_genseg import checks, labels, matching
 from fiftyone_genseg.evaluation import (
@@ -157,9 +161,10 @@ class Runner:
             self.samples._dataset.delete_evaluation(self.eval_key)
         method.register_run(self.samples, self.eval_key)
         method.register_samples(self.samples, self.eval_key)
-        rows = {sample_id: part for sample_id, part in results.table.groupby("sample_id", sort=False)}
+        rows = results.table.groupby("sample_id", sort=False).indices
+        columns = {name: results.table[name].to_numpy() for name in ("iou", "box_iou", "target_area", "kind")}
         for number, (chunk, verdict) in enumerate(zip(chunks, verdicts, strict=True), 1):
-            self._write(chunk, verdict, rows)
+            self._write(chunk, verdict, rows, columns)
             yield (len(chunks) + number) * self.total // (2 * len(chunks))
         method.save_run_results(self.samples, self.eval_key, results)
         method.add_fields_to_sidebar_group(self.samples, self.eval_key)
@@ -183,32 +188,38 @@ class Runner:
             self._sample(reader, number, verdicts)
         return verdicts
 
-    def _write(self, ids: list[str], verdicts: _Verdicts, rows: dict[str, pd.DataFrame]) -> None:
-        """Store on samples and labels what was found."""
-        view = self.samples._dataset.select(ids, ordered=True)
-        written: dict[str, list] = {name: [] for name in (*SAMPLE_FIELDS, "tp", "fp", "fn")}
-        nested: dict[str, list] = {}
-        label_ids = {}
-        for side, name in (("gt", self.config.gt_field), ("pred", self.config.pred_field)):
-            label_ids[side] = view.values(f"{name}.detections.id")
-            for place, suffix in enumerate(("", "_id", "_iou")):
-                nested[f"{name}.detections.{self.eval_key}{suffix}"] = [
-                    None if of is None else [verdicts[side].get((at, i), (None, None, None))[place] for i in of]
-                    for at, of in zip(ids, label_ids[side], strict=True)
-                ]
+    def _write(
+        self, ids: list[str], verdicts: _Verdicts, rows: dict[str, np.ndarray], columns: dict[str, np.ndarray]
+    ) -> None:
+        """Store on samples and labels what was found; `rows` are the places of a sample's expressions in `columns`.
+
+        `set_values` would send each of the fields by itself, and the database write the whole document, masks and all,
+        once for each of them: this sends what belongs together at once.
+        """
+        key, now = self.eval_key, datetime.now(UTC).replace(tzinfo=None)
+        fields = {"gt": f"{self.config.gt_field}.detections", "pred": f"{self.config.pred_field}.detections"}
         several = holds_several(self.samples, self.config.expression_field)
-        for sample_id, truth, found in zip(ids, label_ids["gt"], label_ids["pred"], strict=True):
-            values = _sample_values(rows[sample_id], several) if sample_id in rows else (None, None, None, None)
-            for name, value in zip(SAMPLE_FIELDS, values, strict=True):
-                written[name].append(value)
-            said = [verdicts["pred"].get((sample_id, i), ("",))[0] for i in found or ()]
-            missed = [verdicts["gt"].get((sample_id, i), ("",))[0] for i in truth or ()]
-            for name, count in (("tp", said.count("tp")), ("fp", said.count("fp")), ("fn", missed.count("fn"))):
-                written[name].append(count)
-        for name, column in written.items():
-            view.set_values(f"{self.eval_key}_{name}", column, progress=False)
-        for path, column in nested.items():
-            view.set_values(path, column, progress=False)
+        view = self.samples._dataset.select(ids, ordered=True)
+        writes = []
+        read = view.values(["id", *(f"{path}.id" for path in fields.values())])
+        for sample_id, *label_ids in zip(*read, strict=True):
+            at = rows.get(sample_id)
+            values: tuple[Any, ...] = (None,) * len(SAMPLE_FIELDS)
+            if at is not None:
+                values = _sample_values({name: column[at] for name, column in columns.items()}, several)
+            said: Counter[tuple[str, str | None]] = Counter()
+            for (side, path), of in zip(fields.items(), label_ids, strict=True):
+                for label_id in of or ():
+                    found = verdicts[side].get((sample_id, label_id), (None, None, None))
+                    said[side, found[0]] += 1
+                    where = {"_id": ObjectId(sample_id), f"{path}._id": ObjectId(label_id)}
+                    names = (f"{path}.$.{key}{suffix}" for suffix in ("", "_id", "_iou"))
+                    writes.append(UpdateOne(where, {"$set": dict(zip(names, found, strict=True))}))
+            sample: dict[str, Any] = dict(zip(SAMPLE_FIELDS, values, strict=True))
+            sample |= {"tp": said["pred", "tp"], "fp": said["pred", "fp"], "fn": said["gt", "fn"]}
+            changed = {f"{key}_{name}": value for name, value in sample.items()} | {"last_modified_at": now}
+            writes.append(UpdateOne({"_id": ObjectId(sample_id)}, {"$set": changed}))
+        self.samples._dataset._bulk_write(writes, ids=[ObjectId(sample_id) for sample_id in ids])
 
     def _sample(self, reader: Reader, number: int, verdicts: _Verdicts) -> None:
         truth, guess = reader.gt[number], reader.pred[number]
@@ -300,8 +311,12 @@ class Runner:
         return {i: mask for i, mask in left.items() if mask is not None}
 
 
-def _sample_values(rows: pd.DataFrame, several: bool) -> tuple[float, float | None, bool | None, Any]:
+def _sample_values(
+    rows: dict[str, np.ndarray], several: bool
+) -> tuple[float, float | None, bool | None, str | list[str]]:
+    """Values of `SAMPLE_FIELDS` by the rows of one sample."""
     targets = rows["target_area"] > 0
-    box_iou = float(rows.loc[targets, "box_iou"].mean()) if targets.any() else None
-    correct = bool((rows.loc[~targets, "kind"] == kinds.CORRECT).all()) if (~targets).any() else None
-    return float(rows["iou"].mean()), box_iou, correct, rows["kind"].tolist() if several else rows["kind"].iloc[0]
+    box_iou = float(rows["box_iou"][targets].mean()) if targets.any() else None
+    correct = None if targets.all() else bool((rows["kind"][~targets] == kinds.CORRECT).all())
+    of = rows["kind"].tolist()
+    return float(rows["iou"].mean()), box_iou, correct, of if several else of[0]
