@@ -1,4 +1,4 @@
-"""Loading a benchmark: time and memory against its number of expressions, the first time and from the cache.
+"""Loading a benchmark: seconds of processor and memory against its number of expressions, first and from the cache.
 
 python benchmarks/archives.py --expressions 3000 30000 300000
 
@@ -22,10 +22,10 @@ LOAD = """
 import resource, sys, time
 from pathlib import Path
 from genseg_hub import benchmarks
-begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 examples, report = benchmarks.load("refcoco", Path(sys.argv[1]), "train")
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(len(examples), round(time.perf_counter() - begun, 2), round((after - before) / 1024))
+print(len(examples), round(time.process_time() - begun, 2), round((after - before) / 1024))
 """
 
 

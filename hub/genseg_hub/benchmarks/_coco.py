@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
+from genseg_hub import images
 from genseg_hub.benchmarks._benchmark import ArchiveError, Problem, Unusable
 from genseg_hub.benchmarks._records import as_id, as_records, as_text, id_of, read_json, size_of, text_of
 from genseg_hub.schema import Rle, encode_mask, rle_runs
 
 _FAR = 4  # times the image's longer side
 _LONG = 16  # times the image's pixels
-_EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 
 class CocoInstances:
@@ -35,12 +34,12 @@ class CocoInstances:
     def __init__(self, file: Path, folder: Path):
         self.file, self.folder = file, folder
         data = read_json(file)
-        images, annotations = (
+        pictures, annotations = (
             as_records(data.get(name)) if isinstance(data, dict) else None for name in ("images", "annotations")
         )
-        if images is None or annotations is None:
+        if pictures is None or annotations is None:
             raise ValueError(f"{file} is not a COCO annotation file with images and annotations; fetch it again")
-        self._tables = {"image": _by_id(images), "annotation": _by_id(annotations)}
+        self._tables = {"image": _by_id(pictures), "annotation": _by_id(annotations)}
         self._categories = _by_id(as_records(data.get("categories")) or [])
         self._checked: tuple[str, Path | Unusable] = ("", Path())
 
@@ -137,21 +136,20 @@ def _by_id(entries: list[dict[str, Any]]) -> dict[str | None, list[dict[str, Any
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """(width, height) of the upright image; reads the header alone.
+    """`images.image_size` of an image of an archive.
 
     Raises:
         Unusable: for a file that is no image.
         ArchiveError: when the file cannot be read at this moment.
     """
     try:
-        with Image.open(file) as image:
-            sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
-            return (image.height, image.width) if sideways else image.size
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno and not isinstance(error, PermissionError):
+        return images.image_size(file)
+    except images.ImageError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno and not isinstance(cause, PermissionError):
             # The disk's fault, which would be remembered as the image's.
-            raise ArchiveError(f"{file} cannot be read ({error}); mend that and start again") from error
-        raise Unusable(Problem.UNREADABLE_IMAGE, f"{file}: {error}") from error
+            raise ArchiveError(f"{file} cannot be read ({cause}); mend that and start again") from error
+        raise Unusable(Problem.UNREADABLE_IMAGE, str(error)) from error
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
@@ -201,6 +199,8 @@ def _check_outline(polygons: list[list[float]], height: int, width: int) -> None
     outline = 0.0
     for polygon in polygons:
         places = np.asarray(polygon, dtype=np.float64)
+        if places.ndim != 1:
+            raise ValueError("a polygon is not a flat list of numbers")
         if not np.abs(places).max() <= _FAR * max(height, width):  # NaN is not, either
             raise ValueError("it has a corner far outside the image")
         outline += np.abs(places[2:] - places[:-2]).sum()
