@@ -53,10 +53,10 @@ class Scores:
             overlap = measure(example.masks, mask, answered, boxes, example.ignore)
             if result.response.error:
                 self._errors[result.response.error.value] += 1
-        iou = float(self.overall.add(overlap)[0])
+        iou = self.overall.add_one(overlap)
         for attribute, value in example.attributes.items():
             if group := self._group(attribute, str(value)):
-                group.add(overlap)
+                group.add_one(overlap)
         return {
             "example_id": example.example_id,
             "image_id": example.image_id,

@@ -29,6 +29,7 @@ from genseg_hub.schema import Box, Rle, decode_mask, encode_mask
 
 Number = TypeVar("Number", int, float)
 PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
+_BLOCK = 1000  # adding one expression as arrays of length 1 costs more than measuring it
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,9 @@ def measure(
     if not target_area or not prediction_area:
         return Overlap(0, target_area, prediction_area, 0.0, answered)
     both = int(coco_mask.area(coco_mask.merge([truth, guess], intersect=True)))
-    predicted = enclosing_box(boxes) if boxes else _tight_box(guess)
-    return Overlap(both, target_area, prediction_area, box_iou(_tight_box(truth), predicted), answered)
-
-
-def _tight_box(rle: Rle) -> Box:
-    x, y, w, h = coco_mask.toBbox(rle)
-    return x, y, x + w, y + h
+    true, tight = ((x, y, x + w, y + h) for x, y, w, h in coco_mask.toBbox([truth, guess]).tolist())
+    predicted = enclosing_box(boxes) if boxes else tight
+    return Overlap(both, target_area, prediction_area, box_iou(true, predicted), answered)
 
 
 def get_policy(name: str) -> Policy:
@@ -159,6 +156,8 @@ def get_policy(name: str) -> Policy:
 class ReferringMetrics:
     """Accumulates expressions in constant memory; `compute` may be called at any time.
 
+    Single expressions wait until there are 1,000, and are then added as arrays.
+
     Args:
         policy: a name in `POLICIES`.
         min_pixels: predictions of fewer pixels count as empty.
@@ -169,22 +168,43 @@ class ReferringMetrics:
         self.min_pixels = min_pixels
         self._counts: Counter[str] = Counter()
         self._sums = {"iou": 0.0, "target_iou": 0.0, "box_iou": 0.0}
+        self._waiting: list[Overlap] = []
 
     def update(self, target: Masks, prediction: Masks, answered: bool = True, boxes: Sequence[Box] = ()) -> float:
         """Add one expression and return its IoU; the arguments and errors are those of `measure`."""
-        return float(self.add(measure(target, prediction, answered, boxes))[0])
+        return self.add_one(measure(target, prediction, answered, boxes))
+
+    def add_one(self, overlap: Overlap) -> float:
+        """Add what was measured of one expression and return its IoU."""
+        iou = float(self._iou(*overlap[:3], bool(overlap.answered)))
+        self._waiting.append(overlap)
+        if len(self._waiting) >= _BLOCK:
+            self._add_waiting()
+        return iou
+
+    def _add_waiting(self) -> None:
+        if self._waiting:
+            overlap = Overlap(*map(np.array, zip(*self._waiting, strict=True)))
+            self._waiting.clear()
+            self.add(overlap)
+
+    def _iou(self, intersection: Any, target: Any, prediction: Any, answered: Any) -> Any:
+        """IoU of one expression, as numbers, or of N, as arrays."""
+        seen = prediction >= max(1, self.min_pixels)
+        intersection, prediction = intersection * seen, prediction * seen
+        union = target + prediction - intersection
+        rejected = (target == 0) & (prediction == 0) & answered
+        return rejected * self.policy.rejection_iou + intersection / (union + (union == 0))
 
     def ious(self, overlap: Overlap) -> np.ndarray:
         """float64[N]: the IoU of each expression under this policy, without adding anything."""
         intersection, target, prediction, _, answered = self._columns(overlap)
-        union = target + prediction - intersection
-        rejected = (target == 0) & (prediction == 0) & answered
-        return np.where(rejected, self.policy.rejection_iou, intersection / np.maximum(union, 1))
+        return self._iou(intersection, target, prediction, answered)
 
     def add(self, overlap: Overlap) -> np.ndarray:
-        """Add what was measured, one expression or many, and return their IoUs: float64[N]."""
+        """Add what was measured of many expressions and return their IoUs: float64[N]."""
         intersection, target, prediction, boxes, answered = self._columns(overlap)
-        ious = self.ious(overlap)
+        ious = self._iou(intersection, target, prediction, answered)
         has_target, silent = target > 0, prediction == 0
         for name, values in (
             ("intersection", intersection),
@@ -218,6 +238,7 @@ class ReferringMetrics:
         mine, its = (self.policy.name, self.min_pixels), (other.policy.name, other.min_pixels)
         if mine != its:
             raise ValueError(f"figures under (policy, min_pixels) {mine} and {its} cannot be merged")
+        other._add_waiting()
         self._counts.update(other._counts)
         for name, total in other._sums.items():
             self._sums[name] += total
@@ -230,6 +251,7 @@ class ReferringMetrics:
         over expressions with a target. `n_acc`: no-target expressions answered with nothing.
         `t_acc`: target expressions answered with something. `n_failed`: not answered at all.
         """
+        self._add_waiting()
         counts, sums = self._counts, self._sums
         n_target, n_no_target = counts["n_target"], counts["n_no_target"]
 

@@ -111,9 +111,32 @@ def test_neither_order_nor_parts_matter(examples, policy, data):
     merged.merge(filled_in(examples[cut:], policy))
     agree(merged.compute(), whole)
     columns = [measure(*example) for example in examples]
-    at_once = ReferringMetrics(policy)
-    at_once.add(Overlap(*map(np.array, zip(*columns, strict=True))))
+    at_once, one_by_one = ReferringMetrics(policy), ReferringMetrics(policy)
+    ious = at_once.add(Overlap(*map(np.array, zip(*columns, strict=True))))
+    assert ious.tolist() == [one_by_one.add_one(overlap) for overlap in columns]
     agree(at_once.compute(), whole)
+
+
+def test_more_expressions_than_are_added_at_once():
+    whole, first, second = (
+        ReferringMetrics(min_pixels=3),
+        ReferringMetrics(min_pixels=3),
+        ReferringMetrics(min_pixels=3),
+    )
+    ious = []
+    for number in range(2500):
+        overlap = Overlap(number % 5, 6, number % 5 + number % 2, 0.5, number % 7 > 0)
+        ious.append(whole.add_one(overlap))
+        (first if number < 1200 else second).add_one(overlap)
+        if number in (0, 999, 1000, 2000):
+            figures = whole.compute()
+            assert figures["n"] == number + 1
+            assert figures["miou"] == pytest.approx(np.mean(ious))
+    first.merge(second)
+    agree(first.compute(), whole.compute())
+    assert first.compute()["n"] == 2500
+    assert second.compute()["n"] == 1300
+    assert sum(iou == 0 for iou in ious) == sum(number % 5 + number % 2 < 3 or not number % 5 for number in range(2500))
 
 
 @given(examples_of)
