@@ -1,0 +1,117 @@
+"""SAM 2 in the loop of GRPO: 8 prompts with 8 completions each, an image embedded once against once per completion.
+
+python benchmarks/mask_reward.py [--out FILE]
+
+The other way is that of a reward function that scores completions one after the other, as Seg-R1's: it gives the image
+to SAM 2 for each completion, asks for one mask per box, and ORs the masks. It holds one model and parses with the same
+dialect, so only the use of SAM 2 differs. nano's embedding is untypically cheap; SAM 2.1 tiny shows one of full size,
+with random weights and one prompt, for time's sake. Images and true boxes are those of RefScenes val; completions are the true
+answers with jittered boxes, as a policy that is being trained writes them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from genseg_hub import GenSegR1
+from genseg_hub.dialects import genseg
+from genseg_hub.schema import InstancePrompt, ReferringExample, decode_mask
+from genseg_hub.segmenter import Sam2Segmenter, build_sam2
+from genseg_training.answers import interior_points
+from genseg_training.sam_reward import MaskReward
+from genseg_training.scenes import refscenes
+from PIL import Image
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+from side_by_side import compare, faster, report
+
+COMPLETIONS = 8
+
+
+def answer(example: ReferringExample, dice: random.Random) -> str:
+    """The true answer, its boxes off by up to a tenth of their size."""
+    height, width = example.image.shape[:2]
+    instances = []
+    for rle in example.masks:
+        mask = decode_mask(rle)
+        ys, xs = np.nonzero(mask)
+        x1, y1, x2, y2 = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
+        by = [dice.uniform(-0.1, 0.1) * side for side in (x2 - x1, y2 - y1) * 2]
+        box = (max(0, x1 + by[0]), max(0, y1 + by[1]), min(width, x2 + by[2]), min(height, y2 + by[3]))
+        instances.append(InstancePrompt(tuple(map(float, box)), interior_points(mask)))
+    return genseg.render("", instances, (width, height))
+
+
+def batch(prompts: int) -> dict[str, list]:
+    """Columns as TRL hands them to a reward: a group of completions per prompt, each prompt with its own image."""
+    dice, images, columns = random.Random(0), set(), {"completions": [], "image": [], "image_id": [], "masks": []}
+    for example in refscenes("val"):
+        if not example.masks or example.image_id in images:
+            continue
+        images.add(example.image_id)
+        columns["completions"] += [answer(example, dice) for _ in range(COMPLETIONS)]
+        columns["image"] += [Image.fromarray(example.image)] * COMPLETIONS
+        columns["image_id"] += [example.image_id] * COMPLETIONS
+        columns["masks"] += [list(example.masks)] * COMPLETIONS
+        if len(images) == prompts:
+            return columns
+    raise AssertionError("RefScenes val has too few images")
+
+
+class EmbeddingPerCompletion:
+    """IoU of unions, each completion by itself."""
+
+    def __init__(self, model):
+        self.predictor = SAM2ImagePredictor(model)
+        size = model.image_size
+        self.predictor._bb_feat_sizes = [(size // stride, size // stride) for stride in (4, 8, 16)]  # not 1024 only
+
+    def __call__(self, completions: Sequence[str], image, masks, **_) -> list[float]:
+        return [self.score(*row) for row in zip(completions, image, masks, strict=True)]
+
+    def score(self, completion: str, image: Image.Image, truth) -> float:
+        pixels = np.array(image.convert("RGB"))
+        union = np.zeros(pixels.shape[:2], bool)
+        self.predictor.set_image(pixels)
+        for instance in genseg.parse(completion, image.size).instances:
+            found, _, _ = self.predictor.predict(
+                point_coords=np.array(instance.points, np.float32),
+                point_labels=np.ones(len(instance.points), int),
+                box=np.array(instance.box, np.float32),
+                multimask_output=False,
+            )
+            union |= found[0] > 0
+        target = np.any([decode_mask(rle) for rle in truth], axis=0)
+        return float((union & target).sum() / (union | target).sum())
+
+
+def same(ours: list[float | None], theirs: list[float]) -> None:
+    """Batches and single prompts add floats in other orders: a pixel may differ."""
+    if None in ours or not np.allclose(ours, theirs, atol=2e-3):
+        raise AssertionError(f"the rewards are {ours} here and {theirs} there")
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    nano = GenSegR1.from_pretrained("nano").segmenter._predictor.model
+    rows = []
+    for name, model, prompts, repetitions, note in (
+        ("nano's segmenter", nano, 8, 5, ""),
+        ("SAM 2.1 tiny", build_sam2("sam2.1/sam2.1_hiera_t"), 1, 1, "(random weights; 1 repetition)"),
+    ):
+        columns, reward, other = batch(prompts), MaskReward(Sam2Segmenter(model)), EmbeddingPerCompletion(model)
+        ours, theirs = compare(
+            lambda reward=reward, columns=columns: reward(**columns),
+            lambda other=other, columns=columns: other(**columns),
+            same,
+            repetitions,
+        )
+        work = f"mask reward, {prompts} prompts x {COMPLETIONS} completions, {name}, {model.image_size} px"
+        rows.append(faster("5", work, "an embedding per completion", 6, ours, theirs, note))
+    report(rows)
+
+
+if __name__ == "__main__":
+    main()
