@@ -4,9 +4,9 @@ python benchmarks/mask_reward.py [--out FILE]
 
 The other way is that of a reward function that scores completions one after the other, as Seg-R1's: it gives the image
 to SAM 2 for each completion, asks for one mask per box, and ORs the masks. It holds one model and parses with the same
-dialect, so only the use of SAM 2 differs. nano's embedding is untypically cheap; SAM 2.1 tiny shows one of full size,
-with random weights and one prompt, for time's sake. Images and true boxes are those of RefScenes val; completions are the true
-answers with jittered boxes, as a policy that is being trained writes them.
+dialect, so only the use of SAM 2 differs. Images and true boxes are those of RefScenes val; completions are the true
+answers with jittered boxes, as a policy that is being trained writes them. nano's embedding is untypically cheap;
+SAM 2.1 tiny shows one of full size, with random weights and a single prompt.
 """
 
 from __future__ import annotations

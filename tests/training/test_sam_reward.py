@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from genseg_hub.dialects import genseg
-from genseg_hub.schema import InstancePrompt, decode_mask
-from genseg_training import answers, scenes
+from genseg_hub.schema import InstancePrompt, Response, decode_mask
+from genseg_training import answers, sam_reward, scenes
 from genseg_training.sam_reward import MaskReward
 
 EMPTY = "<think>nothing</think><answer>[]</answer>"
@@ -82,6 +82,13 @@ def test_completions_are_scored_alone_as_together(segmenter, examples):
     together = MaskReward(segmenter)(said, **columns(*chosen))
     assert together == pytest.approx([one(segmenter, *pair) for pair in zip(said, chosen, strict=True)])
     assert len(set(together)) > 4
+
+
+def test_a_true_mask_without_a_pixel_is_never_matched():
+    nothing = np.zeros((4, 4), bool)
+    response = Response("", instances=(InstancePrompt((0, 0, 4, 4), ()),))
+    assert sam_reward._score(response, nothing, nothing) == 0
+    assert sam_reward._score(response, ~nothing, nothing) == 0
 
 
 class Counting:

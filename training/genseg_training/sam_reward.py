@@ -80,8 +80,12 @@ class MaskReward:
                 logger.warning("no mask reward for image %s: %s: %s", image_id[group[0]], type(error).__name__, error)
                 failed.append(error)
                 continue
+            truth, target = None, np.zeros(0, bool)
             for index, response, union in zip(group, responses, unions, strict=True):
-                rewards[index] = _score(response, union, masks[index])
+                if masks[index] and masks[index] != truth:  # the completions of one prompt share it
+                    truth = masks[index]
+                    target = np.any([decode_mask(dict(rle)) for rle in truth], axis=0)
+                rewards[index] = _score(response, union, target if masks[index] else None)
         if groups and len(failed) == len(groups):
             raise failed[-1]
         log_metric("mask_reward_failed", len(failed) / max(1, len(groups)))
@@ -104,10 +108,10 @@ class MaskReward:
         return unions
 
 
-def _score(response: Response, union: np.ndarray, truth: Sequence[Rle]) -> float:
-    if not truth:
+def _score(response: Response, union: np.ndarray, target: np.ndarray | None) -> float:
+    if target is None:
         return float(response.no_target)
     if response.error or not response.instances:
         return 0.0
-    target = np.any([decode_mask(dict(rle)) for rle in truth], axis=0)
-    return float((union & target).sum() / (union | target).sum())
+    both, either = int(np.count_nonzero(union & target)), int(np.count_nonzero(union | target))
+    return both / max(1, either)
