@@ -175,8 +175,8 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
         return sample
 
     def _find(self, image: ImageLike) -> tuple[Path, tuple[int, int]]:
-        """The file of an image and its (width, height); neighbours share theirs."""
-        if self._last is None or image is not self._last[0]:
+        """The file of an image, a path or the contents of a file, and its (width, height); neighbours share theirs."""
+        if self._last is None or image != self._last[0]:
             if isinstance(image, str | Path):
                 file = Path(image).absolute()  # a link may point to a name without a suffix
                 self._last = image, file, image_size(file)

@@ -18,7 +18,7 @@ from genseg_training.scenes import refscenes
 from PIL import Image
 
 import fiftyone_genseg
-from fiftyone_genseg import export, labels
+from fiftyone_genseg import export, importing, labels
 from fiftyone_genseg.importing import ReferringDatasetImporter, add_predictions
 from fiftyone_genseg.operators.load_referring_dataset import LoadReferringDataset
 
@@ -160,6 +160,13 @@ def test_what_is_wrong_with_the_disk_stops_and_leaves_no_half_image(tmp_path, mo
     monkeypatch.undo()
     (sample,) = ReferringDatasetImporter(examples, tmp_path)
     assert np.asarray(Image.open(sample.filepath)).any()
+
+
+def test_neighbours_share_an_image(tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(importing, "load_image", lambda image: decoded.append(image) or load_image(image))
+    samples = list(ReferringDatasetImporter(to_dataset(refscenes("val", 8)), tmp_path))
+    assert len({sample.filepath for sample in samples}) == len(decoded) == 2
 
 
 def test_no_name_leads_out_of_the_images_folder(name, plugin, tmp_path):
