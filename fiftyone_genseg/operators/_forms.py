@@ -95,7 +95,7 @@ def check_source(source: str, or_else: str) -> None:
 def check_checkpoint(name: str) -> None:
     """Raise CheckpointError unless this may be a Hub id, or names a checkpoint that is here; asks no network."""
     checkpoints.check_name(name)
-    bare, revision = checkpoints.split_revision(name)
+    bare, revision = checkpoints.split_revision(checkpoints.split_segmenter(name)[0])
     if revision and (bare in checkpoints.EMBEDDED or path(bare).is_dir()):
         raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions: leave @{revision} out")
     if bare not in checkpoints.EMBEDDED and path(bare).is_dir():

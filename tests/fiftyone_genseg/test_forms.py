@@ -16,7 +16,7 @@ from fiftyone_genseg.operators import _forms
 
 LONG = "a" * 300
 PATHS = ("~nosuch", "~nosuch/x", LONG, "a/" * 3000, "/tmp/a\0b", "/tmp/\ud800")
-NAMES = ("a/b@", "@x", ".", "..", "/", "a/日本", "nano@x", " ", "$x", "a.b")
+NAMES = ("a/b@", "@x", ".", "..", "/", "a/日本", "nano@x", " ", "$x", "a.b", "+", "nano+", "nano+~nosuch/x")
 TWO = {"checkpoints": ["nano", "nano-sft"]}
 # operator -> field -> what else is filled in, and whether a path that is none is refused
 FORMS = {
@@ -137,11 +137,13 @@ def test_a_folder_that_holds_something_else_is_refused_before_the_work(tmp_path,
         _forms.check_checkpoint(name)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         _forms.check_checkpoint(str(tmp_path))
-    with pytest.raises(CheckpointError, match="nano is on this disk and has no revisions: leave @x out"):
-        _forms.check_checkpoint("nano@x")
+    for name in ("nano@x", "nano@x+nano"):
+        with pytest.raises(CheckpointError, match="nano is on this disk and has no revisions: leave @x out"):
+            _forms.check_checkpoint(name)
     (folder / "x.safetensors.index.json").write_text("[]")
-    with pytest.raises(CheckpointError, match="are damaged"):
-        _forms.check_checkpoint(str(folder))
+    for name in (str(folder), f"{folder}+nano"):
+        with pytest.raises(CheckpointError, match="are damaged"):
+            _forms.check_checkpoint(name)
 
 
 def test_the_name_of_a_dataset(dataset, plugin, tmp_path):
