@@ -1,0 +1,64 @@
+"""Where the CPU time of segmenting goes: 300 expressions of RefScenes, three per image, in batches of 32.
+
+OMP_NUM_THREADS=1 python benchmarks/where_time_goes.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from genseg_hub import GenSegR1, Prediction, continuous, streaming
+from pipeline import BATCH_SIZE, files
+
+seconds: Counter[str] = Counter()
+calls: Counter[str] = Counter()
+
+
+def timed(owner: Any, name: str) -> None:
+    """Count the calls of a function, and the CPU time of the threads that are in it."""
+    function = getattr(owner, name)
+
+    def run(*arguments, **options):
+        started = time.thread_time()
+        try:
+            return function(*arguments, **options)
+        finally:
+            seconds[name] += time.thread_time() - started
+            calls[name] += 1
+
+    setattr(owner, name, run)
+
+
+def main() -> None:
+    model = GenSegR1.from_pretrained("nano", device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        examples = files(Path(folder))
+        list(model.segment_many(examples[:16], BATCH_SIZE))  # warm
+        for owner, name in (
+            (model.reasoner, "prefill"),
+            (model.reasoner, "step"),
+            (continuous, "_stack"),
+            (model.segmenter, "segment"),
+            (model.segmenter._predictor, "set_image"),
+            (streaming, "load_image"),
+            (model.dialect, "parse"),
+        ):
+            timed(owner, name)
+        started = time.process_time()
+        results = list(model.segment_many(examples, BATCH_SIZE))
+        print(f"all: {time.process_time() - started:.2f} s of CPU")
+    for name in seconds:
+        print(f"{name}: {seconds[name]:.2f} s in {calls[name]} calls")
+    tokenizer = model.reasoner.processor.tokenizer
+    lengths = [len(tokenizer(r.response.text)["input_ids"]) for r in results if isinstance(r, Prediction)]
+    longest = sum(max(lengths[start : start + BATCH_SIZE]) for start in range(0, len(lengths), BATCH_SIZE))
+    print(f"answers: {min(lengths)} to {max(lengths)} tokens, {sum(lengths) / len(lengths):.0f} in the mean")
+    print(f"batches that run until their longest answer ends: {longest + -(-len(lengths) // BATCH_SIZE)} passes")
+
+
+if __name__ == "__main__":
+    main()
