@@ -10,13 +10,15 @@ import time
 from pathlib import Path
 
 import fiftyone.operators as foo
+import numpy as np
 import pytest
 from genseg_hub.schema import Failure, ReferringExample
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from typer.testing import CliRunner
 
-from fiftyone_genseg import ray_engine
+from fiftyone_genseg import labels, ray_engine
 from fiftyone_genseg.cli import app
 from fiftyone_genseg.demo import refscenes_dataset
 from fiftyone_genseg.engines import in_process, opened
@@ -111,7 +113,10 @@ def test_whatever_dies_the_results_are_those_of_one_process(cluster, datasets, n
             assert response[1] == "failed"
             assert "not an image that Pillow can read" in response[2]
         else:
-            assert found == expected
+            assert found[0] == expected[0]
+            # A worker has other batches and threads: sums differ in their last bits, a pixel at the border may too.
+            masks = [labels.union_mask(one["genseg"], Image.open(one.filepath).size) for one in (sample, other)]
+            assert np.logical_xor(*masks).sum() <= max(2, 0.001 * masks[0].sum())
 
 
 @pytest.mark.parametrize(
