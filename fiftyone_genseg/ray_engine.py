@@ -23,7 +23,8 @@ from typing import Any
 
 import pyarrow as pa
 from genseg_hub import predictions
-from genseg_hub.checkpoints import EMBEDDED, Checkpoint, CheckpointError
+from genseg_hub.checkpoints import Checkpoint, CheckpointError
+from genseg_hub.known import EMBEDDED
 from genseg_hub.schema import Failure, ReferringExample
 
 from fiftyone_genseg.engines import Answer, Engine

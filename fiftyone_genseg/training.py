@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
-from genseg_hub.checkpoints import NANO
+from genseg_hub.known import NANO
 from genseg_hub.schema import ReferringExample
 
 HELD_OUT_SHARE = 0.2

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fiftyone.operators import types
 from genseg_hub import checkpoints
+from genseg_hub.known import EMBEDDED, KNOWN, KnownCheckpoint
 
 from fiftyone_genseg import segmentation
 
@@ -27,8 +28,8 @@ _LICENCES = {"apache-2.0": "Apache 2.0", "other": "Other"}  # as FiftyOne spells
 
 
 def manifest() -> dict[str, Any]:
-    """What `zoo/manifest.json` holds: one model for each of `checkpoints.KNOWN`."""
-    return {"name": SOURCE, "models": [_entry(known) for known in checkpoints.KNOWN]}
+    """What `zoo/manifest.json` holds: one model for each of `known.KNOWN`."""
+    return {"name": SOURCE, "models": [_entry(known) for known in KNOWN]}
 
 
 def download_model(model_name: str, model_path: str) -> None:
@@ -108,8 +109,8 @@ def _bad_note(model_name: str, model_path: str) -> checkpoints.CheckpointError:
     )
 
 
-def _entry(known: checkpoints.KnownCheckpoint) -> dict[str, Any]:
-    folder = checkpoints.EMBEDDED.get(known.name)
+def _entry(known: KnownCheckpoint) -> dict[str, Any]:
+    folder = EMBEDDED.get(known.name)
     files = folder.rglob("*.safetensors") if folder else ()
     return {
         "base_name": f"{SOURCE}/{known.name}",

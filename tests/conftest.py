@@ -23,7 +23,8 @@ os.environ |= {
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
-from genseg_hub import GenSegR1, checkpoints, publish  # noqa: E402
+from genseg_hub import GenSegR1, publish  # noqa: E402
+from genseg_hub.known import EMBEDDED  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
 from huggingface_hub.utils import _http  # noqa: E402
 
@@ -62,7 +63,7 @@ def dataset(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     """A checkpoint folder: a copy of nano."""
-    return shutil.copytree(checkpoints.EMBEDDED[checkpoints.NANO], tmp_path / "checkpoint")
+    return shutil.copytree(EMBEDDED["nano"], tmp_path / "checkpoint")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ def models() -> None:
     """The checkpoints known by name: what they are, need and are said to reach. Any Hub id or folder works, too, and
     each with another segmenter: name+segmenter."""
     from genseg_hub import checkpoints, published
+    from genseg_hub.known import KNOWN
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -21,14 +22,14 @@ def models() -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for heading in ("name", "dialect", "segmenter", "parameters", "memory", "licence", "here"):
         table.add_column(heading, no_wrap=True)
-    for known in checkpoints.KNOWN:
+    for known in KNOWN:
         here = "yes" if checkpoints.is_on_disk(known.name) else "no"
         memory, licence = f"{known.memory:.1f} GB", known.licence or "see its page"
         table.add_row(known.name, known.dialect, known.segmenter, known.parameters, memory, licence, here)
     console = Console(width=140)
     console.print(table)
     console.print("Memory is an estimate for one image at a time. Published, not measured here:")
-    for known in checkpoints.KNOWN:
+    for known in KNOWN:
         for row in published.about(known.name):
             console.print(f"  {known.name}: {row}", highlight=False)
 

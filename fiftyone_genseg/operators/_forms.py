@@ -10,6 +10,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
+from genseg_hub.known import EMBEDDED, KNOWN
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -96,9 +97,9 @@ def check_checkpoint(name: str) -> None:
     """Raise CheckpointError unless this may be a Hub id, or names a checkpoint that is here; asks no network."""
     checkpoints.check_name(name)
     bare, revision = checkpoints.split_revision(checkpoints.split_segmenter(name)[0])
-    if revision and (bare in checkpoints.EMBEDDED or path(bare).is_dir()):
+    if revision and (bare in EMBEDDED or path(bare).is_dir()):
         raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions: leave @{revision} out")
-    if bare not in checkpoints.EMBEDDED and path(bare).is_dir():
+    if bare not in EMBEDDED and path(bare).is_dir():
         try:
             checkpoints.check_folder(path(bare), bare)
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -108,7 +109,7 @@ def check_checkpoint(name: str) -> None:
 def checkpoint_choices() -> types.AutocompleteView:
     """Known names and the checkpoints that were trained here; any other may be typed."""
     view = types.AutocompleteView(allow_user_input=True)
-    for known in checkpoints.KNOWN:
+    for known in KNOWN:
         where = "on this disk" if checkpoints.is_on_disk(known.name) else "will be downloaded"
         view.add_choice(
             known.name,

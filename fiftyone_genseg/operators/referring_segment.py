@@ -11,6 +11,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
+from genseg_hub.known import NANO
 
 from fiftyone_genseg import engines, labels, segmentation
 from fiftyone_genseg.operators import _forms, _progress
@@ -40,7 +41,7 @@ class ReferringSegment(foo.Operator):
         samples: fo.Dataset | fo.DatasetView,
         expressions: str | list[str] | None = None,
         expression_field: str | None = None,
-        checkpoint: str = checkpoints.NANO,
+        checkpoint: str = NANO,
         output_field: str = DEFAULT_FIELD,
         existing: str = segmentation.SKIP,
         batch_size: int = 8,
@@ -101,7 +102,7 @@ class ReferringSegment(foo.Operator):
             "checkpoint",
             label="Checkpoint",
             description="A known name, any Hub id (owner/name or owner/name@revision), or a folder",
-            default=checkpoints.NANO,
+            default=NANO,
             view=_forms.checkpoint_choices(),
         )
         inputs.str(
@@ -225,7 +226,7 @@ def _defaults(view) -> dict:
         "source": "field" if preferred else "typed",
         "expressions": DEFAULT_EXPRESSION,
         "expression_field": preferred or (fields[0] if fields else None),
-        "checkpoint": checkpoints.NANO,
+        "checkpoint": NANO,
         "output_field": DEFAULT_FIELD,
         "existing": segmentation.SKIP,
         "batch_size": 8,

@@ -13,6 +13,7 @@ from huggingface_hub import errors
 from huggingface_hub.utils import validate_repo_id
 
 from genseg_hub import checkpoints
+from genseg_hub.known import EMBEDDED, KNOWN
 
 LICENSE = "apache-2.0"
 TASK = "image-segmentation"
@@ -50,7 +51,7 @@ def card(folder: Path, repo_id: str) -> hub.ModelCard:
         "tags": ["genseg-r1", "referring-segmentation", "reasoning-segmentation", "sam2", "arxiv:2602.09701"],
     }
     base_model = settings.get("base_model")
-    if base_model is None or base_model in {known.name for known in checkpoints.KNOWN}:
+    if base_model is None or base_model in {known.name for known in KNOWN}:
         metadata["license"] = LICENSE
     if base_model and _is_hub_id(base_model):
         metadata["base_model"] = base_model
@@ -159,7 +160,7 @@ def _columns() -> str:
 def _training(folder: Path, settings: dict[str, Any]) -> list[str]:
     sections = []
     base_model = settings.get("base_model")
-    if base_model and (base_model in checkpoints.EMBEDDED or _is_hub_id(base_model)):
+    if base_model and (base_model in EMBEDDED or _is_hub_id(base_model)):
         sections.append(f"Started from `{base_model}`.")
     recipe = folder / "recipe.yaml"
     if recipe.is_file():
@@ -179,10 +180,10 @@ def _limits(settings: dict[str, Any], reports: dict[str, dict[str, Any]]) -> str
     limits = ["Masks and the reasoning before them can be wrong; no figure above says how it does on other images."]
     if not reports:
         limits = ["It was published without figures: evaluate it before use."]
-    if settings.get("base_model") in checkpoints.EMBEDDED or any(
+    if settings.get("base_model") in EMBEDDED or any(
         report["benchmark"].lower().startswith("refscenes") for report in reports.values()
     ):
         limits.append("RefScenes are rendered scenes of simple shapes: figures on them say nothing about photographs.")
-    if settings.get("base_model") in checkpoints.EMBEDDED:
+    if settings.get("base_model") in EMBEDDED:
         limits.append("The model behind it, `nano`, knows such shapes and nothing else.")
     return " ".join(limits)

@@ -15,6 +15,7 @@ from pathlib import Path
 from huggingface_hub.utils.sha import sha_fileobj
 
 from genseg_hub import checkpoints
+from genseg_hub.known import EMBEDDED, NANO
 
 # What decides the answers of a reasoner; a segmenter of its own lies in a folder below.
 _DECIDES = (".json", ".safetensors", ".txt", ".jinja")
@@ -41,10 +42,10 @@ def identify(name: str, revision: str | None = None) -> dict[str, str]:
     who = _reasoner(name, revision)
     if chosen is None:
         return who
-    folder = checkpoints.EMBEDDED[chosen] / "segmenter" if chosen == checkpoints.NANO else Path(chosen).expanduser()
+    folder = EMBEDDED[chosen] / "segmenter" if chosen == NANO else Path(chosen).expanduser()
     label = chosen
     if folder.is_dir():
-        label = chosen if chosen == checkpoints.NANO else "/".join(folder.resolve().parts[-2:])
+        label = chosen if chosen == NANO else "/".join(folder.resolve().parts[-2:])
         who["segmenter_checksum"] = _checksum([folder])
     return who | {"model": f"{who['model']}+{label}", "segmenter": label}
 
@@ -60,7 +61,7 @@ def loadable(name: str, who: dict[str, str]) -> str:
 def _reasoner(name: str, revision: str | None) -> dict[str, str]:
     """What `identify` says of a checkpoint with its own segmenter."""
     bare, revision = checkpoints.split_revision(name, revision)
-    folder = checkpoints.EMBEDDED.get(bare) or Path(bare).expanduser()
+    folder = EMBEDDED.get(bare) or Path(bare).expanduser()
     if not folder.is_dir():
         commit = _commit(bare, revision)
         if commit is None:
@@ -69,7 +70,7 @@ def _reasoner(name: str, revision: str | None) -> dict[str, str]:
     if revision is not None:
         raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions; leave {revision!r} out")
     settings = checkpoints.check_folder(folder, bare)
-    model = bare if bare in checkpoints.EMBEDDED else "/".join(folder.resolve().parts[-2:])
+    model = bare if bare in EMBEDDED else "/".join(folder.resolve().parts[-2:])
     return {"model": model, **settings, "checksum": _checksum(_folders(folder, settings["segmenter"]))}
 
 
@@ -88,8 +89,8 @@ def _commit(name: str, revision: str | None) -> str | None:
 
 def _folders(folder: Path, segmenter: str) -> list[Path]:
     """A checkpoint's folder, and that of its segmenter where it is here."""
-    own = checkpoints.EMBEDDED[checkpoints.NANO] / "segmenter" if segmenter == checkpoints.NANO else folder / segmenter
-    inside = own.is_dir() and (segmenter == checkpoints.NANO or own.resolve().is_relative_to(folder.resolve()))
+    own = EMBEDDED[NANO] / "segmenter" if segmenter == NANO else folder / segmenter
+    inside = own.is_dir() and (segmenter == NANO or own.resolve().is_relative_to(folder.resolve()))
     return [folder, own] if inside else [folder]
 
 

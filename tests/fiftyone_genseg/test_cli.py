@@ -7,7 +7,8 @@ import runpy
 import datasets
 import numpy as np
 import pytest
-from genseg_hub import GenSegR1, benchmarks, checkpoints
+from genseg_hub import GenSegR1, benchmarks
+from genseg_hub.known import KNOWN
 from genseg_hub.schema import decode_mask
 from genseg_training.scenes import refscenes
 from PIL import Image
@@ -276,7 +277,7 @@ def test_models_are_listed_with_what_they_need(hub):
     result = run(app, ["models"])
     assert result.exit_code == 0, result.output
     lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
-    for known in checkpoints.KNOWN:
+    for known in KNOWN:
         assert known.dialect in lines[known.name]
         assert known.segmenter in lines[known.name]
     assert lines["nano"].split()[-1] == "yes"

@@ -6,7 +6,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError
-from genseg_hub import checkpoints
+from genseg_hub.known import KNOWN
 
 from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints, fields_of
 from fiftyone_genseg.panels import _runs
@@ -101,7 +101,7 @@ def test_the_form_says_what_is_wrong(dataset):
     properties = form(dataset, checkpoints=["nano", "Qwen/Qwen3-VL-8B-Instruct"])
     assert "problem" not in properties
     assert "`qwen3_vl_8b_instruct`: Qwen/Qwen3-VL-8B-Instruct" in json.dumps(properties["fields"])
-    for name in [known.name for known in checkpoints.KNOWN]:
+    for name in [known.name for known in KNOWN]:
         assert name in json.dumps(properties["checkpoints"])
 
     def problem(**params):

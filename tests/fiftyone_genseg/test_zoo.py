@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionContext
 from genseg_hub import checkpoints, publish
+from genseg_hub.known import KNOWN
 
 from fiftyone_genseg import labels, plugin, zoo
 
@@ -51,7 +52,7 @@ def github(monkeypatch, tmp_path):
 def test_the_manifest_is_that_of_the_known_checkpoints():
     made = json.loads((ROOT / "zoo" / "manifest.json").read_text())
     assert made == zoo.manifest(), "run: python -m fiftyone_genseg.zoo > zoo/manifest.json"
-    assert [model["base_name"] for model in made["models"]] == [f"genseg-r1/{k.name}" for k in checkpoints.KNOWN]
+    assert [model["base_name"] for model in made["models"]] == [f"genseg-r1/{k.name}" for k in KNOWN]
 
 
 def test_fiftyone_finds_one_manifest_in_this_repository():
@@ -74,7 +75,7 @@ def test_what_the_models_need_is_what_the_package_needs():
 def test_the_repository_is_a_source(github, models, source, archive):
     foz.register_zoo_model_source(source)
     assert github == [archive]
-    assert len(foz.list_zoo_models(tags="referring")) == len(checkpoints.KNOWN)
+    assert len(foz.list_zoo_models(tags="referring")) == len(KNOWN)
     assert f"genseg-r1/{QWEN}" in foz.list_zoo_models(license="Apache 2.0")
     assert {path.name for path in models.iterdir()} == {"__init__.py", "manifest.json"}
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 import transformers
 from genseg_hub import checkpoints
+from genseg_hub.known import EMBEDDED
 
 
 def save_qwen2_5_vl(folder: Path, dialect: str) -> Path:
     """A checkpoint folder with nano's tokenizer, and with nano's SAM 2 in place of a large one."""
-    nano = transformers.AutoProcessor.from_pretrained(checkpoints.EMBEDDED["nano"])
+    nano = transformers.AutoProcessor.from_pretrained(EMBEDDED["nano"])
     vision = {"min_pixels": 28 * 28, "max_pixels": 112 * 112}  # the checkpoints show 840 x 840
     template = resources.files("trl").joinpath("chat_templates", "qwen2_5_vl.jinja").read_text()
     processor = transformers.Qwen2_5_VLProcessor(
@@ -56,6 +57,6 @@ def save_qwen2_5_vl(folder: Path, dialect: str) -> Path:
     )
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    shutil.copytree(checkpoints.EMBEDDED["nano"] / "segmenter", folder / "segmenter")
+    shutil.copytree(EMBEDDED["nano"] / "segmenter", folder / "segmenter")
     (folder / checkpoints.SETTINGS_FILE).write_text(json.dumps({"dialect": dialect, "segmenter": "segmenter"}))
     return folder

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from genseg_hub import checkpoints
+from genseg_hub.known import EMBEDDED
 from typer.testing import CliRunner
 
 from fiftyone_genseg import cli
 
-NANO = checkpoints.EMBEDDED[checkpoints.NANO]
+NANO = EMBEDDED["nano"]
 
 
 def weights(folder: Path) -> dict[str, bytes]:

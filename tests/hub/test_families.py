@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import transformers
 from genseg_hub import GenSegR1, ReferringExample, checkpoints, dialects
+from genseg_hub.known import KNOWN, NANO, SAM2_REPOSITORIES
 from genseg_hub.reasoner import Answer, TransformersReasoner
 from genseg_hub.schema import InstancePrompt, Prediction
 from genseg_hub.segmenter import Sam2Segmenter
@@ -106,9 +107,9 @@ def test_negative_points_reach_sam2_and_multimask_takes_its_best(nano):
 
 
 def test_known_names_have_their_dialect_and_segmenter(tmp_path):
-    for known in checkpoints.KNOWN:
+    for known in KNOWN:
         assert known.dialect in dialects.names()
-        assert known.segmenter in {*checkpoints.SAM2_REPOSITORIES, checkpoints.NANO}
+        assert known.segmenter in {*SAM2_REPOSITORIES, NANO}
     for name, dialect, segmenter in (
         ("Ricky06662/Seg-Zero-7B", "seg_zero", "facebook/sam2-hiera-large"),
         ("Ricky06662/VisionReasoner-7B", "vision_reasoner", "facebook/sam2-hiera-large"),

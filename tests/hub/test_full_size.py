@@ -8,6 +8,7 @@ import torch
 import transformers
 from genseg_hub import GenSegR1, ReferringExample, checkpoints, dialects
 from genseg_hub.images import load_image
+from genseg_hub.known import SAM2_REPOSITORIES
 from genseg_hub.reasoner import TransformersReasoner
 from genseg_hub.schema import InstancePrompt
 from genseg_hub.segmenter import Sam2Segmenter, build_sam2
@@ -80,7 +81,7 @@ def test_sam2_large_segments_at_1024_pixels(large_segmenter):
 
 def test_a_hub_sam2_is_loaded_from_its_weights_file(monkeypatch, tmp_path):
     """facebook/sam2.1-* keep their weights in a .pt file: it is read with weights_only=True."""
-    config, name = checkpoints.SAM2_REPOSITORIES["facebook/sam2.1-hiera-tiny"]
+    config, name = SAM2_REPOSITORIES["facebook/sam2.1-hiera-tiny"]
     torch.manual_seed(1)
     saved = build_sam2(config)
     torch.save({"model": saved.state_dict()}, tmp_path / name)
@@ -97,7 +98,7 @@ def test_a_weights_file_that_would_run_code_is_refused(monkeypatch, tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
 
-    config, name = checkpoints.SAM2_REPOSITORIES["facebook/sam2.1-hiera-tiny"]
+    config, name = SAM2_REPOSITORIES["facebook/sam2.1-hiera-tiny"]
     torch.save({"model": Evil()}, tmp_path / name)
     nano = checkpoints.pull("nano")
     pulled = checkpoints.Checkpoint("owner/name", nano.reasoner, tmp_path / name, config, "qwen3_vl")
@@ -107,9 +108,9 @@ def test_a_weights_file_that_would_run_code_is_refused(monkeypatch, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("repository", sorted(checkpoints.SAM2_REPOSITORIES))
+@pytest.mark.parametrize("repository", sorted(SAM2_REPOSITORIES))
 def test_every_sam2_of_the_hub_has_its_configuration_in_the_package(repository):
     from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 
-    config, weights = checkpoints.SAM2_REPOSITORIES[repository]
+    config, weights = SAM2_REPOSITORIES[repository]
     assert HF_MODEL_ID_TO_FILENAMES[repository] == (f"configs/{config}.yaml", weights)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
-from genseg_hub import checkpoints
+from genseg_hub.known import KNOWN
 from genseg_training import cli, grpo
 
 OTHER_STAGES = ("nano_vision", "nano_sft", "nano_segmenter")
@@ -22,7 +22,7 @@ def test_a_recipe_is_one_that_trl_takes(name):
     assert len(config.reward_weights) == len(arguments.rewards)
     # GRPOConfig has refused incomplete groups of one process; that no number of processes leaves any is checked here.
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps % config.num_generations == 0
-    assert model.model_name_or_path in {known.name for known in checkpoints.KNOWN} | RESULTS
+    assert model.model_name_or_path in {known.name for known in KNOWN} | RESULTS
     assert arguments.eval_data
     assert config.eval_steps % config.save_steps == 0
     assert Path(config.output_dir).name == name

@@ -20,6 +20,7 @@ import torch
 import transformers
 import yaml
 from genseg_hub import checkpoints
+from genseg_hub.known import EMBEDDED
 from genseg_hub.segmenter import load_segmenter
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
@@ -218,14 +219,14 @@ def _check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConf
 def _start(model_config: ModelConfig) -> checkpoints.Checkpoint:
     """The checkpoint to start from; only one of the Hub has revisions, and TRL's default for it is "main"."""
     name = model_config.model_name_or_path or ""
-    local = name in checkpoints.EMBEDDED or Path(name).is_dir()
+    local = name in EMBEDDED or Path(name).is_dir()
     revision = model_config.model_revision
     return checkpoints.pull(name, None if local or revision == "main" else revision)
 
 
 def _origin(start: checkpoints.Checkpoint) -> str | None:
     """What the card names as base model: a name that others can load, for a folder that of its own base model."""
-    if start.commit or start.name in checkpoints.EMBEDDED:
+    if start.commit or start.name in EMBEDDED:
         return start.name
     settings = start.reasoner / checkpoints.SETTINGS_FILE
     return json.loads(settings.read_text()).get("base_model") if settings.is_file() else None
