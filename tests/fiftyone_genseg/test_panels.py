@@ -15,7 +15,7 @@ from fiftyone_genseg import labels
 from fiftyone_genseg.export import export
 from fiftyone_genseg.panels import _runs
 
-from .test_evaluation import make, one, response, square  # noqa: F401
+from .squares import one, response, square
 
 EVALUATION = "@fiftyone-genseg/genseg/referring_evaluation"
 SLICES = "@fiftyone-genseg/genseg/failure_slices"
@@ -57,7 +57,7 @@ class Panel:
 
 
 @pytest.fixture
-def dataset(make, plugin):  # noqa: F811
+def dataset(make, plugin):
     """60 expressions, the blue ones of run `bad` wrong."""
     samples = []
     for number in range(60):
@@ -80,7 +80,7 @@ def blue(dataset):
 
 
 @pytest.mark.parametrize("uri", [EVALUATION, SLICES])
-def test_the_empty_states_tell_the_next_step(uri, make, plugin):  # noqa: F811
+def test_the_empty_states_tell_the_next_step(uri, make, plugin):
     plain = make({"expression": "a"})
     assert "Nothing is segmented yet" in Panel(uri, plain).send("on_load").schema
     predicted = make(one("a", [square(0, 0)], [square(0, 0)]))
@@ -239,7 +239,7 @@ def test_an_error_is_a_sentence_in_the_panel(dataset):
     assert "could not be shown" in panel.schema
 
 
-def test_export_of_several_expressions_per_image(make, tmp_path):  # noqa: F811
+def test_export_of_several_expressions_per_image(make, tmp_path):
     dataset = make(
         {
             "ground_truth": fo.Detections(
@@ -256,7 +256,7 @@ def test_export_of_several_expressions_per_image(make, tmp_path):  # noqa: F811
     assert export(dataset, tmp_path / "one", expression_field=None, pairs=pairs) == 1
 
 
-def test_export_of_a_rotated_photograph(make, tmp_path):  # noqa: F811
+def test_export_of_a_rotated_photograph(make, tmp_path):
     dataset = make(one("it", [square(0, 0)], []))
     photo = Image.new("RGB", (30, 40))  # 40 x 30 once it is turned
     photo.save(tmp_path / "turned.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
