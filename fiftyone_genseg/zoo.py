@@ -15,6 +15,7 @@ from genseg_hub import checkpoints
 from genseg_hub.known import EMBEDDED, KNOWN, KnownCheckpoint
 
 from fiftyone_genseg import segmentation
+from fiftyone_genseg.operators import _forms
 
 if TYPE_CHECKING:
     from fiftyone_genseg.model import ReferringSegmentationModel
@@ -81,16 +82,13 @@ def resolve_input(model_name: str, ctx) -> types.Property:
     )
     fields = segmentation.string_fields(ctx.dataset)
     if fields:
-        choices = types.DropdownView()
-        for name in fields:
-            choices.add_choice(name, label=name)
         inputs.enum(
             "expression_field",
             fields,
             label="Field of expressions",
             description="The string field that holds each sample's own expression",
             required=False,
-            view=choices,
+            view=_forms.dropdown(fields),
         )
     if given.get("expression") and given.get("expression_field"):
         expression.invalid = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,14 @@ def checkpoint_choices() -> types.AutocompleteView:
         )
     for name, folder in training.trained().items():
         view.add_choice(str(folder), label=f"{name} (trained here)", description=str(folder))
+    return view
+
+
+def dropdown(values: Iterable[str], names: Mapping[str, str] | None = None) -> types.DropdownView:
+    """A choice among values, which are shown as they are where `names` has no other words for them."""
+    view = types.DropdownView()
+    for value in values:
+        view.add_choice(value, label=(names or {}).get(value, value))
     return view
 
 

@@ -71,10 +71,14 @@ class EvaluateReferringSegmentation(foo.Operator):
             ("pred_field", "Predictions", "The field that Referring segment wrote, or other Detections with masks"),
             ("gt_field", "Ground truth", "Detections with masks; a sample without any has no target"),
         ):
-            choices = types.DropdownView()
-            for field in fields:
-                choices.add_choice(field, label=field)
-            inputs.enum(name, fields, label=label, description=description, default=params[name], view=choices)
+            inputs.enum(
+                name,
+                fields,
+                label=label,
+                description=description,
+                default=params[name],
+                view=_forms.dropdown(fields),
+            )
         inputs.str(
             "eval_key",
             label="Evaluation key",
@@ -106,15 +110,10 @@ class EvaluateReferringSegmentation(foo.Operator):
             default=0,
             min=0,
         )
-        sources = types.DropdownView()
-        sources.add_choice(_AUTO, label="the field `expression`, else the ground truth's attribute `expression`")
-        for field in _expressions(view):
-            sources.add_choice(field, label=field)
+        automatic = "the field `expression`, else the ground truth's attribute `expression`"
+        sources = _forms.dropdown([_AUTO, *_expressions(view)], {_AUTO: automatic})
         inputs.enum("expression_field", sources.values(), label="Expressions", default=_AUTO, view=sources)
-        objects = types.DropdownView()
-        objects.add_choice("", label="none")
-        for field in fields:
-            objects.add_choice(field, label=field)
+        objects = _forms.dropdown(["", *fields], {"": "none"})
         inputs.enum(
             "objects_field",
             objects.values(),
@@ -123,10 +122,7 @@ class EvaluateReferringSegmentation(foo.Operator):
             default="",
             view=objects,
         )
-        ignored = types.DropdownView()
-        ignored.add_choice(_NONE, label="none")
-        for field in fields:
-            ignored.add_choice(field, label=field)
+        ignored = _forms.dropdown([_NONE, *fields], {_NONE: "none"})
         inputs.enum(
             "ignore_field",
             ignored.values(),

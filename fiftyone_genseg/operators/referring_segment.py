@@ -79,16 +79,13 @@ class ReferringSegment(foo.Operator):
         default_source = _defaults(view)["source"]
         inputs.enum("source", source_choices.values(), label="Expressions", default=default_source, view=source_choices)
         if ctx.params.get("source", default_source) == "field" and has_field:
-            choices = types.DropdownView()
-            for name in fields:
-                choices.add_choice(name, label=name)
             inputs.enum(
                 "expression_field",
                 fields,
                 label="Field",
                 description="The string field that holds each sample's expression",
                 default=_defaults(view)["expression_field"],
-                view=choices,
+                view=_forms.dropdown(fields),
             )
         else:
             inputs.str(
@@ -132,10 +129,7 @@ class ReferringSegment(foo.Operator):
         if ctx.params.get("engine") == engines.RAY:
             inputs.int("workers", label="Workers", description="Processes with a model each", default=2, min=1)
         else:
-            devices = types.DropdownView()
-            for device in _DEVICES:
-                devices.add_choice(device, label=device)
-            inputs.enum("device", _DEVICES, label="Device", default="auto", view=devices)
+            inputs.enum("device", _DEVICES, label="Device", default="auto", view=_forms.dropdown(_DEVICES))
         problem = _problem(view, ctx.params)
         if problem:
             _forms.show_problem(inputs, problem)
