@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fiftyone.operators as foo
 from genseg_hub import checkpoints
 from huggingface_hub import constants
 
@@ -27,6 +28,19 @@ class Done:
     text: str
     variant: str = "success"
     then: tuple[Callable[[], Any], ...] = ()
+
+
+def config(name: str, label: str, description: str) -> foo.OperatorConfig:
+    """An operator that is a generator, in the App or in the background, whose form follows what is typed."""
+    return foo.OperatorConfig(
+        name=name,
+        label=label,
+        description=description,
+        dynamic=True,
+        execute_as_generator=True,
+        allow_immediate_execution=True,
+        allow_delegated_execution=True,
+    )
 
 
 def run(ctx, work: Generator[Any, None, Done], stopped: str) -> Iterator:

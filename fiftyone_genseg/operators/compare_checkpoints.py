@@ -29,14 +29,10 @@ class CompareCheckpoints(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="compare_checkpoints",
-            label="Compare checkpoints",
-            description="Segment with several checkpoints, evaluate each, and open them side by side",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
+        return _progress.config(
+            "compare_checkpoints",
+            "Compare checkpoints",
+            "Segment with several checkpoints, evaluate each, and open them side by side",
         )
 
     def resolve_input(self, ctx) -> types.Property:

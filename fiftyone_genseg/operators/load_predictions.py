@@ -20,14 +20,10 @@ class LoadPredictions(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="load_predictions",
-            label="Load predictions",
-            description="Predictions of another system (JSON lines or COCO results) as masks, to evaluate them",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
+        return _progress.config(
+            "load_predictions",
+            "Load predictions",
+            "Predictions of another system (JSON lines or COCO results) as masks, to evaluate them",
         )
 
     def resolve_input(self, ctx) -> types.Property:

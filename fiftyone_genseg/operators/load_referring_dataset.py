@@ -21,14 +21,10 @@ class LoadReferringDataset(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="load_referring_dataset",
-            label="Load referring dataset",
-            description="RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, ReasonSeg, your own expressions, or a Hub dataset",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
+        return _progress.config(
+            "load_referring_dataset",
+            "Load referring dataset",
+            "RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, ReasonSeg, your own expressions, or a Hub dataset",
         )
 
     def resolve_input(self, ctx) -> types.Property:

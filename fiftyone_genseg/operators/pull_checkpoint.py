@@ -17,14 +17,10 @@ class PullCheckpoint(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="pull_checkpoint",
-            label="Pull checkpoint",
-            description="Download a checkpoint from the Hugging Face Hub and compare its checksums",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
+        return _progress.config(
+            "pull_checkpoint",
+            "Pull checkpoint",
+            "Download a checkpoint from the Hugging Face Hub and compare its checksums",
         )
 
     def resolve_input(self, ctx) -> types.Property:

@@ -26,14 +26,8 @@ class ReferringSegment(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="referring_segment",
-            label="Referring segment",
-            description="Describe things in words and get their masks on every image",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
+        return _progress.config(
+            "referring_segment", "Referring segment", "Describe things in words and get their masks on every image"
         )
 
     def __call__(
