@@ -17,24 +17,14 @@ import fiftyone.core.fields as fof
 import fiftyone.utils.eval.detection as foud
 import numpy as np
 import pandas as pd
-from genseg_hub.metrics import DEFAULT_POLICY, Overlap, ReferringMetrics, get_policy
+from genseg_hub.metrics import DEFAULT_POLICY, NAMES, Overlap, ReferringMetrics, get_policy
 
 from fiftyone_genseg import labels, matching
 from fiftyone_genseg.reading import holds_several
 from fiftyone_genseg.slicing import kinds
 
 SAMPLE_FIELDS = ("mask_iou", "box_iou", "no_target_correct", "failure")
-METRICS = {
-    "ciou": "cIoU",
-    "miou": "mIoU",
-    "target_miou": "target mIoU",
-    "n_acc": "N-acc",
-    "t_acc": "T-acc",
-    "pr@0.5": "Pr@0.5",
-    "pr@0.7": "Pr@0.7",
-    "pr@0.9": "Pr@0.9",
-    "box_miou": "box mIoU",
-}
+METRICS = ("ciou", "miou", "target_miou", "n_acc", "t_acc", "pr@0.5", "pr@0.7", "pr@0.9", "box_miou")
 # One row per expression. Positions are shares of the image; -1 distractors means unknown.
 TABLE = {
     "sample_id": "str",
@@ -233,9 +223,9 @@ def custom_metrics(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
         f"@fiftyone-genseg/genseg/{name}": {
             "key": name,
             "value": figures[name],
-            "label": label,
+            "label": NAMES[name],
             "lower_is_better": False,
         }
-        for name, label in METRICS.items()
+        for name in METRICS
         if figures[name] is not None
     }

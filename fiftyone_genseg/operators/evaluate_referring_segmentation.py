@@ -8,7 +8,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
-from genseg_hub.metrics import DEFAULT_POLICY, POLICIES
+from genseg_hub.metrics import DEFAULT_POLICY, NAMES, POLICIES
 
 from fiftyone_genseg.labels import IGNORE
 from fiftyone_genseg.operators import _forms, _progress
@@ -24,14 +24,10 @@ class EvaluateReferringSegmentation(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        return foo.OperatorConfig(
-            name="evaluate_referring_segmentation",
-            label="Evaluate referring segmentation",
-            description="Compare the masks of expressions with their ground truth: cIoU, mIoU, N-acc, failure kinds",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
+        return _progress.config(
+            "evaluate_referring_segmentation",
+            "Evaluate referring segmentation",
+            "Compare the masks of expressions with their ground truth: cIoU, mIoU, N-acc, failure kinds",
         )
 
     def __call__(
@@ -154,8 +150,7 @@ def _evaluate(ctx) -> Generator[Any, None, _progress.Done]:
 
 def describe(figures: dict) -> str:
     """One sentence on a run."""
-    names = {"ciou": "cIoU", "miou": "mIoU", "n_acc": "N-acc"}
-    known = [f"{label} {figures[name]:.3f}" for name, label in names.items() if figures[name] is not None]
+    known = [f"{NAMES[name]} {figures[name]:.3f}" for name in ("ciou", "miou", "n_acc") if figures[name] is not None]
     failed = f", {figures['n_failed']} without a usable answer" if figures["n_failed"] else ""
     return f"{', '.join(known)} on {figures['n']} expressions (policy {figures['policy']}){failed}"
 

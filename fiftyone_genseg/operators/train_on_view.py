@@ -9,6 +9,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
+from genseg_hub.metrics import NAMES
 
 from fiftyone_genseg import training
 from fiftyone_genseg.operators import _forms
@@ -156,6 +157,5 @@ def _problem(ctx) -> str | None:
 
 
 def _figures(figures: dict) -> str:
-    names = {"miou": "mIoU", "ciou": "cIoU", "n_acc": "N-acc"}
-    known = [f"{label} {figures[name]:.3f}" for name, label in names.items() if figures[name] is not None]
+    known = [f"{NAMES[name]} {figures[name]:.3f}" for name in ("miou", "ciou", "n_acc") if figures[name] is not None]
     return f"{', '.join(known)} on {figures['n']} examples"

@@ -10,19 +10,13 @@ import pandas as pd
 from fiftyone.operators import types
 from fiftyone.operators.categories import Categories
 from fiftyone.operators.panel import Panel
+from genseg_hub.metrics import NAMES
 
 from fiftyone_genseg.panels import _runs
 from fiftyone_genseg.slicing import comparison, kinds
 
-_FIGURES = {
-    "ciou": "cIoU",
-    "miou": "mIoU",
-    "target_miou": "target mIoU",
-    "n_acc": "N-acc",
-    "t_acc": "T-acc",
-    "pr@0.5": "Pr@0.5",
-    "pr@0.9": "Pr@0.9",
-    "box_miou": "box mIoU",
+_METRICS = ("ciou", "miou", "target_miou", "n_acc", "t_acc", "pr@0.5", "pr@0.9", "box_miou")
+_FIGURES = {name: NAMES[name] for name in _METRICS} | {
     "n": "expressions",
     "n_target": "with a target",
     "n_no_target": "with no target",

@@ -14,20 +14,11 @@ from huggingface_hub.utils import validate_repo_id
 
 from genseg_hub import checkpoints
 from genseg_hub.known import EMBEDDED, KNOWN
+from genseg_hub.metrics import NAMES
 
 LICENSE = "apache-2.0"
 TASK = "image-segmentation"
-# Figure of an evaluation -> heading of its column
-METRICS = {
-    "ciou": "cIoU",
-    "miou": "mIoU",
-    "target_miou": "target mIoU",
-    "n_acc": "N-acc",
-    "t_acc": "T-acc",
-    "pr@0.5": "Pr@0.5",
-    "pr@0.7": "Pr@0.7",
-    "pr@0.9": "Pr@0.9",
-}
+METRICS = ("ciou", "miou", "target_miou", "n_acc", "t_acc", "pr@0.5", "pr@0.7", "pr@0.9")
 
 
 def card(folder: Path, repo_id: str) -> hub.ModelCard:
@@ -94,11 +85,11 @@ def _results(name: str, report: dict[str, Any]) -> list[hub.EvalResult]:
             dataset_name=report["benchmark"],
             dataset_config=name,  # two reports on one benchmark stay two
             metric_type=metric,
-            metric_name=heading,
+            metric_name=NAMES[metric],
             metric_value=round(report[metric], 4),
             metric_args={"policy": report["policy"], "expressions": report["n"]},
         )
-        for metric, heading in METRICS.items()
+        for metric in METRICS
         if report.get(metric) is not None
     ]
 
@@ -136,7 +127,7 @@ def _text(folder: Path, repo_id: str, settings: dict[str, Any], reports: dict[st
 
 def _table(reports: dict[str, dict[str, Any]]) -> str:
     rows = [
-        "| benchmark | policy | n | " + " | ".join(METRICS.values()) + " | parse failures |",
+        "| benchmark | policy | n | " + " | ".join(NAMES[metric] for metric in METRICS) + " | parse failures |",
         "|---|---|---:|" + "---:|" * (len(METRICS) + 1),
     ]
     for report in reports.values():

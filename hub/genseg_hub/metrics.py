@@ -29,6 +29,16 @@ from genseg_hub.schema import Box, Rle, decode_mask, encode_mask
 
 Number = TypeVar("Number", int, float)
 PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
+# Figure -> how it is written
+NAMES = {
+    "ciou": "cIoU",
+    "miou": "mIoU",
+    "target_miou": "target mIoU",
+    "box_miou": "box mIoU",
+    "n_acc": "N-acc",
+    "t_acc": "T-acc",
+    **{f"pr@{threshold}": f"Pr@{threshold}" for threshold in PRECISION_AT},
+}
 _BLOCK = 1000  # adding one expression as arrays of length 1 costs more than measuring it
 
 

@@ -11,17 +11,10 @@ import jinja2
 from genseg_hub import published
 from genseg_hub.evaluation import MAX_GROUPS
 from genseg_hub.gallery import Exhibit
+from genseg_hub.metrics import NAMES
 
-COLUMNS = {
-    "ciou": "cIoU",
-    "miou": "mIoU",
-    "target_miou": "target mIoU",
-    "box_miou": "box mIoU",
-    "n_acc": "N-acc",
-    "t_acc": "T-acc",
-    "pr@0.5": "Pr@0.5",
-    "pr@0.9": "Pr@0.9",
-}
+_FIGURES = ("ciou", "miou", "target_miou", "box_miou", "n_acc", "t_acc", "pr@0.5", "pr@0.9")
+COLUMNS = {figure: NAMES[figure] for figure in _FIGURES}
 
 
 def markdown(figures: Mapping[str, Any]) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genseg_hub.metrics import NAMES
 from matplotlib.figure import Figure
 
-_HELD_OUT = {"eval_miou": "mIoU", "eval_ciou": "cIoU", "eval_n_acc": "N-acc", "eval_t_acc": "T-acc"}
+_HELD_OUT = ("miou", "ciou", "n_acc", "t_acc")
 _SMOOTHING = 20  # steps of the moving average, at most; a step's rewards are those of a few prompts
 
 
@@ -25,8 +26,8 @@ def draw(log_history: Sequence[dict[str, Any]], file: Path) -> None:
         if name.endswith("/mean"):
             steps, values = _series(log_history, name)
             rewards.plot(steps, _smooth(values), label=name.split("/")[1].removesuffix("_reward"))
-    for name, label in _HELD_OUT.items():
-        held_out.plot(*_series(log_history, name), marker="o", markersize=3, label=label)
+    for name in _HELD_OUT:
+        held_out.plot(*_series(log_history, f"eval_{name}"), marker="o", markersize=3, label=NAMES[name])
     entropy.plot(*_series(log_history, "entropy"), label="entropy")
     for axis, title in (
         (rewards, f"rewards of sampled answers, mean of up to {_SMOOTHING} steps"),
