@@ -5,10 +5,18 @@ from __future__ import annotations
 import fiftyone as fo
 import fiftyone.core.fields as fof
 
+from fiftyone_genseg import labels
 from fiftyone_genseg.evaluation import SAMPLE_FIELDS, ReferringEvaluationConfig
 from fiftyone_genseg.segmentation import check_view
 
 EXPRESSION = "expression"
+
+
+def default_ignore_field(samples: fo.Dataset | fo.DatasetView) -> str:
+    """The field `ignore` where samples have such Detections, as those of benchmarks do; else "", for none."""
+    field = samples.get_field(labels.IGNORE)
+    detections = isinstance(field, fof.EmbeddedDocumentField) and issubclass(field.document_type, fo.Detections)
+    return labels.IGNORE if detections else ""
 
 
 def default_expression_field(samples: fo.Dataset | fo.DatasetView, gt_field: str) -> str | None:

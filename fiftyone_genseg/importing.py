@@ -164,6 +164,8 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
         self.details.setdefault(why, f"the first is number {self.read}, {error}")
 
     def _sample(self, example: ReferringExample, file: Path, size: tuple[int, int]) -> fo.Sample:
+        if not example.expression:
+            raise ValueError("it has no expression")
         for rle in (*(example.masks or ()), *([example.ignore] if example.ignore else ())):
             if tuple(rle["size"]) != size[::-1]:
                 raise ValueError(f"a mask is of {rle['size'][::-1]} pixels, its image of {size} (width, height)")
@@ -251,8 +253,13 @@ def add_predictions(
     example_ids, sample_ids = samples.values(["example_id", "id"])
     places = dict(zip(example_ids, sample_ids, strict=True))
     # A run that asked again has several lines about an example, of which the last counts.
-    last = {line["example_id"]: number for number, line in enumerate(predictions.read(file))}
-    last = {example_id: number for example_id, number in last.items() if example_id in places}
+    images = samples.values("image_id") if samples.get_field("image_id") is not None else [None] * len(example_ids)
+    known = dict(zip(example_ids, zip(example_ids, images, samples.values("expression"), strict=True), strict=True))
+    last = {}
+    for number, line in enumerate(predictions.read(file)):
+        example_id = line["example_id"]
+        if example_id in known and predictions.is_about(predictions.asked(line), *known[example_id]):
+            last[example_id] = number
     if not last:
         example = next(iter(places), None)
         raise ValueError(f"no prediction in {file} is about these samples; their example_id are like {example!r}")

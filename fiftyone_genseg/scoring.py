@@ -66,7 +66,7 @@ def evaluate(
         objects_field: Detections of every object in the image, labelled with its class, for the
             attribute "same_class_distractors".
         ignore_field: Detections of the pixels that are taken out of prediction and ground truth, as LISA does for
-            ReasonSeg.
+            ReasonSeg; by default the field `ignore` where there is one, "" for none.
         progress: whether to show a bar; None for FiftyOne's default.
 
     Returns:
@@ -113,6 +113,9 @@ class Runner:
         objects_field=None,
         ignore_field=None,
     ):
+        if ignore_field is None:
+            ignore_field = checks.default_ignore_field(samples)
+        ignore_field = ignore_field or None
         checks.check(samples, pred_field, gt_field, eval_key, expression_field, objects_field, ignore_field)
         if expression_field is None:
             expression_field = checks.default_expression_field(samples, gt_field)

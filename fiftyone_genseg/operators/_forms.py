@@ -101,10 +101,10 @@ def check_checkpoint(name: str) -> None:
     if revision and (bare in EMBEDDED or path(bare).is_dir()):
         raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions: leave @{revision} out")
     if bare not in EMBEDDED and path(bare).is_dir():
-        try:
-            checkpoints.check_folder(path(bare), bare)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise checkpoints.CheckpointError(f"the files of {bare} are damaged: {error!r}") from error
+        checkpoints.check_folder(path(bare), bare)
+    segmenter = checkpoints.split_segmenter(name)[1]
+    if segmenter and segmenter not in EMBEDDED and path(segmenter).is_dir():
+        checkpoints.check_segmenter(path(segmenter))
 
 
 def checkpoint_choices() -> types.AutocompleteView:

@@ -10,6 +10,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub.metrics import DEFAULT_POLICY, NAMES, POLICIES
 
+from fiftyone_genseg.checks import default_ignore_field
 from fiftyone_genseg.labels import IGNORE
 from fiftyone_genseg.operators import _forms, _progress
 from fiftyone_genseg.operators._forms import DEFAULT_TRUTH
@@ -183,7 +184,7 @@ def _filled(view, raw: dict) -> dict:
     if given.get("expression_field") == _AUTO:
         del given["expression_field"]
     if given.get("ignore_field") == _NONE:
-        given["ignore_field"] = None
+        given["ignore_field"] = ""
     defaults = {
         "pred_field": pred_field,
         "gt_field": truth,
@@ -192,7 +193,7 @@ def _filled(view, raw: dict) -> dict:
         "min_pixels": 0,
         "expression_field": None,
         "objects_field": None,
-        "ignore_field": IGNORE if IGNORE in fields else None,
+        "ignore_field": default_ignore_field(view),
         "overwrite": False,
     }
     return defaults | given

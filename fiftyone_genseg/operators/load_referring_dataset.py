@@ -116,7 +116,8 @@ def _default_split(benchmark) -> str:
 
 def _default_name(ctx) -> str:
     source, split = _text(ctx, "source"), _text(ctx, "split")
-    return "-".join(filter(None, (Path(source).name.replace(":", "-"), split)))
+    # Names that differ in "+" alone are one for FiftyOne.
+    return "-".join(filter(None, (Path(source).name.replace(":", "-").replace("+", "plus"), split)))
 
 
 def _problem(ctx) -> str | None:

@@ -213,9 +213,11 @@ def check_folder(folder: Path, name: str) -> dict[str, str]:
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
     for index in folder.glob("*.safetensors.index.json"):
-        missing = {
-            shard for shard in json.loads(index.read_text())["weight_map"].values() if not (folder / shard).is_file()
-        }
+        try:
+            shards = set(json.loads(index.read_text())["weight_map"].values())
+            missing = {shard for shard in shards if not (folder / shard).is_file()}
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise CheckpointError(f"{index.name} of {name} is damaged ({error!r}); pull it again") from error
         if missing:
             raise CheckpointError(f"{name} lacks {', '.join(sorted(missing))}; pull it again with network access")
     return _settings(folder / SETTINGS_FILE, name)

@@ -249,34 +249,45 @@ class _Rolling:
             self._close(begun)
             if begun.open():
                 parts.append((begun, begun.open()))
-        self._rows = _stack(parts) if parts else None
+        self._join(parts)
 
     def advance(self) -> list[tuple[Question, Answer | Exception]]:
         if not (self._rows and self._rows.open()) and self._again:
             self.ask([self._again.popleft() for _ in range(min(len(self._again), self._batch_size))])
-        if self._rows and self._rows.open():
-            if 2 * len(self._rows.open()) <= len(self._rows.questions):
-                self._rows = _stack([(self._rows, self._rows.open())])
+        if self._rows and self._rows.open() and 2 * len(self._rows.open()) <= len(self._rows.questions):
+            self._join([(self._rows, self._rows.open())])
+        if self._rows:
             try:
                 self._reasoner.step(self._rows)
                 self._close(self._rows)
             except Exception as error:  # noqa: BLE001  given back once a row is alone with it
-                error.__traceback__ = None  # it would keep the failed batch's tensors alive
-                stopped, self._rows = [question for question in self._rows.questions if question], None
-                if len(stopped) == 1:
-                    self._answers.append((stopped[0], error))
-                else:
-                    self._again.extend(stopped)
-                    self._batch_size = len(stopped) // 2
+                self._retreat([question for question in self._rows.questions if question], error)
         answers, self._answers = self._answers, []
         return answers
+
+    def _join(self, parts: list[tuple[_Rows, list[int]]]) -> None:
+        """Go on with these rows; it needs memory for a copy of them."""
+        try:
+            self._rows = _stack(parts) if parts else None
+        except Exception as error:  # noqa: BLE001  as in `advance`
+            self._retreat([question for rows, keep in parts for i in keep if (question := rows.questions[i])], error)
+
+    def _retreat(self, stopped: list[Question], error: Exception) -> None:
+        """Ask questions that failed together again, half as many at once; the error is the answer of one alone."""
+        error.__traceback__ = None  # it would keep the failed batch's tensors alive
+        self._rows = None
+        if len(stopped) == 1:
+            self._answers.append((stopped[0], error))
+        else:
+            self._again.extend(stopped)
+            self._batch_size = len(stopped) // 2
 
     def _close(self, rows: _Rows) -> None:
         """Take the answers that are complete."""
         for i, (question, tokens) in enumerate(zip(rows.questions, rows.tokens, strict=True)):
             if question and self._reasoner.is_over(tokens):
-                rows.questions[i] = None
                 self._answers.append((question, self._reasoner.read(tokens)))
+                rows.questions[i] = None
 
     def _begin(self, questions: Sequence[Question]) -> Iterator[_Rows]:
         """Compute the prompts of questions; halves of them when they fail, until the culprit is alone."""

@@ -200,8 +200,7 @@ class Index:
     def find(self, example: ReferringExample) -> dict[str, Any] | None:
         """The line about an example, None where there is none about this very image and expression."""
         place, said = self._places.get(example.example_id, (0, None))
-        now = example.example_id, example.image_id, example.expression
-        if said is None or any(mine not in (None, its) for mine, its in zip(said, now, strict=True)):
+        if said is None or not is_about(said, example.example_id, example.image_id, example.expression):
             return None
         with self.file.open("rb") as stream:
             stream.seek(place)
@@ -214,6 +213,14 @@ def asked(line: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
     said = [line.get(name) if _is_own(line) else None for name in ("image_id", "expression")]
     image_id, expression = (None if value is None else str(value) for value in said)
     return line["example_id"], image_id, expression
+
+
+def is_about(said: tuple[str, str | None, str | None], example_id: str, image_id: str | None, expression: str) -> bool:
+    """Whether what `asked` says is about this example; unknown images of either side are not compared."""
+    return all(
+        mine is None or its is None or mine == its
+        for mine, its in zip(said, (example_id, image_id, expression), strict=True)
+    )
 
 
 def _is_own(line: Mapping[str, Any]) -> bool:

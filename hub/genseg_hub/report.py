@@ -26,7 +26,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
 
     def row(name: str, values: Mapping[str, Any], source: str) -> str:
         cells = [_points(values.get(column)) for column in COLUMNS]
-        return f"| {name.replace('|', '/')} | {' | '.join(cells)} | {source} |"
+        return f"| {' '.join(name.replace('|', '/').split())} | {' | '.join(cells)} | {source} |"
 
     rows = [row(f"**{figures['model']}**", figures, "this run")]
     rows += [row(other.system, other.figures, other.source) for other in _others(figures)]

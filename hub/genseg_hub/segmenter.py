@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -88,6 +89,8 @@ class Segmenter(abc.ABC):
     def __init__(self, side: int):
         self._side = side
         self._embedded: object = None
+        # A model is shared by the runs of a process, and an embedding must not change before it is decoded.
+        self._lock = threading.Lock()
 
     def segment(
         self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object = None, multimask: bool = False
@@ -105,6 +108,12 @@ class Segmenter(abc.ABC):
         """
         if not instances:
             return [], []
+        with self._lock:
+            return self._segment(image, instances, key, multimask)
+
+    def _segment(
+        self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object, multimask: bool
+    ) -> tuple[list[np.ndarray], list[float]]:
         if key is None or key != self._embedded:
             self._embedded = None
             self._embed(image)

@@ -142,7 +142,7 @@ def test_a_folder_that_holds_something_else_is_refused_before_the_work(tmp_path,
             _forms.check_checkpoint(name)
     (folder / "x.safetensors.index.json").write_text("[]")
     for name in (str(folder), f"{folder}+nano"):
-        with pytest.raises(CheckpointError, match="are damaged"):
+        with pytest.raises(CheckpointError, match="is damaged"):
             _forms.check_checkpoint(name)
 
 

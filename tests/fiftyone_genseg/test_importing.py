@@ -191,9 +191,10 @@ def test_ignored_pixels_are_kept(name, tmp_path):
     first.reload()
     first["filled"].detections += [detection.copy() for detection in first.ignore.detections]
     first.save()
-    plain = fiftyone_genseg.evaluate(dataset, "filled", "ground_truth", progress=False)
+    plain = fiftyone_genseg.evaluate(dataset, "filled", "ground_truth", ignore_field="", progress=False)
     assert plain.figures()["ciou"] < 1
-    results = fiftyone_genseg.evaluate(dataset, "filled", "ground_truth", ignore_field="ignore", progress=False)
+    results = fiftyone_genseg.evaluate(dataset, "filled", "ground_truth", progress=False)
+    assert results.config.ignore_field == "ignore"
     assert results.figures()["ciou"] == results.figures()["miou"] == 1
     example = next(from_dataset(examples))
     assert results.table["target_area"].iloc[0] == measure(example.masks, None, ignore=example.ignore).target_area

@@ -58,7 +58,7 @@ def test_polygons_give_their_union_and_too_short_ones_nothing(polygons):
      {"size": [4, 4], "counts": "0"}, {"size": [4, 4], "counts": []}, {"size": [4, 4], "counts": [7.5, 8.5]},
      {"size": [4, 4], "counts": [1 << 62] * 4 + [16]}, {"size": [4, 4], "counts": [[8], [8]]},
      [[0, 0, 12, 12] * 500], [[[0, 0], [3, 0], [3, 3], [0, 3], [0, 2], [0, 1]]], ["123456"],
-     [[0, 0, 1, 1, None, 2]], [7]],
+     [[0, 0, 1, 1, None, 2]], [7], [[0, 0, 3, 0, 3, 3], [0, 0, 1, 0, 1, 1, 0]]],
 )  # fmt: skip
 def test_a_segmentation_that_is_none_is_an_error(segmentation):
     with pytest.raises(ValueError, match="the segmentation cannot be read"):

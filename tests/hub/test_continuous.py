@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from genseg_hub import GenSegR1, Prediction, ReferringExample, dialects
+from genseg_hub import GenSegR1, Prediction, ReferringExample, continuous, dialects
 from genseg_hub.continuous import ContinuousReasoner
 from genseg_hub.reasoner import Question, TransformersReasoner, ask
 from genseg_training.scenes import refscenes
@@ -139,6 +139,26 @@ def test_a_step_that_fails_goes_on_with_half_the_rows(nano, questions, expected,
 
     monkeypatch.setattr(nano.reasoner, "step", limited)
     assert ask(nano.reasoner, questions, 16) == expected
+
+
+def test_rows_that_cannot_be_joined_go_on_with_fewer(nano, questions, expected, monkeypatch):
+    stack, most = continuous._stack, 3
+
+    def limited(parts):
+        if sum(len(keep) for _, keep in parts) > most:
+            raise torch.OutOfMemoryError("simulated")
+        return stack(parts)
+
+    monkeypatch.setattr(continuous, "_stack", limited)
+    assert ask(nano.reasoner, questions, 16) == expected
+
+
+def test_a_row_that_cannot_be_kept_is_an_answer(nano, questions, monkeypatch):
+    def full(parts):
+        raise torch.OutOfMemoryError("simulated")
+
+    monkeypatch.setattr(continuous, "_stack", full)
+    assert {str(answer) for answer in ask(nano.reasoner, questions[:5], 4)} == {"simulated"}
 
 
 def test_what_fails_alone_is_the_answer_of_its_question_only(nano, questions, expected, monkeypatch):

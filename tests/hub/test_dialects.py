@@ -388,3 +388,9 @@ def test_their_own_example_is_what_their_prompt_asks_for(name):
     response = dialect.parse(f"<think>t</think>{example}", (840, 840))
     assert response.error is None
     assert response.instances[0].box == (10, 100, 200, 210)
+
+
+@pytest.mark.parametrize("name", ["seg_zero", "vision_reasoner"])
+def test_an_expression_of_dots_is_still_asked(name):
+    ((_, text),) = [message["content"] for message in dialects.load(name).messages(SIZE, "...")]
+    assert "..." in text["text"]

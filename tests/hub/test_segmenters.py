@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
@@ -380,3 +381,15 @@ def test_genseg_segment_takes_a_segmenter(sam2_folder, tmp_path):
     assert masks[0]
     for a, b in zip(*masks, strict=True):
         assert iou(a, b) > 0.99
+
+
+def test_threads_that_share_a_segmenter_get_their_own_masks(nano):
+    asked = [(scene.image, prompts(scene.image, seed)) for seed, scene in enumerate(scenes.refscenes("val", 40))]
+    alone = [nano.segmenter.segment(*one, key=i // 4)[0] for i, one in enumerate(asked)]
+
+    def thread(order):
+        return {i: nano.segmenter.segment(*asked[i], key=i // 4)[0] for i in order}
+
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(thread, (range(40), range(39, -1, -1))):
+            assert all(np.array_equal(found[i], masks) for i, masks in enumerate(alone))

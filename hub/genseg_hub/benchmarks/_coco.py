@@ -169,7 +169,9 @@ def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
         if isinstance(segmentation, dict):
             rle = encode_mask(_from_runs(segmentation, height, width))
         elif isinstance(segmentation, list):
-            polygons = [polygon for polygon in segmentation if len(polygon) >= 6 and len(polygon) % 2 == 0]
+            if any(len(polygon) % 2 for polygon in segmentation):
+                raise ValueError("a polygon has an odd number of coordinates")
+            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
             if not polygons:
                 return None
             _check_outline(polygons, height, width)

@@ -36,7 +36,8 @@ _FORM = _parsing.Form(scale=(840, 840), tagged=False, box="bbox", points=_points
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
     """The chat for one expression; the image takes the place of {"type": "image"}."""
-    return question(PROMPT.format(expression=as_data(expression).lower().strip(".")))
+    asked = as_data(expression).lower()
+    return question(PROMPT.format(expression=asked.strip(".") or asked))
 
 
 def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
