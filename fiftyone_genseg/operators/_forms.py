@@ -9,7 +9,7 @@ from typing import Any
 
 import fiftyone as fo
 from fiftyone.operators import types
-from genseg_hub import checkpoints
+from genseg_hub import checkpoints, serving
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -17,6 +17,7 @@ from fiftyone_genseg import segmentation, training
 
 DEFAULT_TRUTH = "ground_truth"
 _FIELD_NAME = re.compile(r"[^\W\d_]\w*")
+SERVER_KEY = "OPENAI_API_KEY"
 _LONGEST = 500  # characters of a message: what was typed may be longer
 
 
@@ -92,15 +93,19 @@ def check_source(source: str, or_else: str) -> None:
         raise ValueError(f"{source!r} is neither {or_else}, nor a folder, nor a Hub dataset (owner/name)")
 
 
-def check_checkpoint(name: str) -> None:
-    """Raise CheckpointError unless this may be a Hub id, or names a checkpoint that is here; asks no network."""
+def check_checkpoint(name: str, with_reasoner: bool = True) -> None:
+    """Raise CheckpointError unless this may be a Hub id, or names a checkpoint that is here; asks no network.
+
+    Args:
+        with_reasoner: False where a server may have it.
+    """
     checkpoints.check_name(name)
     bare, revision = checkpoints.split_revision(checkpoints.split_segmenter(name)[0])
     if revision and (bare in checkpoints.EMBEDDED or path(bare).is_dir()):
         raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions: leave @{revision} out")
     if bare not in checkpoints.EMBEDDED and path(bare).is_dir():
         try:
-            checkpoints.check_folder(path(bare), bare)
+            checkpoints.check_folder(path(bare), bare, with_reasoner)
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise checkpoints.CheckpointError(f"the files of {bare} are damaged: {error!r}") from error
 
@@ -118,6 +123,27 @@ def checkpoint_choices() -> types.AutocompleteView:
     for name, folder in training.trained().items():
         view.add_choice(str(folder), label=f"{name} (trained here)", description=str(folder))
     return view
+
+
+def ask_for_server(inputs: types.Object, whose: str) -> None:
+    """Ask for the address of a server. Its key is no part of a form, which is kept with the run.
+
+    Args:
+        whose: which reasoners are asked there, as a sentence.
+    """
+    inputs.str(
+        "server",
+        label="Server",
+        description=f"Address of an OpenAI-compatible server, such as http://localhost:8000/v1. {whose} "
+        f"Its key is the secret {SERVER_KEY}",
+        required=False,
+    )
+
+
+def server(params: dict) -> str | None:
+    """The address that a form has, if it has one. Raises ValueError for what is no address."""
+    typed = str(params.get("server") or "").strip()
+    return serving.checked_address(typed) if typed else None
 
 
 def ask_for_examples(ctx, inputs: types.Object) -> None:
