@@ -1,4 +1,4 @@
-"""What answers expressions: the model in this process, or workers on Ray."""
+"""What answers expressions: the model in this process, its reasoner here or on a server, or workers on Ray."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LOCAL, RAY = "local", "ray"
 NAMES = (LOCAL, RAY)
+WORKERS_HAVE_NO_SERVER = "workers on Ray have the reasoner themselves; leave the server out, or run in this process"
 
 Answer = tuple[ReferringExample, Prediction | Failure]
 # Answers examples whose images are paths, so many at once. In any order, but those of a sample (with one `example_id`)
@@ -30,6 +31,8 @@ def opened(
     workers: int = 2,
     gpus_per_worker: float | None = None,
     address: str | None = None,
+    server: str | None = None,
+    api_key: str | None = None,
 ) -> Iterator[tuple[Engine, str]]:
     """The engine and the pinned name of its checkpoint.
 
@@ -38,22 +41,27 @@ def opened(
         checkpoint, revision: see `GenSegR1.from_pretrained`.
         device: of the model in this process; workers have the devices that Ray gives them.
         workers, gpus_per_worker, address: see `ray_engine.engine`.
+        server: address of the server that has the reasoner of the model in this process.
+        api_key: of the server; None for OPENAI_API_KEY.
 
     Raises:
-        ValueError: for a name that is none, or a device for workers.
-        checkpoints.CheckpointError: as `GenSegR1.from_pretrained`.
+        ValueError: for a name that is none, a device or a server for workers, or an address that is none.
+        checkpoints.CheckpointError, reasoner.ReasonerError: as `GenSegR1.from_pretrained`.
         ray_engine.RayError: as `ray_engine.engine`.
     """
     if name == LOCAL:
         from genseg_hub import GenSegR1
 
-        model = GenSegR1.from_pretrained(checkpoint, device=device, revision=revision)
+        options = {"server": server, "api_key": api_key} if server is not None else {}
+        model = GenSegR1.from_pretrained(checkpoint, device=device, revision=revision, **options)
         yield in_process(model), model.checkpoint.pinned if model.checkpoint else checkpoint
     elif name == RAY:
         from genseg_hub import checkpoints
 
         from fiftyone_genseg import ray_engine
 
+        if server is not None:
+            raise ValueError(WORKERS_HAVE_NO_SERVER)
         if device != "auto":
             raise ValueError(f"workers on Ray have the device that Ray gives them, not {device!r}; say how many GPUs")
         found = checkpoints.pull(checkpoint, revision)

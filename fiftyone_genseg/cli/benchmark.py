@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, fail, possible
+from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, Server, fail, load, possible
 
 _LONGEST = 120  # characters of a run's folder
 
@@ -61,12 +61,13 @@ def benchmark(
     batch_size: BatchSize = 8,
     device: Device = "auto",
     revision: Revision = None,
+    server: Server = None,
 ) -> None:
     """Score a checkpoint on an official benchmark, beside the published figures.
 
     A run is a folder: predictions.jsonl (raw answers, boxes, points, masks), metrics.json, rows.jsonl (for `evaluate
     compare`), report.md and report.html (with pictures). The same command goes on where a run stopped; with all
-    predictions there it only scores, and loads no model.
+    predictions there it only scores, and loads no model; a server that is named is asked all the same what it serves.
     """
     from genseg_hub import GenSegR1, benchmarking, benchmarks, identity
     from genseg_hub.checkpoints import CheckpointError
@@ -77,18 +78,21 @@ def benchmark(
     try:
         benchmarks.check(name, root, split)
         policy = get_policy(policy or benchmarks.by_name()[name].policy).name
-        who = {"model": str(predictions)} if predictions else identity.identify(model, revision)
+        asked = load(model, device, revision, server) if server is not None and not predictions else None
+        opened = asked.checkpoint if asked else None
+        who = {"model": str(predictions)} if predictions else identity.identify(model, revision, opened)
         examples, archive = benchmarks.load(name, root, split, strict)
         console.print(str(archive), highlight=False, markup=False)
         if first_expression:
             examples = benchmarks.first_expressions(examples)
         examples = examples.select(range(min(limit or len(examples), len(examples))))
-        folder = out or Path("runs/benchmarks", f"{name}-{split}", _folder_name(who["model"]))
+        system = who["model"] + (" served" if asked else "")
+        folder = out or Path("runs/benchmarks", f"{name}-{split}", _folder_name(system))
         report = benchmarking.run(
             folder,
             settings={"benchmark": name, "split": split, **who},
             examples=examples,
-            source=predictions or (lambda: GenSegR1.from_pretrained(identity.loadable(model, who), device)),
+            source=predictions or (lambda: asked or GenSegR1.from_pretrained(identity.loadable(model, who), device)),
             policy=policy,
             archive=str(archive),
             command=shlex.join(["genseg", *sys.argv[1:]]),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, fail, figures_table, load, possible
+from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, Server, fail, figures_table, load, possible
 
 
 def refscenes(
@@ -18,6 +18,7 @@ def refscenes(
     batch_size: BatchSize = 32,
     device: Device = "auto",
     revision: Revision = None,
+    server: Server = None,
     out: Annotated[Path | None, typer.Option(callback=possible, help="JSON file for the figures.")] = None,
     rows: Annotated[
         Path | None, typer.Option(callback=possible, help="JSONL file for each expression, for `compare`.")
@@ -29,7 +30,7 @@ def refscenes(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    loaded = load(model, device, revision)
+    loaded = load(model, device, revision, server)
     try:
         examples = list(scenes.refscenes(split, limit))
     except ValueError as error:
@@ -50,6 +51,8 @@ def refscenes(
     pinned = loaded.checkpoint.pinned if loaded.checkpoint else model
     command = f"genseg evaluate refscenes --split {split}" + (f" --limit {limit}" if limit else "")
     report = {"benchmark": f"RefScenes {scenes.VERSION} {split}", "command": command, "model": pinned} | figures
+    if server:
+        report["served"] = loaded.checkpoint.served
     console.print(figures_table(report))
     console.print(
         f"parse failures {report['parse_failures']:.2%}, failed {report['failures']}, "

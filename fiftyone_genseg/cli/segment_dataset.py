@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, fail
+from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, Server, fail
 
 
 def segment_dataset(
@@ -25,6 +25,7 @@ def segment_dataset(
     ] = "skip",
     batch_size: BatchSize = 8,
     device: Device = "auto",
+    server: Server = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="This process, or workers on Ray (docs/scale.md).")
     ] = "local",
@@ -60,7 +61,7 @@ def segment_dataset(
         labels.check_fields(samples, output_field)
         with Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task(f"loading {model}", total=None)
-            opened = engines.opened(engine, model, revision, device, workers, gpus_per_worker, address)
+            opened = engines.opened(engine, model, revision, device, workers, gpus_per_worker, address, server)
             with opened as (answers, pinned):
                 for summary in segmentation.segment_view(
                     samples, answers, pinned, output_field, expression or (), expression_field, existing, batch_size

@@ -10,7 +10,7 @@ from typing import Any
 
 import fiftyone as fo
 from fiftyone.operators import types
-from genseg_hub import checkpoints
+from genseg_hub import checkpoints, serving
 from genseg_hub.known import EMBEDDED, KNOWN
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -19,6 +19,7 @@ from fiftyone_genseg import segmentation, training
 
 DEFAULT_TRUTH = "ground_truth"
 _FIELD_NAME = re.compile(r"[^\W\d_]\w*")
+SERVER_KEY = "OPENAI_API_KEY"
 _LONGEST = 500  # characters of a message: what was typed may be longer
 
 
@@ -94,14 +95,18 @@ def check_source(source: str, or_else: str) -> None:
         raise ValueError(f"{source!r} is neither {or_else}, nor a folder, nor a Hub dataset (owner/name)")
 
 
-def check_checkpoint(name: str) -> None:
-    """Raise CheckpointError unless this may be a Hub id, or names a checkpoint that is here; asks no network."""
+def check_checkpoint(name: str, with_reasoner: bool = True) -> None:
+    """Raise CheckpointError unless this may be a Hub id, or names a checkpoint that is here; asks no network.
+
+    Args:
+        with_reasoner: False where a server may have it.
+    """
     checkpoints.check_name(name)
     bare, revision = checkpoints.split_revision(checkpoints.split_segmenter(name)[0])
     if revision and (bare in EMBEDDED or path(bare).is_dir()):
         raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions: leave @{revision} out")
     if bare not in EMBEDDED and path(bare).is_dir():
-        checkpoints.check_folder(path(bare), bare)
+        checkpoints.check_folder(path(bare), bare, with_reasoner)
     segmenter = checkpoints.split_segmenter(name)[1]
     if segmenter and segmenter not in EMBEDDED and path(segmenter).is_dir():
         checkpoints.check_segmenter(path(segmenter))
@@ -128,6 +133,27 @@ def dropdown(values: Iterable[str], names: Mapping[str, str] | None = None) -> t
     for value in values:
         view.add_choice(value, label=(names or {}).get(value, value))
     return view
+
+
+def ask_for_server(inputs: types.Object, whose: str) -> None:
+    """Ask for the address of a server. Its key is no part of a form, which is kept with the run.
+
+    Args:
+        whose: which reasoners are asked there, as a sentence.
+    """
+    inputs.str(
+        "server",
+        label="Server",
+        description=f"Address of an OpenAI-compatible server, such as http://localhost:8000/v1. {whose} "
+        f"Its key is the secret {SERVER_KEY}",
+        required=False,
+    )
+
+
+def server(params: dict) -> str | None:
+    """The address that a form has, if it has one. Raises ValueError for what is no address."""
+    typed = str(params.get("server") or "").strip()
+    return serving.checked_address(typed) if typed else None
 
 
 def ask_for_examples(ctx, inputs: types.Object) -> None:

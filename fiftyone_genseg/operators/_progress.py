@@ -72,19 +72,22 @@ def tell(ctx, share: float, label: str) -> Iterator:
         yield ctx.trigger("set_progress", {"progress": share, "label": label})
 
 
-def pulling(ctx, name: str) -> Generator[Any, None, checkpoints.Checkpoint]:
+def pulling(ctx, name: str, with_reasoner: bool = True) -> Generator[Any, None, checkpoints.Checkpoint]:
     """Download what is missing of a checkpoint; yields messages of its progress and returns the checkpoint.
+
+    Args:
+        name, with_reasoner: as `checkpoints.pull` takes them.
 
     Raises:
         checkpoints.CheckpointError: as `checkpoints.pull`.
     """
-    plan = checkpoints.plan(name)
+    plan = checkpoints.plan(name, with_reasoner=with_reasoner)
     cache = Path(constants.HF_HUB_CACHE)
     # The segmenter may be another repository; every file knows the snapshot that it belongs to.
     blobs = {cache / Path(file.local_path).relative_to(cache).parts[0] / "blobs" for file in plan.files}
     before = _size(blobs)
     with ThreadPoolExecutor(1, thread_name_prefix="pull") as worker:
-        download = worker.submit(checkpoints.pull, plan.name, plan.revision)
+        download = worker.submit(checkpoints.pull, plan.name, plan.revision, with_reasoner=with_reasoner)
         while not wait([download], timeout=_POLL_SECONDS).done:
             here, missing = min(plan.missing, _size(blobs) - before), plan.missing
             words = f"{checkpoints.readable_size(here)} of {checkpoints.readable_size(missing)} of {name}, into {cache}"

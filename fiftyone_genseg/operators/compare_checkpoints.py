@@ -55,6 +55,7 @@ class CompareCheckpoints(foo.Operator):
         inputs.enum("policy", policies.values(), label="Policy", default=DEFAULT_POLICY, view=policies)
         inputs.int("batch_size", label="Batch size", default=8, min=1, max=512)
         inputs.str("device", label="Device", default="auto")
+        _forms.ask_for_server(inputs, "Checkpoints that it serves are asked there, the others are loaded here.")
         problem = _problem(ctx)
         if problem is None:
             fields = "\n".join(f"- `{field}`: {name}" for name, field in fields_of(_asked(ctx)).items())
@@ -72,16 +73,20 @@ class CompareCheckpoints(foo.Operator):
 
 def _compare(ctx) -> Generator[Any, None, _progress.Done]:
     """A checkpoint that cannot be loaded is reported at the end, and the others go on."""
+    from genseg_hub.reasoner import ReasonerError
+
     problem = _problem(ctx)
     if problem:
         raise ValueError(problem)
     fields = fields_of(_asked(ctx))
     done: dict[str, str] = {}
     refused: list[str] = []
+    server = _forms.server(ctx.params)
+    served = (yield from _served(ctx, list(fields), server)) if server else set()
     for number, (name, field) in enumerate(fields.items()):
         try:
-            done[field] = yield from _one(ctx, name, field, number, len(fields))
-        except checkpoints.CheckpointError as error:
+            done[field] = yield from _one(ctx, name, field, server if name in served else None, number, len(fields))
+        except (checkpoints.CheckpointError, ReasonerError) as error:
             refused.append(str(error))
     if not done:
         raise ValueError("; ".join(refused))
@@ -110,38 +115,69 @@ def fields_of(names: list[str]) -> dict[str, str]:
     return fields
 
 
-def _one(ctx, name: str, field: str, number: int, count: int) -> Generator[Any, None, str]:
-    """Segment and evaluate with one checkpoint; returns its figures as a sentence."""
-    from genseg_hub import GenSegR1
+def _served(ctx, names: list[str], server: str) -> Generator[Any, None, set[str]]:
+    """Those of the checkpoints that the server has.
 
-    if not checkpoints.is_on_disk(name):
-        yield from _progress.pulling(ctx, name)
-    model = GenSegR1.from_pretrained(name, device=ctx.params.get("device") or "auto")
-    pinned = model.checkpoint.pinned if model.checkpoint else name
+    Raises:
+        ReasonerError: it has none of them, or is not there.
+    """
+    from genseg_hub.pipeline import connect
+    from genseg_hub.server_reasoner import NotServedError
+
+    served: set[str] = set()
+    problem: NotServedError | None = None
+    for name in names:
+        try:
+            if not checkpoints.is_on_disk(name, with_reasoner=False):
+                yield from _progress.pulling(ctx, name, with_reasoner=False)
+            found = checkpoints.pull(name, with_reasoner=False)
+            connect(found, server, api_key=ctx.secret(_forms.SERVER_KEY))
+            served.add(name)
+        except NotServedError as error:
+            problem = problem or error
+        except checkpoints.CheckpointError:
+            continue  # told when it is its turn
+    if problem and not served:
+        raise problem
+    return served
+
+
+def _one(ctx, name: str, field: str, server: str | None, number: int, count: int) -> Generator[Any, None, str]:
+    """Segment and evaluate with one checkpoint, on a server if one is named; returns its figures as a sentence."""
+    if not checkpoints.is_on_disk(name, with_reasoner=server is None):
+        yield from _progress.pulling(ctx, name, with_reasoner=server is None)
+    opened = engines.opened(
+        engines.LOCAL,
+        name,
+        device=ctx.params.get("device") or "auto",
+        server=server,
+        api_key=ctx.secret(_forms.SERVER_KEY),
+    )
     view = ctx.target_view()
-    stored = f"{labels.responses_field(field)}.checkpoint"
-    others = set(view.distinct(stored)) - {pinned} if view.get_field(stored) is not None else set()
-    if others:
-        raise checkpoints.CheckpointError(
-            f"the field {field!r} has masks of {min(others)}, not of {pinned}; rename or delete it first"
-        )
-    for summary in segmentation.segment_view(
-        view,
-        engines.in_process(model),
-        pinned,
-        field,
-        expression_field=ctx.params.get("expression_field") or _EXPRESSION,
-        batch_size=ctx.params.get("batch_size") or 8,
-    ):
-        share = (number + (summary.done / summary.total if summary.total else 1.0)) / count
-        yield from _progress.tell(ctx, share, f"{name}: {summary.done} of {summary.total} expressions")
-    del model
+    with opened as (engine, pinned):
+        stored = f"{labels.responses_field(field)}.checkpoint"
+        others = set(view.distinct(stored)) - {pinned} if view.get_field(stored) is not None else set()
+        if others:
+            raise checkpoints.CheckpointError(
+                f"the field {field!r} has masks of {min(others)}, not of {pinned}; rename or delete it first"
+            )
+        for summary in segmentation.segment_view(
+            view,
+            engine,
+            pinned,
+            field,
+            expression_field=ctx.params.get("expression_field") or _EXPRESSION,
+            batch_size=ctx.params.get("batch_size") or 8,
+        ):
+            share = (number + (summary.done / summary.total if summary.total else 1.0)) / count
+            yield from _progress.tell(ctx, share, f"{name}: {summary.done} of {summary.total} expressions")
+    del engine
     gc.collect()  # the next one needs the memory
     runner = _runner(ctx, field)
     for _ in runner.run():
         yield from _progress.tell(ctx, (number + 1) / count, f"{name}: evaluating")
     assert runner.results is not None
-    return describe(runner.results.figures())
+    return describe(runner.results.figures()) + (" (asked on the server)" if server else "")
 
 
 def _runner(ctx, field: str) -> scoring.Runner:
@@ -176,8 +212,9 @@ def _problem(ctx) -> str | None:
         problem = _forms.examples_problem(ctx)
         if problem:
             return problem
+        server = _forms.server(ctx.params)
         for name in names:
-            _forms.check_checkpoint(name)
+            _forms.check_checkpoint(name, with_reasoner=server is None)
         for name, field in fields_of(names).items():
             labels.check_fields(view, field)
             if field in ctx.dataset.list_evaluations():

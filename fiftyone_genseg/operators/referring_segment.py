@@ -42,6 +42,7 @@ class ReferringSegment(foo.Operator):
         device: str = "auto",
         engine: str = engines.LOCAL,
         workers: int = 2,
+        server: str | None = None,
         delegate: bool = False,
     ):
         """Run the operator from Python: see `segmentation.segment_view` and `engines.opened` for the arguments."""
@@ -58,6 +59,7 @@ class ReferringSegment(foo.Operator):
             "device": device,
             "engine": engine,
             "workers": workers,
+            "server": server,
         }
         return foo.execute_operator(self.uri, {"view": samples.view()}, params=params, request_delegation=delegate)
 
@@ -124,6 +126,7 @@ class ReferringSegment(foo.Operator):
             inputs.int("workers", label="Workers", description="Processes with a model each", default=2, min=1)
         else:
             inputs.enum("device", _DEVICES, label="Device", default="auto", view=_forms.dropdown(_DEVICES))
+        _forms.ask_for_server(inputs, "Empty to load the reasoner here.")
         problem = _problem(view, ctx.params)
         if problem:
             _forms.show_problem(inputs, problem)
@@ -140,10 +143,11 @@ class ReferringSegment(foo.Operator):
 
 def _segment(ctx) -> Generator[Any, None, _progress.Done]:
     view, params = _checked(ctx)
-    if not checkpoints.is_on_disk(params["checkpoint"]):
-        yield from _progress.pulling(ctx, params["checkpoint"])
+    with_reasoner = _forms.server(params) is None
+    if not checkpoints.is_on_disk(params["checkpoint"], with_reasoner):
+        yield from _progress.pulling(ctx, params["checkpoint"], with_reasoner)
     started, summary = time.monotonic(), segmentation.Summary()
-    for summary in _run(view, params):
+    for summary in _run(view, params, ctx.secret(_forms.SERVER_KEY)):
         yield from _progress.tell(ctx, *_share_and_rate(summary, time.monotonic() - started))
     variant = "warning" if summary.statuses["failed"] else "success"
     return _progress.Done(describe(summary.to_dict()), variant, (ctx.ops.reload_dataset,))
@@ -158,11 +162,13 @@ def _checked(ctx) -> tuple[fo.DatasetView, dict]:
     return view, _filled(view, ctx.params)
 
 
-def _run(view: fo.DatasetView, params: dict) -> Iterator[segmentation.Summary]:
-    by_field, name = params["source"] == "field", params["engine"]
+def _run(view: fo.DatasetView, params: dict, api_key: str | None) -> Iterator[segmentation.Summary]:
+    by_field, name, server = params["source"] == "field", params["engine"], _forms.server(params)
     # A form that was filled before Ray was chosen still sends the device.
     device = params["device"] if name == engines.LOCAL else "auto"
-    opened = engines.opened(name, params["checkpoint"], device=device, workers=params["workers"])
+    opened = engines.opened(
+        name, params["checkpoint"], device=device, workers=params["workers"], server=server, api_key=api_key
+    )
     with opened as (engine, checkpoint):
         yield from segmentation.segment_view(
             view,
@@ -259,7 +265,10 @@ def _problem(view, raw: dict) -> str | None:
     try:
         _forms.check_field_name(str(params["output_field"]))
         labels.check_fields(view, str(params["output_field"]))
-        _forms.check_checkpoint(str(params["checkpoint"]))
+        server = _forms.server(params)
+        if server and params["engine"] == engines.RAY:
+            raise ValueError(engines.WORKERS_HAVE_NO_SERVER)
+        _forms.check_checkpoint(str(params["checkpoint"]), with_reasoner=server is None)
     except (ValueError, checkpoints.CheckpointError) as error:
         return _forms.sentence(error)
     return None

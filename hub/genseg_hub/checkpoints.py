@@ -42,6 +42,8 @@ class Checkpoint:
         segmenter_id: Hub id of the segmenter, with the revision that was named; None for one of this disk.
         chosen_segmenter: the segmenter that stands in place of the checkpoint's own, if one does: "nano", a folder, or
             `owner/name@commit`.
+        served: what the server calls the reasoner that answers in place of one here; its `commit` is then the one that
+            the server says, if it does.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Checkpoint:
     commit: str | None = None
     segmenter_id: str | None = None
     chosen_segmenter: str | None = None
+    served: str | None = None
 
     @property
     def pinned(self) -> str:
@@ -120,7 +123,7 @@ def pull(
         commit = snapshot and snapshot[1]
     elif revision is not None:
         raise CheckpointError(f"{name} is on this disk and has no revisions; leave revision={revision!r} out")
-    settings = check_folder(folder, name) if with_reasoner else _settings(folder / SETTINGS_FILE, name)
+    settings = check_folder(folder, name, with_reasoner)
     own = None if segmenter else folder
     weights, config, hub_id = _segmenter(segmenter or settings["segmenter"], own, local_files_only)
     if segmenter and (snapshot := snapshot_of(weights)):
@@ -130,7 +133,7 @@ def pull(
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What `pull(name, revision)` would use of the Hub.
+    """What `pull` would use of the Hub.
 
     Attributes:
         name: without a revision of the reasoner.
@@ -158,8 +161,8 @@ class DownloadPlan:
         )
 
 
-def plan(name: str, revision: str | None = None) -> DownloadPlan:
-    """What `pull` would download; fetches `genseg.json` alone.
+def plan(name: str, revision: str | None = None, with_reasoner: bool = True) -> DownloadPlan:
+    """What `pull` with the same arguments would download; fetches `genseg.json` alone.
 
     Raises:
         CheckpointError: as `pull`.
@@ -168,7 +171,7 @@ def plan(name: str, revision: str | None = None) -> DownloadPlan:
     name, revision = split_revision(name, revision)
     files: list[hub.DryRunFileInfo] = []
     if _local_folder(name) is None:
-        files = dry_run(name, revision, _REASONER_FILES)
+        files = dry_run(name, revision, _REASONER_FILES if with_reasoner else _OTHER_FILES)
         if not files:
             raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
         revision = files[0].commit_hash
@@ -204,12 +207,17 @@ def verify(checkpoint: Checkpoint) -> int:
     return compared
 
 
-def check_folder(folder: Path, name: str) -> dict[str, str]:
+def check_folder(folder: Path, name: str, with_reasoner: bool = True) -> dict[str, str]:
     """The dialect and the segmenter of a folder with a usable reasoner; asks no network.
+
+    Args:
+        with_reasoner: False where a server has it.
 
     Raises:
         CheckpointError: files that are missing or malformed.
     """
+    if not with_reasoner:
+        return _settings(folder / SETTINGS_FILE, name)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
     for index in folder.glob("*.safetensors.index.json"):
@@ -240,10 +248,10 @@ def _check_id(name: str) -> None:
         raise CheckpointError(f"{name!r} is not a Hub id (owner/name)") from error
 
 
-def is_on_disk(name: str) -> bool:
-    """Whether `pull(name)` needs no network."""
+def is_on_disk(name: str, with_reasoner: bool = True) -> bool:
+    """Whether `pull` with the same arguments needs no network."""
     try:
-        pull(name, local_files_only=True)
+        pull(name, local_files_only=True, with_reasoner=with_reasoner)
     except CheckpointError:
         return False
     return True

@@ -22,24 +22,29 @@ _DECIDES = (".json", ".safetensors", ".txt", ".jinja")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def identify(name: str, revision: str | None = None) -> dict[str, str]:
+def identify(name: str, revision: str | None = None, opened: checkpoints.Checkpoint | None = None) -> dict[str, str]:
     """Find out which checkpoint a name stands for, without its weights in memory, and without those of the Hub here.
 
     Args:
         name, revision: as `checkpoints.pull` takes them.
+        opened: the same as `pipeline.connect` gave it, where a server has the reasoner.
 
     Returns:
         `model`: `owner/name@commit`, which is a name to load it by, that of an embedded checkpoint, or the last two
         parts of a folder's path. Of those without a commit also `dialect`, `segmenter` and `checksum`, of the files
         that decide the answers. With a segmenter chosen in place of its own, `model` ends in `+` and the segmenter,
         and a folder's `segmenter_checksum` is there, too; one of the Hub counts by its name.
+        With a server also `served`, its name there. `model` has the commit only where the server says which; of a
+        folder `checksum` is of the files here, since what the server has loaded cannot be looked at.
 
     Raises:
         checkpoints.CheckpointError: as `checkpoints.pull`.
     """
     checkpoints.check_name(name)
     name, chosen = checkpoints.split_segmenter(name)
-    who = _reasoner(name, revision)
+    who = _reasoner(name, revision, opened)
+    if opened and opened.served:
+        who["served"] = opened.served
     if chosen is None:
         return who
     folder = EMBEDDED[chosen] / "segmenter" if chosen == NANO else Path(chosen).expanduser()
@@ -58,18 +63,20 @@ def loadable(name: str, who: dict[str, str]) -> str:
     return f"{reasoner}+{chosen}" if chosen else reasoner
 
 
-def _reasoner(name: str, revision: str | None) -> dict[str, str]:
+def _reasoner(name: str, revision: str | None, opened: checkpoints.Checkpoint | None) -> dict[str, str]:
     """What `identify` says of a checkpoint with its own segmenter."""
     bare, revision = checkpoints.split_revision(name, revision)
     folder = EMBEDDED.get(bare) or Path(bare).expanduser()
     if not folder.is_dir():
-        commit = _commit(bare, revision)
+        commit = opened.commit if opened else _commit(bare, revision)
+        if commit is None and opened:
+            return {"model": bare, **checkpoints.check_folder(opened.reasoner, bare, with_reasoner=False)}
         if commit is None:
             raise checkpoints.CheckpointError(f"{bare} has no commit by which its versions could be told apart")
         return {"model": f"{bare}@{commit}"}
     if revision is not None:
         raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions; leave {revision!r} out")
-    settings = checkpoints.check_folder(folder, bare)
+    settings = checkpoints.check_folder(folder, bare, with_reasoner=opened is None)
     model = bare if bare in EMBEDDED else "/".join(folder.resolve().parts[-2:])
     return {"model": model, **settings, "checksum": _checksum(_folders(folder, settings["segmenter"]))}
 

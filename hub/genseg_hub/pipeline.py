@@ -62,7 +62,8 @@ class GenSegR1:
                 bfloat16 on a GPU and float32 on a CPU.
             revision: branch, tag or commit of a Hub id.
             server: address of an OpenAI-compatible server that has the reasoner, such as "http://localhost:8000/v1";
-                its weights are then not downloaded, and `device` is that of the segmenter.
+                its weights are then not downloaded, `device` is that of the segmenter, and `checkpoint` says what is
+                known of the reasoner: see `connect`.
             segmenter: in place of the checkpoint's own: "nano", a Hub id such as facebook/sam2.1-hiera-tiny, or a
                 local folder. from_pretrained("nano+./sam") is from_pretrained("nano", segmenter="./sam").
             server_options: of `ServerReasoner`: api_key, concurrency, timeout, max_retries, media_folder, and `model`
@@ -83,7 +84,7 @@ class GenSegR1:
         part = checkpoint.reasoner
         reasoner: Reasoner | None = None
         if server is not None:
-            reasoner = _served_reasoner(checkpoint, dialect, server, server_options)
+            reasoner, checkpoint = connect(checkpoint, server, **server_options)
         try:
             reasoner = reasoner or _loaded_reasoner(checkpoint, dialect, target)
             part = checkpoint.segmenter
@@ -144,20 +145,35 @@ def _loaded_reasoner(checkpoint: checkpoints.Checkpoint, dialect: dialects.Diale
     return kind(model, processor, _limit(dialect, model.generation_config))
 
 
-def _served_reasoner(
-    checkpoint: checkpoints.Checkpoint, dialect: dialects.Dialect, server: str, options: dict[str, Any]
-) -> ServerReasoner:
+def connect(
+    checkpoint: checkpoints.Checkpoint, server: str, **options: Any
+) -> tuple[ServerReasoner, checkpoints.Checkpoint]:
+    """The reasoner of a checkpoint on a server, and the checkpoint as the server's word has it: with its name there,
+    and without a commit unless that name, or where the server loaded it from, says which.
+
+    Args:
+        checkpoint: as `checkpoints.pull` gives it; the reasoner need not be there.
+        server, options: as `GenSegR1.from_pretrained` takes them.
+
+    Raises:
+        checkpoints.CheckpointError: a file of it cannot be read.
+        server_reasoner.NotServedError, reasoner.ReasonerError: as `ServerReasoner`.
+        ValueError: an argument that cannot be used.
+    """
     import transformers
 
+    dialect = dialects.load(checkpoint.dialect)
     limit, file = dialect.MAX_NEW_TOKENS, checkpoint.reasoner / "generation_config.json"
     if file.is_file():
         try:
             limit = _limit(dialect, transformers.GenerationConfig.from_pretrained(checkpoint.reasoner))
         except Exception as error:  # a stranger's file
             raise checkpoints.CheckpointError(f"{file} cannot be read: {error}; mend or remove it") from error
-    reasoner = dataclasses.replace(checkpoint, chosen_segmenter=None)
-    names = (reasoner.pinned, checkpoint.name, str(checkpoint.reasoner.resolve()))
-    return ServerReasoner(server, max_new_tokens=limit, **{"model": names, **options})
+    pinned = dataclasses.replace(checkpoint, chosen_segmenter=None).pinned
+    folder = str(checkpoint.reasoner.resolve())  # in the cache of the Hub, it names the commit
+    reasoner = ServerReasoner(server, max_new_tokens=limit, **{"model": (pinned, checkpoint.name, folder), **options})
+    commit = checkpoint.commit if reasoner.known_as in (pinned, folder) else None
+    return reasoner, dataclasses.replace(checkpoint, commit=commit, served=reasoner.label)
 
 
 def _limit(dialect: dialects.Dialect, generation_config) -> int:

@@ -36,6 +36,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         f"of which without a prediction {figures['missing']:,}.",
         f"Archive: {figures['archive']}",
         f"Command: `{figures['command']}`",
+        *([f"Reasoner: on a server, which calls it `{figures['served']}`"] if "served" in figures else []),
         "Versions: " + ", ".join(f"{name} {version}" for name, version in figures["versions"].items()),
     ]
     return "\n".join(

@@ -25,10 +25,15 @@ from urllib.request import url2pathname
 from PIL import Image
 
 from genseg_hub.reasoner import Answer, Question, ReasonerError
+from genseg_hub.serving import checked_address
 
 _CONNECT_SECONDS = 10.0
 _QUOTED_CHARACTERS = 300  # of a server's own message: some repeat the request, image included
 _T = TypeVar("_T")
+
+
+class NotServedError(ReasonerError):
+    """The server is there, and has other models."""
 
 
 class ServerReasoner:
@@ -49,8 +54,13 @@ class ServerReasoner:
             `--allowed-local-media-path`). Images are handed over there, as PNG files that are removed after the
             answer. Without it they travel in the request, as PNG, too.
 
+    Attributes:
+        model: what the server calls the model; `label` is the same for people.
+        known_as: by which of the names that were given it was found.
+
     Raises:
-        ReasonerError: no server there, a key that it refuses, or a model that it does not serve.
+        NotServedError: it serves none of these models.
+        ReasonerError: no server there, or a key that it refuses.
         ValueError: an argument that cannot be used.
     """
 
@@ -72,7 +82,7 @@ class ServerReasoner:
             raise ReasonerError(
                 'servers are asked by the package openai: pip install "fiftyone-genseg[serve]"'
             ) from error
-        self.base_url = _checked_url(base_url)
+        self.base_url = checked_address(base_url)
         if concurrency < 1 or timeout <= 0 or max_retries < 0:
             raise ValueError(
                 "concurrency must be at least 1, timeout above 0 and max_retries at least 0, "
@@ -94,7 +104,8 @@ class ServerReasoner:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="server-reasoner", daemon=True).start()
         weakref.finalize(self, _close, self._client, self._loop)
-        self.model = self._wait(self._named([model] if isinstance(model, str) else list(model)))
+        self.model, self.known_as = self._wait(self._named([model] if isinstance(model, str) else list(model)))
+        self.label = self._quoted(self.model)
 
     def session(self, batch_size: int) -> _Requests:
         """See `reasoner.Reasoner`; up to `concurrency` questions are open, whatever the batch size."""
@@ -112,8 +123,9 @@ class ServerReasoner:
             future.cancel()
             raise
 
-    async def _named(self, names: list[str]) -> str:
-        """What the server calls the model that has one of the names, or was loaded from a path or id of that name."""
+    async def _named(self, names: list[str]) -> tuple[str, str]:
+        """What the server calls the model that has one of the names, or was loaded from a path or id of that name; and
+        that name."""
         try:
             page = await self._client.models.list()
         except Exception as error:  # whatever a server or the network answers
@@ -125,12 +137,13 @@ class ServerReasoner:
             raise self._error(text) from None
         for name in names:
             if name in served:
-                return name
+                return name, name
         for model, root in served.items():
             if root in names:
-                return model
+                return model, root
         known = self._quoted(", ".join(sorted(served)) or "nothing")
-        raise self._error(f"does not serve {names[0]}, but {known}; start it with `genseg serve {names[0]}`")
+        text = f"does not serve {names[0]}, but {known}; start it with `genseg serve {names[0]}`"
+        raise self._error(text, NotServedError)
 
     async def request(self, url: Future[str], chat: list[dict]) -> Answer | ReasonerError:
         """The answer to one chat about the image behind a URL, or why there is none."""
@@ -197,8 +210,8 @@ class ServerReasoner:
             text = f"gave no answer ({type(error).__name__}: {self._quoted(error)})"
         return self._error(text)
 
-    def _error(self, text: str) -> ReasonerError:
-        return ReasonerError(f"the server {self.base_url} {text}")
+    def _error(self, text: str, kind: type[ReasonerError] = ReasonerError) -> ReasonerError:
+        return kind(f"the server {self.base_url} {text}")
 
     def _quoted(self, words: Any) -> str:
         """A server's words, which may hold anything: without control codes and without the key, and not too many."""
@@ -272,17 +285,3 @@ def _url(image: Image.Image, folder: Path | None) -> str:
 def _close(client: Any, loop: asyncio.AbstractEventLoop) -> None:
     closed = asyncio.run_coroutine_threadsafe(client.close(), loop)
     closed.add_done_callback(lambda _: loop.call_soon_threadsafe(loop.stop))
-
-
-def _checked_url(base_url: str) -> str:
-    """The address, or ValueError; a password in it would stand in every error message."""
-    try:
-        parts = urlsplit(base_url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if "@" in base_url or (usable and (parts.query or parts.fragment)):
-        raise ValueError("the address of a server has no user, password or query; a key goes into OPENAI_API_KEY")
-    if not usable:
-        raise ValueError(f"{base_url!r} is no address of a server; for example: http://localhost:8000/v1")
-    return base_url.rstrip("/")

@@ -1,4 +1,4 @@
-"""How an engine is started that serves the reasoner of a checkpoint. It starts nothing itself.
+"""How an engine is started that serves the reasoner of a checkpoint, and what is an address. It starts nothing itself.
 
 The engine gets the folder that `checkpoints.pull` made, with safetensors and without code, and the name by which
 `ServerReasoner` finds the checkpoint.
@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from genseg_hub.checkpoints import Checkpoint
 
@@ -20,6 +21,24 @@ MAX_MODEL_LEN = 20_480
 
 class ServingError(ValueError):
     """An engine that cannot be started so; the message says what to do."""
+
+
+def checked_address(address: str) -> str:
+    """The address of a server's API, such as "http://localhost:8000/v1"; it is not asked.
+
+    Raises:
+        ValueError: it is none, or has a password in it, which would stand in every error message.
+    """
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if "@" in address or (usable and (parts.query or parts.fragment)):
+        raise ValueError("the address of a server has no user, password or query; a key goes into OPENAI_API_KEY")
+    if not usable:
+        raise ValueError(f"{address!r} is no address of a server; for example: http://localhost:8000/v1")
+    return address.rstrip("/")
 
 
 def find(engine: str | None = None) -> tuple[str, str]:

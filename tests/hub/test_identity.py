@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from genseg_hub import checkpoints, identity, publish
 from genseg_hub.checkpoints import CheckpointError
+from genseg_hub.pipeline import connect
 from huggingface_hub import constants
 
+from .chat_server import said, serving
 from .helpers import NANO
 from .hub_server import REPO
 
@@ -97,3 +99,26 @@ def test_a_chosen_segmenter_belongs_to_it(folder, tmp_path, hub):
     of_hub = identity.identify(f"{REPO}+nano")
     assert of_hub["model"] == f"{REPO}@{commit}+nano"
     assert identity.loadable(f"{REPO}+nano", of_hub) == f"{REPO}@{commit}+nano"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_server_says_which_commit_answers_or_it_is_not_known(known, hub, folder):
+    commit = publish.push(folder, REPO).commit
+    name = f"{REPO}@{commit}" if known else REPO
+    with serving(lambda request: said("<answer>[]</answer>")) as server:
+        server.models = (200, {}, {"data": [{"id": name}]})
+        _, found = connect(checkpoints.pull(f"{REPO}+nano", with_reasoner=False), server.url)
+    assert found.pinned == f"{name}+nano"
+    who = identity.identify(f"{REPO}+nano", opened=found)
+    assert (who["model"], who["served"], who["segmenter"]) == (f"{name}+nano", name, "nano")
+    assert ("dialect" in who) == (not known)
+
+
+def test_a_folder_is_known_by_what_is_here_and_what_the_server_calls_it(folder):
+    before = identity.identify(str(folder))
+    with serving(lambda request: said("<answer>[]</answer>")) as server:
+        server.models = (200, {}, {"data": [{"id": "mine\n", "root": str(folder)}]})
+        _, found = connect(checkpoints.pull(str(folder), with_reasoner=False), server.url)
+        assert identity.identify(str(folder), opened=found) == before | {"served": "mine"}
+        (folder / "model.safetensors").unlink()  # the server has them
+        assert identity.identify(str(folder), opened=found)["checksum"] != before["checksum"]
