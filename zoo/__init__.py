@@ -1,6 +1,6 @@
 """What FiftyOne's model zoo copies and executes; the work is done in the package fiftyone-genseg.
 
-Made for `foz.register_zoo_model_source`; docs/checkpoints.md says how.
+Made for `foz.register_zoo_model_source`; docs/model_zoo.md says how.
 """
 
 try:
