@@ -102,7 +102,7 @@ def _text(folder: Path, repo_id: str, settings: dict[str, Any], reports: dict[st
         "(https://arxiv.org/abs/2602.09701)): words and an image become masks. These are not the weights of the "
         "paper's authors, and the figures below are this checkpoint's own.",
         "## Use",
-        "`pip install fiftyone-genseg`, then",
+        "With fiftyone-genseg installed (`pip install .` in its repository):",
         "```python\n"
         "from genseg_hub import GenSegR1\n\n"
         f'model = GenSegR1.from_pretrained("{repo_id}")\n'

@@ -8,8 +8,10 @@ memory.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub as hub
 from huggingface_hub import constants, errors
@@ -25,6 +27,9 @@ _REASONER_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "segmenter/*"]
 _SEGMENTER_FILES = ["config.json", "model.safetensors", "processor_config.json", "preprocessor_config.json"]
 # Of the same repository, what is needed where a server has the reasoner's weights; a segmenter is a sub-folder.
 _OTHER_FILES = [SETTINGS_FILE, "config.json", "generation_config.json", *(f"*/{file}" for file in _SEGMENTER_FILES)]
+
+# Transformers fetches any other attention from the Hub, as code to be run, where the package `kernels` is installed.
+_ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,7 @@ def check_folder(folder: Path, name: str, with_reasoner: bool = True) -> dict[st
         return _settings(folder / SETTINGS_FILE, name)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
+    _check_config(folder / "config.json", name)
     for index in folder.glob("*.safetensors.index.json"):
         try:
             shards = set(json.loads(index.read_text())["weight_map"].values())
@@ -313,6 +319,33 @@ def check_segmenter(folder: Path) -> None:
     missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
     if missing:
         raise CheckpointError(f"the segmenter {folder} lacks {' and '.join(missing)}")
+    _check_config(folder / "config.json", f"the segmenter {folder}")
+
+
+def _check_config(file: Path, name: str) -> None:
+    """Raise CheckpointError where a configuration cannot be read, or brings code along."""
+    try:
+        asked = list(_attentions(json.loads(file.read_text())))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file.name} of {name} cannot be read ({error}); mend it or pull it again") from error
+    for attention in asked:
+        if attention is not None and attention not in _ATTENTIONS:
+            raise CheckpointError(
+                f"{file.name} of {name} asks for the attention {attention!r}, which may be code of a stranger; if you "
+                f"trust the checkpoint, copy it and take that out, or write one of {', '.join(_ATTENTIONS)}"
+            )
+
+
+def _attentions(part: Any, named: bool = False) -> Iterator[Any]:
+    """The attentions that a configuration asks for, and those inside it: a name, or one for each of its parts."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            yield from _attentions(value, named or "attn_implementation" in key)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _attentions(value, named)
+    elif named:
+        yield part
 
 
 def _segmenter(name: str, own: Path | None, local_files_only: bool) -> tuple[Path, str | None, str | None]:

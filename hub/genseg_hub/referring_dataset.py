@@ -135,8 +135,10 @@ def _find(source: str) -> datasets.Dataset | datasets.DatasetDict:
     if folder.is_dir():
         try:
             return datasets.load_from_disk(folder)
+        except IndexError as error:  # that of the first file of rows
+            raise ValueError(f"{source} has no rows: save a dataset that has some") from error
         except Exception as error:  # whatever is in there
-            raise ValueError(f"{source} is not a folder that `save_to_disk` wrote, or has no rows ({error})") from error
+            raise ValueError(f"{source} is not a folder that `save_to_disk` wrote ({error})") from error
     name, _, split = source.partition(":")
     if name.count("/") != 1:
         raise ValueError(f"{source!r} is neither a folder nor a Hub dataset (owner/name)")

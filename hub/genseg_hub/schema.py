@@ -33,13 +33,6 @@ def encode_mask(mask: np.ndarray) -> Rle:
 _COUNTS = re.compile(r"(?:[P-o]{0,6}[0-O])+")
 
 
-def check_counts(counts: Any) -> None:
-    """Raise ValueError unless the counts of a compressed RLE, str or bytes, are safe to hand to pycocotools."""
-    text = counts.decode("latin1") if isinstance(counts, bytes) else counts
-    if not isinstance(text, str) or not _COUNTS.fullmatch(text):
-        raise ValueError("the counts of an RLE are malformed")
-
-
 def check_rle(rle: Rle) -> None:
     """Raise ValueError unless a compressed RLE covers its size, each pixel once, in runs as pycocotools makes them.
 
@@ -61,11 +54,12 @@ def rle_runs(counts: str | bytes) -> np.ndarray:
     is the sign; from the fourth run on it is the difference to the last but one.
 
     Raises:
-        ValueError: see `check_counts`.
+        ValueError: counts that are malformed, which pycocotools would read past the end of.
     """
-    check_counts(counts)
-    raw = counts.encode("ascii") if isinstance(counts, str) else counts
-    groups = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+    text = counts.decode("latin1") if isinstance(counts, bytes) else counts
+    if not isinstance(text, str) or not _COUNTS.fullmatch(text):
+        raise ValueError("the counts of an RLE are malformed")
+    groups = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero(groups < 32)
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1

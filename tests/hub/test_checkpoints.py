@@ -100,6 +100,30 @@ def test_malformed_settings_are_explained(copy, settings, message):
 
 
 @pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        (None, "attn_implementation", "stranger/kernel"),
+        (None, "_attn_implementation", "paged|stranger/kernel@main:run"),
+        (None, "_attn_implementation", {"": "sdpa", "text_config": {"": "stranger/kernel"}}),
+        ("text_config", "_attn_implementation", "stranger/kernel"),
+        ("vision_config", "attn_implementation", ["stranger/kernel"]),
+    ],
+)
+def test_a_checkpoint_cannot_choose_code_for_its_attention(copy, part, key, value):
+    config = json.loads((copy / "config.json").read_text())
+    (config[part] if part else config)[key] = value
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"asks for the attention .*stranger/kernel"):
+        checkpoints.pull(str(copy))
+
+
+def test_an_attention_of_transformers_itself_is_fine(copy):
+    config = json.loads((copy / "config.json").read_text()) | {"_attn_implementation": "eager"}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert GenSegR1.from_pretrained(str(copy), device="cpu").reasoner.model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("memory_encoder._target_", "pathlib.Path.touch"),

@@ -257,7 +257,8 @@ def _pickled(folder: Path) -> None:
         (lambda f: _change(f / "config.json", model_type="sam3"), "is of the kind 'sam3'; a segmenter is one of sam2,"),
         (lambda f: _change(f / "config.json", model_type=["sam2"]), "is of the kind"),
         (lambda f: (f / "config.json").write_text("[]"), "is no JSON object"),
-        (lambda f: (f / "config.json").write_text("{"), "cannot be loaded from .*other"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json of the segmenter .*other cannot be read"),
+        (lambda f: _change(f / "config.json", vision_config={"attn_implementation": "me/it"}), "attention 'me/it'"),
         (lambda f: (f / "processor_config.json").unlink(), "cannot be loaded from .*other"),
         (
             lambda f: _change(f / "processor_config.json", target_size=1024),

@@ -150,10 +150,14 @@ def train(
     held_out = data.load(arguments.eval_data, config.seed) if arguments.eval_data else None
     if held_out is not None:
         data.check(held_out)
-    processor = transformers.AutoProcessor.from_pretrained(start.reasoner, padding_side="left")
+    processor = transformers.AutoProcessor.from_pretrained(start.reasoner, padding_side="left", trust_remote_code=False)
     dtype = getattr(torch, model_config.dtype) if model_config.dtype not in (None, "auto") else torch.float32
     model = transformers.AutoModelForImageTextToText.from_pretrained(
-        start.reasoner, dtype=dtype, attn_implementation=model_config.attn_implementation, use_safetensors=True
+        start.reasoner,
+        dtype=dtype,
+        attn_implementation=model_config.attn_implementation,
+        use_safetensors=True,
+        trust_remote_code=False,
     )
     if arguments.freeze_vision_tower:
         model.model.visual.requires_grad_(False)
