@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from huggingface_hub.utils import validate_repo_id
 from fiftyone_genseg import segmentation, training
 
 DEFAULT_TRUTH = "ground_truth"
-_FIELD_NAME = re.compile(r"[^\W\d_]\w*")
 SERVER_KEY = "OPENAI_API_KEY"
 _LONGEST = 500  # characters of a message: what was typed may be longer
 
@@ -64,12 +62,6 @@ def check_new_folder(folder: Path) -> None:
     above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise ValueError(f"{folder} cannot be made: {above} is no folder that may be written to")
-
-
-def check_field_name(name: str) -> None:
-    """Raise ValueError unless a new field can have that name."""
-    if not _FIELD_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a field name: use letters, digits and underscores, starting with a letter")
 
 
 def check_source(source: str, or_else: str) -> None:

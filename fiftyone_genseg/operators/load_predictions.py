@@ -78,7 +78,6 @@ def _problem(ctx) -> str | None:
     try:
         if not _forms.path(_file(ctx)).is_file():
             raise ValueError(f"there is no file {_file(ctx)!r}")
-        _forms.check_field_name(_field(ctx))
         labels.check_fields(ctx.dataset, _field(ctx))
     except ValueError as error:
         return _forms.sentence(error)

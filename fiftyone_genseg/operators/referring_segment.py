@@ -263,7 +263,6 @@ def _problem(view, raw: dict) -> str | None:
     if params["engine"] == engines.RAY and (not isinstance(params["workers"], int) or params["workers"] < 1):
         return f"There must be at least one worker, not {params['workers']}."
     try:
-        _forms.check_field_name(str(params["output_field"]))
         labels.check_fields(view, str(params["output_field"]))
         server = _forms.server(params)
         if server and params["engine"] == engines.RAY:
