@@ -1,7 +1,6 @@
 """A name becomes files on this disk, or an error that says what to do."""
 
 import json
-import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,12 +12,6 @@ from huggingface_hub import constants
 from PIL import Image
 
 NANO = Path(checkpoints.__file__).parent / "nano"
-
-
-@pytest.fixture
-def copy(tmp_path):
-    """A local folder with nano's files."""
-    return shutil.copytree(NANO, tmp_path / "copy")
 
 
 class _Hub(BaseHTTPRequestHandler):
@@ -72,15 +65,15 @@ def test_nano_is_embedded_and_small():
     assert not [f for f in NANO.rglob("*") if f.suffix in (".pt", ".bin", ".pkl", ".py")]
 
 
-def test_a_local_folder_is_a_checkpoint(copy, nano):
-    assert checkpoints.pull(str(copy)).reasoner == copy
-    assert GenSegR1.from_pretrained(str(copy), device="cpu").dialect is nano.dialect
+def test_a_local_folder_is_a_checkpoint(folder, nano):
+    assert checkpoints.pull(str(folder)).reasoner == folder
+    assert GenSegR1.from_pretrained(str(folder), device="cpu").dialect is nano.dialect
 
 
-def test_a_folder_without_settings_is_an_untuned_qwen3_vl(copy):
-    (copy / "genseg.json").unlink()
+def test_a_folder_without_settings_is_an_untuned_qwen3_vl(folder):
+    (folder / "genseg.json").unlink()
     with pytest.raises(CheckpointError, match=r"facebook/sam2\.1-hiera-large is not on this disk"):
-        checkpoints.pull(str(copy), local_files_only=True)
+        checkpoints.pull(str(folder), local_files_only=True)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +86,10 @@ def test_a_folder_without_settings_is_an_untuned_qwen3_vl(copy):
         ('{"dialect": "genseg", "segmenter": "/etc"}', "neither a usable folder nor a Hub id"),
     ],
 )
-def test_malformed_settings_are_explained(copy, settings, message):
-    (copy / "genseg.json").write_text(settings)
+def test_malformed_settings_are_explained(folder, settings, message):
+    (folder / "genseg.json").write_text(settings)
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.pull(str(copy))
+        checkpoints.pull(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -109,18 +102,18 @@ def test_malformed_settings_are_explained(copy, settings, message):
         ("vision_config", "attn_implementation", ["stranger/kernel"]),
     ],
 )
-def test_a_checkpoint_cannot_choose_code_for_its_attention(copy, part, key, value):
-    config = json.loads((copy / "config.json").read_text())
+def test_a_checkpoint_cannot_choose_code_for_its_attention(folder, part, key, value):
+    config = json.loads((folder / "config.json").read_text())
     (config[part] if part else config)[key] = value
-    (copy / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"asks for the attention .*stranger/kernel"):
-        checkpoints.pull(str(copy))
+        checkpoints.pull(str(folder))
 
 
-def test_an_attention_of_transformers_itself_is_fine(copy):
-    config = json.loads((copy / "config.json").read_text()) | {"_attn_implementation": "eager"}
-    (copy / "config.json").write_text(json.dumps(config))
-    assert GenSegR1.from_pretrained(str(copy), device="cpu").reasoner.model.config._attn_implementation == "eager"
+def test_an_attention_of_transformers_itself_is_fine(folder):
+    config = json.loads((folder / "config.json").read_text()) | {"_attn_implementation": "eager"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert GenSegR1.from_pretrained(str(folder), device="cpu").reasoner.model.config._attn_implementation == "eager"
 
 
 @pytest.mark.parametrize(
@@ -131,26 +124,26 @@ def test_an_attention_of_transformers_itself_is_fine(copy):
         ("image_size", "${oc.env:HOME}"),
     ],
 )
-def test_a_segmenter_cannot_choose_code(copy, key, value):
-    file = copy / "segmenter" / "config.json"
+def test_a_segmenter_cannot_choose_code(folder, key, value):
+    file = folder / "segmenter" / "config.json"
     config = json.loads(file.read_text())
     config["overrides"][key] = value
     file.write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="numbers and lists of numbers only"):
-        GenSegR1.from_pretrained(str(copy), device="cpu")
+        GenSegR1.from_pretrained(str(folder), device="cpu")
 
 
-def test_damaged_weights_are_explained(copy):
-    (copy / "model.safetensors").write_bytes(b"damaged")
+def test_damaged_weights_are_explained(folder):
+    (folder / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="cannot be loaded from"):
-        GenSegR1.from_pretrained(str(copy), device="cpu")
+        GenSegR1.from_pretrained(str(folder), device="cpu")
 
 
-def test_a_folder_without_safetensors_is_refused(copy):
-    (copy / "model.safetensors").unlink()
-    (copy / "pytorch_model.bin").write_bytes(b"x")
+def test_a_folder_without_safetensors_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(CheckpointError, match="other formats are not loaded"):
-        checkpoints.pull(str(copy))
+        checkpoints.pull(str(folder))
 
 
 @pytest.mark.parametrize(
