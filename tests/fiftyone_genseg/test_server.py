@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import datasets
 import fiftyone.operators as foo
 import pytest
-from genseg_hub import checkpoints, publish
+from genseg_hub import publish
+from genseg_hub.known import EMBEDDED
 
 from ..conftest import ROOT
 from ..hub.chat_server import said, serving
@@ -79,7 +80,7 @@ def test_a_benchmark_run_keeps_the_answers_of_a_server_apart(scenes, server, tmp
     here = run(*scenes, "--out", folder)
     assert here.exit_code == 1
     assert "holds a run with the served 'nano', not None" in here.stderr
-    server.models = (200, {}, {"data": [{"id": "other", "root": str(checkpoints.EMBEDDED["nano"])}]})
+    server.models = (200, {}, {"data": [{"id": "other", "root": str(EMBEDDED["nano"])}]})
     other = run(*scenes, "--server", server.url)
     assert other.exit_code == 1
     assert "holds a run with the served 'nano', not 'other'" in other.stderr
