@@ -94,14 +94,14 @@ def check_checkpoint(name: str, with_reasoner: bool = True) -> None:
         with_reasoner: False where a server may have it.
     """
     checkpoints.check_name(name)
-    bare, revision = checkpoints.split_revision(checkpoints.split_segmenter(name)[0])
+    reasoner, segmenter = checkpoints.split_segmenter(name)
+    bare, revision = checkpoints.split_revision(reasoner)
     if revision and (bare in EMBEDDED or path(bare).is_dir()):
         raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions: leave @{revision} out")
     if bare not in EMBEDDED and path(bare).is_dir():
         checkpoints.check_folder(path(bare), bare, with_reasoner)
-    segmenter = checkpoints.split_segmenter(name)[1]
-    if segmenter and segmenter not in EMBEDDED and path(segmenter).is_dir():
-        checkpoints.check_segmenter(path(segmenter))
+    if segmenter and (folder := checkpoints.segmenter_folder(segmenter)):
+        checkpoints.check_segmenter(folder)
 
 
 def checkpoint_choices() -> types.AutocompleteView:

@@ -175,7 +175,8 @@ def plan(name: str, revision: str | None = None, with_reasoner: bool = True) -> 
     name, segmenter = split_segmenter(name)
     name, revision = split_revision(name, revision)
     files: list[hub.DryRunFileInfo] = []
-    if _local_folder(name) is None:
+    folder = _local_folder(name)
+    if folder is None:
         files = dry_run(name, revision, _REASONER_FILES if with_reasoner else _OTHER_FILES)
         if not files:
             raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
@@ -183,7 +184,10 @@ def plan(name: str, revision: str | None = None, with_reasoner: bool = True) -> 
         own = _settings(download(name, revision, False, [SETTINGS_FILE]) / SETTINGS_FILE, name)["segmenter"]
         if not segmenter and not any(file.filename.startswith(f"{own}/") for file in files):
             files += dry_run(*_segmenter_files(own))
-    if segmenter and segmenter != NANO and not _is_folder(segmenter):
+    elif not segmenter:
+        own = _settings(folder / SETTINGS_FILE, name)["segmenter"]
+        files = [] if segmenter_folder(own, folder) else dry_run(*_segmenter_files(own))
+    if segmenter and segmenter_folder(segmenter) is None:
         files += dry_run(*_segmenter_files(segmenter))
     return DownloadPlan(f"{name}+{segmenter}" if segmenter else name, revision, tuple(files))
 
@@ -243,7 +247,7 @@ def check_name(name: str) -> None:
     name, _ = split_revision(name)
     if _local_folder(name) is None:
         _check_id(name)
-    if segmenter and segmenter != NANO and not _is_folder(segmenter):
+    if segmenter and segmenter_folder(segmenter) is None:
         _check_id(_segmenter_files(segmenter)[0])
 
 
@@ -348,19 +352,28 @@ def _attentions(part: Any, named: bool = False) -> Iterator[Any]:
         yield part
 
 
-def _segmenter(name: str, own: Path | None, local_files_only: bool) -> tuple[Path, str | None, str | None]:
-    """Where a segmenter is, its configuration in the sam2 package, and its name if that is a Hub id.
+def segmenter_folder(name: str, own: Path | None = None) -> Path | None:
+    """The folder on this disk of a segmenter, None for one of the Hub.
 
     Args:
         name: what a checkpoint in the folder `own` calls its segmenter, or what the user chose.
     """
     if name == NANO and (own is None or own in EMBEDDED.values()):
-        return EMBEDDED[NANO] / "segmenter", None, None
-    folder = Path(name).expanduser() if own is None else own / name
+        return EMBEDDED[NANO] / "segmenter"
+    if own is None:
+        return Path(name).expanduser() if _is_folder(name) else None
     # A checkpoint of a stranger may name nothing outside its folder.
-    if _is_folder(str(folder)) and (own is None or folder.resolve().is_relative_to(own.resolve())):
-        check_segmenter(folder)
-        return folder, None, None
+    folder = own / name
+    return folder if _is_folder(str(folder)) and folder.resolve().is_relative_to(own.resolve()) else None
+
+
+def _segmenter(name: str, own: Path | None, local_files_only: bool) -> tuple[Path, str | None, str | None]:
+    """Where the segmenter of `segmenter_folder` is, its configuration in the sam2 package, and its name if that is a
+    Hub id."""
+    here = segmenter_folder(name, own)
+    if here is not None:
+        check_segmenter(here)
+        return here, None, None
     hub_id, revision, files = _segmenter_files(name)
     folder = download(hub_id, revision, local_files_only, files)
     if hub_id not in SAM2_REPOSITORIES:

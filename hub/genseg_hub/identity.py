@@ -47,9 +47,9 @@ def identify(name: str, revision: str | None = None, opened: checkpoints.Checkpo
         who["served"] = opened.served
     if chosen is None:
         return who
-    folder = EMBEDDED[chosen] / "segmenter" if chosen == NANO else Path(chosen).expanduser()
+    folder = checkpoints.segmenter_folder(chosen)
     label = chosen
-    if folder.is_dir():
+    if folder is not None:
         label = chosen if chosen == NANO else "/".join(folder.resolve().parts[-2:])
         who["segmenter_checksum"] = _checksum([folder])
     return who | {"model": f"{who['model']}+{label}", "segmenter": label}
@@ -96,9 +96,8 @@ def _commit(name: str, revision: str | None) -> str | None:
 
 def _folders(folder: Path, segmenter: str) -> list[Path]:
     """A checkpoint's folder, and that of its segmenter where it is here."""
-    own = EMBEDDED[NANO] / "segmenter" if segmenter == NANO else folder / segmenter
-    inside = own.is_dir() and (segmenter == NANO or own.resolve().is_relative_to(folder.resolve()))
-    return [folder, own] if inside else [folder]
+    own = checkpoints.segmenter_folder(segmenter, folder)
+    return [folder] if own is None else [folder, own]
 
 
 def _checksum(folders: list[Path]) -> str:

@@ -140,6 +140,9 @@ def test_a_folder_that_holds_something_else_is_refused_before_the_work(tmp_path,
     for name in ("nano@x", "nano@x+nano"):
         with pytest.raises(CheckpointError, match="nano is on this disk and has no revisions: leave @x out"):
             _forms.check_checkpoint(name)
+    (tmp_path / "sam").mkdir()
+    with pytest.raises(CheckpointError, match=r"the segmenter .* lacks config\.json and model\.safetensors"):
+        _forms.check_checkpoint(f"nano+{tmp_path / 'sam'}")
     (folder / "x.safetensors.index.json").write_text("[]")
     for name in (str(folder), f"{folder}+nano"):
         with pytest.raises(CheckpointError, match="is damaged"):

@@ -341,13 +341,16 @@ def test_a_checkpoint_names_no_segmenter_outside_its_folder(folder, tmp_path, se
         checkpoints.pull(str(folder), local_files_only=True)
 
 
-def test_a_segmenter_of_the_hub_serves_any_checkpoint_and_is_pinned(hub, sam2_folder, nano):
+def test_a_segmenter_of_the_hub_serves_any_checkpoint_and_is_pinned(hub, sam2_folder, nano, tmp_path):
     api = huggingface_hub.HfApi(endpoint=hub.endpoint, token=WRITER)
     api.create_repo(REPO)
     first = api.upload_folder(repo_id=REPO, folder_path=sam2_folder).oid
     name = f"nano+{REPO}"
     planned = checkpoints.plan(name)
     assert {file.filename for file in planned.files} == {"config.json", "model.safetensors", "processor_config.json"}
+    folder = shutil.copytree(NANO, tmp_path / "folder", ignore=shutil.ignore_patterns("segmenter"))
+    _change(folder / checkpoints.SETTINGS_FILE, segmenter=REPO)
+    assert {file.filename for file in checkpoints.plan(str(folder)).files} == {file.filename for file in planned.files}
     assert not checkpoints.is_on_disk(name)
     pulled = run("pull", name)
     assert pulled.exit_code == 0, pulled.output
