@@ -80,20 +80,20 @@ class Stream:
         self._failure: Exception | None = None  # of the examples
 
     def __iter__(self) -> Iterator[Prediction | Failure]:
-        asked: dict[Question, tuple[_Job, _Group]] = {}
+        asked: dict[Question, _Job] = {}
         with ThreadPoolExecutor(1, thread_name_prefix="segmenter") as worker:
             while not self._exhausted or self._groups:
                 new: list[Question] = []
                 while len(new) < self._session.room() and self._has_room():
                     job = self._read()
                     if job and job.question:
-                        asked[job.question] = job, self._groups[-1]
+                        asked[job.question] = job
                         new.append(job.question)
                 if new:
                     self._session.ask(new)
                 if asked:
                     for question, answer in self._session.advance():
-                        job, _ = asked.pop(question)
+                        job = asked.pop(question)
                         if isinstance(answer, Answer):
                             job.answer = answer
                         else:
