@@ -14,9 +14,7 @@ EXPRESSION = "expression"
 
 def default_ignore_field(samples: fo.Dataset | fo.DatasetView) -> str:
     """The field `ignore` where samples have such Detections, as those of benchmarks do; else "", for none."""
-    field = samples.get_field(labels.IGNORE)
-    detections = isinstance(field, fof.EmbeddedDocumentField) and issubclass(field.document_type, fo.Detections)
-    return labels.IGNORE if detections else ""
+    return labels.IGNORE if labels.is_detections(samples, labels.IGNORE) else ""
 
 
 def default_expression_field(samples: fo.Dataset | fo.DatasetView, gt_field: str) -> str | None:
@@ -61,10 +59,9 @@ def check(
     ):
         if name is None and role in ("objects", "ignore"):
             continue
-        kind = samples.get_field(name) if name else None
-        if getattr(kind, "document_type", None) is not fo.Detections:
+        if not name or not labels.is_detections(samples, name):
             found = samples.get_field_schema(embedded_doc_type=fo.Detections)
-            what = "does not exist" if kind is None else "holds no Detections"
+            what = "holds no Detections" if name and samples.get_field(name) else "does not exist"
             raise ValueError(f"the {role} field {name!r} {what}; fields of Detections: {', '.join(found) or 'none'}")
     if expression_field is None:
         expression_field = default_expression_field(samples, gt_field)

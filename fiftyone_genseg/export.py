@@ -50,7 +50,7 @@ def export(
         raise ValueError("there are no referring examples to export: no sample has an expression")
     schema = view.get_field_schema()
     features = datasets.Features({column: columns.to_feature(schema[field]) for field, column in carried.items()})
-    if _is_detections(view, labels.IGNORE):
+    if labels.is_detections(view, labels.IGNORE):
         features[labels.IGNORE] = datasets.List(RLE)
     unfinished = folder / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
@@ -84,7 +84,7 @@ def examples(
         view = view.select(sorted({sample_id for sample_id, _ in pairs}))
     has_ids = isinstance(view.get_field("example_id"), fo.StringField)
     image_ids = _image_ids(view)
-    ignores = _is_detections(view, labels.IGNORE)
+    ignores = labels.is_detections(view, labels.IGNORE)
     for sample in view.iter_samples():
         truth = sample[gt_field] or fo.Detections()
         asked = sample[expression_field] if expression_field else _named(truth)
@@ -113,10 +113,6 @@ def _image_ids(view: fo.Dataset | fo.DatasetView) -> dict[str, str]:
     rows = [*zip(*view.values(["id", "image_id", "filepath"]), strict=True)]
     files = Counter(image_id for image_id, _ in {row[1:] for row in rows})
     return {sample_id: image_id for sample_id, image_id, _ in rows if image_id and files[image_id] == 1}
-
-
-def _is_detections(view: fo.Dataset | fo.DatasetView, name: str) -> bool:
-    return getattr(view.get_field(name), "document_type", None) is fo.Detections
 
 
 def _carried(view: fo.Dataset | fo.DatasetView, expression_field: str | None) -> dict[str, str]:

@@ -46,12 +46,17 @@ def responses_field(field: str) -> str:
     return f"{field}_responses"
 
 
+def is_detections(samples: fo.Dataset | fo.DatasetView, name: str) -> bool:
+    """Whether samples have a field of that name that holds Detections."""
+    return getattr(samples.get_field(name), "document_type", None) is fo.Detections
+
+
 def check_fields(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
     """Raise ValueError for what is no field name, or when one of the two fields exists with another type."""
     if not _FIELD_NAME.fullmatch(field):
         raise ValueError(f"{field!r} is not a field name: use letters, digits and underscores, starting with a letter")
     masks, responses = samples.get_field(field), samples.get_field(responses_field(field))
-    if masks is not None and getattr(masks, "document_type", None) is not fo.Detections:
+    if masks is not None and not is_detections(samples, field):
         raise ValueError(f"the field {field!r} already holds something else; choose another name")
     inner = getattr(responses, "field", None)
     if responses is not None and getattr(inner, "document_type", None) is not fo.DynamicEmbeddedDocument:
