@@ -147,8 +147,11 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
                 examples = None
                 self._leave_out(_IMAGE if isinstance(error, OSError) else _ROW, error)
                 continue
-            why = _IMAGE
+            why = _ROW
             try:
+                if not example.expression:
+                    raise ValueError("it has no expression")
+                why = _IMAGE
                 file, size = self._find(example.image)
                 why = _MASK
                 sample = self._sample(example, file, size)
@@ -164,8 +167,6 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
         self.details.setdefault(why, f"the first is number {self.read}, {error}")
 
     def _sample(self, example: ReferringExample, file: Path, size: tuple[int, int]) -> fo.Sample:
-        if not example.expression:
-            raise ValueError("it has no expression")
         for rle in (*(example.masks or ()), *([example.ignore] if example.ignore else ())):
             if tuple(rle["size"]) != size[::-1]:
                 raise ValueError(f"a mask is of {rle['size'][::-1]} pixels, its image of {size} (width, height)")
@@ -252,10 +253,9 @@ def add_predictions(
     labels.check_fields(samples, field)
     example_ids, sample_ids = samples.values(["example_id", "id"])
     places = dict(zip(example_ids, sample_ids, strict=True))
-    # A run that asked again has several lines about an example, of which the last counts.
     images = samples.values("image_id") if samples.get_field("image_id") is not None else [None] * len(example_ids)
     known = dict(zip(example_ids, zip(example_ids, images, samples.values("expression"), strict=True), strict=True))
-    last = {}
+    last = {}  # a run that asked again has several lines about an example, of which the last counts
     for number, line in enumerate(predictions.read(file)):
         example_id = line["example_id"]
         if example_id in known and predictions.is_about(predictions.asked(line), *known[example_id]):

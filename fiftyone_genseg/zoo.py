@@ -42,6 +42,10 @@ def download_model(model_name: str, model_path: str) -> None:
         genseg_hub.checkpoints.CheckpointError: see `checkpoints.pull`.
     """
     checkpoint = checkpoints.pull(_checkpoint(model_name))
+    if checkpoint.commit is None and checkpoint.name not in EMBEDDED:
+        raise checkpoints.CheckpointError(
+            f"there is a folder {checkpoint.name} here, which hides the model of that name on the Hub; start elsewhere"
+        )
     note = Path(model_path)
     unfinished = note.with_suffix(".unfinished")
     unfinished.write_text(json.dumps({"checkpoint": checkpoint.pinned}))
@@ -65,7 +69,8 @@ def load_model(model_name: str, model_path: str, **kwargs: Any) -> ReferringSegm
         pinned = str(json.loads(Path(model_path).read_text())["checkpoint"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _bad_note(model_name, model_path) from error
-    if pinned.partition("@")[0] != _checkpoint(model_name):
+    name, at, _ = pinned.partition("@")
+    if name != _checkpoint(model_name) or not (at or name in EMBEDDED):
         raise _bad_note(model_name, model_path)
     return ReferringSegmentationModel(pinned, **kwargs)
 

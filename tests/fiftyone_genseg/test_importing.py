@@ -106,7 +106,7 @@ def test_a_folder_with_images_inside_becomes_files(name, plugin, tmp_path):
 
 
 def damaged(folder: Path) -> datasets.Dataset:
-    """12 examples about 3 scenes, of which the first, the last and the five of two rows between can be used."""
+    """12 examples about 3 scenes, of which the first and the last four can be used."""
     rows = list(to_rows(refscenes("val", 12)))
     whole = rows[0]["image"]["bytes"]
     target = next(row["masks"] for row in rows if row["masks"])
@@ -116,6 +116,7 @@ def damaged(folder: Path) -> datasets.Dataset:
     rows[4]["masks"] = [{"size": [1, 1], "counts": "01"}]
     rows[5]["masks"] = [encode_mask(np.zeros(target[0]["size"], bool))]
     rows[6]["masks"] = None
+    rows[7]["expression"] = ""
     return datasets.Dataset.from_list(rows, features=FEATURES)
 
 
@@ -124,15 +125,15 @@ def test_examples_that_cannot_be_used_are_left_out_and_counted(name, plugin, tmp
     importer = ReferringDatasetImporter(examples, tmp_path / "images")
     for _ in range(2):  # an importer can be read again
         samples = list(importer)
-        assert [sample.example_id for sample in samples] == [examples[i]["example_id"] for i in (0, 7, 8, 9, 10, 11)]
-        assert importer.unusable == {"unreadable image": 3, "unusable mask": 2, "malformed row": 1}
+        assert [sample.example_id for sample in samples] == [examples[i]["example_id"] for i in (0, 8, 9, 10, 11)]
+        assert importer.unusable == {"unreadable image": 3, "unusable mask": 2, "malformed row": 2}
     assert "3 of 12 examples left out, unreadable image: the first is number 2, " in importer.report
     assert "a mask is of [1, 1] pixels" in importer.report
     examples.select([0, 1, 2, *range(4, 12)]).save_to_disk(tmp_path / "saved")
     told = messages(URI, fo.Dataset(f"{name}-open"), source=str(tmp_path / "saved"), name=name)
     ((_, last),) = [t for t in told if t[0] == "notify"]
     assert last["variant"] == "warning"
-    assert f"{name} has 6 expressions. 2 of 11 examples left out" in last["message"]
+    assert f"{name} has 5 expressions. 2 of 11 examples left out" in last["message"]
     assert [params["progress"] for kind, params in told if kind == "set_progress"][-1] == 1
     assert [kind for kind, _ in told][-1] == "open_dataset"
     examples.select([1, 2, 4]).save_to_disk(tmp_path / "bad")
@@ -208,6 +209,7 @@ def test_the_form_says_what_is_missing(name, tmp_path):
     assert "refcocog.zip of github.com/lichengunc/refer" in json.dumps(properties["archive"])
     assert properties["split"]["type"]["values"] == ["train", "val", "test"]
     assert properties["name"]["default"] == "refcocog"
+    assert form(source="refcoco+", root=str(tmp_path), split="val")["name"]["default"] == "refcocoplus-val"
     assert "neither a benchmark, nor a folder" in form(source="nothing")["problem"]["error_message"]
     fo.Dataset(name)
     archives.reasonseg(tmp_path)
@@ -310,6 +312,19 @@ def test_a_prediction_that_may_be_of_two_samples_is_refused(photos, plugin, tmp_
     list(add_predictions(dataset.match_tags("other", bool=False), file, "mine"))
     assert dataset.exists("mine_responses").values("example_id") == [examples[0].example_id]
     assert not dataset[twin.id]["mine_responses"]
+
+
+def test_a_line_of_a_run_is_of_its_own_expression_and_image_only(photos, tmp_path):
+    dataset, examples = photos
+    example, file = examples[0], tmp_path / "run.jsonl"
+    line = {"example_id": example.example_id, "image_id": example.image_id, "expression": example.expression}
+    for other in {"expression": "something else"}, {"image_id": "another"}:
+        file.write_text(json.dumps(line | {"failure": "out of memory"} | other) + "\n")
+        with pytest.raises(ValueError, match=r"no prediction in .* is about these samples"):
+            list(add_predictions(dataset, file, "mine"))
+    file.write_text(json.dumps(line | {"failure": "out of memory"}) + "\n")
+    *_, summary = add_predictions(dataset, file, "mine")
+    assert summary.done == 1
 
 
 def test_the_last_prediction_counts_and_the_image_may_be_gone(photos, tmp_path):

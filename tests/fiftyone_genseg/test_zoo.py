@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionContext
 from genseg_hub import checkpoints, publish
-from genseg_hub.known import KNOWN
+from genseg_hub.known import EMBEDDED, KNOWN
 
 from fiftyone_genseg import labels, plugin, zoo
 
@@ -119,6 +119,16 @@ def test_a_download_that_fails_leaves_nothing_that_looks_downloaded(hub, folder,
         foz.load_zoo_model(f"genseg-r1/{QWEN}")
     assert not foz.is_zoo_model_downloaded(f"genseg-r1/{QWEN}")
     assert {path.name for path in models.iterdir()} >= {"__init__.py", "manifest.json"}
+
+
+def test_a_folder_of_the_same_name_does_not_pass_for_the_hubs(tmp_path, monkeypatch):
+    shutil.copytree(EMBEDDED["nano"], tmp_path / QWEN)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(checkpoints.CheckpointError, match=f"there is a folder {QWEN} here"):
+        zoo.download_model(f"genseg-r1/{QWEN}", str(tmp_path / "note.json"))
+    (tmp_path / "note.json").write_text(json.dumps({"checkpoint": QWEN}))
+    with pytest.raises(checkpoints.CheckpointError, match="delete_zoo_model"):
+        zoo.load_model(f"genseg-r1/{QWEN}", str(tmp_path / "note.json"))
 
 
 @pytest.mark.parametrize("note", [None, "", "[]", "{}", '{"checkpoint": null}', '{"checkpoint": "somebody/else@01"}'])

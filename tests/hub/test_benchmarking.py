@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 from filelock import FileLock
 from genseg_hub import GenSegR1, benchmarking, benchmarks, evaluation, predictions
+from genseg_hub.images import image_size
 from genseg_hub.referring_dataset import from_dataset, to_dataset
 from genseg_hub.schema import Failure, InstancePrompt, Prediction, Response, ResponseError
 from genseg_training.scenes import refscenes
@@ -37,6 +39,12 @@ def photos(tmp_path):
 def run(folder, examples, source, policy="grefcoco", settings=SETTINGS, overwrite=False):
     given = (lambda: source) if isinstance(source, GenSegR1) else source
     return benchmarking.run(folder, settings, examples, given, policy, "an archive", "genseg benchmark", 4, overwrite)
+
+
+def prediction_of(mask):
+    height, width = mask.shape
+    response = Response("", "", (InstancePrompt((0, 0, width, height), ()),))
+    return Prediction(response, (mask,), (1.0,), (width, height))
 
 
 def never():
@@ -280,6 +288,18 @@ def test_a_damaged_line_is_named_with_the_remedy(finished, scenes, tmp_path):
     (folder / benchmarking.PREDICTIONS).write_text("\n".join([lines[0], "", lines[1][:50], *lines[2:]]) + "\n")
     with pytest.raises(benchmarking.RunError, match=r"line 3 of .*; remove that line, or begin the run anew"):
         run(folder, scenes, never)
+
+
+def test_an_image_that_is_damaged_by_now_is_scored_by_what_its_header_says(photos, tmp_path):
+    example = next(example for example in from_dataset(photos) if not example.masks)
+    file, (width, height) = tmp_path / "mine.jsonl", image_size(example.image)
+    mask = predictions.to_line(example, prediction_of(np.eye(height, width, dtype=bool)))["instances"][0]["mask"]
+    file.write_text(json.dumps({"example_id": example.example_id, "instances": [{"mask": mask}]}) + "\n")
+    whole = Path(example.image).read_bytes()
+    for content in whole[: len(whole) // 2], b"no image":
+        Path(example.image).write_bytes(content)
+        run(tmp_path / "run", photos, file, overwrite=True)
+        assert metrics_of(tmp_path / "run")["missing"] == len(photos) - 1
 
 
 def test_a_mask_must_have_its_images_size_also_where_nothing_is_meant(photos, tmp_path):

@@ -13,7 +13,7 @@ from genseg_hub.referring_dataset import to_dataset
 from genseg_hub.schema import Failure, Prediction, ReferringExample, Response, encode_mask
 from PIL import Image
 
-SETTINGS = {"benchmark": "refcocog", "split": "val", "model": "a|<b>model</b>"}
+SETTINGS = {"benchmark": "refcocog", "split": "val", "model": "a|<b>model</b>\nx"}
 EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)> \u202e\x00 {{ 7 * 7 }} </bdi></pre>'
 SIZE = (60, 40)
 
@@ -82,7 +82,7 @@ def test_a_page_shows_text_as_text_and_loads_nothing(finished):
     assert "default-src 'none'" in text
     assert '<script>alert("1")</script>' in page.text
     assert "{{ 7 * 7 }}" in page.text
-    assert "a|<b>model</b>" in page.text
+    assert "a|<b>model</b>\nx" in page.text
     assert page.text.count("{{ 7 * 7 }} </bdi></pre>?") == 9  # answers, with what UTF-8 cannot hold
 
 
@@ -143,7 +143,7 @@ def test_an_image_that_is_gone_is_told(finished, tmp_path):
 def test_published_figures_stand_beside(finished):
     text = (finished / benchmarking.REPORT).read_text()
     assert "| GenSeg-R1-8B | 71.27 | 73.82 |  | 81.01 |" in text
-    assert "| **a/<b>model</b>** |" in text
+    assert "| **a/<b>model</b> x** |" in text
     known = benchmarks.by_name()
     for row in published.PUBLISHED:
         assert row.split in known[row.benchmark].splits
