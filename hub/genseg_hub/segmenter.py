@@ -179,16 +179,14 @@ class Sam2Segmenter(Segmenter):
     def _decode(
         self, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        logits, ious, _ = self._predictor.predict(
-            point_coords=points if labels.size else None,
-            point_labels=labels if labels.size else None,
-            box=boxes,
-            multimask_output=multimask,
+        # What `predict` calls; it makes floats of the bool masks.
+        _, *prompts = self._predictor._prep_prompts(
+            points if labels.size else None, labels if labels.size else None, boxes, None, normalize_coords=True
         )
-        ious = ious.reshape(len(boxes), -1)
-        logits = logits.reshape(*ious.shape, *logits.shape[-2:])
-        each, best = np.arange(len(boxes)), ious.argmax(1)
-        return logits[each, best] > 0, ious[each, best]
+        masks, ious, _ = self._predictor._predict(*prompts, multimask_output=multimask)
+        best = ious.argmax(1)
+        each = torch.arange(len(best), device=best.device)
+        return masks[each, best].cpu().numpy(), ious[each, best].float().cpu().numpy()
 
 
 def load_segmenter(weights: Path, config: str | None, device: torch.device | str) -> Segmenter:

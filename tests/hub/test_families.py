@@ -66,37 +66,34 @@ def test_the_image_is_shown_in_their_frame_and_segmented_in_its_own(dialect, nan
 def test_negative_points_reach_sam2_and_multimask_takes_its_best(nano):
     image = np.array(Image.open(PHOTO).convert("RGB"))
     box, inside, outside = (100.0, 50.0, 400.0, 350.0), ((250.0, 200.0),), ((120.0, 60.0), (380.0, 340.0))
-    given = []
     predictor = nano.segmenter._predictor
-    predict = predictor.predict
+    given = {}
 
-    class Watching:
-        def __getattr__(self, name):
-            return getattr(predictor, name)
+    def keep(module, args, kwargs):
+        coords, labels = kwargs["points"]
+        given[coords.shape[1] - 2] = coords.numpy(), labels.tolist()  # after the two corners of the box
 
-        def predict(self, **arguments):
-            given.append(arguments)
-            return predict(**arguments)
-
-    segmenter = Sam2Segmenter(nano.segmenter._predictor.model)
-    segmenter._predictor = Watching()
+    segmenter = Sam2Segmenter(predictor.model)
     prompts = [
         InstancePrompt(box, inside, negative_points=outside),
         InstancePrompt(box, ()),
         InstancePrompt(box, inside),
     ]
-    masks, scores = segmenter.segment(image, prompts)
-    by_count = {0 if g["point_labels"] is None else g["point_labels"].shape[1]: g for g in given}
-    assert by_count[3]["point_labels"].tolist() == [[1, 0, 0]]
-    assert by_count[3]["point_coords"].tolist() == [[[250, 200], [120, 60], [380, 340]]]
-    assert by_count[1]["point_labels"].tolist() == [[1]]
+    with predictor.model.sam_prompt_encoder.register_forward_pre_hook(keep, with_kwargs=True):
+        masks, scores = segmenter.segment(image, prompts)
+    coords, labels = given[3]
+    pixels = coords[0] / predictor.model.image_size * image.shape[1::-1]
+    assert pixels == pytest.approx(np.array([(100, 50), (400, 350), *inside, *outside]), abs=1e-3)
+    assert labels == [[2, 3, 1, 0, 0]]
+    assert given[1][1] == [[2, 3, 1]]
+    assert given[0][1] == [[2, 3]]
     # Whatever stands beside it, an instance has the mask that it has alone.
     for prompt, mask, score in zip(prompts, masks, scores, strict=True):
         (alone,), (its,) = nano.segmenter.segment(image, [prompt])
         assert (mask != alone).mean() < 1e-3
         assert score == pytest.approx(its, abs=1e-4)
     best, their = segmenter.segment(image, prompts[:1], multimask=True)
-    three, ious, _ = predict(
+    three, ious, _ = predictor.predict(
         point_coords=np.array([[*inside, *outside]]),
         point_labels=np.array([[1, 0, 0]]),
         box=np.array([box]),
