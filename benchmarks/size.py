@@ -7,8 +7,9 @@ Real are FiftyOne and its database, the images of RefScenes as files (100 of the
 stream, writing) with one fixed mask as the answer to everything, so that 10,000 samples take minutes and the model does
 not hide what grows. "Evaluating" is of the labels of evaluation.py, which have no image files.
 
-The bar: the largest costs per expression at most a quarter more than the smallest, after a warm-up, and needs at most
-200 MB more memory. Memory is the resident size of this process, without the database's, at the highest moment between
+The bar: the largest costs per expression at most a quarter more than the cheapest of the smaller ones, after a warm-up,
+and needs at most 200 MB more memory than the smallest. (The smallest itself is no measure: what a run costs once would
+hide what grows.) Memory is the resident size of this process, without the database's, at the highest moment between
 two writes, less what it was before the run.
 """
 
@@ -95,11 +96,13 @@ def row(work: str, sizes: list[int], run) -> Row:
     for size, (seconds, megabytes) in found.items():
         print(f"{work}, {size:,}: {seconds * 1000:.2f} ms per expression, {megabytes:+.0f} MB", flush=True)
     seconds, memory = zip(*found.values(), strict=True)
-    ratio, growth = seconds[-1] / seconds[0], memory[-1] - memory[0]
+    cheapest = min(seconds[:-1])
+    ratio, growth = seconds[-1] / cheapest, memory[-1] - memory[0]
+    each = ", ".join(f"{size:,}: {found[size][0] * 1000:.2f} ms" for size in sizes)
     figure = f"{ratio:.2f}x the time per expression, {growth:+.0f} MB"
     holds = ratio <= SLOWER and growth <= MEGABYTES
     bar = f"<= {SLOWER:g}x and <= {MEGABYTES} MB more"
-    return Row("9", work, f"{sizes[-1]:,} against {sizes[0]:,}", bar, [seconds[-1]], [seconds[0]], figure, holds)
+    return Row("9", work, f"{sizes[-1]:,} against fewer", bar, [seconds[-1]], [cheapest], figure, holds, each)
 
 
 def main() -> None:
