@@ -31,15 +31,19 @@ def main() -> None:
     unknown = set(chosen) - set(SCRIPTS)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; choose of {', '.join(SCRIPTS)}")
-    started, rows = time.monotonic(), []
+    started, rows, broken = time.monotonic(), [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
             out = Path(folder, f"{name}.json")
             print(f"== {name}", flush=True)
-            subprocess.run([sys.executable, str(HERE / f"{name}.py"), "--out", str(out)], check=True)
-            rows += json.loads(out.read_text())
+            if subprocess.run([sys.executable, str(HERE / f"{name}.py"), "--out", str(out)], check=False).returncode:
+                broken.append(name)
+            else:
+                rows += json.loads(out.read_text())
     rows.sort(key=lambda row: row["number"])
     text = table(rows, (time.monotonic() - started) / 60)
+    if broken:
+        sys.exit(f"{text}\nstopped with an error: {', '.join(broken)}; {HERE / 'RESULTS.md'} is as it was")
     if len(chosen) < len(SCRIPTS):
         print(text)
     else:

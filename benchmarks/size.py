@@ -30,6 +30,7 @@ from genseg_training import scenes
 from PIL import Image
 from side_by_side import Row, report
 
+from fiftyone_genseg.engines import in_process
 from fiftyone_genseg.scoring import Runner
 from fiftyone_genseg.segmentation import segment_view
 
@@ -78,7 +79,7 @@ def segmenting(model, paths: list[Path], samples: int, asked: int) -> tuple[floa
     dataset = fo.Dataset()
     dataset.add_samples([fo.Sample(str(path)) for path in itertools.islice(itertools.cycle(paths), samples)])
     words = [f"the red circle {number}" for number in range(asked)]
-    its = measured(segment_view(dataset, model, "known", "genseg", words, batch_size=8), samples * asked)
+    its = measured(segment_view(dataset, in_process(model), "known", "genseg", words, batch_size=8), samples * asked)
     dataset.delete()
     return its
 
