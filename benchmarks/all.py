@@ -73,7 +73,7 @@ def table(rows: list[dict], minutes: float) -> str:
 
 
 def seconds(its: list[float]) -> str:
-    return f"{median(its):.2f} ({min(its):.2f} to {max(its):.2f})" if its else "-"
+    return f"{median(its):.3g} ({min(its):.3g} to {max(its):.3g})" if its else "-"
 
 
 if __name__ == "__main__":
