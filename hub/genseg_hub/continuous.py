@@ -106,6 +106,11 @@ class ContinuousReasoner:
         self._ends = set(end_tokens(model))
         self._penalty = model.generation_config.repetition_penalty or 1.0
 
+    @property
+    def device(self) -> torch.device:
+        """See `reasoner.Reasoner`."""
+        return self.model.device
+
     @staticmethod
     def supports(model) -> bool:
         """Whether the model's positions and generation settings are those that are understood here."""

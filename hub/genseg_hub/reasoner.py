@@ -59,6 +59,11 @@ class Session(Protocol):
 class Reasoner(Protocol):
     """Anything that answers questions, several at once."""
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where it computes; None for elsewhere than in this process."""
+        ...
+
     def session(self, batch_size: int) -> Session:
         """Begin, with at most that many questions open at once."""
         ...
@@ -93,6 +98,11 @@ class TransformersReasoner:
         self.processor = processor
         self.max_new_tokens = max_new_tokens
         processor.tokenizer.padding_side = "left"
+
+    @property
+    def device(self) -> torch.device:
+        """See `Reasoner`."""
+        return self.model.device
 
     def session(self, batch_size: int) -> _Batches:
         """See `Reasoner`."""

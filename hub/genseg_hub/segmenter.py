@@ -84,10 +84,11 @@ class Segmenter(abc.ABC):
 
     Args:
         side: pixels of the square that the model sees of every image.
+        device: where the model is.
     """
 
-    def __init__(self, side: int):
-        self._side = side
+    def __init__(self, side: int, device: torch.device):
+        self._side, self.device = side, device
         self._embedded: object = None
         # A model is shared by the runs of a process, and an embedding must not change before it is decoded.
         self._lock = threading.Lock()
@@ -158,7 +159,7 @@ class Sam2Segmenter(Segmenter):
     """
 
     def __init__(self, model: SAM2Base):
-        super().__init__(model.image_size)
+        super().__init__(model.image_size, model.device)
         self._predictor = SAM2ImagePredictor(model.eval())
         # The predictor has these for 1024 pixels only.
         self._predictor._bb_feat_sizes = [(self._side // stride, self._side // stride) for stride in (4, 8, 16)]

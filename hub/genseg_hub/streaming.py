@@ -72,6 +72,7 @@ class Stream:
     ):
         self._segmenter, self._dialect = segmenter, dialect
         self._session = reasoner.session(batch_size)
+        self._on_one_cpu = reasoner.device == segmenter.device == torch.device("cpu")
         self._examples, self._batch_size = iter(examples), batch_size
         self._read_ahead = READ_AHEAD * max(batch_size, self._session.room())
         self._groups: deque[_Group] = deque()  # not given back yet, the oldest first
@@ -89,10 +90,11 @@ class Stream:
                     if job and job.question:
                         asked[job.question] = job
                         new.append(job.question)
-                if new:
-                    self._session.ask(new)
+                for group in self._groups:
+                    if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
+                        group.segmented = worker.submit(self._segment, group, self._threads(shared=bool(asked)))
                 if asked:
-                    for question, answer in self._session.advance():
+                    for question, answer in self._advance(new):
                         job = asked.pop(question)
                         if isinstance(answer, Answer):
                             job.answer = answer
@@ -100,15 +102,28 @@ class Stream:
                             job.result = Failure(explain(answer), answer)
                 elif self._groups and self._groups[0].segmented:
                     self._groups[0].segmented.result()
-                for group in self._groups:
-                    if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
-                        group.segmented = worker.submit(self._segment, group)
                 while self._groups and self._groups[0].segmented and self._groups[0].segmented.done():
                     for job in self._groups.popleft().jobs:
                         assert job.result is not None
                         yield job.result
         if self._failure:
             raise self._failure
+
+    def _advance(self, new: list[Question]) -> list[tuple[Question, Answer | Exception]]:
+        before = torch.get_num_threads()
+        busy = any(group.segmented and not group.segmented.done() for group in self._groups)
+        torch.set_num_threads(self._threads(shared=busy))
+        try:
+            if new:
+                self._session.ask(new)
+            return self._session.advance()
+        finally:
+            torch.set_num_threads(before)
+
+    def _threads(self, shared: bool) -> int:
+        """Threads for one of two that compute: with all cores each, they wait for each other at every operation."""
+        count = torch.get_num_threads()
+        return max(1, count // 2) if shared and self._on_one_cpu else count
 
     def _has_room(self) -> bool:
         waiting = sum(len(group.jobs) for group in self._groups)
@@ -150,8 +165,9 @@ class Stream:
         except Exception as error:  # noqa: BLE001  recorded on the example
             job.result = Failure(explain(error), error)
 
-    def _segment(self, group: _Group) -> None:
+    def _segment(self, group: _Group, threads: int) -> None:
         """Turn the answers about one image into masks, all in one batch."""
+        torch.set_num_threads(threads)
         jobs = [job for job in group.jobs if job.result is None]
         try:
             self._segment_together(jobs)

@@ -48,7 +48,7 @@ class TransformersSegmenter(Segmenter):
                 f"the model takes images of {taken} pixels and its processor makes {made['height']} x {made['width']}, "
                 f"with coordinates up to {processor.target_size}"
             )
-        super().__init__(processor.target_size)
+        super().__init__(processor.target_size, model.device)
         self._model, self._processor, self._dtype = model.eval(), processor, embedding_dtype
 
     @classmethod

@@ -1,7 +1,10 @@
 """GenSegR1 on real images: streaming, sharing, and failures that stay where they belong."""
 
+import threading
+
 import numpy as np
 import pytest
+import torch
 from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample
 from genseg_hub.images import ImageError
 from genseg_hub.reasoner import TransformersReasoner
@@ -132,6 +135,42 @@ def test_a_batch_that_fails_in_the_model_is_halved_until_the_culprit_is_alone(na
     results = list(model.segment_many(mixed, batch_size=7))
     assert [isinstance(result, Failure) for result in results] == [False] * 3 + [True] + [False] * 3
     assert "smaller image, checkpoint or batch size" in results[3].message
+
+
+@pytest.mark.parametrize(("on_one_cpu", "side_by_side"), [(True, 2), (False, 4)])
+def test_what_computes_beside_another_on_one_cpu_has_half_of_its_cores(nano, examples, on_one_cpu, side_by_side):
+    reasoning, segmenting, both = [], [], threading.Barrier(2, timeout=60)
+
+    class Reasoning(TransformersReasoner):
+        device = torch.device("cpu") if on_one_cpu else None
+
+        def generate(self, batch):
+            reasoning.append(torch.get_num_threads())
+            if len(reasoning) == 2:
+                both.wait()  # while the segmenter is at the first image
+            return super().generate(batch)
+
+    class Segmenting(Sam2Segmenter):
+        def _embed(self, image):
+            segmenting.append(torch.get_num_threads())
+            if len(segmenting) == 1:
+                both.wait()
+            super()._embed(image)
+
+    own = nano.reasoner
+    reasoner = Reasoning(own.model, own.processor, own.max_new_tokens)
+    model = GenSegR1(reasoner, Segmenting(nano.segmenter._predictor.model), nano.dialect)
+    two = [examples[1], examples[4]]  # of two images, each with a target
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for result in model.segment_many(two, batch_size=1):
+            assert result.masks
+            assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert reasoning == [4, side_by_side]
+    assert segmenting == [side_by_side, 4]  # the last one is alone
 
 
 def test_segment_raises_what_is_wrong(nano):
