@@ -16,17 +16,17 @@ ASSUMED = {
     "batch": (64, "expressions answered at once"),
     "step": (0.030, "seconds of a decoding step, Transformers, batch as above"),
     "fill": (0.6, "mean answer over the longest of its batch"),
-    "flops": (0.4 * 989e12, "of a prefill: 40 % of an H100's peak"),
+    "flops": (0.4 * 989e12, "of a prefill: 40 percent of an H100's peak"),
     "segment": (0.03, "seconds of SAM 2.1 large for an expression, image embedded once"),
     "loading": (120, "seconds until a worker has its model"),
     "deaths": (8, "workers that die in the run"),
 }
 MEASURED = {
-    "writer": (256, "answers per second of the process that writes"),
-    "reader": (26_000, "samples per second of reading what to ask"),
-    "line": (3550, "bytes of an answer on its way"),
+    "writer": (433, "answers per second of the process that writes"),
+    "reader": (66_000, "samples per second of reading what to ask"),
+    "line": (3520, "bytes of an answer on its way"),
     "document": (4389 - 216, "bytes that an answer adds to a sample, BSON"),
-    "disk": (1773, "bytes of a sample on MongoDB's disk"),
+    "disk": (1738, "bytes of a sample on MongoDB's disk"),
 }
 # Output tokens per second of one H100 with Qwen3-8B in bfloat16 and vLLM, text only, at the most users within 50 ms a
 # token: github.com/tgarg01/silybench-data, derived/csv/capacity.csv, read 2026-11. Not checked here.

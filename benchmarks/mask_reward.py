@@ -12,6 +12,7 @@ SAM 2.1 tiny shows one of full size, with random weights and a single prompt.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,6 +61,35 @@ def batch(prompts: int) -> dict[str, list]:
     raise AssertionError("RefScenes val has too few images")
 
 
+class Watched(Sam2Segmenter):
+    """Counts what it does, and the seconds of it."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.embedding = self.decoding = 0.0
+        self.embedded = self.decoded = 0
+
+    def _embed(self, image):
+        started = time.perf_counter()
+        super()._embed(image)
+        self.embedding += time.perf_counter() - started
+        self.embedded += 1
+
+    def _decode(self, boxes, points, labels, multimask):
+        started = time.perf_counter()
+        decoded = super()._decode(boxes, points, labels, multimask)
+        self.decoding += time.perf_counter() - started
+        self.decoded += len(boxes)
+        return decoded
+
+    def __str__(self) -> str:
+        """The parts of an image, in the mean."""
+        embedding, decoding, prompts = (x / self.embedded for x in (self.embedding, self.decoding, self.decoded))
+        return (
+            f"of ours, embedding {1000 * embedding:.0f} ms an image, its {prompts:.0f} boxes {1000 * decoding:.0f} ms"
+        )
+
+
 class EmbeddingPerCompletion:
     """IoU of unions, each completion by itself."""
 
@@ -97,19 +127,20 @@ def main() -> None:
     torch.manual_seed(0)
     nano = GenSegR1.from_pretrained("nano").segmenter._predictor.model
     rows = []
-    for name, model, prompts, repetitions, note in (
+    for name, model, prompts, repetitions, weights in (
         ("nano's segmenter", nano, 8, 5, ""),
-        ("SAM 2.1 tiny", build_sam2("sam2.1/sam2.1_hiera_t"), 1, 1, "(random weights; 1 repetition)"),
+        ("SAM 2.1 tiny", build_sam2("sam2.1/sam2.1_hiera_t"), 1, 3, "; random weights, three repetitions"),
     ):
-        columns, reward, other = batch(prompts), MaskReward(Sam2Segmenter(model)), EmbeddingPerCompletion(model)
+        segmenter = Watched(model)
+        columns, reward, other = batch(prompts), MaskReward(segmenter), EmbeddingPerCompletion(model)
         ours, theirs = compare(
             lambda reward=reward, columns=columns: reward(**columns),
             lambda other=other, columns=columns: other(**columns),
             same,
             repetitions,
         )
-        work = f"mask reward, {prompts} prompts x {COMPLETIONS} completions, {name}, {model.image_size} px"
-        rows.append(faster("5", work, "an embedding per completion", 6, ours, theirs, note))
+        work = f"mask reward, {prompts} x {COMPLETIONS} completions, {name}, {model.image_size} px"
+        rows.append(faster("5", work, "an embedding per completion", 6, ours, theirs, f"{segmenter}{weights}"))
     report(rows)
 
 
