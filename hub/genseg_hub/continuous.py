@@ -107,9 +107,9 @@ class ContinuousReasoner:
         self._penalty = model.generation_config.repetition_penalty or 1.0
 
     @property
-    def device(self) -> torch.device:
+    def takes_cores(self) -> bool:
         """See `reasoner.Reasoner`."""
-        return self.model.device
+        return self.model.device.type == "cpu"
 
     @staticmethod
     def supports(model) -> bool:

@@ -60,8 +60,8 @@ class Reasoner(Protocol):
     """Anything that answers questions, several at once."""
 
     @property
-    def device(self) -> torch.device | None:
-        """Where it computes; None for elsewhere than in this process."""
+    def takes_cores(self) -> bool:
+        """Whether it computes on the CPU, in steps so short that the cores can be divided anew at each."""
         ...
 
     def session(self, batch_size: int) -> Session:
@@ -99,10 +99,7 @@ class TransformersReasoner:
         self.max_new_tokens = max_new_tokens
         processor.tokenizer.padding_side = "left"
 
-    @property
-    def device(self) -> torch.device:
-        """See `Reasoner`."""
-        return self.model.device
+    takes_cores = False  # a step is a whole batch
 
     def session(self, batch_size: int) -> _Batches:
         """See `Reasoner`."""

@@ -107,10 +107,7 @@ class ServerReasoner:
         self.model, self.known_as = self._wait(self._named([model] if isinstance(model, str) else list(model)))
         self.label = self._quoted(self.model)
 
-    @property
-    def device(self) -> None:
-        """See `reasoner.Reasoner`: the server's is not known."""
-        return
+    takes_cores = False
 
     def session(self, batch_size: int) -> _Requests:
         """See `reasoner.Reasoner`; up to `concurrency` questions are open, whatever the batch size."""

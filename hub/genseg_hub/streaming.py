@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,17 +73,21 @@ class Stream:
     ):
         self._segmenter, self._dialect = segmenter, dialect
         self._session = reasoner.session(batch_size)
-        self._on_one_cpu = reasoner.device == segmenter.device == torch.device("cpu")
+        # PyTorch gives all cores to each thread that computes, and two of them wait for each other at every operation.
+        self._share_cores = reasoner.takes_cores and segmenter.device.type == "cpu"
+        self._cores = torch.get_num_threads()
         self._examples, self._batch_size = iter(examples), batch_size
         self._read_ahead = READ_AHEAD * max(batch_size, self._session.room())
         self._groups: deque[_Group] = deque()  # not given back yet, the oldest first
+        self._asked: dict[Question, _Job] = {}
         self._last: _Job | None = None
         self._exhausted = False
         self._failure: Exception | None = None  # of the examples
 
     def __iter__(self) -> Iterator[Prediction | Failure]:
-        asked: dict[Question, _Job] = {}
-        with ThreadPoolExecutor(1, thread_name_prefix="segmenter") as worker:
+        asked = self._asked
+        # A thread takes the number that holds for new ones at its first call, whatever it was told before.
+        with ThreadPoolExecutor(1, thread_name_prefix="segmenter", initializer=torch.get_num_threads) as worker:
             while not self._exhausted or self._groups:
                 new: list[Question] = []
                 while len(new) < self._session.room() and self._has_room():
@@ -90,9 +95,6 @@ class Stream:
                     if job and job.question:
                         asked[job.question] = job
                         new.append(job.question)
-                for group in self._groups:
-                    if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
-                        group.segmented = worker.submit(self._segment, group, self._threads(shared=bool(asked)))
                 if asked:
                     for question, answer in self._advance(new):
                         job = asked.pop(question)
@@ -102,6 +104,9 @@ class Stream:
                             job.result = Failure(explain(answer), answer)
                 elif self._groups and self._groups[0].segmented:
                     self._groups[0].segmented.result()
+                for group in self._groups:
+                    if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
+                        group.segmented = worker.submit(self._segment, group)
                 while self._groups and self._groups[0].segmented and self._groups[0].segmented.done():
                     for job in self._groups.popleft().jobs:
                         assert job.result is not None
@@ -110,20 +115,23 @@ class Stream:
             raise self._failure
 
     def _advance(self, new: list[Question]) -> list[tuple[Question, Answer | Exception]]:
-        before = torch.get_num_threads()
         busy = any(group.segmented and not group.segmented.done() for group in self._groups)
-        torch.set_num_threads(self._threads(shared=busy))
-        try:
+        with self._threads(self._cores - self._cores // 2 if busy else self._cores):
             if new:
                 self._session.ask(new)
             return self._session.advance()
-        finally:
-            torch.set_num_threads(before)
 
-    def _threads(self, shared: bool) -> int:
-        """Threads for one of two that compute: with all cores each, they wait for each other at every operation."""
-        count = torch.get_num_threads()
-        return max(1, count // 2) if shared and self._on_one_cpu else count
+    @contextmanager
+    def _threads(self, count: int) -> Iterator[None]:
+        """PyTorch's threads for what this thread computes; the number for new threads changes with it meanwhile."""
+        if not self._share_cores:
+            yield
+            return
+        torch.set_num_threads(max(1, count))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._cores)
 
     def _has_room(self) -> bool:
         waiting = sum(len(group.jobs) for group in self._groups)
@@ -165,18 +173,18 @@ class Stream:
         except Exception as error:  # noqa: BLE001  recorded on the example
             job.result = Failure(explain(error), error)
 
-    def _segment(self, group: _Group, threads: int) -> None:
+    def _segment(self, group: _Group) -> None:
         """Turn the answers about one image into masks, all in one batch."""
-        torch.set_num_threads(threads)
         jobs = [job for job in group.jobs if job.result is None]
-        try:
-            self._segment_together(jobs)
-        except Exception:  # noqa: BLE001  recorded on the example, once it is alone
-            for job in jobs:
-                try:
-                    self._segment_together([job])
-                except Exception as error:  # noqa: BLE001
-                    job.result = Failure(explain(error), error)
+        with self._threads(self._cores // 2 if self._asked else self._cores):
+            try:
+                self._segment_together(jobs)
+            except Exception:  # noqa: BLE001  recorded on the example, once it is alone
+                for job in jobs:
+                    try:
+                        self._segment_together([job])
+                    except Exception as error:  # noqa: BLE001
+                        job.result = Failure(explain(error), error)
 
     def _segment_together(self, jobs: list[_Job]) -> None:
         if not jobs:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 import transformers
 from genseg_hub import GenSegR1, ReferringExample, checkpoints, dialects
 from genseg_hub.known import KNOWN, NANO, SAM2_REPOSITORIES
@@ -39,8 +38,6 @@ def test_a_checkpoint_of_qwen2_5_vl_runs_on_photographs(dialect, tmp_path):
 
 class _Scripted(TransformersReasoner):
     """Stands for a reasoner whose answer is known; keeps what it was shown."""
-
-    device = torch.device("cpu")
 
     def __init__(self, text):
         self.text, self.shown = text, []

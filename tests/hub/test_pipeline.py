@@ -1,6 +1,7 @@
 """GenSegR1 on real images: streaming, sharing, and failures that stay where they belong."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -137,13 +138,46 @@ def test_a_batch_that_fails_in_the_model_is_halved_until_the_culprit_is_alone(na
     assert "smaller image, checkpoint or batch size" in results[3].message
 
 
-@pytest.mark.parametrize(("on_one_cpu", "side_by_side"), [(True, 2), (False, 4)])
-def test_what_computes_beside_another_on_one_cpu_has_half_of_its_cores(nano, examples, on_one_cpu, side_by_side):
+class _OneAfterTheOther(TransformersReasoner):
+    """Two questions are open, and a step answers one of them."""
+
+    def __init__(self, own, takes_cores):
+        super().__init__(own.model, own.processor, own.max_new_tokens)
+        self.takes_cores, self.open = takes_cores, []
+
+    def session(self, batch_size):
+        return self
+
+    def room(self):
+        return 2 - len(self.open)
+
+    def ask(self, questions):
+        self.open += questions
+
+    def advance(self):
+        question = self.open.pop(0)
+        return [(question, *self.generate([question]))]
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def in_a_new_thread(function):
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(function).result()
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(("takes_cores", "side_by_side"), [(True, 2), (False, 4)])
+def test_two_that_compute_on_one_cpu_share_its_cores(nano, examples, takes_cores, side_by_side):
     reasoning, segmenting, both = [], [], threading.Barrier(2, timeout=60)
 
-    class Reasoning(TransformersReasoner):
-        device = torch.device("cpu") if on_one_cpu else None
-
+    class Reasoning(_OneAfterTheOther):
         def generate(self, batch):
             reasoning.append(torch.get_num_threads())
             if len(reasoning) == 2:
@@ -157,20 +191,21 @@ def test_what_computes_beside_another_on_one_cpu_has_half_of_its_cores(nano, exa
                 both.wait()
             super()._embed(image)
 
-    own = nano.reasoner
-    reasoner = Reasoning(own.model, own.processor, own.max_new_tokens)
-    model = GenSegR1(reasoner, Segmenting(nano.segmenter._predictor.model), nano.dialect)
-    two = [examples[1], examples[4]]  # of two images, each with a target
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        for result in model.segment_many(two, batch_size=1):
-            assert result.masks
-            assert torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(before)
+    model = GenSegR1(Reasoning(nano.reasoner, takes_cores), Segmenting(nano.segmenter._predictor.model), nano.dialect)
+    for result in model.segment_many([examples[1], examples[4]], batch_size=2):  # of two images, with targets
+        assert result.masks
+        assert torch.get_num_threads() == 4
     assert reasoning == [4, side_by_side]
     assert segmenting == [side_by_side, 4]  # the last one is alone
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_stream_that_is_left_early_takes_no_cores_with_it(nano, examples):
+    stream = nano.segment_many(examples * 4, batch_size=4)
+    next(stream)
+    in_a_new_thread(lambda: next(stream))
+    stream.close()
+    assert torch.get_num_threads() == in_a_new_thread(torch.get_num_threads) == 4
 
 
 def test_segment_raises_what_is_wrong(nano):
