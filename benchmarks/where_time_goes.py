@@ -43,7 +43,7 @@ def main() -> None:
             (model.reasoner, "step"),
             (continuous, "_stack"),
             (model.segmenter, "segment"),
-            (model.segmenter._predictor, "set_image"),
+            (model.segmenter, "_embed"),
             (streaming, "load_image"),
             (model.dialect, "parse"),
         ):

@@ -93,13 +93,13 @@ class TransformersReasoner:
         max_new_tokens: token limit of an answer.
     """
 
+    takes_cores = False  # a step is a whole batch
+
     def __init__(self, model, processor, max_new_tokens: int):
         self.model = model.eval()
         self.processor = processor
         self.max_new_tokens = max_new_tokens
         processor.tokenizer.padding_side = "left"
-
-    takes_cores = False  # a step is a whole batch
 
     def session(self, batch_size: int) -> _Batches:
         """See `Reasoner`."""

@@ -6,8 +6,8 @@ It knows pixels, boxes and points. It knows nothing of expressions, chats or the
 from __future__ import annotations
 
 import abc
+import copy
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -80,7 +80,7 @@ def load_sam2(folder: Path) -> SAM2Base:
 
 
 class Segmenter(abc.ABC):
-    """Masks of instance prompts, an image embedded once however many prompts refer to it.
+    """Masks of instance prompts, an image embedded once however many prompts refer to it; for any number of threads.
 
     Args:
         side: pixels of the square that the model sees of every image.
@@ -89,9 +89,7 @@ class Segmenter(abc.ABC):
 
     def __init__(self, side: int, device: torch.device):
         self._side, self.device = side, device
-        self._embedded: object = None
-        # A model is shared by the runs of a process, and an embedding must not change before it is decoded.
-        self._lock = threading.Lock()
+        self._last: tuple[object, Any] = None, None  # a key and its embedding
 
     def segment(
         self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object = None, multimask: bool = False
@@ -109,16 +107,7 @@ class Segmenter(abc.ABC):
         """
         if not instances:
             return [], []
-        with self._lock:
-            return self._segment(image, instances, key, multimask)
-
-    def _segment(
-        self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object, multimask: bool
-    ) -> tuple[list[np.ndarray], list[float]]:
-        if key is None or key != self._embedded:
-            self._embedded = None
-            self._embed(image)
-            self._embedded = key
+        embedding = self._embedding(image, key)
         masks: list[np.ndarray] = [np.empty(0)] * len(instances)
         scores: list[float] = [0.0] * len(instances)
         upsampled = image.shape[0] * image.shape[1] * (3 if multimask else 1)
@@ -134,21 +123,28 @@ class Segmenter(abc.ABC):
                 boxes = np.array([instance.box for instance in given], dtype=np.float32)
                 points = np.array([(*i.points, *i.negative_points) for i in given], dtype=np.float32)
                 labels = np.array([[1] * len(i.points) + [0] * len(i.negative_points) for i in given], dtype=np.int64)
-                decoded = self._decode(boxes, points, labels, multimask)
+                decoded = self._decode(embedding, boxes, points, labels, multimask)
                 for i, mask, score in zip(part, *decoded, strict=True):
                     masks[i], scores[i] = mask, float(np.clip(score, 0, 1))
         return masks, scores
 
+    def _embedding(self, image: np.ndarray, key: object) -> Any:
+        last = self._last  # once: another thread may replace it
+        if key is None or key != last[0]:
+            last = self._last = None, None  # room for the next one
+            last = self._last = key, self._embed(image)
+        return last[1]
+
     @abc.abstractmethod
-    def _embed(self, image: np.ndarray) -> None:
-        """Keep what `_decode` needs of uint8[H, W, 3]."""
+    def _embed(self, image: np.ndarray) -> Any:
+        """What `_decode` needs of uint8[H, W, 3]."""
 
     @abc.abstractmethod
     def _decode(
-        self, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
+        self, embedding: Any, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Masks bool[n, H, W] and predicted IoUs float[n] on the kept image, of boxes float32[n, 4] with as many points
-        each: float32[n, p, 2] and int64[n, p], 1 for inside and 0 for outside; p may be 0."""
+        """Masks bool[n, H, W] and predicted IoUs float[n] on an embedded image, of boxes float32[n, 4] with as many
+        points each: float32[n, p, 2] and int64[n, p], 1 for inside and 0 for outside; p may be 0."""
 
 
 class Sam2Segmenter(Segmenter):
@@ -174,17 +170,19 @@ class Sam2Segmenter(Segmenter):
             model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
         return cls(model.to(device))
 
-    def _embed(self, image: np.ndarray) -> None:
-        self._predictor.set_image(image)
+    def _embed(self, image: np.ndarray) -> SAM2ImagePredictor:
+        predictor = copy.copy(self._predictor)  # its model is shared, its image is not
+        predictor.set_image(image)
+        return predictor
 
     def _decode(
-        self, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
+        self, embedding: SAM2ImagePredictor, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         # What `predict` calls; it makes floats of the bool masks.
-        _, *prompts = self._predictor._prep_prompts(
+        _, *prompts = embedding._prep_prompts(
             points if labels.size else None, labels if labels.size else None, boxes, None, normalize_coords=True
         )
-        masks, ious, _ = self._predictor._predict(*prompts, multimask_output=multimask)
+        masks, ious, _ = embedding._predict(*prompts, multimask_output=multimask)
         best = ious.argmax(1)
         each = torch.arange(len(best), device=best.device)
         return masks[each, best].cpu().numpy(), ious[each, best].float().cpu().numpy()

@@ -64,6 +64,8 @@ class ServerReasoner:
         ValueError: an argument that cannot be used.
     """
 
+    takes_cores = False
+
     def __init__(
         self,
         base_url: str,
@@ -106,8 +108,6 @@ class ServerReasoner:
         weakref.finalize(self, _close, self._client, self._loop)
         self.model, self.known_as = self._wait(self._named([model] if isinstance(model, str) else list(model)))
         self.label = self._quoted(self.model)
-
-    takes_cores = False
 
     def session(self, batch_size: int) -> _Requests:
         """See `reasoner.Reasoner`; up to `concurrency` questions are open, whatever the batch size."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from genseg_hub.cores import Cores
 from genseg_hub.dialects import Dialect
 from genseg_hub.images import load_image
 from genseg_hub.reasoner import Answer, Question, Reasoner, ReasonerError
@@ -73,9 +73,7 @@ class Stream:
     ):
         self._segmenter, self._dialect = segmenter, dialect
         self._session = reasoner.session(batch_size)
-        # PyTorch gives all cores to each thread that computes, and two of them wait for each other at every operation.
-        self._share_cores = reasoner.takes_cores and segmenter.device.type == "cpu"
-        self._cores = torch.get_num_threads()
+        self._cores = Cores(divided=reasoner.takes_cores and segmenter.device.type == "cpu")
         self._examples, self._batch_size = iter(examples), batch_size
         self._read_ahead = READ_AHEAD * max(batch_size, self._session.room())
         self._groups: deque[_Group] = deque()  # not given back yet, the oldest first
@@ -86,8 +84,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[Prediction | Failure]:
         asked = self._asked
-        # A thread takes the number that holds for new ones at its first call, whatever it was told before.
-        with ThreadPoolExecutor(1, thread_name_prefix="segmenter", initializer=torch.get_num_threads) as worker:
+        with ThreadPoolExecutor(1, thread_name_prefix="segmenter") as worker:
             while not self._exhausted or self._groups:
                 new: list[Question] = []
                 while len(new) < self._session.room() and self._has_room():
@@ -116,22 +113,10 @@ class Stream:
 
     def _advance(self, new: list[Question]) -> list[tuple[Question, Answer | Exception]]:
         busy = any(group.segmented and not group.segmented.done() for group in self._groups)
-        with self._threads(self._cores - self._cores // 2 if busy else self._cores):
+        with self._cores.share(2 if busy else 1):
             if new:
                 self._session.ask(new)
             return self._session.advance()
-
-    @contextmanager
-    def _threads(self, count: int) -> Iterator[None]:
-        """PyTorch's threads for what this thread computes; the number for new threads changes with it meanwhile."""
-        if not self._share_cores:
-            yield
-            return
-        torch.set_num_threads(max(1, count))
-        try:
-            yield
-        finally:
-            torch.set_num_threads(self._cores)
 
     def _has_room(self) -> bool:
         waiting = sum(len(group.jobs) for group in self._groups)
@@ -176,7 +161,7 @@ class Stream:
     def _segment(self, group: _Group) -> None:
         """Turn the answers about one image into masks, all in one batch."""
         jobs = [job for job in group.jobs if job.result is None]
-        with self._threads(self._cores // 2 if self._asked else self._cores):
+        with self._cores.share(2 if self._asked else 1):
             try:
                 self._segment_together(jobs)
             except Exception:  # noqa: BLE001  recorded on the example, once it is alone

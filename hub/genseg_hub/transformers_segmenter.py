@@ -76,28 +76,28 @@ class TransformersSegmenter(Segmenter):
         return cls(model.to(device), processor, torch.float32 if device.type == "cpu" else torch.bfloat16)
 
     @torch.no_grad()
-    def _embed(self, image: np.ndarray) -> None:
+    def _embed(self, image: np.ndarray) -> tuple[list[torch.Tensor], list[tuple[int, ...]]]:
         # The processor alone would round for SAM 2, too, which differs from the sam2 package by up to a grey level.
         pixels = image.astype(np.float32) if isinstance(self._model, transformers.Sam2Model) else image
         inputs = self._processor(images=pixels, input_data_format="channels_last", return_tensors="pt")
         device, lower = self._model.device, self._dtype != torch.float32
         with torch.autocast(device.type, self._dtype if lower else None, enabled=lower):
             embeddings = self._model.get_image_embeddings(inputs["pixel_values"].to(device))
-        self._image = [embedding.float() for embedding in embeddings]
-        self._size = [image.shape[:2]]
+        return [embedding.float() for embedding in embeddings], [image.shape[:2]]
 
     @torch.no_grad()
     def _decode(
-        self, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
+        self, embedding: Any, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
     ) -> tuple[np.ndarray, np.ndarray]:
+        image, size = embedding
         prompts: dict[str, Any] = {"input_boxes": boxes[None]}
         if labels.size:
             prompts |= {"input_points": points[None], "input_labels": labels[None]}
-        inputs = self._processor(original_sizes=self._size, return_tensors="pt", **prompts).to(self._model.device)
+        inputs = self._processor(original_sizes=size, return_tensors="pt", **prompts).to(self._model.device)
         del inputs["original_sizes"]
-        output = self._model(image_embeddings=self._image, multimask_output=multimask, **inputs)
+        output = self._model(image_embeddings=image, multimask_output=multimask, **inputs)
         ious, logits = output.iou_scores[0], output.pred_masks[0]  # float[n, m] and float[n, m, side / 4, side / 4]
         best = ious.argmax(1)
         each = torch.arange(len(best), device=best.device)
-        (masks,) = self._processor.post_process_masks([logits[each, best][:, None]], self._size)
+        (masks,) = self._processor.post_process_masks([logits[each, best][:, None]], size)
         return masks[:, 0].cpu().numpy(), ious[each, best].float().cpu().numpy()

@@ -9,6 +9,7 @@ from genseg_hub.reasoner import Answer, TransformersReasoner
 from genseg_hub.schema import InstancePrompt, Prediction
 from genseg_hub.segmenter import Sam2Segmenter
 from PIL import Image
+from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from tests.hub.archives import PHOTOS
 from tests.hub.families import save_qwen2_5_vl
@@ -93,6 +94,9 @@ def test_negative_points_reach_sam2_and_multimask_takes_its_best(nano):
         assert (mask != alone).mean() < 1e-3
         assert score == pytest.approx(its, abs=1e-4)
     best, their = segmenter.segment(image, prompts[:1], multimask=True)
+    predictor = SAM2ImagePredictor(predictor.model)
+    predictor._bb_feat_sizes = segmenter._predictor._bb_feat_sizes
+    predictor.set_image(image)
     three, ious, _ = predictor.predict(
         point_coords=np.array([[*inside, *outside]]),
         point_labels=np.array([[1, 0, 0]]),

@@ -68,10 +68,8 @@ def test_the_stream_is_lazy(nano, examples):
 
 def test_an_image_is_embedded_once_for_all_its_expressions(nano, examples, monkeypatch):
     embedded = []
-    predictor = nano.segmenter._predictor
-    original = predictor.set_image
-    monkeypatch.setattr(predictor, "set_image", lambda image: (embedded.append(1), original(image)))
-    nano.segmenter._embedded = None
+    embed = nano.segmenter._embed
+    monkeypatch.setattr(nano.segmenter, "_embed", lambda image: (embedded.append(1), embed(image))[1])
     results = list(nano.segment_many(examples, batch_size=3))
     with_instances = {e.image_id for e, r in zip(examples, results, strict=True) if r.response.instances}
     assert len(embedded) == len(with_instances) == 2
@@ -189,7 +187,7 @@ def test_two_that_compute_on_one_cpu_share_its_cores(nano, examples, takes_cores
             segmenting.append(torch.get_num_threads())
             if len(segmenting) == 1:
                 both.wait()
-            super()._embed(image)
+            return super()._embed(image)
 
     model = GenSegR1(Reasoning(nano.reasoner, takes_cores), Segmenting(nano.segmenter._predictor.model), nano.dialect)
     for result in model.segment_many([examples[1], examples[4]], batch_size=2):  # of two images, with targets
