@@ -6,7 +6,7 @@ The other way is that of a reward function that scores completions one after the
 to SAM 2 for each completion, asks for one mask per box, and ORs the masks. It holds one model and parses with the same
 dialect, so only the use of SAM 2 differs. Images and true boxes are those of RefScenes val; completions are the true
 answers with jittered boxes, as a policy that is being trained writes them. nano's embedding is untypically cheap;
-SAM 2.1 tiny shows one of full size, with random weights and a single prompt.
+SAM 2.1 tiny shows one of full size, with random weights and two prompts.
 """
 
 from __future__ import annotations
@@ -71,15 +71,16 @@ class Watched(Sam2Segmenter):
 
     def _embed(self, image):
         started = time.perf_counter()
-        super()._embed(image)
+        embedding = super()._embed(image)
         self.embedding += time.perf_counter() - started
         self.embedded += 1
+        return embedding
 
-    def _decode(self, boxes, points, labels, multimask):
+    def _decode(self, *prompts):
         started = time.perf_counter()
-        decoded = super()._decode(boxes, points, labels, multimask)
+        decoded = super()._decode(*prompts)
         self.decoding += time.perf_counter() - started
-        self.decoded += len(boxes)
+        self.decoded += len(decoded[0])
         return decoded
 
     def __str__(self) -> str:
@@ -129,7 +130,7 @@ def main() -> None:
     rows = []
     for name, model, prompts, repetitions, weights in (
         ("nano's segmenter", nano, 8, 5, ""),
-        ("SAM 2.1 tiny", build_sam2("sam2.1/sam2.1_hiera_t"), 1, 3, "; random weights, three repetitions"),
+        ("SAM 2.1 tiny", build_sam2("sam2.1/sam2.1_hiera_t"), 2, 3, "; random weights, three repetitions"),
     ):
         segmenter = Watched(model)
         columns, reward, other = batch(prompts), MaskReward(segmenter), EmbeddingPerCompletion(model)

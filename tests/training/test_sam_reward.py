@@ -1,7 +1,10 @@
 """SAM 2 in the loop: every empty combination, one embedding per image, and failures that are no rewards."""
 
+import threading
+
 import numpy as np
 import pytest
+import torch
 from genseg_hub.dialects import genseg
 from genseg_hub.schema import InstancePrompt, Response, decode_mask
 from genseg_training import answers, sam_reward, scenes
@@ -96,6 +99,7 @@ class Counting:
 
     def __init__(self, segmenter, fails=()):
         self.segmenter, self.fails, self.calls = segmenter, fails, []
+        self.device = segmenter.device
 
     def segment(self, image, instances, key=None):
         self.calls.append(len(instances))
@@ -110,7 +114,28 @@ def test_an_image_is_embedded_once_and_equal_prompts_are_decoded_once(segmenter,
     counting = Counting(segmenter)
     said = [truth(first)] * 6 + [truth(second)] * 2
     MaskReward(counting)(said, **columns(*[first] * 6, *[second] * 2))
-    assert counting.calls == [len(first.masks), len(second.masks)]
+    assert sorted(counting.calls) == sorted([len(first.masks), len(second.masks)])
+
+
+def test_two_images_are_worked_on_at_once_and_share_the_cores(segmenter, examples):
+    both, threads = threading.Barrier(2, timeout=60), []
+
+    class Together(Counting):
+        def segment(self, image, instances, key=None):
+            both.wait()
+            threads.append(torch.get_num_threads())
+            return super().segment(image, instances, key)
+
+    first, second = examples[0], examples[4]
+    said, data = [truth(first), truth(second)], columns(first, second)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert MaskReward(Together(segmenter))(said, **data) == pytest.approx(MaskReward(segmenter)(said, **data))
+        assert threads == [2, 2]
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_failure_is_masked_counted_and_never_a_reward_of_zero(segmenter, examples, caplog):

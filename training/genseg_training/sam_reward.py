@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any
 
 import numpy as np
+from genseg_hub.cores import Cores
 from genseg_hub.dialects import genseg
 from genseg_hub.schema import InstancePrompt, Response, Rle, decode_mask
 from genseg_hub.segmenter import Segmenter
@@ -27,7 +29,8 @@ class MaskReward:
     is this project's own choice, and so is the rule for empty answers: that of `rewards`.
 
     An image is embedded once, however many completions speak of it, and all their instance prompts are decoded as one
-    batch, equal ones once. Memory is that of one embedding and of the segmenter's decoding chunk.
+    batch, equal ones once. Two images are worked on at once, where PyTorch has two cores or more, and share them on a
+    CPU. Memory is that of two embeddings and two of the segmenter's decoding chunks.
 
     When the segmenter fails on an image, all completions about that image get None: TRL then leaves this reward out of
     the whole group, so that a failure favours or punishes nobody. It is logged, and counted as `mask_reward_failed`
@@ -71,26 +74,45 @@ class MaskReward:
         rewards: list[float | None] = [None] * len(completions)
         failed: list[Exception] = []
         groups = [list(group) for _, group in groupby(range(len(completions)), key=lambda index: image_id[index])]
-        for group in groups:
-            picture = image[group[0]]
-            responses = [genseg.parse(text_of(completions[index]), picture.size) for index in group]
+        cores = Cores(divided=self._segmenter.device.type == "cpu")
+        workers = max(1, min(2, cores.count, len(groups)))
+
+        def score(group: list[int]) -> list[float] | Exception:
+            texts, truths = [text_of(completions[index]) for index in group], [masks[index] for index in group]
             try:
-                unions = self._unions(np.array(picture.convert("RGB")), responses)
+                with cores.share(workers):
+                    return self._scores(image[group[0]], texts, truths)
             except Exception as error:  # noqa: BLE001  one bad image must not end a long run
-                logger.warning("no mask reward for image %s: %s: %s", image_id[group[0]], type(error).__name__, error)
-                failed.append(error)
-                continue
-            truth, target = None, np.zeros(0, bool)
-            for index, response, union in zip(group, responses, unions, strict=True):
-                if masks[index] and masks[index] != truth:  # the completions of one prompt share it
-                    truth = masks[index]
-                    target = np.any([decode_mask(dict(rle)) for rle in truth], axis=0)
-                rewards[index] = _score(response, union, target if masks[index] else None)
+                return error
+
+        with ThreadPoolExecutor(workers, thread_name_prefix="mask_reward") as pool:
+            for group, scores in zip(groups, pool.map(score, groups), strict=True):
+                if isinstance(scores, Exception):
+                    said = f"{type(scores).__name__}: {scores}"
+                    logger.warning("no mask reward for image %s: %s", image_id[group[0]], said)
+                    failed.append(scores)
+                    continue
+                for index, value in zip(group, scores, strict=True):
+                    rewards[index] = value
         if groups and len(failed) == len(groups):
             raise failed[-1]
         log_metric("mask_reward_failed", len(failed) / max(1, len(groups)))
         log_metric("mask_reward_seconds", time.perf_counter() - started)
         return rewards
+
+    def _scores(self, image: Image.Image, texts: Sequence[str], masks: Sequence[Sequence[Rle]]) -> list[float]:
+        """One reward per answer about an image."""
+        responses = [genseg.parse(text, image.size) for text in texts]
+        scores = []
+        truth, target = None, np.zeros(0, bool)
+        for response, union, true in zip(
+            responses, self._unions(np.array(image.convert("RGB")), responses), masks, strict=True
+        ):
+            if true and true != truth:  # the completions of one prompt share it
+                truth = true
+                target = np.any([decode_mask(dict(rle)) for rle in truth], axis=0)
+            scores.append(_score(response, union, target if true else None))
+        return scores
 
     def _unions(self, pixels: np.ndarray, responses: Sequence[Response]) -> list[np.ndarray]:
         """The union of each response's masks, bool[H, W]; answers with an error are not segmented."""
