@@ -128,8 +128,8 @@ def test_an_undeclared_attribute_is_not_overwritten(dataset):
 
 
 def test_results_are_compact():
-    """A million expressions, as varied as real ones, in less than 60 MB."""
-    n, rng = 1_000_000, np.random.default_rng(0)
+    """60 bytes an expression, as varied as real ones: a million of them in 60 MB."""
+    n, rng = 200_000, np.random.default_rng(0)
     words = np.array(["the", "a", "red", "blue", "man", "dog", "left", "right", "of", "with", "holding", "chair"])
     target = rng.integers(0, 120_000, n) * (rng.random(n) < 0.9)
     found = (target * rng.uniform(0, 1.5, n)).astype(int)
@@ -160,6 +160,6 @@ def test_results_are_compact():
     config = evaluation.ReferringEvaluationConfig("genseg", "ground_truth")
     results = evaluation.ReferringResults(None, config, "ev", table, matches)
     stored = json_util.dumps(results.serialize())
-    assert len(stored) < 60e6
+    assert len(stored) < 60 * n
     loaded = evaluation.ReferringResults._from_dict(json_util.loads(stored), None, config, "ev")
     assert loaded.figures() == results.figures()

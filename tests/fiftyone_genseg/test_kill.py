@@ -15,7 +15,7 @@ from fiftyone_genseg.demo import refscenes_dataset
 from .test_segmentation import run, snapshot
 
 URI = "@fiftyone-genseg/genseg/referring_segment"
-EXPRESSIONS = 160
+EXPRESSIONS = 96
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_delegated_run_that_is_killed_twice(two_datasets, nano, plugin, launch
     rng = random.Random(0)
     stored: dict = {}
     for _ in range(2):
-        stop_at = len(stored) + rng.randint(8, 40)
+        stop_at = len(stored) + rng.randint(8, 24)
         orchestrator = launch()
         orchestrator.wait(lambda stop_at=stop_at: done() >= stop_at)
         time.sleep(rng.uniform(0, 0.5))
