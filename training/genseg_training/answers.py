@@ -78,7 +78,7 @@ def segmenter_miou(
     """Mean IoU over instances of a segmenter that is given the true box and interior points."""
     ious = []
     for example in examples:
-        image = np.asarray(load_image(example.image))
+        image = np.array(load_image(example.image))
         truth = [decode_mask(rle) for rle in example.masks or ()]
         prompts = []
         for mask in truth:
