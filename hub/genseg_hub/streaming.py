@@ -1,11 +1,13 @@
 """A stream of examples on its way through a reasoner and a segmenter, which work at the same time.
 
 The reasoner takes a new question whenever it has room; the segmenter gets the answers about one image together, in a
-second thread. Results are given back in order. What a memory has to hold is bounded by `READ_AHEAD`.
+second thread; on MPS they take turns. Results are given back in order. What a memory has to hold is bounded by
+`READ_AHEAD`.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -104,6 +106,8 @@ class Stream:
                 for group in self._groups:
                     if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
                         group.segmented = worker.submit(self._segment, group)
+                        if self._segmenter.device.type == "mps":
+                            group.segmented.result()  # PyTorch ends the process if both compute (its issue 197805)
                 while self._groups and self._groups[0].segmented and self._groups[0].segmented.done():
                     for job in self._groups.popleft().jobs:
                         assert job.result is not None
@@ -164,11 +168,13 @@ class Stream:
         with self._cores.share(2 if self._asked else 1):
             try:
                 self._segment_together(jobs)
-            except Exception:  # noqa: BLE001  recorded on the example, once it is alone
+            except Exception as together:  # noqa: BLE001  recorded on the example, once it is alone
+                traceback.clear_frames(together.__traceback__)  # they hold tensors, and memory may be what is short
                 for job in jobs:
                     try:
                         self._segment_together([job])
                     except Exception as error:  # noqa: BLE001
+                        traceback.clear_frames(error.__traceback__)
                         job.result = Failure(explain(error), error)
 
     def _segment_together(self, jobs: list[_Job]) -> None:

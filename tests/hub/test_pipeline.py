@@ -1,12 +1,15 @@
 """GenSegR1 on real images: streaming, sharing, and failures that stay where they belong."""
 
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample
+from genseg_hub.cores import Cores
 from genseg_hub.images import ImageError
 from genseg_hub.reasoner import TransformersReasoner
 from genseg_hub.schema import InstancePrompt
@@ -204,6 +207,62 @@ def test_a_stream_that_is_left_early_takes_no_cores_with_it(nano, examples):
     in_a_new_thread(lambda: next(stream))
     stream.close()
     assert torch.get_num_threads() == in_a_new_thread(torch.get_num_threads) == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_a_new_thread_that_divides_the_cores_while_others_do_has_all_of_them():
+    with Cores(divided=True).share(2):
+
+        def divide():
+            cores = Cores(divided=True)
+            with cores.share(2):
+                return cores.count, torch.get_num_threads()
+
+        assert in_a_new_thread(divide) == (4, 2)
+    assert in_a_new_thread(torch.get_num_threads) == 4
+
+
+def test_on_mps_the_two_take_turns(nano, examples):
+    """Only the order is tested: the device is said to be MPS, and is not."""
+    events = []
+
+    class Reasoning(_OneAfterTheOther):
+        def generate(self, batch):
+            events.append("reasons")
+            result = super().generate(batch)
+            events.append("reasoned")
+            return result
+
+    class Segmenting(Sam2Segmenter):
+        def segment(self, *args):
+            events.append("segments")
+            time.sleep(0.2)
+            result = super().segment(*args)
+            events.append("segmented")
+            return result
+
+    segmenter = Segmenting(nano.segmenter._predictor.model)
+    segmenter.device = torch.device("mps")
+    model = GenSegR1(Reasoning(nano.reasoner, True), segmenter, nano.dialect)
+    assert all(result.masks for result in model.segment_many([examples[1], examples[4]], batch_size=2))
+    assert events == ["reasons", "reasoned", "segments", "segmented"] * 2
+
+
+def test_failures_keep_no_embedding(nano, examples):
+    embeddings = weakref.WeakSet()
+
+    class Failing(Sam2Segmenter):
+        def _embed(self, image):
+            embeddings.add(embedding := super()._embed(image))
+            return embedding
+
+        def _decode(self, embedding, *prompts):
+            raise RuntimeError("out of memory")
+
+    model = GenSegR1(nano.reasoner, Failing(nano.segmenter._predictor.model), nano.dialect)
+    results = list(model.segment_many(examples, batch_size=4))
+    assert sum(isinstance(result, Failure) for result in results) > 2
+    assert len(embeddings) == 1, "the segmenter's last one"
 
 
 def test_segment_raises_what_is_wrong(nano):

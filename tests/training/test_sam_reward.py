@@ -1,12 +1,15 @@
 """SAM 2 in the loop: every empty combination, one embedding per image, and failures that are no rewards."""
 
 import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from genseg_hub.dialects import genseg
-from genseg_hub.schema import InstancePrompt, Response, decode_mask
+from genseg_hub.schema import InstancePrompt, Response, decode_mask, encode_mask
+from genseg_hub.segmenter import Sam2Segmenter
 from genseg_training import answers, sam_reward, scenes
 from genseg_training.sam_reward import MaskReward
 
@@ -128,14 +131,31 @@ def test_two_images_are_worked_on_at_once_and_share_the_cores(segmenter, example
 
     first, second = examples[0], examples[4]
     said, data = [truth(first), truth(second)], columns(first, second)
+    alone = [one(segmenter, text, example) for text, example in zip(said, (first, second), strict=True)]
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        assert MaskReward(Together(segmenter))(said, **data) == pytest.approx(MaskReward(segmenter)(said, **data))
+        assert MaskReward(Together(segmenter))(said, **data) == pytest.approx(alone)
         assert threads == [2, 2]
-        assert torch.get_num_threads() == 4
+        with ThreadPoolExecutor(1) as new:
+            assert torch.get_num_threads() == new.submit(torch.get_num_threads).result() == 4
     finally:
         torch.set_num_threads(before)
+
+
+def test_elsewhere_than_on_a_cpu_images_are_worked_on_in_turn(segmenter, examples):
+    here = []
+
+    class OnAGpu(Counting):
+        def segment(self, image, instances, key=None):
+            here.append(threading.get_ident())
+            return super().segment(image, instances, key)
+
+    gpu = OnAGpu(segmenter)
+    gpu.device = torch.device("cuda")
+    MaskReward(gpu)([truth(examples[0]), truth(examples[4])], **columns(examples[0], examples[4]))
+    assert len(here) == 2
+    assert len(set(here)) == 1
 
 
 def test_a_failure_is_masked_counted_and_never_a_reward_of_zero(segmenter, examples, caplog):
@@ -151,5 +171,43 @@ def test_a_failure_is_masked_counted_and_never_a_reward_of_zero(segmenter, examp
     assert logged["mask_reward_seconds"] > 0
     assert "out of memory" in caplog.text
     assert bad.image_id in caplog.text
+
+
+def test_one_bad_image_does_not_end_a_run_and_a_broken_segmenter_does(segmenter, examples):
+    good, bad = examples[0], examples[4]
+    reward = MaskReward(Counting(segmenter, fails=[bad.image]))
+    for example in [*[bad] * (sam_reward.FAILURES_IN_A_ROW - 1), good] * 2:
+        assert (reward([truth(example)], **columns(example)) == [None]) == (example is bad)
+    for _ in range(sam_reward.FAILURES_IN_A_ROW - 1):
+        reward([truth(bad)], **columns(bad))
     with pytest.raises(RuntimeError, match="out of memory"):
-        MaskReward(Counting(segmenter, fails=[bad.image]))([truth(bad)], **columns(bad))
+        reward([truth(bad)], **columns(bad))
+
+
+def test_failures_keep_no_embedding(segmenter, examples):
+    embeddings = weakref.WeakSet()
+
+    class Failing(Sam2Segmenter):
+        def _embed(self, image):
+            embeddings.add(embedding := super()._embed(image))
+            return embedding
+
+        def _decode(self, embedding, *prompts):
+            raise RuntimeError("out of memory")
+
+    chosen = [example for example in examples if example.masks][:5]
+    at_the_end = {}
+    values = MaskReward(Failing(segmenter._predictor.model))(
+        [truth(example) for example in chosen],
+        **columns(*chosen),
+        log_metric=lambda name, _: at_the_end.setdefault(name, len(embeddings)),
+    )
+    assert values == [None] * 5
+    assert at_the_end["mask_reward_failed"] == 1, "the segmenter's last one"
+
+
+def test_true_masks_of_another_size_are_an_error_of_the_data(segmenter, examples):
+    example = next(example for example in examples if example.masks)
+    wrong = columns(example) | {"masks": [[encode_mask(np.ones((3, 3), bool))]]}
+    with pytest.raises(ValueError, match="broadcast"):
+        MaskReward(segmenter)([truth(example)], **wrong)

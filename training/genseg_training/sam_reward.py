@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -20,6 +21,8 @@ from genseg_training.rewards import Completion, text_of
 
 logger = logging.getLogger(__name__)
 
+FAILURES_IN_A_ROW = 8  # then it is the segmenter, and no longer the images
+
 
 class MaskReward:
     """IoU of the union of an answer's masks with the union of the true masks, in [0, 1].
@@ -29,12 +32,12 @@ class MaskReward:
     is this project's own choice, and so is the rule for empty answers: that of `rewards`.
 
     An image is embedded once, however many completions speak of it, and all their instance prompts are decoded as one
-    batch, equal ones once. Two images are worked on at once, where PyTorch has two cores or more, and share them on a
-    CPU. Memory is that of two embeddings and two of the segmenter's decoding chunks.
+    batch, equal ones once. On a CPU two images are worked on at once and share its cores, for operations on small
+    images gain little from a second one. Memory is that of an embedding and a decoding chunk for each image at work.
 
     When the segmenter fails on an image, all completions about that image get None: TRL then leaves this reward out of
     the whole group, so that a failure favours or punishes nobody. It is logged, and counted as `mask_reward_failed`
-    (share of images). When it fails on every image of a batch, that error is raised.
+    (share of images). When it fails on `FAILURES_IN_A_ROW` images one after the other, the last error is raised.
 
     Args:
         segmenter: frozen; on its device.
@@ -49,6 +52,7 @@ class MaskReward:
 
     def __init__(self, segmenter: Segmenter):
         self._segmenter = segmenter
+        self._failures_in_a_row = 0  # over batches: a process's batch is often about one image
 
     def __call__(
         self,
@@ -68,22 +72,26 @@ class MaskReward:
             log_metric: TRL's.
 
         Raises:
-            Exception: what the segmenter raised, when it failed on every image.
+            Exception: what the segmenter raised last, when it failed on too many images in a row.
         """
         started = time.perf_counter()
         rewards: list[float | None] = [None] * len(completions)
         failed: list[Exception] = []
         groups = [list(group) for _, group in groupby(range(len(completions)), key=lambda index: image_id[index])]
-        cores = Cores(divided=self._segmenter.device.type == "cpu")
-        workers = max(1, min(2, cores.count, len(groups)))
+        on_cpu = self._segmenter.device.type == "cpu"
+        cores = Cores(divided=on_cpu)
+        workers = min(2, cores.count, max(1, len(groups))) if on_cpu else 1
 
         def score(group: list[int]) -> list[float] | Exception:
-            texts, truths = [text_of(completions[index]) for index in group], [masks[index] for index in group]
+            picture = image[group[0]]
+            responses = [genseg.parse(text_of(completions[index]), picture.size) for index in group]
             try:
                 with cores.share(workers):
-                    return self._scores(image[group[0]], texts, truths)
+                    unions = self._unions(np.array(picture.convert("RGB")), responses)
             except Exception as error:  # noqa: BLE001  one bad image must not end a long run
+                traceback.clear_frames(error.__traceback__)  # they hold the embedding
                 return error
+            return _scores(responses, unions, [masks[index] for index in group])
 
         with ThreadPoolExecutor(workers, thread_name_prefix="mask_reward") as pool:
             for group, scores in zip(groups, pool.map(score, groups), strict=True):
@@ -91,28 +99,16 @@ class MaskReward:
                     said = f"{type(scores).__name__}: {scores}"
                     logger.warning("no mask reward for image %s: %s", image_id[group[0]], said)
                     failed.append(scores)
+                    self._failures_in_a_row += 1
                     continue
+                self._failures_in_a_row = 0
                 for index, value in zip(group, scores, strict=True):
                     rewards[index] = value
-        if groups and len(failed) == len(groups):
+        if failed and self._failures_in_a_row >= FAILURES_IN_A_ROW:
             raise failed[-1]
         log_metric("mask_reward_failed", len(failed) / max(1, len(groups)))
         log_metric("mask_reward_seconds", time.perf_counter() - started)
         return rewards
-
-    def _scores(self, image: Image.Image, texts: Sequence[str], masks: Sequence[Sequence[Rle]]) -> list[float]:
-        """One reward per answer about an image."""
-        responses = [genseg.parse(text, image.size) for text in texts]
-        scores = []
-        truth, target = None, np.zeros(0, bool)
-        for response, union, true in zip(
-            responses, self._unions(np.array(image.convert("RGB")), responses), masks, strict=True
-        ):
-            if true and true != truth:  # the completions of one prompt share it
-                truth = true
-                target = np.any([decode_mask(dict(rle)) for rle in truth], axis=0)
-            scores.append(_score(response, union, target if true else None))
-        return scores
 
     def _unions(self, pixels: np.ndarray, responses: Sequence[Response]) -> list[np.ndarray]:
         """The union of each response's masks, bool[H, W]; answers with an error are not segmented."""
@@ -128,6 +124,18 @@ class MaskReward:
                 union |= masks[asked[instance]]
             unions.append(union)
         return unions
+
+
+def _scores(responses: Sequence[Response], unions: Sequence[np.ndarray], masks: Sequence[Sequence[Rle]]) -> list[float]:
+    """One reward per answer about an image."""
+    scores = []
+    truth, target = None, np.zeros(0, bool)
+    for response, union, true in zip(responses, unions, masks, strict=True):
+        if true and true != truth:  # the completions of one prompt share it
+            truth = true
+            target = np.any([decode_mask(dict(rle)) for rle in truth], axis=0)
+        scores.append(_score(response, union, target if true else None))
+    return scores
 
 
 def _score(response: Response, union: np.ndarray, target: np.ndarray | None) -> float:
