@@ -207,7 +207,9 @@ def test_failures_keep_no_embedding(segmenter, examples):
 
 
 def test_true_masks_of_another_size_are_an_error_of_the_data(segmenter, examples):
-    example = next(example for example in examples if example.masks)
-    wrong = columns(example) | {"masks": [[encode_mask(np.ones((3, 3), bool))]]}
+    good, *_, bad = (example for example in examples if example.masks)
+    assert good.image_id != bad.image_id
+    data = columns(good, bad)
+    data["masks"][1] = [encode_mask(np.ones((3, 3), bool))]
     with pytest.raises(ValueError, match="broadcast"):
-        MaskReward(segmenter)([truth(example)], **wrong)
+        MaskReward(segmenter)([truth(good), truth(bad)], **data)
