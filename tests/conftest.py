@@ -6,6 +6,8 @@ import tempfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
+from weakref import WeakSet
 
 _HOME = tempfile.TemporaryDirectory(prefix="genseg-tests-", ignore_cleanup_errors=True)
 os.environ |= {
@@ -89,3 +91,21 @@ def hub(monkeypatch, tmp_path):
 
 def pytest_addoption(parser):
     parser.addoption("--screenshots", metavar="FOLDER", help="keep screenshots of the browser tests here")
+
+
+@pytest.fixture
+def failing_segmenter(nano):
+    """Nano's, and memory is short whenever it decodes; `embeddings` are those that something still holds."""
+    from genseg_hub.segmenter import Sam2Segmenter
+
+    class Failing(Sam2Segmenter):
+        embeddings: ClassVar = WeakSet()
+
+        def _embed(self, image):
+            self.embeddings.add(embedding := super()._embed(image))
+            return embedding
+
+        def _decode(self, *args):
+            raise RuntimeError("out of memory")
+
+    return Failing(nano.segmenter._predictor.model)

@@ -2,7 +2,6 @@
 
 import threading
 import time
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -248,21 +247,11 @@ def test_on_mps_the_two_take_turns(nano, examples):
     assert events == ["reasons", "reasoned", "segments", "segmented"] * 2
 
 
-def test_failures_keep_no_embedding(nano, examples):
-    embeddings = weakref.WeakSet()
-
-    class Failing(Sam2Segmenter):
-        def _embed(self, image):
-            embeddings.add(embedding := super()._embed(image))
-            return embedding
-
-        def _decode(self, embedding, *prompts):
-            raise RuntimeError("out of memory")
-
-    model = GenSegR1(nano.reasoner, Failing(nano.segmenter._predictor.model), nano.dialect)
+def test_failures_keep_no_embedding(nano, failing_segmenter, examples):
+    model = GenSegR1(nano.reasoner, failing_segmenter, nano.dialect)
     results = list(model.segment_many(examples, batch_size=4))
     assert sum(isinstance(result, Failure) for result in results) > 2
-    assert len(embeddings) == 1, "the segmenter's last one"
+    assert len(failing_segmenter.embeddings) == 1, "the segmenter's last one"
 
 
 def test_segment_raises_what_is_wrong(nano):
