@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import transformers
 import yaml
-from genseg_hub.segmenter import build_sam2
+from genseg_hub.segmenters.sam2 import build_sam2
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

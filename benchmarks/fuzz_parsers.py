@@ -10,8 +10,9 @@ import time
 from collections import Counter
 
 from genseg_hub import dialects
-from genseg_training.answers import answer
-from genseg_training.scenes import refer, scene
+from genseg_training.nano.answers import answer
+from genseg_training.nano.expressions import refer
+from genseg_training.nano.scenes import scene
 
 PIECES = [
     "<think>",
@@ -89,7 +90,7 @@ def main() -> None:
         drawn = scene(rng)
         real.append(answer(refer(rng, drawn), drawn))
     for name in dialects.names():
-        dialect, outcomes, started = dialects.load(name), Counter(), time.monotonic()
+        dialect, outcomes, started = dialects.get_dialect(name), Counter(), time.monotonic()
         for _ in range(options.answers):
             size = rng.randint(1, 4000), rng.randint(1, 4000)
             response = dialect.parse(random_answer(rng, real), size, truncated=rng.random() < 0.2)

@@ -29,15 +29,16 @@ os.environ |= {
 import fiftyone as fo  # noqa: E402
 import fiftyone.core.models as fom  # noqa: E402
 from genseg_hub import GenSegR1, Prediction  # noqa: E402
-from genseg_hub.reasoner import Question, TransformersReasoner  # noqa: E402
+from genseg_hub.reasoners.base import Prompt  # noqa: E402
+from genseg_hub.reasoners.transformers import TransformersReasoner  # noqa: E402
 from genseg_hub.schema import encode_mask  # noqa: E402
 from PIL import Image  # noqa: E402
 from pipeline import BATCH_SIZE, EXPRESSIONS, PER_IMAGE, Roads, files, same_masks  # noqa: E402
 from side_by_side import compare, faster, report  # noqa: E402
 
 from fiftyone_genseg import labels  # noqa: E402
-from fiftyone_genseg.engines import in_process  # noqa: E402
 from fiftyone_genseg.segmentation import OVERWRITE, segment_view  # noqa: E402
+from fiftyone_genseg.segmentation.engines import in_process  # noqa: E402
 
 
 class OnePerImage(fom.SamplesMixin, fom.Model):
@@ -57,7 +58,7 @@ class OnePerImage(fom.SamplesMixin, fom.Model):
     def predict(self, arg, sample=None) -> fo.Detections:
         image, expression = Image.fromarray(arg), sample[self.needs_fields["expression_field"]]
         chat = self._model.dialect.messages(image.size, expression)
-        (answer,) = self._reasoner.generate([Question(image, chat)])
+        (answer,) = self._reasoner.generate([Prompt(image, chat)])
         response = self._model.dialect.parse(answer.text, image.size, answer.truncated)
         masks, scores = self._model.segmenter.segment(arg, response.instances)
         found = Prediction(response, tuple(masks), tuple(scores), image.size)

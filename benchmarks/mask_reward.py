@@ -20,10 +20,10 @@ import torch
 from genseg_hub import GenSegR1
 from genseg_hub.dialects import genseg
 from genseg_hub.schema import InstancePrompt, ReferringExample, decode_mask
-from genseg_hub.segmenter import Sam2Segmenter, build_sam2
-from genseg_training.answers import interior_points
-from genseg_training.sam_reward import MaskReward
-from genseg_training.scenes import refscenes
+from genseg_hub.segmenters.sam2 import Sam2Segmenter, build_sam2
+from genseg_training.mask_reward import MaskReward
+from genseg_training.nano.answers import interior_points
+from genseg_training.nano.refscenes import refscenes
 from PIL import Image
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 from side_by_side import compare, faster, report

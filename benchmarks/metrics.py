@@ -15,7 +15,7 @@ from itertools import cycle, islice
 import numpy as np
 import psutil
 import torch
-from genseg_hub.metrics import ReferringMetrics
+from genseg_hub.evaluation.metrics import ReferringMetrics
 from genseg_hub.schema import Rle, encode_mask
 from pycocotools import mask as coco_mask
 from side_by_side import Row, compare, faster, report

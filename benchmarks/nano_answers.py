@@ -19,9 +19,9 @@ import torch
 import transformers
 from genseg_hub import checkpoints
 from genseg_hub.dialects import genseg
-from genseg_hub.metrics import box_iou
+from genseg_hub.evaluation.metrics import box_iou
 from genseg_hub.schema import Response
-from genseg_training import answers, scenes
+from genseg_training.nano import answers, expressions, scenes
 from genseg_training.rewards import box_iou_reward
 from PIL import Image
 from tqdm import tqdm
@@ -62,7 +62,7 @@ def score(asked, texts: list[list[str]]) -> np.ndarray:
     return np.array(box_iou_reward([text for row in texts for text in row], sizes, boxes)).reshape(-1, count)
 
 
-def fault(drawn: scenes.Scene, question: scenes.Question, text: str) -> str:
+def fault(drawn: scenes.Scene, question: expressions.SceneQuery, text: str) -> str:
     """What is wrong first in an answer."""
     thought, truth = (_SEEN.findall(t) for t in (text.split("</think>")[0], answers.reasoning(question, drawn)))
     if not thought:
@@ -105,7 +105,7 @@ def main() -> None:
     for index in range(arguments.questions):
         rng = random.Random(f"analyse-{index}")
         drawn = scenes.scene(rng, allow_held_out=False)
-        asked.append((drawn, scenes.refer(rng, drawn, allow_held_out=False)))
+        asked.append((drawn, expressions.refer(rng, drawn, allow_held_out=False)))
 
     texts = generate(model, processor, asked, 1, 0.0)
     boxes = score(asked, texts)[:, 0]

@@ -20,9 +20,10 @@ from statistics import median
 import numpy as np
 from genseg_hub import GenSegR1, Prediction, ReferringExample
 from genseg_hub.images import load_image
-from genseg_hub.reasoner import Question, TransformersReasoner
+from genseg_hub.reasoners.base import Prompt
+from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_hub.schema import Rle, encode_mask
-from genseg_training.scenes import refscenes
+from genseg_training.nano.refscenes import refscenes
 from PIL import Image
 from pycocotools import mask as coco_mask
 from side_by_side import Row, compare, faster, report
@@ -90,7 +91,7 @@ class Roads:
     def _generate(self, batch: list[ReferringExample]) -> list:
         images = [load_image(example.image) for example in batch]
         chats = [self.model.dialect.messages(i.size, e.expression) for i, e in zip(images, batch, strict=True)]
-        return self.simple.generate([Question(image, chat) for image, chat in zip(images, chats, strict=True)])
+        return self.simple.generate([Prompt(image, chat) for image, chat in zip(images, chats, strict=True)])
 
     def _sam_query_by_query(self, example: ReferringExample, answer) -> Rle:
         image = load_image(example.image)

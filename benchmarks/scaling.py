@@ -19,7 +19,8 @@ from pathlib import Path
 import fiftyone as fo
 import torch
 
-from fiftyone_genseg import demo, engines, ray_engine, segmentation
+from fiftyone_genseg import demo, segmentation
+from fiftyone_genseg.segmentation import engines, ray_engine
 
 NAME = "genseg-scaling-benchmark"
 _SPANS = "GENSEG_SPANS"

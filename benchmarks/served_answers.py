@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 from genseg_hub import Failure, GenSegR1
-from genseg_training.scenes import refscenes
+from genseg_training.nano.refscenes import refscenes
 
 
 def main() -> None:

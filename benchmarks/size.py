@@ -26,13 +26,13 @@ import psutil
 from evaluation import expressions
 from genseg_hub import GenSegR1
 from genseg_hub.schema import InstancePrompt, Prediction, ReferringExample, Response
-from genseg_training import scenes
+from genseg_training.nano import refscenes
 from PIL import Image
 from side_by_side import Row, report
 
-from fiftyone_genseg.engines import in_process
-from fiftyone_genseg.scoring import Runner
+from fiftyone_genseg.evaluation.measuring import Runner
 from fiftyone_genseg.segmentation import segment_view
+from fiftyone_genseg.segmentation.engines import in_process
 
 SLOWER, MEGABYTES = 1.25, 200
 WARM_UP = 16
@@ -57,8 +57,8 @@ def images(count: int) -> list[Path]:
     folder = Path(HOME.name) / "images"
     folder.mkdir(exist_ok=True)
     paths = []
-    for number, example in enumerate(scenes.refscenes("val", count * scenes.EXPRESSIONS_PER_SCENE)):
-        if number % scenes.EXPRESSIONS_PER_SCENE == 0:
+    for number, example in enumerate(refscenes.refscenes("val", count * refscenes.EXPRESSIONS_PER_SCENE)):
+        if number % refscenes.EXPRESSIONS_PER_SCENE == 0:
             paths.append(folder / f"{number}.png")
             Image.fromarray(np.asarray(example.image)).save(paths[-1])
     return paths

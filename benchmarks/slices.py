@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from sliceline.slicefinder import Slicefinder
 
-from fiftyone_genseg.slicing import slices
+from fiftyone_genseg.evaluation.slicing import slices
 
 VALUES = {"length": 4, "targets": 3, "size": 5, "position": 10, "space": 12, "colour": 9, "count": 4, "ordinal": 3}
 

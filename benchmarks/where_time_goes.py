@@ -11,7 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from genseg_hub import GenSegR1, Prediction, continuous, streaming
+from genseg_hub import GenSegR1, Prediction, streaming
+from genseg_hub.reasoners import continuous_batching
 from pipeline import BATCH_SIZE, files
 
 seconds: Counter[str] = Counter()
@@ -41,7 +42,7 @@ def main() -> None:
         for owner, name in (
             (model.reasoner, "prefill"),
             (model.reasoner, "step"),
-            (continuous, "_stack"),
+            (continuous_batching, "_stack"),
             (model.segmenter, "segment"),
             (model.segmenter, "_embed"),
             (streaming, "load_image"),

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
-from genseg_hub import predictions
+from genseg_hub.evaluation import predictions
 from genseg_hub.schema import InstancePrompt, Prediction, ReferringExample, Response
 from PIL import Image
 
-from fiftyone_genseg import labels, photos, segmentation
+from fiftyone_genseg import labels, segmentation
+from fiftyone_genseg.datasets import photos
 
 NAME = "genseg-writer-benchmark"
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"

@@ -21,7 +21,7 @@ def photos() -> None:
     import fiftyone.operators as foo
 
     from fiftyone_genseg import demo, plugin
-    from fiftyone_genseg.photos import photos_dataset
+    from fiftyone_genseg.datasets.photos import photos_dataset
 
     plugin.install()
     dataset = photos_dataset("docs-photos", ROOT / "examples" / "photos")

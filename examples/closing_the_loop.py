@@ -20,12 +20,12 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone import ViewField as F
 from fiftyone.operators.delegated import DelegatedOperationService
-from genseg_training import scenes
+from genseg_training.nano import refscenes
 
 import fiftyone_genseg
-from fiftyone_genseg import plugin, training
+from fiftyone_genseg import plugin, training_runs
 from fiftyone_genseg.demo import rendered_dataset
-from fiftyone_genseg.slicing import comparison
+from fiftyone_genseg.evaluation.slicing import comparison
 
 DATASET, NAME = "genseg-loop", "loop"
 START = "nano-sft"
@@ -44,7 +44,7 @@ def segment_and_evaluate(dataset: fo.Dataset, checkpoint: str, field: str) -> No
 
 def train(view: fo.DatasetView, steps: int) -> Path:
     """The operator "Train on this view", and the worker that `fiftyone delegated launch` would be."""
-    shutil.rmtree(training.home() / NAME, ignore_errors=True)
+    shutil.rmtree(training_runs.home() / NAME, ignore_errors=True)
     params = {"name": NAME, "checkpoint": START, "steps": steps, "recipe": "nano_r1", "mix": "refscenes:2000"}
     foo.execute_operator(f"{OPERATORS}/train_on_view", {"view": view}, params=params, request_delegation=True)
     service = DelegatedOperationService()
@@ -53,7 +53,7 @@ def train(view: fo.DatasetView, steps: int) -> Path:
     if run.run_state != "completed":
         raise SystemExit(run.result.error)
     print("\n".join(f"{name}: {value}" for name, value in run.result.result.items()))
-    return training.trained()[NAME]
+    return training_runs.trained()[NAME]
 
 
 def difference(dataset: fo.Dataset, ids: list[str], label: str) -> None:
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for screenshots")
     arguments = parser.parse_args()
     plugin.install()
-    dataset = rendered_dataset(DATASET, arguments.images, scenes.training_examples(arguments.expressions, seed=2026))
+    dataset = rendered_dataset(DATASET, arguments.images, refscenes.training_examples(arguments.expressions, seed=2026))
     segment_and_evaluate(dataset, START, "before")
     failures = dataset.match(FAILED)
     print(f"{len(failures)} of {len(dataset)} expressions failed")

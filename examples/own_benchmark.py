@@ -11,7 +11,7 @@ import csv
 import json
 from pathlib import Path
 
-from genseg_training import scenes
+from genseg_training.nano import refscenes
 from PIL import Image
 
 
@@ -23,7 +23,7 @@ def write(folder: Path, count: int) -> None:
     with (folder / "expressions.csv").open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["image", "expression", "annotations", "kind"])
-        for example in scenes.refscenes("val", count):
+        for example in refscenes.refscenes("val", count):
             name = f"{example.image_id}.png"
             if name not in images:
                 height, width = example.image.shape[:2]

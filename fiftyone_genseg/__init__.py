@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str):
     if name == "evaluate":
-        from fiftyone_genseg.scoring import evaluate
+        from fiftyone_genseg.evaluation.measuring import evaluate
 
         return evaluate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,9 +16,10 @@ from genseg_hub.overlay import contact_sheet, draw_masks
 from genseg_hub.schema import ReferringExample
 from PIL import Image
 
-from fiftyone_genseg import importing, labels, plugin
+from fiftyone_genseg import labels, plugin
+from fiftyone_genseg.datasets import importing
+from fiftyone_genseg.evaluation.measuring import evaluate
 from fiftyone_genseg.operators.referring_segment import DEFAULT_FIELD
-from fiftyone_genseg.scoring import evaluate
 
 DATASET = "genseg-demo"
 EVAL_KEY = "demo"
@@ -28,9 +29,9 @@ _VERSIONS = ("fiftyone-genseg", "fiftyone", "huggingface-hub", "transformers", "
 
 def refscenes_dataset(name: str, folder: Path, scenes_count: int, split: str = "val") -> fo.Dataset:
     """The first scenes of RefScenes: see `rendered_dataset`."""
-    from genseg_training import scenes
+    from genseg_training.nano import refscenes
 
-    return rendered_dataset(name, folder, scenes.refscenes(split, scenes_count * scenes.EXPRESSIONS_PER_SCENE))
+    return rendered_dataset(name, folder, refscenes.refscenes(split, scenes_count * refscenes.EXPRESSIONS_PER_SCENE))
 
 
 def rendered_dataset(name: str, folder: Path, examples: Iterable[ReferringExample]) -> fo.Dataset:

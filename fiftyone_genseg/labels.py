@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import fiftyone as fo
 import numpy as np
-from genseg_hub.schema import Failure, Prediction, Rle, decode_mask
+from genseg_hub.schema import Box, Failure, Prediction, Rle, decode_mask
 from PIL import Image
-
-from fiftyone_genseg.matching import Cutout
 
 LABEL = "referred"
 IGNORE = "ignore"
@@ -79,6 +78,37 @@ def declare_fields(dataset: fo.Dataset, field: str) -> None:
     )
     for name, kind in _RESPONSE_FIELDS.items():
         dataset.add_sample_field(f"{responses}.{name}", kind)
+
+
+@dataclass(frozen=True, eq=False)
+class Cutout:
+    """A mask bool[h, w] whose first pixel is (left, top) of the image."""
+
+    left: int
+    top: int
+    mask: np.ndarray
+
+    @property
+    def window(self) -> tuple[int, int, int, int]:
+        """xyxy of the cut-out, which may be wider than the mask in it."""
+        return self.left, self.top, self.left + self.mask.shape[1], self.top + self.mask.shape[0]
+
+    @property
+    def box(self) -> Box:
+        """Tight xyxy box of a non-empty mask."""
+        columns, rows = np.flatnonzero(self.mask.any(0)), np.flatnonzero(self.mask.any(1))
+        left, top = self.left, self.top
+        return (
+            float(left + columns[0]),
+            float(top + rows[0]),
+            float(left + columns[-1] + 1),
+            float(top + rows[-1] + 1),
+        )
+
+    def within(self, window: tuple[int, int, int, int]) -> np.ndarray:
+        """The part of the mask in an xyxy window that lies inside the cut-out."""
+        x1, y1, x2, y2 = window
+        return self.mask[y1 - self.top : y2 - self.top, x1 - self.left : x2 - self.left]
 
 
 def detection_from_mask(mask: np.ndarray, **attributes) -> fo.Detection | None:

@@ -41,7 +41,7 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
 
     Raises:
         ValueError: for both an expression and a field.
-        genseg_hub.checkpoints.CheckpointError: see `GenSegR1.from_pretrained`.
+        CheckpointError: see `GenSegR1.from_pretrained`.
 
     Example:
         >>> model = ReferringSegmentationModel("nano", "the red circle")

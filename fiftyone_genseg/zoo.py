@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from fiftyone.operators import types
 from genseg_hub import checkpoints
-from genseg_hub.known import EMBEDDED, KNOWN, KnownCheckpoint
+from genseg_hub.checkpoints.catalog import EMBEDDED, KNOWN, KnownCheckpoint
+from genseg_hub.errors import CheckpointError
 
-from fiftyone_genseg import segmentation
+from fiftyone_genseg.fields import string_fields
 from fiftyone_genseg.operators import _forms
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ def download_model(model_name: str, model_path: str) -> None:
     Weights stay in the cache of huggingface_hub. FiftyOne takes the model for downloaded when the note exists.
 
     Raises:
-        genseg_hub.checkpoints.CheckpointError: see `checkpoints.pull`.
+        CheckpointError: see `checkpoints.pull`.
     """
     checkpoint = checkpoints.pull(_checkpoint(model_name))
     if checkpoint.commit is None and checkpoint.name not in EMBEDDED:
-        raise checkpoints.CheckpointError(
+        raise CheckpointError(
             f"there is a folder {checkpoint.name} here, which hides the model of that name on the Hub; start elsewhere"
         )
     note = Path(model_path)
@@ -61,7 +62,7 @@ def load_model(model_name: str, model_path: str, **kwargs: Any) -> ReferringSegm
         **kwargs: `expression`, `expression_field` and `device` of `ReferringSegmentationModel`.
 
     Raises:
-        genseg_hub.checkpoints.CheckpointError: a note that is not one of this model, or see `GenSegR1.from_pretrained`.
+        CheckpointError: a note that is not one of this model, or see `GenSegR1.from_pretrained`.
     """
     from fiftyone_genseg.model import ReferringSegmentationModel
 
@@ -85,7 +86,7 @@ def resolve_input(model_name: str, ctx) -> types.Property:
         description="On every image, for example: the dog left of the bench. Or choose a field",
         required=not given.get("expression_field"),
     )
-    fields = segmentation.string_fields(ctx.dataset)
+    fields = string_fields(ctx.dataset)
     if fields:
         inputs.enum(
             "expression_field",
@@ -105,8 +106,8 @@ def _checkpoint(model_name: str) -> str:
     return model_name.removeprefix(f"{SOURCE}/")
 
 
-def _bad_note(model_name: str, model_path: str) -> checkpoints.CheckpointError:
-    return checkpoints.CheckpointError(
+def _bad_note(model_name: str, model_path: str) -> CheckpointError:
+    return CheckpointError(
         f"{model_path} does not say which commit of {model_name} was downloaded: run "
         f"foz.delete_zoo_model({model_name!r}) and load it again; the weights are kept"
     )

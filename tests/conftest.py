@@ -25,12 +25,13 @@ os.environ |= {
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
-from genseg_hub import GenSegR1, publish  # noqa: E402
-from genseg_hub.known import EMBEDDED  # noqa: E402
+from genseg_hub import GenSegR1  # noqa: E402
+from genseg_hub.checkpoints.catalog import EMBEDDED  # noqa: E402
+from genseg_hub.publishing import publish  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
 from huggingface_hub.utils import _http  # noqa: E402
 
-from .hub.hub_server import WRITER, HubServer  # noqa: E402
+from tests.helpers.hub_server import WRITER, HubServer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = ROOT / "examples" / "photos"
@@ -96,7 +97,7 @@ def pytest_addoption(parser):
 @pytest.fixture
 def failing_segmenter(nano):
     """Nano's, and memory is short whenever it decodes; `embeddings` are those that something still holds."""
-    from genseg_hub.segmenter import Sam2Segmenter
+    from genseg_hub.segmenters.sam2 import Sam2Segmenter
 
     class Failing(Sam2Segmenter):
         embeddings: ClassVar = WeakSet()

@@ -46,10 +46,9 @@ def fail(error: Exception) -> typer.Exit:
     return typer.Exit(1)
 
 
-def load(model: str, device: str, revision: str | None, server: str | None = None, segmenter: str | None = None):
+def load_model(model: str, device: str, revision: str | None, server: str | None = None, segmenter: str | None = None):
     from genseg_hub import GenSegR1
-    from genseg_hub.checkpoints import CheckpointError
-    from genseg_hub.reasoner import ReasonerError
+    from genseg_hub.errors import CheckpointError, ReasonerError
 
     try:
         return GenSegR1.from_pretrained(model, device=device, revision=revision, server=server, segmenter=segmenter)

@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, Server, fail, load, possible
+from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, Server, fail, load_model, possible
 
 _LONGEST = 120  # characters of a run's folder
 
 
 def _archives() -> str:
-    from genseg_hub import benchmarks
+    from genseg_hub import archives
 
-    lines = [f"{b.name} ({', '.join(b.splits)}): {b.archive}" for b in benchmarks.by_name().values()]
+    lines = [f"{b.name} ({', '.join(b.splits)}): {b.archive}" for b in archives.by_name().values()]
     return "Archives, under --root:\n\n" + "\n\n".join(lines)
 
 
@@ -69,30 +69,32 @@ def benchmark(
     compare`), report.md and report.html (with pictures). The same command goes on where a run stopped; with all
     predictions there it only scores, and loads no model; a server that is named is asked all the same what it serves.
     """
-    from genseg_hub import GenSegR1, benchmarking, benchmarks, identity
-    from genseg_hub.checkpoints import CheckpointError
-    from genseg_hub.metrics import get_policy
+    from genseg_hub import GenSegR1, archives
+    from genseg_hub.checkpoints import fingerprint
+    from genseg_hub.errors import CheckpointError
+    from genseg_hub.evaluation import benchmark_run
+    from genseg_hub.evaluation.metrics import get_policy
     from rich.console import Console
 
     console = Console(stderr=True)
     try:
-        benchmarks.check(name, root, split)
-        policy = get_policy(policy or benchmarks.by_name()[name].policy).name
-        asked = load(model, device, revision, server) if server is not None and not predictions else None
+        archives.check(name, root, split)
+        policy = get_policy(policy or archives.by_name()[name].policy).name
+        asked = load_model(model, device, revision, server) if server is not None and not predictions else None
         opened = asked.checkpoint if asked else None
-        who = {"model": str(predictions)} if predictions else identity.identify(model, revision, opened)
-        examples, archive = benchmarks.load(name, root, split, strict)
+        who = {"model": str(predictions)} if predictions else fingerprint.identify(model, revision, opened)
+        examples, archive = archives.load_archive(name, root, split, strict)
         console.print(str(archive), highlight=False, markup=False)
         if first_expression:
-            examples = benchmarks.first_expressions(examples)
+            examples = archives.first_expressions(examples)
         examples = examples.select(range(min(limit or len(examples), len(examples))))
         system = who["model"] + (" served" if asked else "")
         folder = out or Path("runs/benchmarks", f"{name}-{split}", _folder_name(system))
-        report = benchmarking.run(
+        report = benchmark_run.run(
             folder,
             settings={"benchmark": name, "split": split, **who},
             examples=examples,
-            source=predictions or (lambda: asked or GenSegR1.from_pretrained(identity.loadable(model, who), device)),
+            source=predictions or (lambda: asked or GenSegR1.from_pretrained(fingerprint.loadable(model, who), device)),
             policy=policy,
             archive=str(archive),
             command=shlex.join(["genseg", *sys.argv[1:]]),
@@ -102,7 +104,7 @@ def benchmark(
     except (ValueError, OSError, CheckpointError) as error:
         raise fail(error) from error
     typer.echo(report)
-    typer.echo(f"wrote {folder / benchmarking.PAGE} and what it is made of", err=True)
+    typer.echo(f"wrote {folder / benchmark_run.PAGE} and what it is made of", err=True)
 
 
 def _folder_name(system: str) -> str:

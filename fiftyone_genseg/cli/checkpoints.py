@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from genseg_hub.errors import CheckpointError, PublishError
 
 from fiftyone_genseg.cli._shared import Revision, fail, possible
 
@@ -13,8 +14,9 @@ from fiftyone_genseg.cli._shared import Revision, fail, possible
 def models() -> None:
     """The checkpoints known by name: what they are, need and are said to reach. Any Hub id or folder works, too, and
     each with another segmenter: name+segmenter."""
-    from genseg_hub import checkpoints, published
-    from genseg_hub.known import KNOWN
+    from genseg_hub import checkpoints
+    from genseg_hub.checkpoints.catalog import KNOWN
+    from genseg_hub.evaluation import literature
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -30,7 +32,7 @@ def models() -> None:
     console.print(table)
     console.print("Memory is an estimate for one image at a time. Published, not measured here:")
     for known in KNOWN:
-        for row in published.about(known.name):
+        for row in literature.about(known.name):
             console.print(f"  {known.name}: {row}", highlight=False)
 
 
@@ -46,7 +48,7 @@ def pull(
         typer.echo(str(planned))
         checkpoint = checkpoints.pull(planned.name, planned.revision)
         compared = checkpoints.verify(checkpoint)
-    except checkpoints.CheckpointError as error:
+    except CheckpointError as error:
         raise fail(error) from error
     typer.echo(f"folder {checkpoint.reasoner}")
     if checkpoint.commit:
@@ -63,12 +65,12 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be sent; asks no network.")] = False,
 ) -> None:
     """Publish a checkpoint on the Hugging Face Hub, with a model card, in one commit."""
-    from genseg_hub import publish
     from genseg_hub.checkpoints import readable_size
+    from genseg_hub.publishing import publish
 
     try:
         published = publish.push(folder, repo_id, private=private, revision=revision, dry_run=dry_run)
-    except publish.PublishError as error:
+    except PublishError as error:
         raise fail(error) from error
     for path, size in published.files:
         typer.echo(f"{readable_size(size):>9}  {path}")

@@ -21,7 +21,7 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the App.")] = 5151,
 ) -> None:
     """Segment RefScenes from words in a FiftyOne dataset, score it, and open the App on it."""
-    from genseg_hub.checkpoints import CheckpointError
+    from genseg_hub.errors import CheckpointError
 
     from fiftyone_genseg import demo as demonstration
 

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, Server, fail, figures_table, load, possible
+from fiftyone_genseg.cli._shared import (
+    BatchSize,
+    Device,
+    Model,
+    Revision,
+    Server,
+    fail,
+    figures_table,
+    load_model,
+    possible,
+)
 
 
 def refscenes(
@@ -25,14 +35,14 @@ def refscenes(
     ] = None,
 ) -> None:
     """RefScenes: rendered scenes with exact masks. Also scores the segmenter alone, on true prompts."""
-    from genseg_hub import evaluation
-    from genseg_training import answers, scenes
+    from genseg_hub.evaluation import scores
+    from genseg_training.nano import answers, refscenes
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    loaded = load(model, device, revision, server)
+    loaded = load_model(model, device, revision, server)
     try:
-        examples = list(scenes.refscenes(split, limit))
+        examples = list(refscenes.refscenes(split, limit))
     except ValueError as error:
         raise fail(error) from error
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -45,12 +55,12 @@ def refscenes(
             measured.append(row)
             progress.advance(task)
 
-        figures = evaluation.evaluate(loaded, examples, batch_size, on_result).compute()
+        figures = scores.evaluate(loaded, examples, batch_size, on_result).compute()
         task = progress.add_task("its segmenter alone", total=len(examples))
         figures["segmenter_miou"] = answers.segmenter_miou(loaded.segmenter, examples, lambda: progress.advance(task))
     pinned = loaded.checkpoint.pinned if loaded.checkpoint else model
     command = f"genseg evaluate refscenes --split {split}" + (f" --limit {limit}" if limit else "")
-    report = {"benchmark": f"RefScenes {scenes.VERSION} {split}", "command": command, "model": pinned} | figures
+    report = {"benchmark": f"RefScenes {refscenes.VERSION} {split}", "command": command, "model": pinned} | figures
     if server:
         report["served"] = loaded.checkpoint.served
     console.print(figures_table(report))
@@ -86,7 +96,7 @@ def compare(
     from rich.console import Console
     from rich.table import Table
 
-    from fiftyone_genseg.slicing import comparison
+    from fiftyone_genseg.evaluation.slicing import comparison
 
     def read(file: Path) -> pd.DataFrame:
         names = {"example_id": "sample_id", "image_id": "image"}

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fiftyone_genseg.cli._shared import Device, Model, Revision, Segmenter, Server, fail, load, possible
+from fiftyone_genseg.cli._shared import Device, Model, Revision, Segmenter, Server, fail, load_model, possible
 
 
 def segment(
@@ -30,7 +30,7 @@ def segment(
         pixels = load_image(image)
         if out and out.suffix.lower() not in Image.registered_extensions():
             raise ValueError(f"{out} has no image extension that can be written; for example: overlay.png")
-        loaded = load(model, device, revision, server, segmenter)
+        loaded = load_model(model, device, revision, server, segmenter)
         prediction = loaded.segment(pixels, expression)
     except typer.Exit:  # a RuntimeError, too; its error is printed
         raise

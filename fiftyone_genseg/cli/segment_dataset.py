@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from fiftyone_genseg import fields
 from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, Server, fail
 
 
@@ -46,8 +47,9 @@ def segment_dataset(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from fiftyone_genseg import engines, labels, segmentation
+    from fiftyone_genseg import labels, segmentation
     from fiftyone_genseg.operators.referring_segment import describe
+    from fiftyone_genseg.segmentation import engines
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
@@ -56,8 +58,8 @@ def segment_dataset(
             there = ", ".join(names[:20]) + (", ..." if names[20:] else "")
             raise ValueError(f"there is no dataset {dataset!r}; there are: {there or 'none'}")
         samples = fo.load_dataset(dataset)
-        segmentation.check_view(samples)
-        segmentation.check_expressions(samples, expression or (), expression_field)
+        fields.check_view(samples)
+        fields.check_expressions(samples, expression or (), expression_field)
         labels.check_fields(samples, output_field)
         with Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task(f"loading {model}", total=None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from genseg_hub.errors import CheckpointError, ServingError
 
 from fiftyone_genseg.cli._shared import Revision, fail
 
@@ -37,7 +38,8 @@ def serve(
     This process becomes the engine. Example: genseg serve nano --engine vllm -- --tensor-parallel-size 2
     """
     import torch
-    from genseg_hub import checkpoints, serving
+    from genseg_hub import checkpoints
+    from genseg_hub.reasoners import serving
 
     try:
         found, executable = serving.find(engine)
@@ -46,7 +48,7 @@ def serve(
         command = serving.command(
             checkpoint, found, executable, host, port, dtype, max_model_len, media_folder, further
         )
-    except (checkpoints.CheckpointError, serving.ServingError) as error:
+    except (CheckpointError, ServingError) as error:
         raise fail(error) from error
     typer.echo(shlex.join(command), err=not dry_run)
     if dry_run:

@@ -9,12 +9,14 @@ from typing import Any
 
 import fiftyone as fo
 from fiftyone.operators import types
-from genseg_hub import checkpoints, serving
-from genseg_hub.known import EMBEDDED, KNOWN
+from genseg_hub import checkpoints
+from genseg_hub.checkpoints.catalog import EMBEDDED, KNOWN
+from genseg_hub.errors import CheckpointError
+from genseg_hub.reasoners import serving
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from fiftyone_genseg import segmentation, training
+from fiftyone_genseg import fields, training_runs
 
 DEFAULT_TRUTH = "ground_truth"
 SERVER_KEY = "OPENAI_API_KEY"
@@ -55,7 +57,7 @@ def path(text: str) -> Path:
 
 def check_new_folder(folder: Path) -> None:
     """Raise ValueError unless a folder is there for an export, or can be made."""
-    from fiftyone_genseg.export import is_free
+    from fiftyone_genseg.datasets.export import is_free
 
     if not is_free(folder):
         raise ValueError(f"{folder} exists and is not an empty folder")
@@ -97,7 +99,7 @@ def check_checkpoint(name: str, with_reasoner: bool = True) -> None:
     reasoner, segmenter = checkpoints.split_segmenter(name)
     bare, revision = checkpoints.split_revision(reasoner)
     if revision and (bare in EMBEDDED or path(bare).is_dir()):
-        raise checkpoints.CheckpointError(f"{bare} is on this disk and has no revisions: leave @{revision} out")
+        raise CheckpointError(f"{bare} is on this disk and has no revisions: leave @{revision} out")
     if bare not in EMBEDDED and path(bare).is_dir():
         checkpoints.check_folder(path(bare), bare, with_reasoner)
     if segmenter and (folder := checkpoints.segmenter_folder(segmenter)):
@@ -114,7 +116,7 @@ def checkpoint_choices() -> types.AutocompleteView:
             label=f"{known.name} ({known.parameters} parameters, {where})",
             description=f"needs {known.needs}",
         )
-    for name, folder in training.trained().items():
+    for name, folder in training_runs.trained().items():
         view.add_choice(str(folder), label=f"{name} (trained here)", description=str(folder))
     return view
 
@@ -171,7 +173,7 @@ def examples_problem(ctx) -> str | None:
         return f"There is no field {expressions!r}."
     if ctx.params.get("pairs") is None:
         try:
-            segmentation.check_view(ctx.target_view())
+            fields.check_view(ctx.target_view())
         except ValueError as error:
             return sentence(error)
     return None
@@ -179,7 +181,7 @@ def examples_problem(ctx) -> str | None:
 
 def examples_asked_for(ctx) -> dict[str, Any]:
     """The form's answers, as the arguments of `export.examples` and `export.export`."""
-    from fiftyone_genseg.checks import default_expression_field
+    from fiftyone_genseg.fields import default_expression_field
 
     truth, pairs = ctx.params.get("gt_field") or DEFAULT_TRUTH, ctx.params.get("pairs")
     return {

@@ -79,7 +79,7 @@ def pulling(ctx, name: str, with_reasoner: bool = True) -> Generator[Any, None, 
         name, with_reasoner: as `checkpoints.pull` takes them.
 
     Raises:
-        checkpoints.CheckpointError: as `checkpoints.pull`.
+        CheckpointError: as `checkpoints.pull`.
     """
     plan = checkpoints.plan(name, with_reasoner=with_reasoner)
     cache = Path(constants.HF_HUB_CACHE)

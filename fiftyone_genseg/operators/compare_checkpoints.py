@@ -13,12 +13,15 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
-from genseg_hub.metrics import DEFAULT_POLICY, POLICIES
+from genseg_hub.errors import CheckpointError
+from genseg_hub.evaluation.metrics import DEFAULT_POLICY, POLICIES
 
-from fiftyone_genseg import checks, engines, labels, scoring, segmentation
+from fiftyone_genseg import fields, labels, segmentation
+from fiftyone_genseg.evaluation import checks, measuring
 from fiftyone_genseg.operators import _forms, _progress
 from fiftyone_genseg.operators.evaluate_referring_segmentation import describe
 from fiftyone_genseg.panels import _runs
+from fiftyone_genseg.segmentation import engines
 
 PANEL = "referring_evaluation"
 _EXPRESSION = checks.EXPRESSION
@@ -73,7 +76,7 @@ class CompareCheckpoints(foo.Operator):
 
 def _compare(ctx) -> Generator[Any, None, _progress.Done]:
     """A checkpoint that cannot be loaded is reported at the end, and the others go on."""
-    from genseg_hub.reasoner import ReasonerError
+    from genseg_hub.errors import ReasonerError
 
     problem = _problem(ctx)
     if problem:
@@ -86,7 +89,7 @@ def _compare(ctx) -> Generator[Any, None, _progress.Done]:
     for number, (name, field) in enumerate(fields.items()):
         try:
             done[field] = yield from _one(ctx, name, field, server if name in served else None, number, len(fields))
-        except (checkpoints.CheckpointError, ReasonerError) as error:
+        except (CheckpointError, ReasonerError) as error:
             refused.append(str(error))
     if not done:
         raise ValueError("; ".join(refused))
@@ -121,8 +124,8 @@ def _served(ctx, names: list[str], server: str) -> Generator[Any, None, set[str]
     Raises:
         ReasonerError: it has none of them, or is not there.
     """
-    from genseg_hub.pipeline import connect
-    from genseg_hub.server_reasoner import NotServedError
+    from genseg_hub.errors import NotServedError
+    from genseg_hub.reasoners.loading import connect
 
     served: set[str] = set()
     problem: NotServedError | None = None
@@ -135,7 +138,7 @@ def _served(ctx, names: list[str], server: str) -> Generator[Any, None, set[str]
             served.add(name)
         except NotServedError as error:
             problem = problem or error
-        except checkpoints.CheckpointError:
+        except CheckpointError:
             continue  # told when it is its turn
     if problem and not served:
         raise problem
@@ -158,7 +161,7 @@ def _one(ctx, name: str, field: str, server: str | None, number: int, count: int
         stored = f"{labels.responses_field(field)}.checkpoint"
         others = set(view.distinct(stored)) - {pinned} if view.get_field(stored) is not None else set()
         if others:
-            raise checkpoints.CheckpointError(
+            raise CheckpointError(
                 f"the field {field!r} has masks of {min(others)}, not of {pinned}; rename or delete it first"
             )
         for summary in segmentation.segment_view(
@@ -180,8 +183,8 @@ def _one(ctx, name: str, field: str, server: str | None, number: int, count: int
     return describe(runner.results.figures()) + (" (asked on the server)" if server else "")
 
 
-def _runner(ctx, field: str) -> scoring.Runner:
-    return scoring.Runner(
+def _runner(ctx, field: str) -> measuring.Runner:
+    return measuring.Runner(
         ctx.target_view(),
         field,
         ctx.params.get("gt_field") or _forms.DEFAULT_TRUTH,
@@ -205,10 +208,10 @@ def _problem(ctx) -> str | None:
     truth = ctx.params.get("gt_field") or _forms.DEFAULT_TRUTH
     try:
         view = ctx.target_view()
-        segmentation.check_view(view)
+        fields.check_view(view)
         if not len(view):
             raise ValueError("there are no samples to segment")
-        segmentation.check_expressions(view, [], ctx.params.get("expression_field") or _EXPRESSION)
+        fields.check_expressions(view, [], ctx.params.get("expression_field") or _EXPRESSION)
         problem = _forms.examples_problem(ctx)
         if problem:
             return problem
@@ -223,6 +226,6 @@ def _problem(ctx) -> str | None:
                     raise ValueError(f"the run {field!r} is about the field {other!r}; rename or delete it first")
             if field == truth:
                 raise ValueError(f"the field {field!r} of {name} holds the ground truth")
-    except (ValueError, checkpoints.CheckpointError) as error:
+    except (ValueError, CheckpointError) as error:
         return _forms.sentence(error)
     return None

@@ -8,9 +8,9 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
-from genseg_hub.metrics import DEFAULT_POLICY, NAMES, POLICIES
+from genseg_hub.evaluation.metrics import DEFAULT_POLICY, NAMES, POLICIES
 
-from fiftyone_genseg.checks import default_ignore_field
+from fiftyone_genseg.fields import default_ignore_field
 from fiftyone_genseg.labels import IGNORE
 from fiftyone_genseg.operators import _forms, _progress
 from fiftyone_genseg.operators._forms import DEFAULT_TRUTH
@@ -200,7 +200,7 @@ def _filled(view, raw: dict) -> dict:
 
 
 def _runner(view, raw: dict):
-    from fiftyone_genseg.scoring import Runner
+    from fiftyone_genseg.evaluation.measuring import Runner
 
     params = _filled(view, raw)
     names = (

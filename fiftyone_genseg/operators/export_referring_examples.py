@@ -40,7 +40,7 @@ class ExportReferringExamples(foo.Operator):
         problem = _problem(ctx)
         if problem:
             raise ValueError(problem)
-        from fiftyone_genseg.export import export
+        from fiftyone_genseg.datasets.export import export
 
         folder = _forms.path(_folder(ctx))
         count = export(folder=folder, **_forms.examples_asked_for(ctx))

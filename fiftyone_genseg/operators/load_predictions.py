@@ -47,7 +47,7 @@ class LoadPredictions(foo.Operator):
 
 
 def _load(ctx) -> Generator[Any, None, _progress.Done]:
-    from fiftyone_genseg.importing import add_predictions
+    from fiftyone_genseg.datasets.importing import add_predictions
 
     problem = _problem(ctx)
     if problem:

@@ -28,9 +28,9 @@ class LoadReferringDataset(foo.Operator):
         )
 
     def resolve_input(self, ctx) -> types.Property:
-        from genseg_hub import benchmarks
+        from genseg_hub import archives
 
-        known = benchmarks.by_name()
+        known = archives.by_name()
         inputs = types.Object()
         choices = types.AutocompleteView(allow_user_input=True)
         for benchmark in known.values():
@@ -70,9 +70,9 @@ class LoadReferringDataset(foo.Operator):
 
 
 def _load(ctx) -> Generator[Any, None, _progress.Done]:
-    from genseg_hub import benchmarks, referring_dataset
+    from genseg_hub import archives, referring_dataset
 
-    from fiftyone_genseg.importing import ReferringDatasetImporter
+    from fiftyone_genseg.datasets.importing import ReferringDatasetImporter
 
     problem = _problem(ctx)
     if problem:
@@ -80,12 +80,12 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
     source, name = _text(ctx, "source"), _text(ctx, "name") or _default_name(ctx)
     yield from _progress.tell(ctx, 0.0, f"reading {source}")
     said = ""
-    if source in benchmarks.by_name():
-        split = _text(ctx, "split") or _default_split(benchmarks.by_name()[source])
-        examples, report = benchmarks.load(source, _forms.path(_text(ctx, "root")), split)
+    if source in archives.by_name():
+        split = _text(ctx, "split") or _default_split(archives.by_name()[source])
+        examples, report = archives.load_archive(source, _forms.path(_text(ctx, "root")), split)
         said = f"Archive: {report}"
     else:
-        examples = referring_dataset.load(source, check_rows=False)
+        examples = referring_dataset.load_examples(source, check_rows=False)
     images = Path(fo.config.default_dataset_dir) / fou.to_slug(name) / "images"  # a name may hold ../
     importer = ReferringDatasetImporter(examples, images, max_samples=ctx.params.get("limit"))
     dataset = fo.Dataset()  # under a name of its own until it is whole: what it replaces stays till then
@@ -121,18 +121,18 @@ def _default_name(ctx) -> str:
 
 
 def _problem(ctx) -> str | None:
-    from genseg_hub import benchmarks
+    from genseg_hub import archives
 
     source, name = _text(ctx, "source"), _text(ctx, "name") or _default_name(ctx)
     if not source:
         return "Choose a benchmark, or name a folder or a Hub dataset."
-    known = benchmarks.by_name()
+    known = archives.by_name()
     if source in known and not _text(ctx, "root"):
         return "Name the folder under which the archive lies."
     try:
         if source in known:
             split = _text(ctx, "split") or _default_split(known[source])
-            benchmarks.check(source, _forms.path(_text(ctx, "root")), split)
+            archives.check(source, _forms.path(_text(ctx, "root")), split)
         else:
             _forms.check_source(source, "a benchmark")
         _check_name(name, bool(ctx.params.get("overwrite")))

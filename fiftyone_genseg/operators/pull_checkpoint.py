@@ -8,6 +8,7 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
+from genseg_hub.errors import CheckpointError
 
 from fiftyone_genseg.operators import _forms, _progress
 
@@ -30,7 +31,7 @@ class PullCheckpoint(foo.Operator):
         if name:
             try:
                 inputs.view("plan", types.Notice(label=str(checkpoints.plan(name))))
-            except checkpoints.CheckpointError as error:
+            except CheckpointError as error:
                 _forms.show_problem(inputs, _forms.sentence(error))
         return types.Property(inputs, view=types.View(label="Pull checkpoint"))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
-from genseg_hub import publish
 from genseg_hub.checkpoints import readable_size
+from genseg_hub.errors import PublishError
+from genseg_hub.publishing import publish
 
 from fiftyone_genseg.operators import _forms
 
@@ -40,7 +41,7 @@ class PushCheckpoint(foo.Operator):
         if ctx.params.get("folder") and ctx.params.get("repo_id"):
             try:
                 planned = _push(ctx, dry_run=True)
-            except (publish.PublishError, ValueError, OSError) as error:
+            except (PublishError, ValueError, OSError) as error:
                 _forms.show_problem(inputs, _forms.sentence(error))
             else:
                 files = "\n".join(f"- `{path}` {readable_size(size)}" for path, size in planned.files)
@@ -60,7 +61,7 @@ class PushCheckpoint(foo.Operator):
         return types.Property(outputs, view=types.View(label="Published"))
 
 
-def _push(ctx, **options) -> publish.Published:
+def _push(ctx, **options) -> publish.Push:
     return publish.push(
         _forms.path(str(ctx.params.get("folder") or "").strip()),
         str(ctx.params.get("repo_id") or "").strip(),

@@ -11,10 +11,13 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
-from genseg_hub.known import NANO
+from genseg_hub.checkpoints.catalog import NANO
+from genseg_hub.errors import CheckpointError
 
-from fiftyone_genseg import engines, labels, segmentation
+from fiftyone_genseg import labels, segmentation
+from fiftyone_genseg.fields import check_expressions, check_view, string_fields
 from fiftyone_genseg.operators import _forms, _progress
+from fiftyone_genseg.segmentation import engines
 
 DEFAULT_FIELD = "genseg"
 DEFAULT_EXPRESSION = "the main object"
@@ -66,7 +69,7 @@ class ReferringSegment(foo.Operator):
     def resolve_input(self, ctx) -> types.Property:
         inputs = types.Object()
         view = ctx.target_view() if ctx.dataset is not None else None
-        fields = segmentation.string_fields(view)
+        fields = string_fields(view)
         has_field = bool(fields)
         source_choices = types.RadioGroup()
         source_choices.add_choice("typed", label="Type them")
@@ -214,7 +217,7 @@ def describe(summary: dict) -> str:
 
 def _defaults(view) -> dict:
     """What an untouched form means."""
-    fields = segmentation.string_fields(view)
+    fields = string_fields(view)
     preferred = "expression" if "expression" in fields else None
     return {
         "source": "field" if preferred else "typed",
@@ -247,11 +250,9 @@ def _problem(view, raw: dict) -> str | None:
     params = _filled(view, raw)
     by_field = params["source"] == "field"
     try:
-        segmentation.check_view(view)
+        check_view(view)
         lines = [line for line in str(params["expressions"]).split("\n") if line.strip()]
-        segmentation.check_expressions(
-            view, [] if by_field else lines, params["expression_field"] if by_field else None
-        )
+        check_expressions(view, [] if by_field else lines, params["expression_field"] if by_field else None)
     except ValueError as error:
         return _forms.sentence(error)
     if not isinstance(params["batch_size"], int) or not 1 <= params["batch_size"] <= 512:
@@ -268,6 +269,6 @@ def _problem(view, raw: dict) -> str | None:
         if server and params["engine"] == engines.RAY:
             raise ValueError(engines.WORKERS_HAVE_NO_SERVER)
         _forms.check_checkpoint(str(params["checkpoint"]), with_reasoner=server is None)
-    except (ValueError, checkpoints.CheckpointError) as error:
+    except (ValueError, CheckpointError) as error:
         return _forms.sentence(error)
     return None

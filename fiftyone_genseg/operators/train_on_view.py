@@ -8,10 +8,10 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
-from genseg_hub import checkpoints
-from genseg_hub.metrics import NAMES
+from genseg_hub.errors import CheckpointError
+from genseg_hub.evaluation.metrics import NAMES
 
-from fiftyone_genseg import training
+from fiftyone_genseg import training_runs
 from fiftyone_genseg.operators import _forms
 
 ORCHESTRATOR = (
@@ -40,7 +40,7 @@ class TrainOnView(foo.Operator):
         inputs.str("name", label="Name", description="Of the new checkpoint", required=True)
         if not fo.config.allow_legacy_orchestrators:
             inputs.view("orchestrator", types.Warning(label=ORCHESTRATOR))
-        begun = training.begun(_plan(ctx).name)
+        begun = training_runs.begun(_plan(ctx).name)
         if begun:
             words = (
                 f"This run was not finished. It goes on from {begun.checkpoint} with its own data and {begun.recipe}."
@@ -51,20 +51,20 @@ class TrainOnView(foo.Operator):
         inputs.str(
             "checkpoint",
             label="Checkpoint to start from",
-            default=training.Plan.checkpoint,
+            default=training_runs.Plan.checkpoint,
             view=_forms.checkpoint_choices(),
         )
         recipes = types.AutocompleteView(allow_user_input=True)
-        for name in training.recipes():
+        for name in training_runs.recipes():
             recipes.add_choice(name, label=name)
         inputs.str(
             "recipe",
             label="Recipe",
             description="r1 rewards boxes and points, r1_g the masks that SAM 2 makes of them; or a YAML file",
-            default=training.Plan.recipe,
+            default=training_runs.Plan.recipe,
             view=recipes,
         )
-        inputs.int("steps", label="Steps", default=training.Plan.steps, min=1)
+        inputs.int("steps", label="Steps", default=training_runs.Plan.steps, min=1)
         inputs.str(
             "mix",
             label="Mix in",
@@ -89,19 +89,19 @@ class TrainOnView(foo.Operator):
         return types.Property(inputs, view=types.View(label="Train on this view"))
 
     def execute(self, ctx) -> dict:
-        begun = training.begun(_plan(ctx).name)
+        begun = training_runs.begun(_plan(ctx).name)
         if begun:
             _check_same(begun, ctx.params)
-            folder = training.home() / begun.name
+            folder = training_runs.home() / begun.name
         else:
             problem = _problem(ctx)
             if problem:
                 raise ValueError(problem)
-            from fiftyone_genseg.export import examples
+            from fiftyone_genseg.datasets.export import examples
 
             ctx.set_progress(0.0, label="collecting the examples")
-            folder = training.prepare(_plan(ctx), list(examples(**_forms.examples_asked_for(ctx))))
-        outcome = training.run(folder, lambda share, label: ctx.set_progress(share, label=label))
+            folder = training_runs.prepare(_plan(ctx), list(examples(**_forms.examples_asked_for(ctx))))
+        outcome = training_runs.run(folder, lambda share, label: ctx.set_progress(share, label=label))
         return {
             "checkpoint": str(outcome.checkpoint),
             "best_step": outcome.best_step,
@@ -118,17 +118,17 @@ class TrainOnView(foo.Operator):
         return types.Property(outputs, view=types.View(label="Trained"))
 
 
-def _plan(ctx) -> training.Plan:
+def _plan(ctx) -> training_runs.Plan:
     """What the form says; what it leaves open is `Plan`'s default."""
     asked: dict[str, Any] = {"name": ""}
-    for field in dataclasses.fields(training.Plan):
+    for field in dataclasses.fields(training_runs.Plan):
         value = ctx.params.get(field.name)
         if value is not None:
             asked[field.name] = value.strip() if isinstance(value, str) else value
-    return training.Plan(**asked)
+    return training_runs.Plan(**asked)
 
 
-def _check_same(plan: training.Plan, given: dict) -> None:
+def _check_same(plan: training_runs.Plan, given: dict) -> None:
     """Raises ValueError where something else is asked for than what was begun under that name."""
     for name, begun in vars(plan).items():
         asked = given.get(name)
@@ -147,11 +147,11 @@ def _problem(ctx) -> str | None:
     try:
         _forms.check_checkpoint(plan.checkpoint)
         _forms.path(plan.recipe)
-        training.check(plan)
+        training_runs.check(plan)
         for source in filter(None, (plan.mix, plan.held_out)):
             if source.partition(":")[0] != "refscenes":
                 _forms.check_source(source, "rendered scenes (refscenes:COUNT)")
-    except (ValueError, OSError, checkpoints.CheckpointError) as error:
+    except (ValueError, OSError, CheckpointError) as error:
         return _forms.sentence(error)
     return _forms.examples_problem(ctx)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from fiftyone.operators import types
 
-from fiftyone_genseg.evaluation import ReferringResults
-from fiftyone_genseg.slicing import attributes, slices
+from fiftyone_genseg.evaluation.results import ReferringResults
+from fiftyone_genseg.evaluation.slicing import attributes, slices
 
 SEGMENT = "@fiftyone-genseg/genseg/referring_segment"
 EVALUATE = "@fiftyone-genseg/genseg/evaluate_referring_segmentation"
@@ -105,7 +105,7 @@ def identity(dataset: fo.Dataset, key: str) -> str:
     return str(dataset._doc.evaluations[key].id)
 
 
-def load(dataset: fo.Dataset, key: str) -> ReferringResults:
+def load_results(dataset: fo.Dataset, key: str) -> ReferringResults:
     """A run's results, read from the database once."""
     return _load(identity(dataset, key), dataset.name, key)
 
@@ -126,7 +126,7 @@ def run_attributes(dataset: fo.Dataset, key: str, fields: tuple[str, ...]) -> pd
     if not fields:
         return found
     ids, *columns = dataset.values(["id", *fields])
-    table = load(dataset, key).table
+    table = load_results(dataset, key).table
     extra = {
         name: table["sample_id"].map(dict(zip(ids, map(_plain, column), strict=True))).tolist()
         for name, column in zip(fields, columns, strict=True)
@@ -149,7 +149,7 @@ def run_slices(dataset: fo.Dataset, key: str, rows: np.ndarray, columns: pd.Data
     if at not in _SLICES:
         while len(_SLICES) >= 8:
             del _SLICES[next(iter(_SLICES))]
-        _SLICES[at] = slices.find_slices(load(dataset, key).table[rows], columns[rows])
+        _SLICES[at] = slices.find_slices(load_results(dataset, key).table[rows], columns[rows])
     return _SLICES[at]
 
 

@@ -17,10 +17,10 @@ from genseg_hub.overlay import draw_masks
 from PIL import Image
 
 from fiftyone_genseg import labels
-from fiftyone_genseg.evaluation import SAMPLE_FIELDS
+from fiftyone_genseg.evaluation.config import SAMPLE_FIELDS
+from fiftyone_genseg.evaluation.slicing import comparison, kinds, slices
+from fiftyone_genseg.fields import holds_several
 from fiftyone_genseg.panels import _runs
-from fiftyone_genseg.reading import holds_several
-from fiftyone_genseg.slicing import comparison, kinds, slices
 
 EXPORT = "@fiftyone-genseg/genseg/export_referring_examples"
 TRAIN = "@fiftyone-genseg/genseg/train_on_view"
@@ -134,7 +134,7 @@ class FailureSlices(Panel):
 
     def _prompt(self, ctx, operator: str) -> None:
         table = self._slice_table(ctx)
-        results = _runs.load(ctx.dataset, self._run(ctx))
+        results = _runs.load_results(ctx.dataset, self._run(ctx))
         ctx.prompt(
             operator,
             params={
@@ -156,7 +156,7 @@ class FailureSlices(Panel):
     def _slice_table(self, ctx) -> pd.DataFrame:
         """The rows of the chosen slice among those that the panel has drawn."""
         key = self._run(ctx)
-        results = _runs.load(ctx.dataset, key)
+        results = _runs.load_results(ctx.dataset, key)
         rows = _runs.drawn_rows(ctx, results)
         columns = _runs.run_attributes(ctx.dataset, key, self._fields(ctx))
         return results.table[rows & slices.members(columns, _runs.memory(ctx).get("slice") or _EVERYTHING)]
@@ -172,7 +172,7 @@ class FailureSlices(Panel):
 
     def _compute(self, ctx) -> None:
         key = self._run(ctx)
-        results = _runs.load(ctx.dataset, key)
+        results = _runs.load_results(ctx.dataset, key)
         rows = _runs.rows_in_view(ctx, results)
         columns = _runs.run_attributes(ctx.dataset, key, self._fields(ctx))
         if not set(_runs.memory(ctx).get("slice") or ()) <= set(columns):
@@ -217,16 +217,16 @@ class FailureSlices(Panel):
     def _changes(self, ctx, results) -> pd.Series | None:
         """IoU of each expression minus that of the run compared with."""
         against = self._against(ctx)
-        if not against or _runs.comparable(_runs.load(ctx.dataset, against), results):
+        if not against or _runs.comparable(_runs.load_results(ctx.dataset, against), results):
             return None
-        return comparison.changes(_runs.load(ctx.dataset, against).table, results.table)
+        return comparison.changes(_runs.load_results(ctx.dataset, against).table, results.table)
 
     def _compare(self, ctx, results, table: pd.DataFrame) -> None:
         against = self._against(ctx)
         _runs.remember(ctx, difference=None)
         if not against:
             return
-        other = _runs.load(ctx.dataset, against)
+        other = _runs.load_results(ctx.dataset, against)
         problem = _runs.comparable(other, results)
         if problem:
             _runs.remember(ctx, difference=f"{against} is not compared: {problem}.")

@@ -10,10 +10,10 @@ import pandas as pd
 from fiftyone.operators import types
 from fiftyone.operators.categories import Categories
 from fiftyone.operators.panel import Panel
-from genseg_hub.metrics import NAMES
+from genseg_hub.evaluation.metrics import NAMES
 
+from fiftyone_genseg.evaluation.slicing import comparison, kinds
 from fiftyone_genseg.panels import _runs
-from fiftyone_genseg.slicing import comparison, kinds
 
 _METRICS = ("ciou", "miou", "target_miou", "n_acc", "t_acc", "pr@0.5", "pr@0.9", "box_miou")
 _FIGURES = {name: NAMES[name] for name in _METRICS} | {
@@ -117,7 +117,7 @@ class ReferringEvaluation(Panel):
         _runs.remember(ctx, runs=chosen, drawn=_runs.drawn_view(ctx))
         rows_of, tables, figures = {}, {}, {}
         for key in chosen:
-            results = _runs.load(ctx.dataset, key)
+            results = _runs.load_results(ctx.dataset, key)
             rows_of[key] = _runs.rows_in_view(ctx, results)
             tables[key] = results.table[rows_of[key]]
             figures[key] = results.figures(rows_of[key])
@@ -130,7 +130,7 @@ class ReferringEvaluation(Panel):
         first, *others = chosen
         differences: list[tuple[str, list[dict[str, str]]]] = []
         for key in others:
-            problem = _runs.comparable(*(_runs.load(ctx.dataset, name) for name in (first, key)))
+            problem = _runs.comparable(*(_runs.load_results(ctx.dataset, name) for name in (first, key)))
             if problem:
                 differences.append((f"{key} is not compared with {first}: {problem}.", []))
             else:
@@ -142,7 +142,7 @@ class ReferringEvaluation(Panel):
 
     def _drawn(self, ctx) -> dict[str, pd.DataFrame]:
         """The tables that the marks on the screen stand for."""
-        found = {key: _runs.load(ctx.dataset, key) for key in self._chosen(ctx)}
+        found = {key: _runs.load_results(ctx.dataset, key) for key in self._chosen(ctx)}
         return {key: results.table[_runs.drawn_rows(ctx, results)] for key, results in found.items()}
 
     def _clicked(self, ctx) -> tuple[pd.DataFrame, int]:

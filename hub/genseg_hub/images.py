@@ -9,16 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from genseg_hub.errors import ImageError
 from genseg_hub.schema import ImageLike
 
 MAX_PIXELS = 100_000_000
 # Qwen-VL image processors refuse anything longer.
 MAX_ASPECT_RATIO = 200
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of EXIF
-
-
-class ImageError(ValueError):
-    """An image that cannot be used; the message says which and what to do."""
 
 
 def load_image(image: ImageLike) -> Image.Image:

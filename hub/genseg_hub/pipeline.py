@@ -6,16 +6,16 @@ insides.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from genseg_hub import checkpoints, dialects
-from genseg_hub.continuous import ContinuousReasoner
-from genseg_hub.reasoner import Reasoner, TransformersReasoner
+from genseg_hub.errors import CheckpointError
+from genseg_hub.reasoners.base import Reasoner
+from genseg_hub.reasoners.loading import connect, load_reasoner
 from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
-from genseg_hub.segmenter import Segmenter, load_segmenter
-from genseg_hub.server_reasoner import ServerReasoner
+from genseg_hub.segmenters.base import Segmenter
+from genseg_hub.segmenters.loading import load_segmenter
 from genseg_hub.streaming import Stream
 
 
@@ -70,9 +70,9 @@ class GenSegR1:
                 where the server calls the checkpoint by another name.
 
         Raises:
-            checkpoints.CheckpointError: the name, the network, the rights, the disk, the memory or
+            CheckpointError: the name, the network, the rights, the disk, the memory or
                 the device does not allow it.
-            reasoner.ReasonerError: the server does not allow it.
+            ReasonerError: the server does not allow it.
         """
         import torch
 
@@ -80,21 +80,21 @@ class GenSegR1:
         if server is None and server_options:
             raise TypeError(f"{', '.join(server_options)} belong to a server; give its address as server=")
         checkpoint = checkpoints.pull(name, revision, with_reasoner=server is None, segmenter=segmenter)
-        dialect = dialects.load(checkpoint.dialect)
+        dialect = dialects.get_dialect(checkpoint.dialect)
         part = checkpoint.reasoner
         reasoner: Reasoner | None = None
         if server is not None:
             reasoner, checkpoint = connect(checkpoint, server, **server_options)
         try:
-            reasoner = reasoner or _loaded_reasoner(checkpoint, dialect, target)
+            reasoner = reasoner or load_reasoner(checkpoint, dialect, target)
             part = checkpoint.segmenter
             masks = load_segmenter(part, checkpoint.segmenter_config, target)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise checkpoints.CheckpointError(
+            raise CheckpointError(
                 f"{name} does not fit into the memory of {target}: take a smaller checkpoint or another device"
             ) from error
         except Exception as error:  # files of strangers fail in any way they like
-            raise checkpoints.CheckpointError(f"{name} cannot be loaded from {part}: {error}") from error
+            raise CheckpointError(f"{name} cannot be loaded from {part}: {error}") from error
         return cls(reasoner, masks, dialect, checkpoint)
 
     def segment(self, image: ImageLike, expression: str) -> Prediction:
@@ -105,7 +105,7 @@ class GenSegR1:
             expression: what to look for.
 
         Raises:
-            images.ImageError: the image cannot be used.
+            ImageError: the image cannot be used.
             ValueError, TypeError: the expression cannot be used.
         """
         (result,) = self.segment_many([ReferringExample(image, expression)], batch_size=1)
@@ -132,55 +132,6 @@ class GenSegR1:
         yield from Stream(self.reasoner, self.segmenter, self.dialect, examples, batch_size)
 
 
-def _loaded_reasoner(checkpoint: checkpoints.Checkpoint, dialect: dialects.Dialect, target) -> Reasoner:
-    import torch
-    import transformers
-
-    dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
-    processor = transformers.AutoProcessor.from_pretrained(checkpoint.reasoner, trust_remote_code=False)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(
-        checkpoint.reasoner, dtype=dtype, use_safetensors=True, trust_remote_code=False
-    ).to(target)
-    kind = ContinuousReasoner if ContinuousReasoner.supports(model) else TransformersReasoner
-    return kind(model, processor, _limit(dialect, model.generation_config))
-
-
-def connect(
-    checkpoint: checkpoints.Checkpoint, server: str, **options: Any
-) -> tuple[ServerReasoner, checkpoints.Checkpoint]:
-    """The reasoner of a checkpoint on a server, and the checkpoint as the server's word has it: with its name there,
-    and without a commit unless that name, or where the server loaded it from, says which.
-
-    Args:
-        checkpoint: as `checkpoints.pull` gives it; the reasoner need not be there.
-        server, options: as `GenSegR1.from_pretrained` takes them.
-
-    Raises:
-        checkpoints.CheckpointError: a file of it cannot be read.
-        server_reasoner.NotServedError, reasoner.ReasonerError: as `ServerReasoner`.
-        ValueError: an argument that cannot be used.
-    """
-    import transformers
-
-    dialect = dialects.load(checkpoint.dialect)
-    limit, file = dialect.MAX_NEW_TOKENS, checkpoint.reasoner / "generation_config.json"
-    if file.is_file():
-        try:
-            limit = _limit(dialect, transformers.GenerationConfig.from_pretrained(checkpoint.reasoner))
-        except Exception as error:  # a stranger's file
-            raise checkpoints.CheckpointError(f"{file} cannot be read: {error}; mend or remove it") from error
-    pinned = dataclasses.replace(checkpoint, chosen_segmenter=None).pinned
-    folder = str(checkpoint.reasoner.resolve())  # in the cache of the Hub, it names the commit
-    reasoner = ServerReasoner(server, max_new_tokens=limit, **{"model": (pinned, checkpoint.name, folder), **options})
-    commit = checkpoint.commit if reasoner.known_as in (pinned, folder) else None
-    return reasoner, dataclasses.replace(checkpoint, commit=commit, served=reasoner.label)
-
-
-def _limit(dialect: dialects.Dialect, generation_config) -> int:
-    """Tokens of an answer: what the dialect says, or less where the checkpoint does."""
-    return min(dialect.MAX_NEW_TOKENS, generation_config.max_new_tokens or dialect.MAX_NEW_TOKENS)
-
-
 def _device(name: str):
     import torch
 
@@ -191,12 +142,10 @@ def _device(name: str):
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise checkpoints.CheckpointError(
-            f"there is no device {name!r}; choose auto, cpu, cuda, cuda:0 or mps"
-        ) from error
+        raise CheckpointError(f"there is no device {name!r}; choose auto, cpu, cuda, cuda:0 or mps") from error
     missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
         device.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:
-        raise checkpoints.CheckpointError(f"this machine has no {device.type} device; choose auto or cpu")
+        raise CheckpointError(f"this machine has no {device.type} device; choose auto or cpu")
     return device

@@ -100,7 +100,7 @@ def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
         yield ReferringExample(image, masks=masks, attributes=row, ignore=ignored, **known)
 
 
-def load(source: str, check_rows: bool = True) -> datasets.Dataset:
+def load_examples(source: str, check_rows: bool = True) -> datasets.Dataset:
     """A dataset with `FEATURES` and perhaps more columns.
 
     Ids and `category` may be numbers there, and columns of class labels; they become text.

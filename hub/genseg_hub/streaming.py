@@ -1,6 +1,6 @@
 """A stream of examples on its way through a reasoner and a segmenter, which work at the same time.
 
-The reasoner takes a new question whenever it has room; the segmenter gets the answers about one image together, in a
+The reasoner takes a new prompt whenever it has room; the segmenter gets the answers about one image together, in a
 second thread; on MPS they take turns. Results are given back in order. What a memory has to hold is bounded by
 `READ_AHEAD`.
 """
@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from genseg_hub.cores import Cores
+from genseg_hub.cpu_threads import Cores
 from genseg_hub.dialects import Dialect
+from genseg_hub.errors import ReasonerError
 from genseg_hub.images import load_image
-from genseg_hub.reasoner import Answer, Question, Reasoner, ReasonerError
+from genseg_hub.reasoners.base import Generation, Prompt, Reasoner
 from genseg_hub.schema import Failure, Prediction, ReferringExample
-from genseg_hub.segmenter import Segmenter
+from genseg_hub.segmenters.base import Segmenter
 
 # How many batches are read from the oldest example on that is not done: a long answer holds up those after it.
 READ_AHEAD = 4
@@ -35,8 +36,8 @@ class _Job:
 
     example: ReferringExample
     image: Image.Image | None = None
-    question: Question | None = None
-    answer: Answer | None = None
+    prompt: Prompt | None = None
+    answer: Generation | None = None
     result: Prediction | Failure | None = None
 
 
@@ -62,7 +63,7 @@ class Stream:
     Args:
         reasoner, segmenter, dialect: the parts of a checkpoint.
         examples: read lazily.
-        batch_size: questions that the reasoner has open at once.
+        batch_size: prompts that the reasoner has open at once.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Stream:
         self._examples, self._batch_size = iter(examples), batch_size
         self._read_ahead = READ_AHEAD * max(batch_size, self._session.room())
         self._groups: deque[_Group] = deque()  # not given back yet, the oldest first
-        self._asked: dict[Question, _Job] = {}
+        self._asked: dict[Prompt, _Job] = {}
         self._last: _Job | None = None
         self._exhausted = False
         self._failure: Exception | None = None  # of the examples
@@ -88,16 +89,16 @@ class Stream:
         asked = self._asked
         with ThreadPoolExecutor(1, thread_name_prefix="segmenter") as worker:
             while not self._exhausted or self._groups:
-                new: list[Question] = []
+                new: list[Prompt] = []
                 while len(new) < self._session.room() and self._has_room():
                     job = self._read()
-                    if job and job.question:
-                        asked[job.question] = job
-                        new.append(job.question)
+                    if job and job.prompt:
+                        asked[job.prompt] = job
+                        new.append(job.prompt)
                 if asked:
-                    for question, answer in self._advance(new):
-                        job = asked.pop(question)
-                        if isinstance(answer, Answer):
+                    for prompt, answer in self._advance(new):
+                        job = asked.pop(prompt)
+                        if isinstance(answer, Generation):
                             job.answer = answer
                         else:
                             job.result = Failure(explain(answer), answer)
@@ -115,7 +116,7 @@ class Stream:
         if self._failure:
             raise self._failure
 
-    def _advance(self, new: list[Question]) -> list[tuple[Question, Answer | Exception]]:
+    def _advance(self, new: list[Prompt]) -> list[tuple[Prompt, Generation | Exception]]:
         busy = any(group.segmented and not group.segmented.done() for group in self._groups)
         with self._cores.share(2 if busy else 1):
             if new:
@@ -149,16 +150,16 @@ class Stream:
         return job
 
     def _prepare(self, job: _Job, neighbour: _Job | None) -> None:
-        """Make the question of an example; `neighbour` is the one before it, about the same image."""
+        """Make the prompt of an example; `neighbour` is the one before it, about the same image."""
         try:
-            if neighbour and neighbour.image and neighbour.question:
-                job.image, shown, key = neighbour.image, neighbour.question.image, neighbour.question.image_key
+            if neighbour and neighbour.image and neighbour.prompt:
+                job.image, shown, key = neighbour.image, neighbour.prompt.image, neighbour.prompt.image_key
             else:
                 job.image = shown = load_image(job.example.image)
                 key = object()
                 if self._dialect.IMAGE_SIZE:
                     shown = job.image.resize(self._dialect.IMAGE_SIZE, Image.Resampling.BILINEAR)
-            job.question = Question(shown, self._dialect.messages(job.image.size, job.example.expression), key)
+            job.prompt = Prompt(shown, self._dialect.messages(job.image.size, job.example.expression), key)
         except Exception as error:  # noqa: BLE001  recorded on the example
             job.result = Failure(explain(error), error)
 
@@ -180,14 +181,14 @@ class Stream:
     def _segment_together(self, jobs: list[_Job]) -> None:
         if not jobs:
             return
-        image, question = jobs[0].image, jobs[0].question
+        image, prompt = jobs[0].image, jobs[0].prompt
         assert image is not None
-        assert question is not None
+        assert prompt is not None
         answers = [job.answer for job in jobs if job.answer]
         responses = [self._dialect.parse(answer.text, image.size, answer.truncated) for answer in answers]
         instances = [instance for response in responses for instance in response.instances]
         masks, scores = (
-            self._segmenter.segment(np.array(image), instances, question.image_key, self._dialect.MULTIMASK)
+            self._segmenter.segment(np.array(image), instances, prompt.image_key, self._dialect.MULTIMASK)
             if instances
             else ([], [])
         )

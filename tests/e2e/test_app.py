@@ -12,7 +12,7 @@ from playwright.sync_api import expect, sync_playwright
 import fiftyone_genseg
 from fiftyone_genseg import labels
 from fiftyone_genseg.demo import refscenes_dataset
-from fiftyone_genseg.slicing import attributes, slices
+from fiftyone_genseg.evaluation.slicing import attributes, slices
 
 SLOW = 60_000
 PLANTED = "green"

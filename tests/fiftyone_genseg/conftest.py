@@ -4,7 +4,7 @@ import fiftyone as fo
 import pytest
 from PIL import Image
 
-from .squares import HEIGHT, WIDTH
+from tests.helpers.squares import HEIGHT, WIDTH
 
 
 @pytest.fixture

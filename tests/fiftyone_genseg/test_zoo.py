@@ -14,8 +14,9 @@ import fiftyone.zoo.models as fozm
 import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionContext
-from genseg_hub import checkpoints, publish
-from genseg_hub.known import EMBEDDED, KNOWN
+from genseg_hub.checkpoints.catalog import EMBEDDED, KNOWN
+from genseg_hub.errors import CheckpointError
+from genseg_hub.publishing import publish
 
 from fiftyone_genseg import labels, plugin, zoo
 
@@ -115,7 +116,7 @@ def test_a_commit_of_the_hub_is_kept(hub, folder):
 def test_a_download_that_fails_leaves_nothing_that_looks_downloaded(hub, folder, models):
     plugin.install()
     publish.push(folder, QWEN)
-    with hub.fault("GET .*/resolve/.*/model.safetensors", 403), pytest.raises(checkpoints.CheckpointError):
+    with hub.fault("GET .*/resolve/.*/model.safetensors", 403), pytest.raises(CheckpointError):
         foz.load_zoo_model(f"genseg-r1/{QWEN}")
     assert not foz.is_zoo_model_downloaded(f"genseg-r1/{QWEN}")
     assert {path.name for path in models.iterdir()} >= {"__init__.py", "manifest.json"}
@@ -124,10 +125,10 @@ def test_a_download_that_fails_leaves_nothing_that_looks_downloaded(hub, folder,
 def test_a_folder_of_the_same_name_does_not_pass_for_the_hubs(tmp_path, monkeypatch):
     shutil.copytree(EMBEDDED["nano"], tmp_path / QWEN)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(checkpoints.CheckpointError, match=f"there is a folder {QWEN} here"):
+    with pytest.raises(CheckpointError, match=f"there is a folder {QWEN} here"):
         zoo.download_model(f"genseg-r1/{QWEN}", str(tmp_path / "note.json"))
     (tmp_path / "note.json").write_text(json.dumps({"checkpoint": QWEN}))
-    with pytest.raises(checkpoints.CheckpointError, match="delete_zoo_model"):
+    with pytest.raises(CheckpointError, match="delete_zoo_model"):
         zoo.load_model(f"genseg-r1/{QWEN}", str(tmp_path / "note.json"))
 
 
@@ -136,7 +137,7 @@ def test_a_note_that_says_nothing_of_the_model_is_explained(tmp_path, note):
     path = tmp_path / "nano.json"
     if note is not None:
         path.write_text(note)
-    with pytest.raises(checkpoints.CheckpointError, match=r"run foz.delete_zoo_model\('genseg-r1/nano'\)"):
+    with pytest.raises(CheckpointError, match=r"run foz.delete_zoo_model\('genseg-r1/nano'\)"):
         zoo.load_model(NANO, str(path))
 
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 import transformers
 from genseg_hub import GenSegR1, ReferringExample, checkpoints, dialects
+from genseg_hub.checkpoints.catalog import SAM2_REPOSITORIES
+from genseg_hub.errors import CheckpointError
 from genseg_hub.images import load_image
-from genseg_hub.known import SAM2_REPOSITORIES
-from genseg_hub.reasoner import TransformersReasoner
+from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_hub.schema import InstancePrompt
-from genseg_hub.segmenter import Sam2Segmenter, build_sam2
+from genseg_hub.segmenters.sam2 import Sam2Segmenter, build_sam2
 
 PHOTO = Path(__file__).resolve().parents[2] / "examples" / "photos" / "images" / "000000000030.jpg"
 
@@ -62,7 +63,7 @@ def large_segmenter():
 
 
 def test_the_pipeline_at_full_size(large_reasoner, large_segmenter):
-    model = GenSegR1(large_reasoner, large_segmenter, dialects.load("qwen3_vl"))
+    model = GenSegR1(large_reasoner, large_segmenter, dialects.get_dialect("qwen3_vl"))
     (prediction,) = model.segment_many([ReferringExample(PHOTO, "the vase")])
     assert prediction.image_size == (640, 428)
     assert prediction.mask.shape == (428, 640)
@@ -103,7 +104,7 @@ def test_a_weights_file_that_would_run_code_is_refused(monkeypatch, tmp_path):
     nano = checkpoints.pull("nano")
     pulled = checkpoints.Checkpoint("owner/name", nano.reasoner, tmp_path / name, config, "qwen3_vl")
     monkeypatch.setattr(checkpoints, "pull", lambda *args, **options: pulled)
-    with pytest.raises(checkpoints.CheckpointError, match="cannot be loaded"):
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
         GenSegR1.from_pretrained("owner/name", device="cpu")
     assert not (tmp_path / "ran").exists()
 

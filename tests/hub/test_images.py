@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from genseg_hub.images import ImageError, image_size, load_image
+from genseg_hub.errors import ImageError
+from genseg_hub.images import image_size, load_image
 from PIL import Image
 
 GRADIENT = np.tile(np.linspace(0, 255, 40, dtype=np.uint8), (30, 1))

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample
-from genseg_hub.cores import Cores
-from genseg_hub.images import ImageError
-from genseg_hub.reasoner import TransformersReasoner
+from genseg_hub.cpu_threads import Cores
+from genseg_hub.errors import ImageError
+from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_hub.schema import InstancePrompt
-from genseg_hub.segmenter import Sam2Segmenter
+from genseg_hub.segmenters.sam2 import Sam2Segmenter
 from genseg_hub.streaming import READ_AHEAD
-from genseg_training.scenes import refscenes
+from genseg_training.nano.refscenes import refscenes
 from PIL import Image
 
 
@@ -39,7 +39,7 @@ def test_segment_gives_masks_of_the_image_size(nano, examples):
 
 def test_nano_finds_what_is_meant(nano, examples):
     """The checkpoint is trained, not random: most of these masks overlap the truth."""
-    from genseg_hub.metrics import ReferringMetrics
+    from genseg_hub.evaluation.metrics import ReferringMetrics
 
     metrics = ReferringMetrics()
     for example, prediction in zip(examples, nano.segment_many(examples), strict=True):

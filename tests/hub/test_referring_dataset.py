@@ -3,13 +3,14 @@
 import datasets
 import numpy as np
 import pytest
-from genseg_hub import benchmarks
-from genseg_hub.images import ImageError, load_image
-from genseg_hub.referring_dataset import FEATURES, RLE, from_dataset, load, to_dataset, to_rows
+from genseg_hub import archives
+from genseg_hub.errors import ImageError
+from genseg_hub.images import load_image
+from genseg_hub.referring_dataset import FEATURES, RLE, from_dataset, load_examples, to_dataset, to_rows
 from genseg_hub.schema import ReferringExample, encode_mask
 from PIL import Image
 
-from tests.hub import archives
+from tests.helpers import archive_files
 
 OWN = "me/examples"
 
@@ -45,7 +46,7 @@ def same(before, after):
 def test_examples_come_back_from_disk(tmp_path, examples):
     to_dataset(examples).save_to_disk(tmp_path / "saved")
     (tmp_path / "image.png").rename(tmp_path / "elsewhere.png")  # images are inside
-    dataset = load(str(tmp_path / "saved"))
+    dataset = load_examples(str(tmp_path / "saved"))
     assert dataset.features == FEATURES
     (tmp_path / "elsewhere.png").rename(tmp_path / "image.png")
     for before, after in zip(examples, from_dataset(dataset), strict=True):
@@ -53,24 +54,24 @@ def test_examples_come_back_from_disk(tmp_path, examples):
 
 
 def test_a_benchmark_goes_to_disk_and_comes_back_whole(root, tmp_path):
-    archives.reasonseg(root)
-    examples, _ = benchmarks.load("reasonseg", root, "val")
+    archive_files.reasonseg(root)
+    examples, _ = archives.load_archive("reasonseg", root, "val")
     own = datasets.Features({name: examples.features[name] for name in ("is_sentence", "ignore")})
     to_dataset(from_dataset(examples), own).save_to_disk(tmp_path / "saved")
-    again = load(str(tmp_path / "saved"))
+    again = load_examples(str(tmp_path / "saved"))
     assert again.features == examples.features
     for before, after in zip(from_dataset(examples), from_dataset(again), strict=True):
         same(before, after)
 
 
 def test_a_benchmark_goes_to_the_hub_and_comes_back_whole(root, data_hub):
-    archives.reasonseg(root)
-    examples, _ = benchmarks.load("reasonseg", root, "val")
+    archive_files.reasonseg(root)
+    examples, _ = archives.load_archive("reasonseg", root, "val")
     examples.push_to_hub(OWN, split="val")
     assert "data/val-00000-of-00001.parquet" in data_hub.paths(f"datasets/{OWN}")
     for image in (root / "ReasonSeg/val").glob("*.jpg"):
         image.rename(image.with_suffix(".aside"))  # they were sent, and are not taken from here
-    again = load(f"{OWN}:val")
+    again = load_examples(f"{OWN}:val")
     assert again.features == examples.features
     for image in (root / "ReasonSeg/val").glob("*.aside"):
         image.rename(image.with_suffix(".jpg"))
@@ -81,33 +82,33 @@ def test_a_benchmark_goes_to_the_hub_and_comes_back_whole(root, data_hub):
 def test_what_a_hub_does_not_have_is_explained(data_hub, examples):
     to_dataset(examples).push_to_hub(OWN, split="val")
     with pytest.raises(ValueError, match=rf"{OWN} cannot be loaded from the Hub: Unknown split \"train\".*'val'"):
-        load(OWN)
+        load_examples(OWN)
     with pytest.raises(ValueError, match=f"{OWN}:test cannot be loaded from the Hub: Unknown split"):
-        load(f"{OWN}:test")
+        load_examples(f"{OWN}:test")
     with pytest.raises(ValueError, match=r"me/others cannot be loaded from the Hub: .*doesn't exist on the Hub"):
-        load("me/others")
+        load_examples("me/others")
     to_dataset(examples).select([]).push_to_hub("me/nothing")
     with pytest.raises(ValueError, match=r"me/nothing cannot be loaded from the Hub: .*no data"):
-        load("me/nothing")
+        load_examples("me/nothing")
     datasets.Dataset.from_dict({"question": ["what"]}).push_to_hub("me/questions")
     with pytest.raises(ValueError, match="me/questions: the dataset has no column 'example_id'"):
-        load("me/questions")
+        load_examples("me/questions")
 
 
 def test_what_is_no_dataset_of_examples_is_explained(tmp_path, examples):
     with pytest.raises(ValueError, match="neither a folder nor a Hub dataset"):
-        load("nowhere")
+        load_examples("nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty is not a folder that `save_to_disk` wrote"):
-        load(str(tmp_path / "empty"))
+        load_examples(str(tmp_path / "empty"))
     made = to_dataset(examples)
     datasets.DatasetDict({"val": made, "test": made}).save_to_disk(tmp_path / "several")
     with pytest.raises(ValueError, match=r"several holds the splits val, test; name the folder of one, .*several/val"):
-        load(str(tmp_path / "several"))
-    assert len(load(str(tmp_path / "several" / "val"))) == 3
+        load_examples(str(tmp_path / "several"))
+    assert len(load_examples(str(tmp_path / "several" / "val"))) == 3
     made.select([]).save_to_disk(tmp_path / "none")
     with pytest.raises(ValueError, match=r"none has no rows: save a dataset that has some"):
-        load(str(tmp_path / "none"))
+        load_examples(str(tmp_path / "none"))
     with pytest.raises(ValueError, match="'x' has no ground truth"):
         to_dataset([ReferringExample(np.zeros((2, 2, 3), np.uint8), "e", None, "x")])
     with pytest.raises(ValueError, match="no column 'example_id'"):
@@ -146,7 +147,7 @@ def test_ids_and_categories_may_be_numbers_and_class_labels(tmp_path, examples):
         masks=datasets.LargeList(whole),
         ignore=datasets.List(whole),
     )
-    dataset = load(source)
+    dataset = load_examples(source)
     assert {name: dataset.features[name] for name in FEATURES} == FEATURES
     assert dataset.features["ignore"] == datasets.List(RLE)
     for number, (before, after) in enumerate(zip(examples, from_dataset(dataset), strict=True)):
@@ -202,12 +203,12 @@ def change(**values):
 def test_what_is_none_of_the_features_is_named_before_anything_is_done(tmp_path, examples, edit, features, why):
     source = saved(tmp_path, examples, edit, **features)
     with pytest.raises(ValueError, match=f"saved: {why}"):
-        load(source)
+        load_examples(source)
 
 
 def test_an_image_that_is_none_is_an_error_of_that_example_alone(tmp_path, examples):
     source = saved(tmp_path, examples, change(image={"bytes": b"not an image", "path": None}))
-    first, second, third = from_dataset(load(source))
+    first, second, third = from_dataset(load_examples(source))
     with pytest.raises(ImageError, match="not an image that Pillow can read"):
         load_image(second.image)
     assert load_image(first.image).size == load_image(third.image).size == (8, 6)
@@ -216,7 +217,7 @@ def test_an_image_that_is_none_is_an_error_of_that_example_alone(tmp_path, examp
 def test_a_stored_image_is_handed_on_as_it_is(tmp_path, examples):
     content = (tmp_path / "image.png").read_bytes()
     source = saved(tmp_path, examples, change(image={"bytes": content, "path": None}))
-    stored = list(from_dataset(load(source)))
+    stored = list(from_dataset(load_examples(source)))
     assert stored[1].image == content
     again = to_dataset(stored).cast_column("image", datasets.Image(decode=False))
     assert again[1]["image"]["bytes"] == content

@@ -6,12 +6,12 @@ import pytest
 import yaml
 from genseg_hub import GenSegR1, checkpoints
 from genseg_training import cli, curves
-from genseg_training.scenes import refscenes
+from genseg_training.nano.refscenes import refscenes
 from PIL import Image
 
-from ..hub.helpers import weights
-from ..hub.hub_server import COMMIT, READER, REPO
-from .test_grpo import options
+from tests.helpers.checkpoints import weights
+from tests.helpers.hub_server import COMMIT, READER, REPO
+from tests.training.test_grpo import options
 
 PUSH = {"push_to_hub": "true", "hub_model_id": REPO}
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from genseg_hub.referring_dataset import FEATURES, to_dataset
 from genseg_hub.schema import ReferringExample, encode_mask
-from genseg_training import data, rewards, scenes
+from genseg_training import data, rewards
+from genseg_training.nano import refscenes, scenes
 from PIL import Image
 
 
@@ -34,28 +35,28 @@ def test_rows_hold_what_the_rewards_read():
 
 
 def test_sources(tmp_path):
-    rendered = data.load("refscenes:8", seed=1)
+    rendered = data.load_source("refscenes:8", seed=1)
     assert rendered.features == FEATURES
-    assert rendered["expression"] == data.load("refscenes:8", seed=1)["expression"]
-    assert rendered["expression"] != data.load("refscenes:8", seed=2)["expression"]
+    assert rendered["expression"] == data.load_source("refscenes:8", seed=1)["expression"]
+    assert rendered["expression"] != data.load_source("refscenes:8", seed=2)["expression"]
     rendered.save_to_disk(tmp_path / "set")
-    assert data.load(str(tmp_path / "set"))["expression"] == rendered["expression"]
-    assert len(data.load("refscenes:val:6")) == 6
-    assert data.load("refscenes:val:6")["example_id"][0].startswith("refscenes-val")
+    assert data.load_source(str(tmp_path / "set"))["expression"] == rendered["expression"]
+    assert len(data.load_source("refscenes:val:6")) == 6
+    assert data.load_source("refscenes:val:6")["example_id"][0].startswith("refscenes-val")
     for source in ("refscenes", "refscenes:", "refscenes:0", "refscenes:x", "refscenes:val:", "refscenes:val:x"):
         with pytest.raises(ValueError, match="is none of"):
-            data.load(source)
+            data.load_source(source)
     with pytest.raises(ValueError, match="final figures alone"):
-        data.load("refscenes:test")
+        data.load_source("refscenes:test")
     with pytest.raises(ValueError, match="neither a folder nor a Hub dataset"):
-        data.load("nowhere")
+        data.load_source("nowhere")
     datasets.Dataset.from_dict({"image": [1]}).save_to_disk(tmp_path / "other")
     with pytest.raises(ValueError, match="no column"):
-        data.load(str(tmp_path / "other"))
+        data.load_source(str(tmp_path / "other"))
 
 
 def test_training_never_shows_held_out_combinations():
-    for drawn in scenes.training_examples(80, seed=0):
+    for drawn in refscenes.training_examples(80, seed=0):
         assert drawn.image_id.startswith("training-0-")
         assert not any(f"{color} {kind}" in drawn.expression for color, kind in scenes.HELD_OUT)
 

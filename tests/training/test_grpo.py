@@ -207,7 +207,7 @@ def test_two_processes_divide_the_work(two_processes):
 
 
 def test_divided_weights_are_trained_as_whole_ones(two_processes, tmp_path):
-    launch(tmp_path, "fsdp2", "tests/training/fsdp_on_cpu.py")
+    launch(tmp_path, "fsdp2", "tests/helpers/fsdp_on_cpu.py")
     assert (tmp_path / "checkpoint-2" / "pytorch_model_fsdp.bin").is_file(), "weights were divided"
     whole, divided = (load_file(folder / "best" / "model.safetensors") for folder in (two_processes, tmp_path))
     assert whole.keys() == divided.keys()

@@ -2,21 +2,22 @@
 
 import datasets
 import pytest
-from genseg_hub import evaluation
-from genseg_hub.metrics import ReferringMetrics, measure
+from genseg_hub.evaluation import scores
+from genseg_hub.evaluation.metrics import ReferringMetrics, measure
 from genseg_hub.referring_dataset import FEATURES, from_dataset, to_dataset
-from genseg_training import cli, mining, scenes
+from genseg_training import cli, mining
+from genseg_training.nano import refscenes
 
 
 def test_hard_examples_are_the_failures(nano):
-    examples = to_dataset(scenes.training_examples(40, seed=21))
+    examples = to_dataset(refscenes.training_examples(40, seed=21))
     ious = []
 
     def look(example, result, row):
         assert (row["example_id"], row["expression"]) == (example.example_id, example.expression)
         ious.append(ReferringMetrics().update(example.masks, result.mask if result.masks else None))
 
-    evaluation.evaluate(nano, from_dataset(examples), on_result=look)
+    scores.evaluate(nano, from_dataset(examples), on_result=look)
     for below in (0.5, 0.95):
         hard = mining.hard_examples(nano, examples, below)
         expected = [name for name, iou in zip(examples["example_id"], ious, strict=True) if iou < below]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
-from genseg_hub.known import KNOWN
+from genseg_hub.checkpoints.catalog import KNOWN
 from genseg_training import cli, grpo
 
 OTHER_STAGES = ("nano_vision", "nano_sft", "nano_segmenter")

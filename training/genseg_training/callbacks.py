@@ -10,7 +10,8 @@ from typing import Any
 
 import huggingface_hub
 import transformers
-from genseg_hub import publish
+from genseg_hub.errors import PublishError
+from genseg_hub.publishing import publish
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers.trainer_utils import HubStrategy
@@ -65,11 +66,11 @@ class HubTarget:
             token=config.hub_token,
         )
 
-    def push(self, folder: Path, message: str) -> publish.Published:
+    def push(self, folder: Path, message: str) -> publish.Push:
         """Publish a checkpoint folder.
 
         Raises:
-            publish.PublishError: as `publish.push`.
+            PublishError: as `publish.push`.
         """
         return publish.push(
             folder, self.repo_id, private=self.private, revision=self.revision, message=message, token=self.token
@@ -93,7 +94,7 @@ class PushToHub(transformers.TrainerCallback):
             return
         try:
             published = self._target.push(self._best(state), f"Best checkpoint after step {state.global_step}")
-        except (publish.PublishError, OSError, ValueError) as error:
+        except (PublishError, OSError, ValueError) as error:
             logger.warning("step %d was not published: %s", state.global_step, error)
         else:
             logger.info("published %s at step %d", published.url, state.global_step)

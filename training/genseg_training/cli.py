@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     if command in ("grpo", "mine"):
         return _grpo_or_mine(TrlParser, command, rest)
-    from genseg_training import loop, segmenter, sft, vision
+    from genseg_training.nano import loop, segmenter, sft, vision
 
     stages: dict[str, tuple[Any, Callable[[Any], None]]] = {
         "vision": (loop.LoopConfig, vision.pretrain),
@@ -84,8 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _grpo_or_mine(parser_class: type, command: str, arguments: list[str]) -> None:
-    from genseg_hub.checkpoints import CheckpointError
-    from genseg_hub.publish import PublishError
+    from genseg_hub.errors import CheckpointError, PublishError
     from trl import GRPOConfig, ModelConfig
 
     from genseg_training import grpo, mining

@@ -14,7 +14,7 @@ from genseg_hub.dialects import genseg
 from genseg_hub.referring_dataset import FEATURES
 from pycocotools import mask as coco_mask
 
-from genseg_training.scenes import VERSION, refscenes, training_examples
+from genseg_training.nano.refscenes import VERSION, refscenes, training_examples
 
 REFSCENES = "refscenes"
 _ROW = {
@@ -25,7 +25,7 @@ _ROW = {
 }
 
 
-def load(source: str, seed: int = 0) -> datasets.Dataset:
+def load_source(source: str, seed: int = 0) -> datasets.Dataset:
     """Referring examples with `referring_dataset.FEATURES`.
 
     Args:
@@ -39,7 +39,7 @@ def load(source: str, seed: int = 0) -> datasets.Dataset:
     """
     if source.partition(":")[0] == REFSCENES:
         return _refscenes(source, seed)
-    return referring_dataset.load(source).select_columns(list(FEATURES))
+    return referring_dataset.load_examples(source).select_columns(list(FEATURES))
 
 
 def _refscenes(source: str, seed: int) -> datasets.Dataset:

@@ -20,8 +20,8 @@ import torch
 import transformers
 import yaml
 from genseg_hub import checkpoints
-from genseg_hub.known import EMBEDDED
-from genseg_hub.segmenter import load_segmenter
+from genseg_hub.checkpoints.catalog import EMBEDDED
+from genseg_hub.segmenters.loading import load_segmenter
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, TrlParser, get_peft_config
@@ -30,7 +30,7 @@ from trl.trainer.model_config import ModelConfig
 from genseg_training import curves, data, rewards
 from genseg_training.callbacks import HubTarget, PushToHub
 from genseg_training.export import alone, export
-from genseg_training.sam_reward import MaskReward
+from genseg_training.mask_reward import MaskReward
 from genseg_training.trainer import EVALUATIONS, SegmentationGRPOTrainer
 
 MASK = "mask"
@@ -106,7 +106,7 @@ def rows(arguments: GrpoArguments, seed: int) -> datasets.Dataset:
     Raises:
         ValueError: for sources, weights or examples that cannot be trained on.
     """
-    parts = [data.load(source, seed) for source in arguments.data]
+    parts = [data.load_source(source, seed) for source in arguments.data]
     examples = parts[0] if len(parts) == 1 else data.mix(parts, arguments.data_weights, seed)
     if arguments.no_target_share is not None:
         examples = data.with_no_target_share(examples, arguments.no_target_share, seed)
@@ -127,8 +127,8 @@ def train(
 
     Raises:
         ValueError: for options that contradict each other, or data that cannot be trained on.
-        checkpoints.CheckpointError: for a model that cannot be used.
-        publish.PublishError: the checkpoint is in `output_dir/best`, and could not be published at the end.
+        CheckpointError: for a model that cannot be used.
+        PublishError: the checkpoint is in `output_dir/best`, and could not be published at the end.
     """
     _check(arguments, config, model_config)
     recipe = _recipe(arguments, config, model_config)
@@ -147,7 +147,7 @@ def train(
             f"there are {len(dataset)} examples to train on, and {prompts} prompts are answered at once: take more "
             "examples, or a smaller per_device_train_batch_size, gradient_accumulation_steps or num_generations"
         )
-    held_out = data.load(arguments.eval_data, config.seed) if arguments.eval_data else None
+    held_out = data.load_source(arguments.eval_data, config.seed) if arguments.eval_data else None
     if held_out is not None:
         data.check(held_out)
     processor = transformers.AutoProcessor.from_pretrained(start.reasoner, padding_side="left", trust_remote_code=False)

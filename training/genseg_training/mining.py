@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 from genseg_hub import GenSegR1
-from genseg_hub.metrics import ReferringMetrics, measure
+from genseg_hub.evaluation.metrics import ReferringMetrics, measure
 from genseg_hub.referring_dataset import from_dataset
 from genseg_hub.schema import Failure
 from tqdm.auto import tqdm
@@ -39,7 +39,7 @@ def mine(arguments: MiningArguments) -> None:
     folder = Path(arguments.output_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not an empty folder")
-    examples = data.load(arguments.data, arguments.seed)
+    examples = data.load_source(arguments.data, arguments.seed)
     model = GenSegR1.from_pretrained(arguments.model, arguments.device)
     with tqdm(total=len(examples), desc=f"failures of {arguments.model}") as progress:
         hard = hard_examples(model, examples, arguments.below, arguments.batch_size, progress.update)

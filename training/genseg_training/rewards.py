@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from genseg_hub.dialects import genseg
-from genseg_hub.metrics import box_iou
+from genseg_hub.evaluation.metrics import box_iou
 from genseg_hub.schema import Box, InstancePrompt, Response, Rle, decode_mask
 from scipy.optimize import linear_sum_assignment
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import datasets
 import torch
 from accelerate.utils import gather_object
-from genseg_hub import evaluation
 from genseg_hub.dialects import genseg
+from genseg_hub.evaluation import scores
 from genseg_hub.images import load_image
 from genseg_hub.overlay import contact_sheet, draw_prediction
 from genseg_hub.pipeline import GenSegR1
-from genseg_hub.reasoner import TransformersReasoner
+from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_hub.referring_dataset import from_dataset
 from genseg_hub.schema import Failure, Prediction, ReferringExample
-from genseg_hub.segmenter import Segmenter
+from genseg_hub.segmenters.base import Segmenter
 from PIL import Image
 from tqdm.auto import tqdm
 from trl import GRPOTrainer
@@ -113,13 +113,13 @@ class SegmentationGRPOTrainer(GRPOTrainer):
             reasoner = TransformersReasoner(
                 model, self.processing_class, self.max_completion_length or genseg.MAX_NEW_TOKENS
             )
-            scores = evaluation.evaluate(
+            measured = scores.evaluate(
                 GenSegR1(reasoner, self._segmenter, genseg),
                 from_dataset(mine),
                 self.args.per_device_eval_batch_size,
                 look,
             )
-        first, *others = gather_object([scores])
+        first, *others = gather_object([measured])
         for other in others:
             first.merge(other)
         figures = first.compute()

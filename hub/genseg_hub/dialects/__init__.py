@@ -36,7 +36,7 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
-def load(name: str) -> Dialect:
+def get_dialect(name: str) -> Dialect:
     """The dialect of that name.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Referring examples on their way into FiftyOne and out again."""

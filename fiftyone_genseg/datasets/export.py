@@ -1,0 +1,148 @@
+"""Samples as referring examples, and as a training set on disk. The inverse of `importing`."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+import datasets
+import fiftyone as fo
+from fiftyone.core.sample import get_default_sample_fields
+from genseg_hub.images import load_image
+from genseg_hub.referring_dataset import FEATURES, RLE, to_dataset
+from genseg_hub.schema import ReferringExample, encode_mask
+
+from fiftyone_genseg import labels
+from fiftyone_genseg.datasets import columns
+from fiftyone_genseg.fields import check_view
+
+UNFINISHED = ".unfinished"
+
+
+def export(
+    view: fo.Dataset | fo.DatasetView,
+    folder: Path,
+    gt_field: str = "ground_truth",
+    expression_field: str | None = "expression",
+    pairs: Collection[tuple[str, str]] | None = None,
+) -> int:
+    """Save the referring examples of a view with `datasets.Dataset.save_to_disk` and return how many.
+
+    What else a sample has in fields of strings, numbers, booleans, dates and lists of these, its tags, and the ignored
+    pixels in `ignore` become columns; `importing` makes the same samples of them. Fields of evaluation runs do not:
+    they are no facts about the example.
+
+    Args:
+        folder: see `is_free`; it is filled when everything is written.
+        expression_field: sample field with a string or a list of strings; None for the attribute
+            `expression` of the ground truth.
+        pairs: (sample id, expression) to keep; None for all.
+
+    Raises:
+        ValueError: for a view without expressions, or one of patches.
+        OSError: for an image or mask that cannot be read.
+    """
+    check_view(view)
+    carried = _carried(view, expression_field)
+    found = list(examples(view, gt_field, expression_field, pairs, carried))
+    if not found:
+        raise ValueError("there are no referring examples to export: no sample has an expression")
+    schema = view.get_field_schema()
+    features = datasets.Features({column: columns.to_feature(schema[field]) for field, column in carried.items()})
+    if labels.is_detections(view, labels.IGNORE):
+        features[labels.IGNORE] = datasets.List(RLE)
+    unfinished = folder / UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    to_dataset(found, features).save_to_disk(unfinished)
+    for file in sorted(unfinished.iterdir()):  # state.json, without which it is no dataset, is the last
+        file.rename(folder / file.name)
+    unfinished.rmdir()
+    return len(found)
+
+
+def is_free(folder: Path) -> bool:
+    """Whether nothing is in a folder but what an export that was killed has left."""
+    return not folder.exists() or (folder.is_dir() and all(file.name == UNFINISHED for file in folder.iterdir()))
+
+
+def examples(
+    view: fo.Dataset | fo.DatasetView,
+    gt_field: str,
+    expression_field: str | None,
+    pairs: Collection[tuple[str, str]] | None = None,
+    carried: Mapping[str, str] | None = None,
+) -> Iterator[ReferringExample]:
+    """The referring examples of a view, with the true masks of each expression and the pixels that `ignore` has.
+
+    `example_id` and `image_id` are the sample's where it has them, an `image_id` where it is of one file only.
+
+    Args:
+        carried: field -> attribute, of what else the sample has.
+    """
+    if pairs is not None:
+        view = view.select(sorted({sample_id for sample_id, _ in pairs}))
+    has_ids = isinstance(view.get_field("example_id"), fo.StringField)
+    image_ids = _image_ids(view)
+    ignores = labels.is_detections(view, labels.IGNORE)
+    for sample in view.iter_samples():
+        truth = sample[gt_field] or fo.Detections()
+        asked = sample[expression_field] if expression_field else _named(truth)
+        single = isinstance(asked, str)
+        expressions: list[str] = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked or []))
+        size = load_image(sample.filepath).size
+        ignored = labels.union_mask(sample[labels.IGNORE], size) if ignores and sample[labels.IGNORE] else None
+        for expression in filter(None, expressions):
+            if pairs is None or (sample.id, expression) in pairs:
+                mine = truth if single else labels.of_expression(truth, expression)
+                yield ReferringExample(
+                    sample.filepath,
+                    expression,
+                    tuple(encode_mask(mask) for mask in labels.instance_masks(mine, size) if mask.any()),
+                    (sample["example_id"] if single and has_ids else None) or f"{sample.id}/{expression}",
+                    image_ids.get(sample.id, sample.filepath),
+                    {name: sample[field] for field, name in (carried or {}).items()},
+                    encode_mask(ignored) if ignored is not None and ignored.any() else None,
+                )
+
+
+def _image_ids(view: fo.Dataset | fo.DatasetView) -> dict[str, str]:
+    """Sample id -> its `image_id`, where that is of one file: examples that share an `image_id` share the image."""
+    if not isinstance(view.get_field("image_id"), fo.StringField):
+        return {}
+    rows = [*zip(*view.values(["id", "image_id", "filepath"]), strict=True)]
+    files = Counter(image_id for image_id, _ in {row[1:] for row in rows})
+    return {sample_id: image_id for sample_id, image_id, _ in rows if image_id and files[image_id] == 1}
+
+
+def _carried(view: fo.Dataset | fo.DatasetView, expression_field: str | None) -> dict[str, str]:
+    """Field -> column, of the fields that are facts about a sample and can be columns."""
+    without = {*get_default_sample_fields(), *_fields_of_runs(view._dataset), expression_field}
+    if view.distinct("tags"):
+        without.remove("tags")
+    taken = {*FEATURES, labels.IGNORE}
+    carried: dict[str, str] = {}
+    for name, field in view.get_field_schema().items():
+        is_id = name in ("example_id", "image_id") and isinstance(field, fo.StringField)
+        if name not in without and not is_id and columns.to_feature(field) is not None:
+            carried[name] = columns.name(name, taken | {*carried.values()}) if name in taken else name
+    return carried
+
+
+def _fields_of_runs(dataset: fo.Dataset) -> set[str]:
+    found: set[str] = set()
+    for key in dataset.list_evaluations():
+        try:
+            found |= {*dataset.get_evaluation_info(key).config.build().get_fields(dataset, key)}
+        except ValueError:  # the labels of the run are gone
+            continue
+    return found
+
+
+def _named(truth: fo.Detections) -> list[str]:
+    found: list[str] = []
+    for detection in truth.detections:
+        value = labels.expression_of(detection)
+        found += [value] if isinstance(value, str) else value or []
+    return found

@@ -1,0 +1,316 @@
+"""Referring examples as a FiftyOne dataset, one sample per image and expression."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import fiftyone as fo
+import fiftyone.core.fields as fof
+import fiftyone.utils.data as foud
+import numpy as np
+from genseg_hub.errors import ImageError
+from genseg_hub.evaluation import predictions
+from genseg_hub.images import image_size, load_image
+from genseg_hub.referring_dataset import FEATURES, check_columns, from_dataset
+from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
+from PIL import Image
+
+from fiftyone_genseg import fields, labels, segmentation
+from fiftyone_genseg.datasets import columns
+
+_CHUNK = 100
+_UNKNOWN = (0, 0)  # the image size of a prediction without masks that does not say it
+_TRUTH, TAGS = "ground_truth", "tags"
+_IMAGE, _MASK, _ROW = "unreadable image", "unusable mask", "malformed row"
+
+
+def to_sample(example: ReferringExample, file: Path) -> fo.Sample:
+    """A sample with `expression`, `example_id`, `image_id`, `ground_truth` and a field for each attribute.
+
+    `ground_truth` are Detections, empty for no-target, labelled with the attribute `category` where there is one. Where
+    pixels count neither way, `ignore` has them, as Detections.
+    """
+    sample = fo.Sample(
+        filepath=str(file),
+        expression=_text(example.expression),
+        example_id=_text(example.example_id),
+        image_id=_text(example.image_id),
+        ground_truth=labels.ground_truth(example.masks or (), _label(example.attributes.get("category"))),
+    )
+    for name, value in example.attributes.items():
+        if value is not None:
+            sample[name] = value
+    if example.ignore:
+        sample[labels.IGNORE] = labels.ground_truth([example.ignore], labels.IGNORE)
+    return sample
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _label(category: Any) -> str:
+    return ", ".join(map(str, category)) if isinstance(category, list) else _text(category) or labels.LABEL
+
+
+class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
+    """Referring examples as samples (see `to_sample`).
+
+    An example that cannot be used is left out and counted. A column whose name no field can have becomes the field of
+    the nearest name, and one whose values no field can hold is left out: `columns` says which. Of the columns that
+    FiftyOne has a meaning for, `tags`, a list of strings, become the sample's.
+
+    Args:
+        examples: with `genseg_hub.referring_dataset.FEATURES`; other columns become fields.
+        images: folder for images that are stored in the examples; those that are files stay where they are.
+        max_samples: only the first ones.
+
+    Attributes:
+        fields: column -> field, of the other columns.
+        left_out: columns that are no fields.
+        read: number of examples that were read.
+        unusable: why -> number of examples that were left out.
+        details: why -> what is wrong with the first of them.
+
+    Example:
+        >>> examples, _ = genseg_hub.archives.load_archive("refcocog", Path("data"), "val")
+        >>> importer = ReferringDatasetImporter(examples, Path("images"))
+        >>> dataset = fo.Dataset.from_importer(importer, name="refcocog-val")
+        >>> print(importer.report)
+    """
+
+    def __init__(self, examples: datasets.Dataset, images: Path, max_samples: int | None = None):
+        super().__init__(max_samples=max_samples)
+        check_columns(examples)
+        self.fields, self.left_out = _fields(examples.features)
+        renamed = {column: field for column, field in self.fields.items() if column != field}
+        self._examples = examples.remove_columns(self.left_out).rename_columns(renamed)
+        self._images = images
+        self._last: tuple[Any, Path, tuple[int, int]] | None = None
+        iter(self)
+
+    def __iter__(self) -> ReferringDatasetImporter:
+        self.read = 0
+        self.unusable: Counter[str] = Counter()
+        self.details: dict[str, str] = {}
+        self._samples = self._usable()
+        return self
+
+    def __len__(self) -> int:
+        return min(len(self._examples), self.max_samples or len(self._examples))
+
+    def __next__(self) -> fo.Sample:
+        return next(self._samples)
+
+    @property
+    def has_dataset_info(self) -> bool:
+        return False
+
+    @property
+    def has_sample_field_schema(self) -> bool:
+        return True
+
+    def get_sample_field_schema(self) -> dict[str, fof.Field]:
+        schema: dict[str, fof.Field] = {name: fo.StringField() for name in ("expression", "example_id", "image_id")}
+        for field in self.fields.values():
+            schema[field] = columns.to_field(self._examples.features[field]) or _detections()  # ignored pixels
+        return schema | {_TRUTH: _detections()}
+
+    @property
+    def report(self) -> str:
+        """What was left out or renamed, in sentences; "" for nothing."""
+        said = [
+            f"{number:,} of {self.read:,} examples left out, {why}: {self.details[why]}."
+            for why, number in self.unusable.items()
+        ]
+        said += [
+            f"The column {column!r} is the field {field!r}." for column, field in self.fields.items() if column != field
+        ]
+        said += [f"The column {column!r} was left out: no field holds its values." for column in self.left_out]
+        return " ".join(said)
+
+    def _usable(self) -> Iterator[fo.Sample]:
+        examples: Iterator[ReferringExample] | None = None
+        while self.read < len(self):
+            if examples is None:  # a generator that raised is at its end: another one reads the rest
+                examples = from_dataset(self._examples.select(range(self.read, len(self))))
+            self.read += 1
+            try:
+                example = next(examples)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one row is no reason to stop
+                examples = None
+                self._leave_out(_IMAGE if isinstance(error, OSError) else _ROW, error)
+                continue
+            why = _ROW
+            try:
+                if not example.expression:
+                    raise ValueError("it has no expression")
+                why = _IMAGE
+                file, size = self._find(example.image)
+                why = _MASK
+                sample = self._sample(example, file, size)
+            except OSError:  # of the disk that the images go to
+                raise
+            except Exception as error:  # noqa: BLE001
+                self._leave_out(why, error)
+            else:
+                yield sample
+
+    def _leave_out(self, why: str, error: Exception) -> None:
+        self.unusable[why] += 1
+        self.details.setdefault(why, f"the first is number {self.read}, {error}")
+
+    def _sample(self, example: ReferringExample, file: Path, size: tuple[int, int]) -> fo.Sample:
+        for rle in (*(example.masks or ()), *([example.ignore] if example.ignore else ())):
+            if tuple(rle["size"]) != size[::-1]:
+                raise ValueError(f"a mask is of {rle['size'][::-1]} pixels, its image of {size} (width, height)")
+        features = self._examples.features
+        values = {name: columns.to_value(features[name], value) for name, value in example.attributes.items()}
+        sample = to_sample(replace(example, attributes=values), file)
+        if example.masks and not sample.ground_truth.detections:
+            raise ValueError("its masks are empty; no-target is no mask at all")
+        return sample
+
+    def _find(self, image: ImageLike) -> tuple[Path, tuple[int, int]]:
+        """The file of an image, a path or the contents of a file, and its (width, height); neighbours share theirs."""
+        if self._last is None or image != self._last[0]:
+            if isinstance(image, str | Path):
+                file = Path(image).absolute()  # a link may point to a name without a suffix
+                self._last = image, file, image_size(file)
+            else:
+                opened = load_image(image)
+                self._last = image, self._store(opened), opened.size
+        return self._last[1:]
+
+    def _store(self, image: Image.Image) -> Path:
+        name = hashlib.sha256(np.asarray(image).tobytes()).hexdigest()[:16]
+        file = self._images.resolve() / f"{name}.png"
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_suffix(f".{os.getpid()}")
+            image.save(unfinished, "PNG")
+            unfinished.rename(file)
+        return file
+
+
+def _fields(features: datasets.Features) -> tuple[dict[str, str], list[str]]:
+    """Column -> field of the columns beside FEATURES, and the columns that are no fields."""
+    fields: dict[str, str] = {}
+    left_out = []
+    taken = {*FEATURES, _TRUTH, labels.IGNORE}
+    others = [column for column in features if column not in FEATURES]
+    for column in sorted(others, key=lambda column: columns.name(column, taken) != column):  # those that keep it first
+        if _has_meaning(column, features[column]):
+            fields[column] = column
+        elif columns.to_field(features[column]) is None:
+            left_out.append(column)
+        else:
+            fields[column] = columns.name(column, taken | {*fields.values()})
+    return fields, left_out
+
+
+def _has_meaning(column: str, feature: Any) -> bool:
+    """Whether a column is what FiftyOne, or this package, calls by its name."""
+    if column == TAGS:
+        return feature == datasets.List(datasets.Value("string"))
+    return column == labels.IGNORE and isinstance(getattr(feature, "feature", None), dict)
+
+
+def _detections() -> fof.Field:
+    return fo.EmbeddedDocumentField(fo.Detections)
+
+
+def add_predictions(
+    samples: fo.Dataset | fo.DatasetView, file: Path, field: str, checkpoint: str = ""
+) -> Iterator[segmentation.Summary]:
+    """Store predictions that were made elsewhere as "Referring segment" stores its own, for the same evaluation.
+
+    Args:
+        samples: with `example_id` and `expression`, as the importer makes them.
+        file: see `genseg_hub.predictions.read`; a run of `genseg benchmark` has such a file. What it says of other
+            examples is left out.
+        field: of the masks; results of the same expressions are replaced.
+        checkpoint: what is named as their origin; the file's name by default.
+
+    Yields:
+        The running summary, once at the start and then after every write.
+
+    Raises:
+        ValueError: fields that are missing or hold something else, a file that cannot be read or is about none of these
+            samples, an `example_id` of several samples, or a prediction for an image of another size; before anything
+            is written.
+    """
+    fields.check_view(samples)
+    for name in ("example_id", "expression"):
+        if not isinstance(samples.get_field(name), fo.StringField):
+            raise ValueError(f"predictions are told apart by `example_id`, and the samples have no {name!r} of strings")
+    labels.check_fields(samples, field)
+    example_ids, sample_ids = samples.values(["example_id", "id"])
+    places = dict(zip(example_ids, sample_ids, strict=True))
+    images = samples.values("image_id") if samples.get_field("image_id") is not None else [None] * len(example_ids)
+    known = dict(zip(example_ids, zip(example_ids, images, samples.values("expression"), strict=True), strict=True))
+    last = {}  # a run that asked again has several lines about an example, of which the last counts
+    for number, line in enumerate(predictions.read(file)):
+        example_id = line["example_id"]
+        if example_id in known and predictions.is_about(predictions.asked(line), *known[example_id]):
+            last[example_id] = number
+    if not last:
+        example = next(iter(places), None)
+        raise ValueError(f"no prediction in {file} is about these samples; their example_id are like {example!r}")
+    several = [example_id for example_id, count in Counter(example_ids).items() if count > 1 and example_id in last]
+    if several:
+        raise ValueError(
+            f"{len(several)} predictions in {file} could be about several samples each, the first is that of "
+            f"{several[0]!r}: choose a view in which no two samples have the same example_id"
+        )
+    for chunk in _chunks(file, last):
+        sizes = _sizes(samples, [places[example_id] for example_id in chunk])
+        for example_id, result in chunk.items():
+            size = sizes.get(places[example_id])
+            if size and isinstance(result, Prediction) and result.image_size not in (size, _UNKNOWN):
+                raise ValueError(
+                    f"the prediction of {example_id!r} in {file} is for an image of {result.image_size} (width, "
+                    f"height), the sample's is {size}"
+                )
+    labels.declare_fields(samples._dataset, field)
+    summary = segmentation.Summary(total=len(last))
+    yield summary
+    for chunk in _chunks(file, last):
+        by_sample = {places[example_id]: result for example_id, result in chunk.items()}
+        for sample in samples._dataset.select([*by_sample]).iter_samples(autosave=True):
+            result, expression = by_sample[sample.id], sample["expression"]
+            segmentation.store(sample, field, checkpoint or file.name, [expression], [result], summary)
+        yield summary
+
+
+def _chunks(file: Path, numbers: dict[str, int]) -> Iterator[dict[str, Prediction | Failure]]:
+    """Example id -> prediction, of the lines with these numbers."""
+    chunk: dict[str, Prediction | Failure] = {}
+    for number, line in enumerate(predictions.read(file)):
+        if numbers.get(line["example_id"]) == number:
+            chunk[line["example_id"]] = predictions.from_line(line)
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = {}
+    if chunk:
+        yield chunk
+
+
+def _sizes(samples: fo.Dataset | fo.DatasetView, sample_ids: list[str]) -> dict[str, tuple[int, int]]:
+    """Sample id -> (width, height), of the metadata or else of the file, where it can be read."""
+    found = {}
+    chosen = samples._dataset.select(sample_ids)
+    for sample_id, file, width, height in zip(
+        *chosen.values(["id", "filepath", "metadata.width", "metadata.height"]), strict=True
+    ):
+        with suppress(ImageError):
+            found[sample_id] = (width, height) if width else image_size(Path(file))
+    return found

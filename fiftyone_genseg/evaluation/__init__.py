@@ -1,0 +1,19 @@
+"""Evaluating masks of expressions as a FiftyOne evaluation run.
+
+FiftyOne stores the import path of a run's classes. That path is this package, wherever a class is defined inside it.
+"""
+
+from importlib import import_module
+
+_MODULES = {
+    "ReferringEvaluation": "config",
+    "ReferringEvaluationConfig": "config",
+    "ReferringResults": "results",
+    "evaluate": "measuring",
+}
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,83 @@
+"""What can be evaluated: the fields, the expressions and the key of a run, refused before anything is written."""
+
+from __future__ import annotations
+
+import fiftyone as fo
+import fiftyone.core.fields as fof
+
+from fiftyone_genseg import labels
+from fiftyone_genseg.evaluation.config import SAMPLE_FIELDS, ReferringEvaluationConfig
+from fiftyone_genseg.fields import EXPRESSION, check_view, default_expression_field
+
+
+def check(
+    samples: fo.Dataset | fo.DatasetView,
+    pred_field: str,
+    gt_field: str,
+    eval_key: str | None,
+    expression_field: str | None,
+    objects_field: str | None,
+    ignore_field: str | None = None,
+) -> None:
+    """Raise ValueError, saying what to do, unless these arguments can be evaluated."""
+    check_view(samples)
+    if not len(samples):
+        raise ValueError("there are no samples to evaluate")
+    if pred_field == gt_field:
+        # The fields of the run would overwrite each other.
+        raise ValueError(f"the predictions and the ground truth are the same field {gt_field!r}; clone it first")
+    for role, name in (
+        ("prediction", pred_field),
+        ("ground truth", gt_field),
+        ("objects", objects_field),
+        ("ignore", ignore_field),
+    ):
+        if name is None and role in ("objects", "ignore"):
+            continue
+        if not name or not labels.is_detections(samples, name):
+            found = samples.get_field_schema(embedded_doc_type=fo.Detections)
+            what = "holds no Detections" if name and samples.get_field(name) else "does not exist"
+            raise ValueError(f"the {role} field {name!r} {what}; fields of Detections: {', '.join(found) or 'none'}")
+    if expression_field is None:
+        expression_field = default_expression_field(samples, gt_field)
+    if expression_field is not None:
+        kind = samples.get_field(expression_field)
+        inner = kind.field if isinstance(kind, fof.ListField) else kind
+        if not isinstance(inner, fof.StringField):
+            raise ValueError(f"the expression field {expression_field!r} must hold a string or a list of strings")
+        named = samples.get_field(f"{gt_field}.detections.{EXPRESSION}") is not None
+        if isinstance(kind, fof.ListField) and not named:
+            raise ValueError(
+                f"with several expressions per sample each detection in {gt_field!r} needs an attribute {EXPRESSION!r}"
+            )
+    if eval_key is not None:
+        _check_key(samples, eval_key, pred_field, gt_field)
+
+
+def check_masks(samples: fo.Dataset | fo.DatasetView, name: str) -> None:
+    """Raise ValueError when detections in a field have no mask; this reads every sample."""
+    paths = [f"{name}.detections.{attribute}" for attribute in ("mask", "mask_path")]
+    masks = sum(samples.count(path) for path in paths if samples.get_field(path) is not None)
+    boxes = samples.count(f"{name}.detections")
+    if masks < boxes:
+        raise ValueError(f"{boxes - masks} of the {boxes} detections in {name!r} have no mask; masks are compared")
+
+
+def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str, pred_field: str, gt_field: str) -> None:
+    if not eval_key.isidentifier():
+        raise ValueError(f"the evaluation key {eval_key!r} must be a valid variable name")
+    existing = samples.list_evaluations()
+    suffixes = ("id", "iou", "tp", "fp", "fn", *SAMPLE_FIELDS)
+    for other in existing:
+        if any(eval_key == f"{other}_{suffix}" or other == f"{eval_key}_{suffix}" for suffix in suffixes):
+            raise ValueError(f"the key {eval_key!r} would overwrite fields of the run {other!r}; choose another")
+    own = set()
+    if eval_key in existing:
+        method = samples._dataset.get_evaluation_info(eval_key).config.build()
+        try:
+            own = set(method.get_fields(samples, eval_key))
+        except ValueError as error:
+            raise ValueError(f"the run {eval_key!r} is about fields that are gone, delete it first: {error}") from error
+    for name in ReferringEvaluationConfig(pred_field, gt_field).build().get_fields(samples, eval_key):
+        if name not in own and samples._dataset.get_field(name) is not None:
+            raise ValueError(f"the run {eval_key!r} would overwrite the field {name!r}; choose another key")

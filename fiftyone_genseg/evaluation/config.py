@@ -1,0 +1,81 @@
+"""Settings of an evaluation run, and the fields that the run owns."""
+
+from __future__ import annotations
+
+import fiftyone.core.fields as fof
+import fiftyone.utils.eval.detection as foud
+from genseg_hub.evaluation.metrics import DEFAULT_POLICY, get_policy
+
+from fiftyone_genseg.evaluation import matching
+from fiftyone_genseg.fields import holds_several
+
+SAMPLE_FIELDS = ("mask_iou", "box_iou", "no_target_correct", "failure")
+
+
+class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
+    """Settings of a run, stored with it.
+
+    Args:
+        policy, min_pixels: see `genseg_hub.metrics`.
+        expression_field: sample field with the expression, or with the list of expressions; None
+            when the ground-truth Detections name them in an attribute `expression`.
+        objects_field: Detections of all objects of the image, for distractors; optional.
+        ignore_field: Detections of the pixels that count neither way; optional.
+        counts: what was noticed on the way, filled by the run.
+    """
+
+    __module__ = "fiftyone_genseg.evaluation"  # the path that FiftyOne stores
+
+    def __init__(
+        self,
+        pred_field,
+        gt_field,
+        policy=DEFAULT_POLICY,
+        min_pixels=0,
+        expression_field=None,
+        objects_field=None,
+        ignore_field=None,
+        counts=None,
+        iou=matching.MATCH_IOU,
+        classwise=False,
+        **kwargs,
+    ):
+        super().__init__(pred_field, gt_field, iou=iou, classwise=classwise, **kwargs)
+        self.policy = get_policy(policy).name
+        self.min_pixels = min_pixels
+        self.expression_field = expression_field
+        self.objects_field = objects_field
+        self.ignore_field = ignore_field
+        self.counts = counts
+
+    @property
+    def method(self):
+        return "referring"
+
+
+class ReferringEvaluation(foud.DetectionEvaluation):
+    """The run: which fields it owns, and how they are renamed and removed."""
+
+    __module__ = "fiftyone_genseg.evaluation"  # the path that FiftyOne stores
+
+    def register_samples(self, samples, eval_key, dynamic=True):
+        super().register_samples(samples, eval_key, dynamic=dynamic)
+        if eval_key is None:
+            return
+        several = holds_several(samples, self.config.expression_field)
+        iou, box_iou, correct, failure = (f"{eval_key}_{name}" for name in SAMPLE_FIELDS)
+        samples._dataset.add_sample_field(iou, fof.FloatField)
+        samples._dataset.add_sample_field(box_iou, fof.FloatField)
+        samples._dataset.add_sample_field(correct, fof.BooleanField)
+        if several:
+            samples._dataset.add_sample_field(failure, fof.ListField, subfield=fof.StringField)
+        else:
+            samples._dataset.add_sample_field(failure, fof.StringField)
+
+    def get_fields(self, samples, eval_key, include_custom_metrics=True):
+        fields = super().get_fields(samples, eval_key, include_custom_metrics)
+        return [f"{eval_key}_{name}" for name in SAMPLE_FIELDS] + fields
+
+    def cleanup(self, samples, eval_key):
+        samples._dataset.delete_sample_fields([f"{eval_key}_{name}" for name in SAMPLE_FIELDS], error_level=1)
+        super().cleanup(samples, eval_key)

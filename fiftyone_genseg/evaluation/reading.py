@@ -1,0 +1,164 @@
+"""What an evaluation reads of a dataset: labels as columns, one query for many samples."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fiftyone as fo
+from genseg_hub.schema import Box
+
+from fiftyone_genseg import labels
+from fiftyone_genseg.evaluation.slicing import kinds
+from fiftyone_genseg.fields import holds_several
+from fiftyone_genseg.labels import Cutout
+
+
+@dataclass
+class StoredLabels:
+    """One sample's Detections, as columns."""
+
+    exists: bool
+    ids: list[str]
+    boxes: dict[str, Sequence[float]]
+    masks: dict[str, Any]
+    expression: dict[str, Any]
+    prompt_box: dict[str, Any]
+    confidence: dict[str, float | None]
+    label: dict[str, str | None]
+
+    def of(self, expression: str) -> list[str]:
+        """Ids of the labels that name an expression; all of them when none names any."""
+        if all(value is None for value in self.expression.values()):
+            return self.ids
+        return [i for i in self.ids if labels.names(self.expression[i], expression)]
+
+    def load_masks(self) -> set[str]:
+        """Read the masks that are files; the ids of those that cannot be read."""
+        unreadable = set()
+        for i, mask in self.masks.items():
+            if isinstance(mask, str):
+                try:
+                    self.masks[i] = fo.Detection(mask_path=mask).get_mask()
+                except (OSError, ValueError):
+                    self.masks[i] = None
+            if self.masks[i] is None:
+                unreadable.add(i)
+        return unreadable
+
+    def image_size(self) -> tuple[int, int] | None:
+        """(width, height) of the image by a mask's pixels and its box's share; None without masks."""
+        for i, mask in self.masks.items():
+            if mask is not None and min(self.boxes[i][2:]) > 0:
+                return round(mask.shape[1] / self.boxes[i][2]), round(mask.shape[0] / self.boxes[i][3])
+        return None
+
+    def cutouts(self, ids: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Cutout], int]:
+        """The non-empty ones of some masks by id, and how many had to be resized."""
+        found: dict[str, Cutout] = {}
+        resized = 0
+        for i in ids:
+            part, other = labels.cutout(self.boxes[i], self.masks[i], size)
+            resized += other
+            if part:
+                found[i] = part
+        return found, resized
+
+    def box(self, i: str, size: tuple[int, int]) -> Box:
+        """The reasoner's box where it is known, else the Detection's, in xyxy pixels."""
+        said = self.prompt_box[i]
+        x, y, w, h = said if _is_box(said) else self.boxes[i]
+        return x * size[0], y * size[1], (x + w) * size[0], (y + h) * size[1]
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(math.isfinite(number) for number in value)
+
+
+class Reader:
+    """What an evaluation needs of some samples, in one query per label field instead of a document each."""
+
+    def __init__(
+        self,
+        view: fo.DatasetView,
+        gt_field: str,
+        pred_field: str,
+        expression_field: str | None,
+        objects_field: str | None,
+        ignore_field: str | None = None,
+    ):
+        self.several = holds_several(view, expression_field)
+        self.ids, self.filepaths, self._widths, self._heights = view.values(
+            ["id", "filepath", "metadata.width", "metadata.height"]
+        )
+        self.gt, self.pred = _read_labels(view, gt_field), _read_labels(view, pred_field)
+        self.objects = _read_labels(view, objects_field) if objects_field else None
+        self.ignored = _read_labels(view, ignore_field) if ignore_field else None
+        self._expressions = view.values(expression_field) if expression_field else None
+        responses = labels.responses_field(pred_field)
+        self._status: list[dict[str, str]] | None = None
+        if view.get_field(f"{responses}.expression") is not None and view.get_field(f"{responses}.status") is not None:
+            said, statuses = view.values([f"{responses}.expression", f"{responses}.status"])
+            self._status = [dict(zip(e or (), s or (), strict=True)) for e, s in zip(said, statuses, strict=True)]
+
+    def size(self, number: int) -> tuple[int, int] | None:
+        """(width, height) of the image, None when its metadata is not known."""
+        width, height = self._widths[number], self._heights[number]
+        return (width, height) if width and height else None
+
+    def expressions(self, number: int) -> list[str]:
+        if self._expressions is None:
+            found: list[str] = []
+            for value in self.gt[number].expression.values():
+                found += [value] if isinstance(value, str) else value or []
+        else:
+            value = self._expressions[number]
+            found = [value] if isinstance(value, str) else value or []
+        return list(dict.fromkeys(expression for expression in found if expression))
+
+    def asked(self, number: int) -> set[str]:
+        return set(self._status[number]) if self._status else set()
+
+    def status(self, number: int, expression: str, has_mask: bool) -> str:
+        """Of the stored response; without responses, what the labels say."""
+        if self._status is not None:
+            return self._status[number].get(expression, labels.SEGMENTED if has_mask else kinds.MISSING)
+        if not self.pred[number].exists:
+            return kinds.MISSING
+        return labels.SEGMENTED if has_mask else labels.NO_TARGET
+
+    def distractors(self, number: int, target_ids: list[str]) -> int:
+        """Objects of a target's class that are no target; -1 when the objects are not known.
+
+        A target is one of the objects, so the targets of each class are taken off its count.
+        """
+        if self.objects is None or not target_ids:
+            return -1
+        classes = Counter(self.gt[number].label[i] for i in target_ids)
+        present = Counter(self.objects[number].label.values())
+        return sum(max(0, present[name] - count) for name, count in classes.items())
+
+
+_ATTRIBUTES = ("id", "bounding_box", "mask", "mask_path", "expression", "prompt_box", "confidence", "label")
+
+
+def _read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
+    paths = {attribute: f"{name}.detections.{attribute}" for attribute in _ATTRIBUTES}
+    known = {attribute: path for attribute, path in paths.items() if view.get_field(path) is not None}
+    columns = dict(zip(known, view.values(list(known.values())), strict=True))
+    read = []
+    for number, ids in enumerate(columns["id"]):
+        exists, ids = ids is not None, ids or []
+
+        def values(attribute: str, ids=ids, number=number) -> dict[str, Any]:
+            column = columns[attribute][number] if attribute in columns else None
+            return dict(zip(ids, column or [None] * len(ids), strict=True))
+
+        paths_of_masks = values("mask_path")
+        masks = {i: paths_of_masks[i] if mask is None else mask for i, mask in values("mask").items()}
+        others = [values(attribute) for attribute in ("expression", "prompt_box", "confidence", "label")]
+        read.append(StoredLabels(exists, ids, values("bounding_box"), masks, *others))
+    return read

@@ -1,0 +1,211 @@
+"""COCO annotation files: images and masks of instances."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from genseg_hub import images
+from genseg_hub.archives.base import Problem, Unusable
+from genseg_hub.archives.records import as_id, as_records, as_text, id_of, read_json, size_of, text_of
+from genseg_hub.errors import ArchiveError, ImageError
+from genseg_hub.schema import Rle, encode_mask, rle_runs
+
+_FAR = 4  # times the image's longer side
+_LONG = 16  # times the image's pixels
+
+
+class CocoInstances:
+    """An `instances.json` and the folder of its images. Ids are text, however the file holds them.
+
+    Args:
+        file: COCO annotation file.
+        folder: of the images.
+
+    Raises:
+        ValueError: for a file of another kind.
+    """
+
+    def __init__(self, file: Path, folder: Path):
+        self.file, self.folder = file, folder
+        data = read_json(file)
+        pictures, annotations = (
+            as_records(data.get(name)) if isinstance(data, dict) else None for name in ("images", "annotations")
+        )
+        if pictures is None or annotations is None:
+            raise ValueError(f"{file} is not a COCO annotation file with images and annotations; fetch it again")
+        self._tables = {"image": _by_id(pictures), "annotation": _by_id(annotations)}
+        self._categories = _by_id(as_records(data.get("categories")) or [])
+        self._checked: tuple[str, Path | Unusable] = ("", Path())
+
+    @cached_property
+    def ids_by_file_name(self) -> dict[str, list[str]]:
+        """File name -> ids of the images that have it."""
+        table: dict[str, list[str]] = {}
+        for image_id, entries in self._tables["image"].items():
+            for entry in entries:
+                if image_id is not None and (name := as_text(entry.get("file_name"))):
+                    table.setdefault(name, []).append(image_id)
+        return table
+
+    def image(self, image_id: str) -> Path:
+        """The file of an image, which has the size that the annotations say.
+
+        Raises:
+            Unusable: no such image, or its file is missing, unreadable or of another size.
+        """
+        if self._checked[0] != image_id:
+            try:
+                self._checked = (image_id, self._find_image(image_id))
+            except Unusable as problem:
+                self._checked = (image_id, problem)
+        found = self._checked[1]
+        if isinstance(found, Unusable):
+            raise found
+        return found
+
+    def _find_image(self, image_id: str) -> Path:
+        entry = self._one("image", image_id)
+        name = Path(text_of(entry, "file_name", f"image {image_id} of {self.file}"))
+        file = self.folder / (name if not (name.is_absolute() or ".." in name.parts) else name.name)
+        if not os.path.isfile(file):  # Path.is_file raises for a name that is too long
+            raise Unusable(Problem.MISSING_IMAGE, f"there is no file {file}")
+        found, annotated = image_size(file), self._size(image_id)
+        if found != annotated:
+            raise Unusable(Problem.WRONG_IMAGE_SIZE, f"{file} is {found}, annotated as {annotated} (width, height)")
+        return file
+
+    def _size(self, image_id: str) -> tuple[int, int]:
+        """(width, height) as annotated."""
+        entry = self._one("image", image_id)
+        what = f"image {image_id} of {self.file}"
+        return size_of(entry, "width", what), size_of(entry, "height", what)
+
+    def masks(self, annotation_ids: Sequence[str], image_id: str, skip_crowds: bool = False) -> tuple[Rle, ...]:
+        """The masks of annotations, all of one image.
+
+        Raises:
+            Unusable: an annotation that is missing, of another image, unreadable or empty; nothing but crowds to skip.
+        """
+        width, height = self._size(image_id)
+        found: list[Rle] = []
+        for annotation_id in annotation_ids:
+            entry = self._one("annotation", annotation_id)
+            its_image = id_of(entry, "image_id", f"annotation {annotation_id} of {self.file}")
+            if its_image != image_id:
+                detail = f"annotation {annotation_id} is of image {its_image}, not {image_id}"
+                raise Unusable(Problem.MISSING_ANNOTATION, detail)
+            if skip_crowds and entry.get("iscrowd"):
+                continue
+            try:
+                rle = to_rle(entry.get("segmentation"), height, width)
+            except ValueError as error:
+                raise Unusable(Problem.UNREADABLE_MASK, f"annotation {annotation_id}: {error}") from error
+            if rle is None:
+                raise Unusable(Problem.EMPTY_MASK, f"annotation {annotation_id} has no polygon with an area")
+            found.append(rle)
+        if annotation_ids and not found:
+            raise Unusable(Problem.EMPTY_MASK, f"the annotations {', '.join(annotation_ids)} are crowds")
+        return tuple(found)
+
+    def category(self, category_id: str | None) -> str:
+        """Its name, "" for an unknown one."""
+        return as_text(self._categories.get(category_id, [{}])[0].get("name")) or "" if category_id else ""
+
+    def _one(self, what: str, key: str) -> dict[str, Any]:
+        table = self._tables[what]
+        entries = table.get(key, [])
+        if not entries:
+            nameless = f", but {len(table[None])} without an id" if None in table else ""
+            raise Unusable(Problem.MISSING_ANNOTATION, f"{self.file} has no {what} {key}{nameless}")
+        if len(entries) > 1:
+            raise Unusable(Problem.DUPLICATE_ID, f"{self.file} has {len(entries)} times {what} {key}")
+        return entries[0]
+
+
+def _by_id(entries: list[dict[str, Any]]) -> dict[str | None, list[dict[str, Any]]]:
+    table: dict[str | None, list[dict[str, Any]]] = {}
+    for entry in entries:
+        table.setdefault(as_id(entry.get("id")), []).append(entry)
+    return table
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """`images.image_size` of an image of an archive.
+
+    Raises:
+        Unusable: for a file that is no image.
+        ArchiveError: when the file cannot be read at this moment.
+    """
+    try:
+        return images.image_size(file)
+    except ImageError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno and not isinstance(cause, PermissionError):
+            # The disk's fault, which would be remembered as the image's.
+            raise ArchiveError(f"{file} cannot be read ({cause}); mend that and start again") from error
+        raise Unusable(Problem.UNREADABLE_IMAGE, str(error)) from error
+
+
+def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
+    """The mask of an annotation: polygons, a COCO RLE, or an uncompressed RLE (crowds).
+
+    Args:
+        segmentation: a list of polygons [x1, y1, x2, y2, ...] in pixels; or {"size", "counts"}, counts a list or str.
+
+    Returns:
+        COCO RLE as pycocotools makes it, or None when nothing of it is left: no polygon of at least three corners, or
+        no pixel.
+
+    Raises:
+        ValueError: for a segmentation that is none of these, or an RLE of another size.
+    """
+    try:
+        if isinstance(segmentation, dict):
+            rle = encode_mask(_from_runs(segmentation, height, width))
+        elif isinstance(segmentation, list):
+            if any(len(polygon) % 2 for polygon in segmentation):
+                raise ValueError("a polygon has an odd number of coordinates")
+            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+            if not polygons:
+                return None
+            _check_outline(polygons, height, width)
+            merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+            rle = {"size": [height, width], "counts": merged["counts"].decode("ascii")}
+        else:
+            raise ValueError("it is neither polygons nor an RLE")
+    except Exception as error:  # whatever pycocotools makes of it
+        raise ValueError(f"the segmentation cannot be read ({error})") from error
+    return rle if coco_mask.area(rle) else None
+
+
+def _from_runs(rle: dict[str, Any], height: int, width: int) -> np.ndarray:
+    """bool[H, W]. Not by pycocotools, which leaves memory as it was where runs are missing."""
+    size, counts, pixels = list(rle["size"]), rle["counts"], height * width
+    if size != [height, width]:
+        raise ValueError(f"its RLE is {size} (height, width), its image [{height}, {width}]")
+    runs = np.array(counts) if isinstance(counts, list) else rle_runs(counts)
+    if runs.dtype.kind != "i" or runs.ndim != 1 or not 0 <= runs.min() <= runs.max() <= pixels or runs.sum() != pixels:
+        raise ValueError(f"its RLE does not count the {pixels} pixels of its image")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def _check_outline(polygons: list[list[float]], height: int, width: int) -> None:
+    """Raise ValueError for polygons that are too far outside or too long: pycocotools takes memory for every pixel of
+    an outline."""
+    outline = 0.0
+    for polygon in polygons:
+        places = np.asarray(polygon, dtype=np.float64)
+        if places.ndim != 1:
+            raise ValueError("a polygon is not a flat list of numbers")
+        if not np.abs(places).max() <= _FAR * max(height, width):  # NaN is not, either
+            raise ValueError("it has a corner far outside the image")
+        outline += np.abs(places[2:] - places[:-2]).sum()
+    if outline > _LONG * (height + 1) * (width + 1):
+        raise ValueError("its outline is longer than the image has room for")

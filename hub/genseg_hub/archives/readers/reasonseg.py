@@ -1,0 +1,146 @@
+"""ReasonSeg (LISA, arXiv 2308.00692; github.com/dvlab-research/LISA): a JSON file of polygons beside each image.
+
+`text` lists the expressions of the image, of which val and test use the first alone. A shape labelled `flag` is no
+region, one whose label holds `ignore` marks pixels that count neither way, any other is the target. Shapes are painted
+the largest first, so that a small one stays visible in a large one, with OpenCV's outline and filling, as LISA's
+`get_mask_from_json` does. An image without a target has a no-target expression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import datasets
+import numpy as np
+
+from genseg_hub.archives.base import Benchmark, Entry, Problem, Unusable
+from genseg_hub.archives.coco_instances import image_size
+from genseg_hub.archives.records import as_records, as_text, malformed, read_json, text_of
+from genseg_hub.referring_dataset import RLE
+from genseg_hub.schema import Rle, encode_mask
+
+_IGNORED = 255
+_IMAGES = (".jpg", ".jpeg", ".png")
+
+
+def _files(root: Path, split: str) -> list[Path]:
+    return [root / "ReasonSeg" / split]
+
+
+def _entries(root: Path, split: str) -> Iterator[Entry]:
+    (folder,) = _files(root, split)
+    for name, images in sorted(_by_name(folder).items()):
+        file = folder / f"{name}.json"
+        texts: list[Any] = [""]
+        masks: tuple[Rle, ...] = ()
+        attributes: dict[str, Any] = {"is_sentence": None, "ignore": []}
+        unusable: Unusable | None = None
+        try:
+            annotation = _read(file)
+            texts = annotation["text"] if split == "train" else annotation["text"][:1]
+            if not images:
+                raise Unusable(Problem.MISSING_IMAGE, f"there is no image beside {file}")
+            if len(images) > 1:
+                raise Unusable(
+                    Problem.DUPLICATE_ID, f"{file} belongs to {' and '.join(image.name for image in images)}"
+                )
+            width, height = image_size(images[0])
+            painted = paint(annotation["shapes"], height, width)
+            masks = (encode_mask(painted == 1),) if (painted == 1).any() else ()
+            ignored = [encode_mask(painted == _IGNORED)] if (painted == _IGNORED).any() else []
+            is_sentence = annotation.get("is_sentence")
+            attributes = {"is_sentence": is_sentence if isinstance(is_sentence, bool) else None, "ignore": ignored}
+        except Unusable as error:
+            unusable = error
+        for i, text in enumerate(texts):
+            yield Entry(
+                expression=as_text(text) or "",
+                example_id=f"{name}/{i}",
+                image_id=name,
+                image=None if unusable else images[0],
+                masks=masks,
+                attributes=attributes,
+                unusable=unusable or _wrong_text(text, f"text {i} of {file}"),
+            )
+
+
+def _by_name(folder: Path) -> dict[str, list[Path]]:
+    """Name without its suffix -> the images of that name, for all images and annotations."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        is_image = file.suffix.lower() in _IMAGES
+        # LISA's glob leaves out what begins with a dot, such as what macOS adds to archives
+        if (is_image or file.suffix == ".json") and not file.name.startswith(".") and file.is_file():
+            if as_text(file.name) is None:
+                raise ValueError(f"the name of {str(file)!a} is not in UTF-8; give it another")
+            found.setdefault(file.stem, []).extend([file] if is_image else [])
+    return found
+
+
+def _wrong_text(text: Any, what: str) -> Unusable | None:
+    if as_text(text) is None:
+        return Unusable(Problem.MALFORMED_RECORD, f"{what} is a {type(text).__name__}; needed is text")
+    return None if as_text(text) else Unusable(Problem.EMPTY_EXPRESSION, f"{what} is empty")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """An annotation, with `text` a list and `shapes` as `paint` takes them."""
+    if not file.is_file():
+        raise Unusable(Problem.MISSING_ANNOTATION, f"there is no file {file}")
+    try:
+        found = read_json(file, fallback="cp1252")
+    except ValueError as error:
+        raise Unusable(Problem.MALFORMED_RECORD, str(error)) from error
+    annotation = found if isinstance(found, dict) else {}
+    shapes = as_records(annotation.get("shapes"))
+    if not annotation.get("text") or not isinstance(annotation["text"], list):
+        raise malformed(annotation, "text", str(file), "a list of one or more expressions")
+    if shapes is None:
+        raise malformed(annotation, "shapes", str(file), "a list of shapes")
+    for shape in shapes:
+        text_of(shape, "label", f"a shape of {file}")
+        try:
+            points = np.asarray(shape.get("points"), dtype=np.float64)
+        except (ValueError, TypeError, OverflowError):
+            points = np.empty(0)
+        if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+            raise malformed(shape, "points", f"a shape of {file}", "a list of [x, y] in pixels")
+    return annotation | {"shapes": shapes}
+
+
+def paint(shapes: list[dict[str, Any]], height: int, width: int) -> np.ndarray:
+    """uint8[H, W]: 1 the target, 255 what is ignored, 0 elsewhere.
+
+    Args:
+        shapes: with `label` and `points` [[x, y], ...] in pixels.
+    """
+
+    def drawn(canvas: np.ndarray, shape: dict[str, Any], value: int) -> np.ndarray:
+        points: Any = np.array([shape["points"]], dtype=np.float64).clip(-1e6, 1e6).astype(np.int32)
+        cv2.polylines(canvas, points, True, value, 1)
+        cv2.fillPoly(canvas, points, value)
+        return canvas
+
+    regions = [shape for shape in shapes if shape["label"].lower() != "flag"]
+    areas = [int(drawn(np.zeros((height, width), np.uint8), shape, 1).sum()) for shape in regions]
+    canvas = np.zeros((height, width), dtype=np.uint8)
+    for i in np.argsort(areas)[::-1]:
+        drawn(canvas, regions[i], _IGNORED if "ignore" in regions[i]["label"].lower() else 1)
+    return canvas
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="reasonseg",
+        archive="ReasonSeg/train, ReasonSeg/val and ReasonSeg/test of github.com/dvlab-research/LISA: images with JSON",
+        policy="reasonseg",
+        splits={"train": {"images": 239}, "val": {"images": 200}, "test": {"images": 779}},
+        counts_source="README of github.com/dvlab-research/LISA",
+        attributes=datasets.Features({"is_sentence": datasets.Value("bool"), "ignore": datasets.List(RLE)}),
+        files=_files,
+        entries=_entries,
+    ),
+)

@@ -1,0 +1,77 @@
+"""The checkpoints and segmenters that are known by name; any other Hub id or folder works, too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+NANO = "nano"
+# Checkpoints in this package: name -> folder. They share nano's segmenter, which they name "nano".
+_PACKAGE = Path(__file__).parents[1]
+EMBEDDED = {NANO: _PACKAGE / "nano", "nano-sft": _PACKAGE / "nano_sft"}
+DEFAULT_DIALECT = "qwen3_vl"
+DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
+_SAM2_GIGABYTES = 3.0  # SAM 2 large in float32 and one image of 1024 pixels, as docs/training.md counts it
+# Hub id -> (configuration in the sam2 package, weights file in the repository)
+SAM2_REPOSITORIES = {
+    f"facebook/sam{version}-hiera-{size}": (
+        f"sam{version}/sam{version}_hiera_{short}",
+        f"sam{version}_hiera_{size.replace('-', '_')}.pt",
+    )
+    for version in ("2", "2.1")
+    for size, short in (("tiny", "t"), ("small", "s"), ("base-plus", "b+"), ("large", "l"))
+}
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A name offered to the user, with its number of parameters as its Hub page gives them.
+
+    Attributes:
+        gigabytes: of the reasoner's weights, as 16-bit numbers.
+        licence: of the weights, as their page gives it; "" for unknown.
+        dialect, segmenter: used where the repository has no `genseg.json`, which says otherwise.
+    """
+
+    name: str
+    parameters: str
+    needs: str
+    gigabytes: float
+    licence: str = "apache-2.0"
+    dialect: str = DEFAULT_DIALECT
+    segmenter: str = DEFAULT_SEGMENTER
+
+    @property
+    def memory(self) -> float:
+        """Gigabytes that one image at a time takes, about: weights, a tenth of them for the cache, and SAM 2."""
+        return self.gigabytes * 1.1 + (0.1 if self.segmenter == NANO else _SAM2_GIGABYTES)
+
+
+KNOWN = (
+    KnownCheckpoint(NANO, "4 M + 2.5 M", "a CPU; rendered scenes only", 0.01, dialect="genseg", segmenter=NANO),
+    KnownCheckpoint(
+        "nano-sft", "4 M + 2.5 M", "a CPU; where GRPO of nano starts", 0.01, dialect="genseg", segmenter=NANO
+    ),
+    KnownCheckpoint("Qwen/Qwen3-VL-2B-Instruct", "2 B", "a GPU", 4.3),
+    KnownCheckpoint("Qwen/Qwen3-VL-4B-Instruct", "4 B", "a GPU", 8.9),
+    KnownCheckpoint("Qwen/Qwen3-VL-8B-Instruct", "8 B", "a GPU", 17.5),
+    KnownCheckpoint(
+        "Ricky06662/Seg-Zero-7B",
+        "7 B",
+        "a GPU",
+        16.6,
+        licence="other",
+        dialect="seg_zero",
+        segmenter="facebook/sam2-hiera-large",
+    ),
+    KnownCheckpoint(
+        "Ricky06662/VisionReasoner-7B",
+        "7 B",
+        "a GPU",
+        16.6,
+        licence="",
+        dialect="vision_reasoner",
+        segmenter="facebook/sam2-hiera-large",
+    ),
+    KnownCheckpoint("geshang/Seg-R1-7B", "7 B", "a GPU", 16.6, licence="", dialect="seg_r1"),
+)

@@ -1,0 +1,1 @@
+"""Metrics, scores and benchmark runs: how predictions are measured and reported."""

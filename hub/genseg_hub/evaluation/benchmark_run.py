@@ -1,0 +1,282 @@
+"""A checkpoint, or predictions made elsewhere, scored on referring examples: a folder that is a run.
+
+A run killed at any moment goes on where it stopped; scoring reads the predictions alone and needs no model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from genseg_hub.errors import ImageError, PredictionError, RunError
+from genseg_hub.evaluation import gallery, predictions, report
+from genseg_hub.evaluation.metrics import DEFAULT_POLICY, get_policy
+from genseg_hub.evaluation.scores import Scores
+from genseg_hub.images import image_size, load_image
+from genseg_hub.pipeline import GenSegR1
+from genseg_hub.referring_dataset import from_dataset
+from genseg_hub.schema import Failure, Prediction, ReferringExample
+
+SETTINGS, PREDICTIONS, ROWS, METRICS, REPORT, PAGE = FILES = (
+    "run.json",
+    "predictions.jsonl",
+    "rows.jsonl",
+    "metrics.json",
+    "report.md",
+    "report.html",
+)
+LOCK = ".lock"
+_UNFINISHED = ".part"
+_MARKS = {"benchmark", "split", "model"}  # of the settings of every run
+_VERSIONS_OF = ("fiftyone-genseg", "transformers", "torch", "sam2")
+
+
+def run(
+    folder: Path,
+    settings: Mapping[str, str],
+    examples: datasets.Dataset,
+    source: Callable[[], GenSegR1] | Path,
+    policy: str,
+    archive: str,
+    command: str,
+    batch_size: int = 8,
+    overwrite: bool = False,
+) -> str:
+    """Predict what a run does not have yet, score it, and write its figures and its reports.
+
+    Args:
+        folder: new, empty, or that of the same run.
+        settings: `benchmark`, `split`, `model` and what else must be the same when a run goes on (see `identity`).
+        examples: of `referring_dataset`, with ids that tell them apart.
+        source: loads the model, called only where a prediction is missing; or a file of predictions (see
+            `predictions.read`).
+        policy: of `metrics`.
+        archive, command: said in the reports.
+        overwrite: begin anew, whatever run the folder holds. Its files are removed once the model is loaded, or the
+            file of predictions read.
+
+    Returns:
+        The report, in Markdown.
+
+    Raises:
+        RunError, PredictionError: see their messages.
+        ValueError: there is no such policy.
+    """
+    get_policy(policy)
+    if isinstance(source, Path):
+        if not source.is_file():
+            raise RunError(f"there is no file {source}")
+        if overwrite and source.resolve().is_relative_to(folder.resolve()):
+            raise RunError(f"{source} is in {folder}, which would be overwritten; name another --out")
+    with _locked(folder, settings, overwrite):
+        file = folder / PREDICTIONS
+        if isinstance(source, Path):
+            imported = _import(source, file)
+            _begin(folder, settings, overwrite)
+            imported.replace(file)
+        else:
+            load = functools.cache(source)
+            if overwrite:
+                load()
+            _begin(folder, settings, overwrite)
+        try:
+            if not isinstance(source, Path):
+                _predict(load, examples, file, batch_size)
+            return _report(folder, examples, policy, archive, command, settings)
+        except PredictionError as error:
+            raise RunError(f"{error}; remove that line, or begin the run anew with --overwrite") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, settings: Mapping[str, str], overwrite: bool) -> Iterator[None]:
+    """Keep a folder that may be used for this process alone."""
+    _check(folder, settings, overwrite)  # before anything is written into a stranger's folder
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"another process works in {folder}; wait for it, or name another --out") from None
+    try:
+        _check(folder, settings, overwrite)  # another process may have begun a run meanwhile
+        yield
+    finally:
+        lock.release()
+
+
+def _check(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
+    """Raise RunError unless a folder is new, holds the same run, or a run that may be overwritten."""
+    file = folder / SETTINGS
+    something_else = RunError(f"{folder} holds something else than a run; name another --out")
+    if not file.is_file():
+        ours = {LOCK, *(name + _UNFINISHED for name in FILES)}
+        if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= ours):
+            raise something_else
+        return
+    try:
+        before = json.loads(file.read_bytes())
+        if not isinstance(before, dict):
+            raise TypeError("it is no object")
+    except (ValueError, TypeError, RecursionError) as error:
+        if overwrite:
+            return
+        raise RunError(f"{file} is damaged; begin the run anew with --overwrite, or name another --out") from error
+    if not before.keys() >= _MARKS:
+        raise something_else
+    for name in () if overwrite else dict.fromkeys((*settings, *before)):
+        if before.get(name) != settings.get(name):
+            why = " (its files have changed)" if name == "checksum" else ""
+            raise RunError(
+                f"{folder} holds a run with the {name} {before.get(name)!r}, not {settings.get(name)!r}{why}; "
+                "name another --out, or begin the run anew with --overwrite"
+            )
+
+
+def _begin(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
+    if overwrite:
+        for name in FILES:
+            if name != SETTINGS:  # which stands until the new one does, so that this stays a run
+                (folder / name).unlink(missing_ok=True)
+    _write(folder / SETTINGS, json.dumps(dict(settings), indent=2) + "\n")
+
+
+def _write(file: Path, text: str) -> None:
+    """The whole text or nothing of it; what UTF-8 cannot hold becomes a question mark."""
+    unfinished = file.with_name(file.name + _UNFINISHED)
+    unfinished.write_text(text, encoding="utf-8", errors="replace")
+    unfinished.replace(file)
+
+
+def _import(source: Path, file: Path) -> Path:
+    """What is going to be `file`, beside it."""
+    unfinished = file.with_name(file.name + _UNFINISHED)
+    try:
+        with unfinished.open("w", encoding="utf-8") as stream:
+            for line in predictions.read(source):
+                stream.write(json.dumps(line) + "\n")
+    except BaseException:
+        unfinished.unlink()
+        raise
+    return unfinished
+
+
+def _predict(load: Callable[[], GenSegR1], examples: datasets.Dataset, file: Path, batch_size: int) -> None:
+    """Append the predictions that are not there; expressions that failed before are asked again."""
+    _drop_torn_line(file)
+    stored = predictions.lines(file) if file.is_file() else ()
+    done = {predictions.asked(line) for _, _, line in stored if "failure" not in line}
+    columns = zip(examples["example_id"], examples["image_id"], examples["expression"], strict=True)
+    todo = [i for i, asked in enumerate(columns) if asked not in done]
+    if not todo:
+        return
+    missing = examples.select(todo)
+    results = load().segment_many(from_dataset(missing), batch_size)
+    with (
+        file.open("a", encoding="utf-8") as stream,
+        tqdm(total=len(examples), initial=len(examples) - len(todo), desc="segmenting") as bar,
+    ):
+        for example, result in zip(from_dataset(missing), results, strict=True):
+            stream.write(json.dumps(predictions.to_line(example, result)) + "\n")
+            stream.flush()
+            bar.update()
+
+
+def _drop_torn_line(file: Path) -> None:
+    """Cut off what a killed run left of a line."""
+    if file.is_file():
+        with file.open("rb+") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            whole = size
+            while whole:
+                begin = max(0, whole - 65536)
+                stream.seek(begin)
+                end = stream.read(whole - begin).rfind(b"\n")
+                if end >= 0:
+                    whole = begin + end + 1
+                    break
+                whole = begin
+            stream.truncate(whole)
+
+
+def score(
+    examples: datasets.Dataset,
+    index: predictions.Index,
+    policy: str = DEFAULT_POLICY,
+    on_result: Callable[[Prediction | Failure, dict[str, Any]], Any] = lambda *_: None,
+) -> dict[str, Any]:
+    """Score stored predictions, without keeping their masks.
+
+    Args:
+        index: of predictions of these examples or of more.
+        policy: of `metrics`.
+        on_result: called with the result and the row of each expression (`Scores.add`), in the order of the examples.
+
+    Returns:
+        The figures of `Scores.compute`, and `missing`: how many expressions have no prediction. These count as failed.
+
+    Raises:
+        RunError: when no prediction is about these examples, or a mask has another size than its image.
+        PredictionError: a line that cannot be read.
+    """
+    scores, missing = Scores(policy), 0
+    for example in from_dataset(examples):
+        line = index.find(example)
+        missing += line is None
+        result = (
+            Failure("no prediction", LookupError(example.example_id)) if line is None else predictions.from_line(line)
+        )
+        try:
+            _check_size(example, result)
+            row = scores.add(example, result, line is not None and predictions.has_boxes(line))
+        except ValueError as error:
+            raise RunError(f"the prediction of {example.example_id!r} in {index.file} does not fit: {error}") from error
+        on_result(result, row)
+    if 0 < missing == len(examples):
+        raise RunError(
+            f"no prediction in {index.file} is about these expressions; their ids are like {example.example_id!r}"
+        )
+    return scores.compute() | {"missing": missing}
+
+
+def _check_size(example: ReferringExample, result: Prediction | Failure) -> None:
+    """Where there is a target, its masks have the image's size, and are compared with the predicted ones."""
+    if not example.masks and isinstance(result, Prediction) and result.masks:
+        try:
+            size = image_size(example.image) if isinstance(example.image, Path) else load_image(example.image).size
+        except ImageError:  # the prediction may be right about it
+            return
+        if result.image_size != size:
+            raise ValueError(f"the image is {size} (width, height), the prediction {result.image_size}")
+
+
+def _report(
+    folder: Path, examples: datasets.Dataset, policy: str, archive: str, command: str, settings: Mapping[str, str]
+) -> str:
+    index, chosen = predictions.Index(folder / PREDICTIONS), gallery.Choice()
+    unfinished = folder / (ROWS + _UNFINISHED)
+    with unfinished.open("w", encoding="utf-8") as rows, tqdm(total=len(examples), desc="scoring") as bar:
+
+        def on_result(result: Prediction | Failure, row: dict[str, Any]) -> None:
+            rows.write(json.dumps(row) + "\n")
+            chosen.add(result, row)
+            bar.update()
+
+        figures = score(examples, index, policy, on_result)
+    unfinished.replace(folder / ROWS)
+    facts = {"command": command, "archive": archive, "versions": {name: version(name) for name in _VERSIONS_OF}}
+    figures = {**settings, **facts, **figures}
+    text = report.markdown(figures)
+    _write(folder / METRICS, json.dumps(figures, indent=2) + "\n")
+    _write(folder / REPORT, text)
+    _write(folder / PAGE, report.html(figures, gallery.draw(examples, index, chosen)))
+    return text

@@ -1,0 +1,143 @@
+"""Scoring a model on referring examples with known masks."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from genseg_hub.evaluation.metrics import DEFAULT_POLICY, ReferringMetrics, measure
+from genseg_hub.pipeline import GenSegR1
+from genseg_hub.schema import Failure, Prediction, ReferringExample
+
+MAX_GROUPS = 100  # values of an attribute; one that has more is no way to look at a result
+_IDS = re.compile(r"(.*_)?ids?", re.IGNORECASE)
+
+
+class Scores:
+    """The figures of examples, over all and by each of their attributes; several can be merged.
+
+    Attributes with more than MAX_GROUPS values and those that are ids by their name (`id`, `ref_id`) make no groups.
+
+    Args:
+        policy: see `metrics`.
+    """
+
+    def __init__(self, policy: str = DEFAULT_POLICY):
+        self.overall = ReferringMetrics(policy)
+        self._groups: dict[str, dict[str, ReferringMetrics]] = {}
+        self._ungrouped: set[str] = set()
+        self._errors = Counter[str]()
+        self._failures = 0
+
+    def add(self, example: ReferringExample, result: Prediction | Failure, own_boxes: bool = True) -> dict[str, Any]:
+        """Add one result. An example that failed, or whose answer cannot be read, counts as answered with nothing
+        and in `n_failed`.
+
+        Args:
+            own_boxes: whether the instances' boxes are the model's own, to be compared with the target's; else the box
+                of its mask is.
+
+        Returns:
+            Its row: `example_id`, `image_id`, `expression`, its attributes, `iou`, and `intersection`, `target_area`
+            and `prediction_area` in pixels.
+        """
+        if isinstance(result, Failure):
+            self._failures += 1
+            overlap = measure(example.masks, None, answered=False, ignore=example.ignore)
+        else:
+            mask = result.mask if result.masks else None
+            boxes = [instance.box for instance in result.response.instances] if own_boxes else []
+            answered = bool(result.masks) or result.response.no_target
+            overlap = measure(example.masks, mask, answered, boxes, example.ignore)
+            if result.response.error:
+                self._errors[result.response.error.value] += 1
+        iou = self.overall.add_one(overlap)
+        for attribute, value in example.attributes.items():
+            if group := self._group(attribute, str(value)):
+                group.add_one(overlap)
+        return {
+            "example_id": example.example_id,
+            "image_id": example.image_id,
+            "expression": example.expression,
+            **example.attributes,
+            "iou": iou,
+            "intersection": overlap.intersection,
+            "target_area": overlap.target_area,
+            "prediction_area": overlap.prediction_area,
+        }
+
+    def merge(self, other: Scores) -> None:
+        """Add what another one counted, under the same policy."""
+        self.overall.merge(other.overall)
+        for attribute in other._ungrouped:
+            self._give_up(attribute)
+        for attribute, values in other._groups.items():
+            for value, metrics in values.items():
+                if group := self._group(attribute, value):
+                    group.merge(metrics)
+        self._errors += other._errors
+        self._failures += other._failures
+
+    def compute(self) -> dict[str, Any]:
+        """The figures of `ReferringMetrics.compute` plus `parse_failures` (share of answers with an error), `errors`
+        (error of an answer -> count), `failures` (examples that could not be segmented at all), `by` (attribute ->
+        value -> figures) and `ungrouped` (attributes with more than MAX_GROUPS values)."""
+        figures = self.overall.compute()
+        return figures | {
+            "parse_failures": self._errors.total() / max(1, figures["n"]),
+            "errors": dict(self._errors),
+            "failures": self._failures,
+            "by": {
+                attribute: {value: metrics.compute() for value, metrics in sorted(values.items())}
+                for attribute, values in self._groups.items()
+            },
+            "ungrouped": sorted(self._ungrouped),
+        }
+
+    def _group(self, attribute: str, value: str) -> ReferringMetrics | None:
+        if attribute in self._ungrouped or _IDS.fullmatch(attribute):
+            return None
+        values = self._groups.setdefault(attribute, {})
+        if value not in values and len(values) == MAX_GROUPS:
+            self._give_up(attribute)
+            return None
+        return values.setdefault(value, ReferringMetrics(self.overall.policy.name))
+
+    def _give_up(self, attribute: str) -> None:
+        self._groups.pop(attribute, None)
+        self._ungrouped.add(attribute)
+
+
+def evaluate(
+    model: GenSegR1,
+    examples: Iterable[ReferringExample],
+    batch_size: int = 16,
+    on_result: Callable[[ReferringExample, Prediction | Failure, dict[str, Any]], Any] = lambda *_: None,
+    policy: str = DEFAULT_POLICY,
+) -> Scores:
+    """Segment examples and score them.
+
+    Args:
+        examples: with masks; read lazily.
+        on_result: called after each example with it, its result and its row (`Scores.add`).
+
+    Raises:
+        ValueError: for an example without ground truth.
+    """
+    scores = Scores(policy)
+    kept: list[ReferringExample] = []
+
+    def remember() -> Iterator[ReferringExample]:
+        for example in examples:
+            if example.masks is None:
+                raise ValueError(f"the example {example.example_id!r} has no ground truth; evaluation needs masks")
+            kept.append(example)
+            yield example
+
+    for result in model.segment_many(remember(), batch_size):
+        example = kept.pop(0)
+        row = scores.add(example, result)
+        on_result(example, result, row)
+    return scores

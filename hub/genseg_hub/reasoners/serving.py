@@ -1,0 +1,132 @@
+"""How an engine is started that serves the reasoner of a checkpoint, and what is an address. It starts nothing itself.
+
+The engine gets the folder that `checkpoints.pull` made, with safetensors and without code, and the name by which
+`ServerReasoner` finds the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from genseg_hub.checkpoints import Checkpoint
+from genseg_hub.errors import ServingError
+
+ENGINES = ("vllm", "sglang", "transformers")
+# 16,384 tokens of an image, the most that the processors of Qwen-VL make, and room for the prompt and the answer.
+MAX_MODEL_LEN = 20_480
+
+
+def checked_address(address: str) -> str:
+    """The address of a server's API, such as "http://localhost:8000/v1"; it is not asked.
+
+    Raises:
+        ValueError: it is none, or has a password in it, which would stand in every error message.
+    """
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if "@" in address or (usable and (parts.query or parts.fragment)):
+        raise ValueError("the address of a server has no user, password or query; a key goes into OPENAI_API_KEY")
+    if not usable:
+        raise ValueError(f"{address!r} is no address of a server; for example: http://localhost:8000/v1")
+    return address.rstrip("/")
+
+
+def find(engine: str | None = None) -> tuple[str, str]:
+    """The engine of that name, or the first that is installed: (name, executable).
+
+    Looked for beside this Python, then on PATH: engines often have an environment of their own.
+
+    Raises:
+        ServingError: no such engine, or it is not installed.
+    """
+    if engine is not None and engine not in ENGINES:
+        raise ServingError(f"there is no engine {engine!r}; choose one of {', '.join(ENGINES)}")
+    for name in [engine] if engine else ENGINES:
+        executable = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+        if executable and (engine or name != "transformers" or _transformers_can_serve()):
+            return name, executable
+    raise ServingError(
+        f"{engine or 'no engine'} is not installed here: pip install vllm, or sglang (a GPU; each in an environment of "
+        'its own, on PATH), or "fiftyone-genseg[serve]" for `transformers serve`'
+    )
+
+
+def command(
+    checkpoint: Checkpoint,
+    engine: str,
+    executable: str,
+    host: str,
+    port: int,
+    dtype: str,
+    max_model_len: int | None = None,
+    media_folder: Path | None = None,
+    further: list[str] | None = None,
+) -> list[str]:
+    """The command that serves a checkpoint.
+
+    Args:
+        checkpoint: as `pull` gives it.
+        engine, executable: as `find` gives them.
+        host, port: where it listens.
+        dtype: "bfloat16" on a GPU and "float32" on a CPU, as `GenSegR1` loads the same weights.
+        max_model_len: tokens of image, prompt and answer; None for MAX_MODEL_LEN or what the model can do at most.
+        media_folder: from which it may read images (vLLM).
+        further: arguments for the engine; they come last and win.
+
+    Raises:
+        ServingError: an argument that the engine does not have, or that would run a repository's code.
+    """
+    further = further or []
+    if any(argument.replace("_", "-").lower().startswith("--trust") for argument in further):
+        raise ServingError("code of a repository is never run; leave --trust-remote-code out")
+    if engine != "vllm" and media_folder is not None:
+        raise ServingError("only vLLM has to be told from where it may read images; leave --media-folder out")
+    if engine == "transformers" and max_model_len is not None:
+        raise ServingError("`transformers serve` has no limit of the context; leave --max-model-len out")
+    where = ["--host", host, "--port", str(port), "--dtype", dtype]
+    if engine == "transformers":  # it knows no other name than what it loads
+        return [
+            executable,
+            "serve",
+            checkpoint.pinned if checkpoint.commit else str(_folder(checkpoint)),
+            *where,
+            *further,
+        ]
+    length = str(max_model_len or min(MAX_MODEL_LEN, _longest(checkpoint)))
+    if engine == "sglang":
+        limits = ["--context-length", length, "--limit-mm-data-per-request", '{"image": 1}']
+        start = [executable, "serve", "--model-path", str(_folder(checkpoint))]
+    else:
+        limits = ["--max-model-len", length, "--limit-mm-per-prompt", '{"image": 1, "video": 0}']
+        start = [executable, "serve", str(_folder(checkpoint))]
+    # Not the name without its commit: who wants another commit is to notice.
+    name = ["--served-model-name", checkpoint.pinned]
+    media = ["--allowed-local-media-path", str(media_folder.resolve())] if media_folder else []
+    return [*start, *name, "--load-format", "safetensors", *where, *limits, *media, *further]
+
+
+def _folder(checkpoint: Checkpoint) -> Path:
+    return checkpoint.reasoner.resolve()
+
+
+def _longest(checkpoint: Checkpoint) -> int:
+    """Tokens that the model has positions for."""
+    try:
+        config = json.loads((checkpoint.reasoner / "config.json").read_text())
+        positions = (config.get("text_config") or config).get("max_position_embeddings", MAX_MODEL_LEN)
+        return positions if isinstance(positions, int) and positions > 0 else MAX_MODEL_LEN
+    except (ValueError, AttributeError) as error:
+        raise ServingError(f"config.json of {checkpoint.name} cannot be read ({error}); mend it") from error
+
+
+def _transformers_can_serve() -> bool:
+    from transformers.utils import import_utils
+
+    return import_utils.is_serve_available()

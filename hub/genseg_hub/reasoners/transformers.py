@@ -1,0 +1,87 @@
+"""The reasoner in this process, by Transformers' own `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from genseg_hub.reasoners.base import Generation, Prompt
+
+
+class TransformersReasoner:
+    """Any `AutoModelForImageTextToText` in this process, by its own `generate`, greedy, batch after batch.
+
+    `continuous.ContinuousReasoner` gives the same answers faster; this one also serves weights that are divided among
+    processes, which must all take the same number of steps.
+
+    Args:
+        model: the model, on its device, in its dtype.
+        processor: its processor.
+        max_new_tokens: token limit of an answer.
+    """
+
+    takes_cores = False  # a step is a whole batch
+
+    def __init__(self, model, processor, max_new_tokens: int):
+        self.model = model.eval()
+        self.processor = processor
+        self.max_new_tokens = max_new_tokens
+        processor.tokenizer.padding_side = "left"
+
+    def session(self, batch_size: int) -> _Batches:
+        """See `Reasoner`."""
+        return _Batches(self, batch_size)
+
+    @torch.no_grad()  # not inference_mode: with FSDP the weights that are gathered here are those that train
+    def generate(self, batch: Sequence[Prompt]) -> list[Generation]:
+        """Generation one batch at once."""
+        texts = [
+            self.processor.apply_chat_template(prompt.chat, tokenize=False, add_generation_prompt=True)
+            for prompt in batch
+        ]
+        inputs = self.processor(
+            text=texts, images=[prompt.image for prompt in batch], padding=True, return_tensors="pt"
+        ).to(self.model.device)
+        # The generation settings of a checkpoint may sample; segmentation is reproducible.
+        tokens = self.model.generate(
+            **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
+        )[:, inputs["input_ids"].shape[1] :]
+        ends = torch.tensor(end_tokens(self.model), device=tokens.device)
+        finished = torch.isin(tokens, ends).any(1).tolist()
+        decoded = self.processor.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [Generation(text, truncated=not done) for text, done in zip(decoded, finished, strict=True)]
+
+
+class _Batches:
+    """A session of batches; one that fails is halved until the culprit is alone."""
+
+    def __init__(self, reasoner: TransformersReasoner, batch_size: int):
+        self._reasoner, self._batch_size = reasoner, batch_size
+        self._open: list[Prompt] = []
+
+    def room(self) -> int:
+        return self._batch_size - len(self._open)
+
+    def ask(self, prompts: Sequence[Prompt]) -> None:
+        self._open += prompts
+
+    def advance(self) -> list[tuple[Prompt, Generation | Exception]]:
+        batch, self._open = self._open, []
+        return self._answer(batch)
+
+    def _answer(self, batch: Sequence[Prompt]) -> list[tuple[Prompt, Generation | Exception]]:
+        try:
+            return list(zip(batch, self._reasoner.generate(batch), strict=True))
+        except Exception as error:  # noqa: BLE001  it is the answer
+            error.__traceback__ = None  # it would keep the failed batch's tensors alive
+            if len(batch) == 1:
+                return [(batch[0], error)]
+        middle = len(batch) // 2
+        return self._answer(batch[:middle]) + self._answer(batch[middle:])
+
+
+def end_tokens(model) -> list[int]:
+    """The tokens with which the model ends an answer."""
+    ends = model.generation_config.eos_token_id
+    return ends if isinstance(ends, list) else [ends]

@@ -1,0 +1,1 @@
+"""The segmenter: a frozen SAM that turns instance prompts into masks."""

@@ -1,0 +1,198 @@
+"""What an evaluation measures: figures and fields, in both shapes of data."""
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from genseg_hub.evaluation.metrics import POLICIES
+
+import fiftyone_genseg
+from fiftyone_genseg import labels
+from fiftyone_genseg.datasets.photos import photos_dataset
+from tests.conftest import PHOTOS
+from tests.helpers.squares import KINDS, one, one_of_each, response, square
+from tests.hub.evaluation.test_metrics import agree, slow
+
+
+@pytest.fixture
+def dataset(make):
+    return make(*one_of_each())
+
+
+def test_the_figures_and_the_fields(dataset):
+    results = fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    figures = results.figures()
+    ious = [1, 0, 0.5, 1, 0, 0, 0, 0, 0, 0.16]
+    assert dataset.values("ev_mask_iou") == pytest.approx(ious)
+    assert dataset.values("ev_failure") == KINDS == results.table["kind"].tolist()
+    assert dataset.values("ev_no_target_correct")[2:5] == [None, True, False]
+    assert figures["miou"] == pytest.approx(np.mean(ious))
+    assert figures["ciou"] == pytest.approx((100 + 100 + 16) / (100 + 200 + 200 + 100 + 400 + 100))
+    assert (figures["n"], figures["n_no_target"], figures["n_failed"]) == (10, 2, 3)
+    assert figures["n_acc"] == 0.5
+    assert dataset.values("ev_tp") == [1, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert dataset.values("ev_fn")[:3] == [0, 1, 1]
+    assert dataset.values("ground_truth.detections.ev")[2] == ["fn", "tp"]
+    assert dataset.values("genseg.detections.ev_iou")[0] == [1.0]
+    assert dataset.values("ev_box_iou")[0] == 1.0
+    assert dataset.values("ev_box_iou")[3] is None
+
+
+def test_several_expressions_per_image(make):
+    dataset = make(
+        {
+            "ground_truth": fo.Detections(
+                detections=[square(0, 0, expression=["left one"]), square(20, 0, expression=["right one", "clean one"])]
+            ),
+            "genseg": fo.Detections(
+                detections=[square(0, 0, expression="left one"), square(0, 0, expression="right one")]
+            ),
+            "genseg_responses": [
+                response("left one", labels.SEGMENTED),
+                response("right one", labels.SEGMENTED),
+                response("clean one", labels.NO_TARGET),
+                response("a camel", labels.NO_TARGET),
+            ],
+            "asked": ["left one", "right one", "clean one", "a camel"],
+        },
+        {"ground_truth": fo.Detections(), "genseg": fo.Detections(), "genseg_responses": [], "asked": []},
+    )
+    results = fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    kinds = dict(zip(results.table["expression"], results.table["kind"], strict=True))
+    assert kinds == {"left one": "correct", "right one": "wrong_instance", "clean one": "missed_target"}
+    assert results.config.counts["not_annotated"] == 1
+    assert dataset.values("ev_failure") == [["correct", "wrong_instance", "missed_target"], None]
+    assert dataset.values("ev_mask_iou")[0] == pytest.approx(1 / 3)
+    listed = fiftyone_genseg.evaluate(dataset, eval_key="ev", expression_field="asked")
+    assert listed.table["kind"].tolist() == ["correct", "wrong_instance", "missed_target", "correct"]
+    assert dataset.values("ev_no_target_correct") == [True, None]
+
+
+def test_predictions_of_others_need_no_responses(make):
+    truth = fo.Detections(detections=[square(0, 0)])
+    dataset = make(
+        {"expression": "a", "ground_truth": truth.copy(), "other": fo.Detections(detections=[square(0, 0)])},
+        {"expression": "b", "ground_truth": truth.copy(), "other": fo.Detections()},
+        {"expression": "c", "ground_truth": truth.copy(), "other": None},
+    )
+    results = fiftyone_genseg.evaluate(dataset, "other")
+    assert results.table["kind"].tolist() == ["correct", "missed_target", "missing"]
+
+
+def test_masks_of_another_size_and_unreadable_ones_are_counted(make, tmp_path):
+    truth = square(0, 0)
+    coarse = fo.Detection(label="x", bounding_box=truth.bounding_box, mask=np.ones((2, 2), bool))
+    lost = fo.Detection(label="x", bounding_box=truth.bounding_box, mask_path=str(tmp_path / "lost.png"))
+    dataset = make(
+        one("coarse", [truth], [coarse]),
+        one("image gone", [square(0, 0)], [square(0, 0)]),
+        one("prediction lost", [square(0, 0)], [lost]),
+        one("truth lost", [lost.copy()], [square(0, 0)]),
+    )
+    gone = dataset.match(fo.ViewField("expression") == "image gone").first()
+    gone.filepath = str(tmp_path / "gone.png")
+    gone.save()
+    results = fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    assert results.config.counts == {
+        "resized_masks": 1,
+        "unreadable_masks": 2,
+        "not_annotated": 0,
+        "failed_expressions": 2,
+    }
+    assert dataset.values("ev_failure") == ["correct", "correct", "failed", "failed"]
+    assert (results.figures()["n_target"], results.figures()["n_failed"]) == (4, 2)
+    assert dataset.get_evaluation_info("ev").config.counts["unreadable_masks"] == 2
+
+
+def test_a_view_that_filters_labels_is_honoured(make):
+    dataset = make(one("a", [square(0, 0)], [square(0, 0, confidence=0.9), square(20, 0, confidence=0.2)]))
+    assert fiftyone_genseg.evaluate(dataset).table["kind"].tolist() == ["extra_instances"]
+    sure = dataset.filter_labels("genseg", fo.ViewField("confidence") > 0.5)
+    assert fiftyone_genseg.evaluate(sure, eval_key="sure").table["kind"].tolist() == ["correct"]
+    assert dataset.values("genseg.detections.sure") == [["tp", None]]
+
+
+def test_odd_labels_fail_alone(make):
+    odd = square(0, 0)
+    odd.bounding_box = [float("nan"), 0, 0.1, 0.1]
+    colour = fo.Detection(label="x", bounding_box=[0, 0, 0.25, 0.25], mask=np.ones((8, 10, 3), np.uint8))
+    said = square(0, 0, prompt_box=[float("nan")] * 4)
+    dataset = make(
+        one("good", [square(0, 0)], [said]), one("nan", [square(0, 0)], [odd]), one("rgb", [square(0, 0)], [colour])
+    )
+    results = fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    assert dataset.values("ev_failure") == ["correct", "failed", "failed"]
+    figures = results.figures()
+    assert (figures["n_target"], figures["n_failed"], figures["box_miou"]) == (3, 2, pytest.approx(1 / 3))
+
+
+def test_small_predictions_are_nothing_everywhere(make):
+    dataset = make(
+        one("tiny on target", [square(0, 0, 4)], [square(0, 0, 4)]), one("tiny on nothing", [], [square(0, 0, 4)])
+    )
+    results = fiftyone_genseg.evaluate(dataset, eval_key="ev", min_pixels=50)
+    assert dataset.values("ev_failure") == ["missed_target", "correct"]
+    assert dataset.values("ev_no_target_correct") == [None, True]
+    assert results.table["prediction_area"].tolist() == [0, 0]
+    assert dataset.values("ev_tp") == dataset.values("ev_fp") == [0, 0]
+    assert results.metrics()["recall"] == 0
+    loaded = dataset.load_evaluation_results("ev", cache=False)
+    assert loaded.figures() == results.figures()
+    assert (loaded.figures()["n_acc"], loaded.figures()["t_acc"]) == (1, 0)
+
+
+def test_a_label_that_two_samples_share_is_judged_on_each(make):
+    shared = square(0, 0)
+    dataset = make(one("hit", [shared], [square(0, 0)]), one("missed", [shared], [square(20, 0)]))
+    fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    assert dataset.values("ground_truth.detections.ev") == [["tp"], ["fn"]]
+    assert dataset.values("ev_fn") == [0, 1]
+
+
+def test_subsets_recompute_the_figures(dataset):
+    results = fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    with results.use_subset(dict(type="field", field="expression", value="hit")):
+        assert results.metrics()["ciou"] == 1
+    assert results.metrics()["ciou"] < 1
+
+
+def test_distractors_are_counted_where_the_objects_are_known(make):
+    def objects(*names):
+        return fo.Detections(detections=[fo.Detection(label=n, bounding_box=[0, 0, 0.1, 0.1]) for n in names])
+
+    truth = [square(0, 0)]
+    truth[0].label = "cat"
+    dataset = make(one("the cat", truth, []) | {"objects": objects("cat", "cat", "cat", "dog")})
+    assert fiftyone_genseg.evaluate(dataset).table["distractors"].tolist() == [-1]
+    assert fiftyone_genseg.evaluate(dataset, objects_field="objects").table["distractors"].tolist() == [2]
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """The photos with their own masks as predictions, and with those of the next expression."""
+    dataset = photos_dataset("eval-photos", PHOTOS)
+    dataset.clone_sample_field("ground_truth", "same")
+    dataset.compute_metadata(progress=False)
+    samples, examples = list(dataset), []
+    for sample in samples:
+        about = [other for other in samples if other.filepath == sample.filepath]
+        other = about[(about.index(sample) + 1) % len(about)]
+        sample["shuffled"] = other["ground_truth"].copy()
+        sample.save()
+        size = sample.metadata.width, sample.metadata.height
+        truth, found = (labels.union_mask(s["ground_truth"], size) for s in (sample, other))
+        examples.append((truth, found, True))
+    yield dataset, examples
+    dataset.delete()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_photos_against_themselves_and_against_shuffled_masks(policy, photos):
+    dataset, examples = photos
+    figures = fiftyone_genseg.evaluate(dataset, "same", policy=policy).figures()
+    shares = {name: value for name, value in figures.items() if isinstance(value, float)}
+    if policy == "refcoco":  # it gives a rejected no-target an IoU of 0
+        share = figures["n_target"] / figures["n"]
+        assert shares.pop("miou") == shares.pop("giou") == pytest.approx(share)
+    assert set(shares.values()) == {1.0}
+    assert figures["n"] == 48
+    agree(fiftyone_genseg.evaluate(dataset, "shuffled", policy=policy).figures(), slow(examples, policy))

@@ -1,0 +1,113 @@
+"""The operator "Compare checkpoints": nano against where it came from, and the other families on photographs."""
+
+import json
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import pytest
+from fiftyone.operators.executor import ExecutionContext, ExecutionError
+from genseg_hub.checkpoints.catalog import KNOWN
+
+from fiftyone_genseg.datasets.photos import photos_dataset
+from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints, fields_of
+from fiftyone_genseg.panels import _runs
+from tests.conftest import PHOTOS
+from tests.fiftyone_genseg.operators.test_pull_checkpoint import messages
+from tests.helpers.families import save_qwen2_5_vl
+
+URI = "@fiftyone-genseg/genseg/compare_checkpoints"
+
+
+def form(dataset, **params) -> dict:
+    request = {"dataset_name": dataset.name, "params": params}
+    context = ExecutionContext(operator_uri=URI, request_params=request)
+    return CompareCheckpoints().resolve_input(context).to_json()["type"]["properties"]
+
+
+def test_two_checkpoints_are_segmented_evaluated_and_opened(dataset, plugin):
+    told = messages(URI, dataset, checkpoints=["nano", "nano-sft"], device="cpu")
+    dataset.reload()
+    assert dataset.list_evaluations() == ["nano", "nano_sft"]
+    figures = {key: dataset.load_evaluation_results(key).figures() for key in ("nano", "nano_sft")}
+    assert figures["nano"]["n"] == figures["nano_sft"]["n"] == 16
+    assert figures["nano"]["miou"] > figures["nano_sft"]["miou"]
+    (opened,) = [params for name, params in told if name == "open_panel"]
+    assert opened["name"] == "referring_evaluation"
+    assert _runs._PROPOSED.pop(dataset.name) == ["nano", "nano_sft"]
+    shares = [params["progress"] for name, params in told if name == "set_progress"]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    ((_, last),) = [t for t in told if t[0] == "notify"]
+    assert f"nano: cIoU {figures['nano']['ciou']:.3f}" in last["message"]
+    # Again: nothing is asked twice, and another checkpoint joins.
+    stored = dataset.values("nano.detections.id")
+    foo.execute_operator(URI, {"dataset": dataset}, params={"checkpoints": ["nano", "nano-sft"], "device": "cpu"})
+    dataset.reload()
+    assert dataset.values("nano.detections.id") == stored
+
+
+def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(dataset, plugin, tmp_path):
+    broken = save_qwen2_5_vl(tmp_path / "broken", "seg_zero")
+    (broken / "model.safetensors").write_bytes(b"not weights")
+    told = messages(URI, dataset, checkpoints=[str(broken), "nano"], device="cpu")
+    dataset.reload()
+    assert dataset.list_evaluations() == ["nano"]
+    ((_, last),) = [t for t in told if t[0] == "notify"]
+    assert last["variant"] == "warning"
+    assert "cannot be loaded" in last["message"]
+    params = {"checkpoints": [str(broken), str(broken) + "/"], "device": "cpu", "raise_errors": True}
+    with pytest.raises(ExecutionError, match="cannot be loaded"):
+        foo.execute_operator(URI, {"dataset": dataset}, params=params)
+
+
+def test_four_families_run_on_photographs_to_the_panel(plugin, tmp_path):
+    dataset = photos_dataset(tmp_path.name, PHOTOS)
+    try:
+        families = [str(save_qwen2_5_vl(tmp_path / name, name)) for name in ("seg_zero", "vision_reasoner", "seg_r1")]
+        params = {"checkpoints": ["nano", *families], "device": "cpu", "batch_size": 16, "raise_errors": True}
+        foo.execute_operator(URI, {"view": dataset.limit(12)}, params=params)
+        dataset.reload()
+        keys = dataset.list_evaluations()
+        assert sorted(keys) == ["nano", "seg_r1", "seg_zero", "vision_reasoner"]
+        assert set(_runs.keys(dataset)) == set(keys)
+        for key in keys:
+            results = dataset.load_evaluation_results(key)
+            assert results.figures()["n"] == 12
+            assert sum(dataset.count_values(f"{key}_responses.status").values()) == 12
+        # Random weights answer nothing that can be read, and that is what is stored.
+        assert dataset.count_values("seg_zero_responses.status") == {"unparsable": 12}
+    finally:
+        dataset.delete()
+
+
+def test_fields_are_named_after_the_checkpoints():
+    assert fields_of(["nano", "Qwen/Qwen3-VL-8B-Instruct", "me/Nano@v1", "/models/genseg/loop/best", "7b"]) == {
+        "nano": "nano",
+        "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl_8b_instruct",
+        "me/Nano@v1": "nano_2",
+        "/models/genseg/loop/best": "loop",
+        "7b": "checkpoint_7b",
+    }
+    assert list(fields_of(["nano+me/Sam-3@v1", "/models/genseg/loop/best+./sam"]).values()) == [
+        "nano_sam_3",
+        "loop_sam",
+    ]
+
+
+def test_the_form_says_what_is_wrong(dataset):
+    assert "problem" not in form(dataset)
+    assert "Name two checkpoints" in form(dataset, checkpoints=["nano"])["problem"]["error_message"]
+    properties = form(dataset, checkpoints=["nano", "Qwen/Qwen3-VL-8B-Instruct"])
+    assert "problem" not in properties
+    assert "`qwen3_vl_8b_instruct`: Qwen/Qwen3-VL-8B-Instruct" in json.dumps(properties["fields"])
+    for name in [known.name for known in KNOWN]:
+        assert name in json.dumps(properties["checkpoints"])
+
+    def problem(**params):
+        return form(dataset, checkpoints=["nano", "nano-sft"], **params)["problem"]["error_message"]
+
+    assert "holds no Detections" in problem(gt_field="kind")
+    assert "must be a string field" in problem(expression_field="ground_truth")
+    assert "is not a Hub id" in form(dataset, checkpoints=["nano", "a b/c"])["problem"]["error_message"]
+    dataset.add_sample_field("nano", fo.StringField)
+    assert "already holds something else" in problem()

@@ -1,0 +1,196 @@
+"""Samples in, labels on them out: in batches, resumable, and honest about what failed."""
+
+import fiftyone as fo
+import numpy as np
+import pytest
+
+from fiftyone_genseg import labels
+from fiftyone_genseg.segmentation import OVERWRITE, segment_view
+from fiftyone_genseg.segmentation.engines import in_process
+
+
+def run(view, model, **options):
+    return list(segment_view(view, in_process(model), "nano", "genseg", **options))[-1]
+
+
+def snapshot(dataset):
+    """Everything stored, by sample, without the random ids."""
+    return {
+        sample.id: (
+            [(r.expression, r.status, r.error, r.reasoning, r.instances) for r in sample["genseg_responses"] or []],
+            [
+                (d["expression"], d.confidence, d.bounding_box, d["points"], d["prompt_box"], d.mask.tobytes())
+                for d in (sample["genseg"].detections if sample["genseg"] else [])
+            ],
+        )
+        for sample in dataset
+    }
+
+
+def test_each_sample_gets_masks_for_its_own_expression(dataset, nano):
+    summary = run(dataset, nano, expression_field="expression")
+    assert summary.total == summary.done == 16
+    assert not summary.statuses["failed"]
+    for sample in dataset:
+        (response,) = sample["genseg_responses"]
+        assert response.expression == sample["expression"]
+        expected = nano.segment(sample.filepath, sample["expression"])
+        size = expected.image_size
+        assert np.array_equal(labels.union_mask(sample["genseg"], size), expected.mask)
+        for detection, score in zip(sample["genseg"].detections, expected.scores, strict=False):
+            assert detection.label == "referred"
+            assert detection["expression"] == sample["expression"]
+            assert detection.confidence == pytest.approx(score)
+            assert len(detection["points"]) == 2
+
+
+def test_typed_expressions_are_asked_of_every_image(dataset, nano):
+    view = dataset.match(fo.ViewField("filepath").contains_str("000"))
+    summary = run(view, nano, expressions=["the red shape", "all circles", "", "the red shape "])
+    assert summary.total == 2 * len(view)
+    for sample in view:
+        assert [r.expression for r in sample["genseg_responses"]] == ["the red shape", "all circles"]
+
+
+def test_no_target_keeps_its_expression_without_a_detection(dataset, nano):
+    run(dataset, nano, expression_field="expression")
+    silent = [s for s in dataset if s["genseg_responses"][0].status == "no_target"]
+    for sample in silent:
+        assert sample["genseg"].detections == []
+        assert sample["genseg_responses"][0].expression == sample["expression"]
+
+
+def test_fields_are_declared_for_the_sidebar(dataset, nano):
+    run(dataset[:1], nano, expression_field="expression")
+    schema = dataset.get_field_schema(flat=True)
+    assert "genseg.detections.expression" in schema
+    assert "genseg_responses.status" in schema
+    counts = dataset.count_values("genseg_responses.status")
+    assert sum(counts.values()) == 1
+
+
+def test_skip_redoes_nothing_and_new_expressions_join(dataset, nano):
+    run(dataset[:4], nano, expression_field="expression")
+    before = snapshot(dataset)
+    summary = run(dataset, nano, expression_field="expression")
+    assert summary.skipped == 4
+    assert {k: v for k, v in snapshot(dataset).items() if k in before and before[k][0]}.items() >= {
+        k: v for k, v in before.items() if v[0]
+    }.items()
+    run(dataset[:1], nano, expressions=["all shapes"])
+    assert len(dataset.first()["genseg_responses"]) == 2
+
+
+def test_overwrite_replaces_the_same_expression_only(dataset, nano):
+    view = dataset[:2]
+    run(view, nano, expressions=["all shapes", "the star"])
+    before = snapshot(view)
+    sample = view.first()
+    sample["genseg"].detections = [d for d in sample["genseg"].detections if d["expression"] != "all shapes"]
+    sample.save()
+    run(view, nano, expressions=["all shapes"], existing=OVERWRITE)
+    after = snapshot(dataset[:2])
+    for key in before:
+        assert sorted(map(str, before[key][1])) == sorted(map(str, after[key][1]))
+
+
+def test_a_failing_sample_is_recorded_and_asked_again(dataset, nano, tmp_path):
+    sample = dataset.first()
+    good_path, sample.filepath = sample.filepath, str(tmp_path / "missing.png")
+    sample.save()
+    summary = run(dataset[:3], nano, expression_field="expression")
+    assert summary.statuses["failed"] == 1
+    assert "no file" in next(iter(summary.reasons))
+    sample.reload()
+    (response,) = sample["genseg_responses"]
+    assert response.status == "failed"
+    assert "missing.png" in response.error
+    sample.filepath = good_path
+    sample.save()
+    summary = run(dataset[:3], nano, expression_field="expression")
+    assert (summary.skipped, summary.statuses["failed"]) == (2, 0)
+
+
+def test_an_empty_expression_field_is_a_failure_of_that_sample(dataset, nano):
+    sample = dataset.first()
+    sample["expression"] = None
+    sample.save()
+    summary = run(dataset[:2], nano, expression_field="expression")
+    assert summary.statuses["failed"] == 1
+    assert any("empty" in reason for reason in summary.reasons)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "not both and not neither"),
+        ({"expressions": ["x"], "expression_field": "expression"}, "not both"),
+        ({"expressions": [" ", ""]}, "not both and not neither"),
+        ({"expression_field": "held_out"}, "must be a string field.*expression"),
+        ({"expression_field": "nope"}, "must be a string field"),
+        ({"expressions": ["x"], "existing": "append"}, "'skip' or 'overwrite', got 'append'"),
+    ],
+)
+def test_unusable_arguments_are_refused_before_anything_is_written(dataset, nano, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(dataset, nano, **options)
+    assert "genseg" not in dataset.get_field_schema()
+
+
+def test_a_field_of_another_type_is_not_touched(dataset, nano):
+    dataset.add_sample_field("genseg", fo.StringField)
+    with pytest.raises(ValueError, match="'genseg' already holds"):
+        run(dataset, nano, expressions=["x"])
+
+
+def test_stopping_half_way_keeps_what_was_done(dataset, nano):
+    progress = segment_view(dataset, in_process(nano), "nano", "genseg", expression_field="expression", batch_size=4)
+    next(progress)
+    next(progress)
+    progress.close()
+    done = len(dataset.exists("genseg_responses"))
+    assert 0 < done < 16
+    summary = run(dataset, nano, expression_field="expression", batch_size=4)
+    assert summary.skipped == done
+    first = snapshot(dataset)
+    run(dataset, nano, expression_field="expression", existing=OVERWRITE)
+    assert snapshot(dataset) == first
+
+
+def test_patches_and_groups_are_refused(dataset, nano):
+    with pytest.raises(ValueError, match="not their patches"):
+        run(dataset.to_patches("ground_truth"), nano, expressions=["x"])
+    grouped = fo.Dataset()
+    group = fo.Group()
+    grouped.add_samples([fo.Sample(filepath=f"/{side}.png", group=group.element(side)) for side in ("left", "right")])
+    with pytest.raises(ValueError, match="this one holds group"):
+        run(grouped.select_group_slices("right"), nano, expressions=["x"])
+    grouped.delete()
+
+
+def test_what_others_write_meanwhile_stays(dataset, nano):
+    progress = segment_view(dataset, in_process(nano), "nano", "genseg", expressions=["the star"], batch_size=4)
+    next(progress)
+    next(progress)
+    run(dataset, nano, expressions=["all shapes"])
+    last = dataset.last()
+    last["genseg"].detections.append(fo.Detection(label="drawn by hand", bounding_box=[0, 0, 0.5, 0.5]))
+    last.save()
+    list(progress)
+    assert {len(responses) for responses in dataset.values("genseg_responses")} == {2}
+    last.reload()
+    assert "drawn by hand" in [detection.label for detection in last["genseg"].detections]
+    run(dataset, nano, expressions=["all shapes"], existing=OVERWRITE)
+
+
+def test_an_overwrite_that_fails_keeps_the_masks(dataset, nano, tmp_path):
+    run(dataset[:1], nano, expressions=["all shapes"])
+    sample = dataset.first()
+    masks = len(sample["genseg"].detections)
+    assert masks > 0
+    sample.filepath = str(tmp_path / "missing.png")
+    sample.save()
+    run(dataset[:1], nano, expressions=["all shapes"], existing=OVERWRITE)
+    sample.reload()
+    assert len(sample["genseg"].detections) == masks
+    assert [r.status for r in sample["genseg_responses"]] == ["failed"]

@@ -1,0 +1,188 @@
+"""A user's own annotations and table of expressions."""
+
+import json
+import re
+
+import pytest
+from genseg_hub import archives
+from genseg_hub.errors import ArchiveError
+from genseg_hub.referring_dataset import from_dataset
+
+from tests.helpers import archive_files
+
+
+def test_a_users_own_table_is_read(root):
+    expected = archive_files.coco(root)
+    examples, report = archives.load_archive("coco", root, "data")
+    assert len(examples) == expected == report.counts["expressions"]
+    assert {len(example.masks) for example in from_dataset(examples)} >= {0, 1}
+    lines = (root / "expressions.csv").read_text().splitlines()
+    (root / "expressions.csv").write_text("\n".join([*lines[:3], "nowhere.jpg,a thing,"]) + "\n")
+    _, report = archives.load_archive("coco", root, "data")
+    assert report.problems == {"missing annotation": 1}
+    (root / "expressions.csv").rename(root / "aside.csv")
+    rows = [
+        {"image": line.split(",")[0], "expression": "a thing", "annotations": [], "id": f"row-{i}"}
+        for i, line in enumerate(lines[1:4])
+    ]
+    (root / "expressions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    examples, _ = archives.load_archive("coco", root, "data")
+    assert sorted(examples["example_id"]) == ["row-0", "row-1", "row-2"]
+    (root / "aside.csv").rename(root / "expressions.csv")
+    with pytest.raises(ArchiveError, match=r"both expressions.csv and expressions.jsonl; leave one"):
+        archives.load_archive("coco", root, "data")
+
+
+@pytest.fixture
+def table(root):
+    """A function that writes a table beside the annotations; {image} and {id} in it are there."""
+    archive_files.coco(root)
+    (root / "expressions.csv").unlink()
+    data = json.loads((root / "instances.json").read_text())
+    known = {"image": data["images"][0]["file_name"], "id": data["annotations"][0]["id"]}
+
+    def write(content, name="expressions.csv", encoding="utf-8"):
+        for what, value in known.items():
+            content = content.replace(f"{{{what}}}", str(value))
+        (root / name).write_bytes(content.encode(encoding))
+
+    return write
+
+
+HEAD = "image,expression,annotations\n"
+GOOD = "{image},a thing,{id}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("expressions.csv", "\ufeff" + HEAD + GOOD),
+        ("expressions.csv", (HEAD + GOOD + "\n").replace("\n", "\r\n")),
+        ("expressions.csv", "image, expression, annotations, note\n{image}, a thing, {id}, hello\n"),
+        ("expressions.csv", HEAD + '{image},"a thing",{id}'),
+        ("expressions.jsonl", '\n{"image": "{image}", "expression": "a thing", "annotations": [{id}]}\n\n'),
+        (
+            "expressions.jsonl",
+            '\ufeff{"image": "{image}", "expression": "a thing", "annotations": ["{id}"], "id": null}',
+        ),
+        ("expressions.jsonl", '{"image": "{image}", "expression": " a thing ", "annotations": [{id}.0]}'),
+    ],
+)
+def test_a_table_may_be_written_in_these_ways(root, table, name, content):
+    table(content, name)
+    examples, report = archives.load_archive("coco", root, "data")
+    assert not report.problems
+    (example,) = from_dataset(examples)
+    assert (example.expression, example.example_id, len(example.masks)) == ("a thing", "0", 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("{image},the cup, left,{id}", "malformed record: line 3 of .*csv has more cells than columns; quote what"),
+        ("{image},the cup", "malformed record: line 3 of .*csv has no 'annotations'; needed is a list of ids"),
+        ("{image}, ,{id}", "empty expression: the expression of line 3 of .*csv is empty"),
+        ("nowhere.jpg,a cup,{id}", "missing annotation: .*instances.json has 0 images with the file_name nowhere.jpg"),
+        ("{image},a cup,999999", "missing annotation: .*instances.json has no annotation 999999"),
+        ("{image},a cup,{id}.0", r"missing annotation: .*instances.json has no annotation \d+\.0"),
+    ],
+)
+def test_a_bad_row_of_csv_is_counted(root, table, row, why):
+    table(HEAD + GOOD + row + "\n")
+    examples, report = archives.load_archive("coco", root, "data")
+    assert len(examples) == 1
+    assert re.search(f"1 left out, {why}", str(report))
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ('{"image": "{image}"', "line 2 of .*jsonl is no JSON object"),
+        ("7", r"line 2 of .*jsonl is no JSON object \(it is a int\)"),
+        ("[" * 100_000, "line 2 of .*jsonl is no JSON object .*recursion"),
+        ('{"expression": "a cup", "annotations": []}', "line 2 of .*jsonl has no 'image'"),
+        ('{"image": "{image}", "annotations": []}', "line 2 of .*jsonl has no 'expression'"),
+        ('{"image": "{image}", "expression": 7, "annotations": []}', "the 'expression' of line 2 of .* something else"),
+        ('{"image": "{image}", "expression": "a cup", "annotations": null}', "line 2 of .*jsonl has no 'annotations'"),
+        ('{"image": "{image}", "expression": "a cup", "annotations": {id}}', "the 'annotations' of line 2 of .*jsonl"),
+        ('{"image": "{image}", "expression": "a cup", "annotations": [1.7]}', "the 'annotations' of line 2 of .*jsonl"),
+    ],
+)
+def test_a_bad_row_of_jsonl_is_counted(root, table, row, why):
+    table('{"image": "{image}", "expression": "a thing", "annotations": [{id}]}\n' + row, "expressions.jsonl")
+    examples, report = archives.load_archive("coco", root, "data")
+    assert len(examples) == 1
+    assert re.search(f"1 left out, malformed record: {why}", str(report))
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "why"),
+    [
+        (HEAD + "{image},café,{id}\n", "latin1", "expressions.csv is not in UTF-8 .*position"),
+        (HEAD + GOOD, "utf-16", "expressions.csv is not in UTF-8"),
+        (
+            (HEAD + GOOD).replace(",", ";"),
+            "utf-8",
+            "has the columns image;expression;annotations; needed are image,",
+        ),
+        ("", "utf-8", "has the columns none; needed are image, expression, annotations"),
+        (HEAD, "utf-8", "has no expression of the split 'data'"),
+        (HEAD + GOOD + '{image},"the big,{id}\n' + GOOD, "utf-8", "what follows line 2 of .* is not CSV .*quotes"),
+        (HEAD + GOOD + "{image}," + "a" * 200_000, "utf-8", "what follows line 2 of .* is not CSV .*field limit"),
+    ],
+)
+def test_a_file_that_is_no_table_is_an_error_that_names_it(root, table, content, encoding, why):
+    table(content, encoding=encoding)
+    with pytest.raises(ArchiveError, match=why):
+        archives.load_archive("coco", root, "data")
+
+
+def test_a_row_without_an_id_has_its_number_for_one(root, table):
+    table("image,expression,annotations,id\n{image},a,{id},\n{image},b,{id},\n{image},c,{id},x\n{image},d,{id},1\n")
+    examples, report = archives.load_archive("coco", root, "data")
+    assert sorted(zip(examples["example_id"], examples["expression"], strict=True)) == [("0", "a"), ("x", "c")]
+    assert report.problems == {"duplicate id": 2}
+
+
+def test_annotations_may_have_text_for_ids_and_no_categories(root, table):
+    table(HEAD + GOOD + "{image},another thing,a\n")
+    data = json.loads((root / "instances.json").read_text())
+    data["annotations"][1]["id"] = "a"
+    data["categories"] = [{"id": 1}]
+    (root / "instances.json").write_text(json.dumps(data))
+    examples, report = archives.load_archive("coco", root, "data")
+    assert not report.problems
+    assert len(examples) == 2
+
+
+def test_a_file_name_that_two_images_have_is_ambiguous(root, table):
+    table(HEAD + GOOD)
+    data = json.loads((root / "instances.json").read_text())
+    data["images"].append(data["images"][0] | {"id": 999_999})
+    (root / "instances.json").write_text(json.dumps(data))
+    with pytest.raises(ArchiveError, match=r"duplicate id: .*json has 2 images with the file_name"):
+        archives.load_archive("coco", root, "data")
+
+
+def test_images_may_lie_in_subfolders_and_nowhere_else(root):
+    archive_files.coco(root)
+    data = json.loads((root / "instances.json").read_text())
+    first, second = data["images"][:2]
+    (root / "images/sub").mkdir()
+    (root / "images" / first["file_name"]).rename(root / "images/sub" / second["file_name"])
+    outside = root / "secret.jpg"
+    (root / "images" / data["images"][2]["file_name"]).rename(outside)
+    names = {first["file_name"]: f"sub/{second['file_name']}", data["images"][2]["file_name"]: "../secret.jpg"}
+    for image in data["images"]:
+        image["file_name"] = names.get(image["file_name"], image["file_name"])
+    (root / "instances.json").write_text(json.dumps(data))
+    table = (root / "expressions.csv").read_text()
+    for before, after in names.items():
+        table = table.replace(before, after)
+    (root / "expressions.csv").write_text(table)
+    examples, report = archives.load_archive("coco", root, "data")
+    assert list(report.problems) == ["missing image"]
+    found = {example.image_id: example.image for example in from_dataset(examples)}
+    assert found[f"sub/{second['file_name']}"] == str(root.resolve() / "images/sub" / second["file_name"])
+    assert found[second["file_name"]] == str(root.resolve() / "images" / second["file_name"])
+    assert "../secret.jpg" not in found

@@ -1,0 +1,142 @@
+"""Predictions at rest: what a line gives back, and what files of strangers may and may not hold."""
+
+import json
+
+import numpy as np
+import pytest
+from genseg_hub.errors import PredictionError
+from genseg_hub.evaluation import predictions
+from genseg_hub.evaluation.scores import Scores
+from genseg_hub.schema import (
+    Failure,
+    InstancePrompt,
+    Prediction,
+    ReferringExample,
+    Response,
+    ResponseError,
+    encode_mask,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SQUARE = np.zeros((100, 100), dtype=bool)
+SQUARE[60:80, 60:80] = True
+RLE = encode_mask(SQUARE)
+EXAMPLE = ReferringExample("scene.png", "the square", (RLE,), "7", "scene")
+
+
+def again(result):
+    return predictions.from_line(json.loads(json.dumps(predictions.to_line(EXAMPLE, result))))
+
+
+def read(file, text):
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return list(predictions.read(file))
+
+
+def line(example_id="7", **more):
+    return json.dumps({"example_id": example_id, "instances": [{"mask": RLE}]} | more)
+
+
+coordinates = st.floats(0, 100)
+points = st.lists(st.tuples(coordinates, coordinates), max_size=3).map(tuple)
+boxes = st.tuples(*[coordinates] * 4).map(lambda b: (*map(min, b[:2], b[2:]), *map(max, b[:2], b[2:])))
+
+
+@settings(max_examples=50, deadline=None)
+@given(boxes, points, points, st.floats(0, 1), st.text(), st.sampled_from([None, *ResponseError]))
+def test_a_line_gives_back_what_it_was_made_of(box, inner, negative, score, text, error):
+    outside = sum(not (box[0] <= x <= box[2] and box[1] <= y <= box[3]) for x, y in inner)
+    response = Response(text, "", (InstancePrompt(box, inner, outside, negative),), error)
+    result = again(Prediction(response, (SQUARE,), (score,), (100, 100)))
+    assert result.response == response
+    assert (result.scores, result.image_size) == ((score,), (100, 100))
+    assert np.array_equal(result.masks[0], SQUARE)
+
+
+def test_a_failure_is_one_again():
+    failure = again(Failure("why", ValueError("why")))
+    assert isinstance(failure, Failure)
+    assert failure.message == "why"
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        (line() + "\n\n  \n" + line("8"), ["7", "8"]),
+        ("\ufeff" + line() + "\r\n" + line("8") + "\r\n", ["7", "8"]),
+        (line(7) + "\n" + line(8.0), ["7", "8"]),
+        ("", []),
+    ],
+    ids=["blank lines", "BOM and CRLF", "numbers", "empty"],
+)
+def test_what_harms_nothing_is_read(tmp_path, text, ids):
+    assert [found["example_id"] for found in read(tmp_path / "mine.jsonl", text)] == ids
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (line() + "\n" + "[" * 100_000, r"line 2 of .*RecursionError"),
+        (line().encode() + b'\n{"example_id": "\xff"}', r"line 2 of .*UnicodeDecodeError"),
+        (b"\xff" * 10_000, r"line 1 of .{,300}UnicodeDecodeError.{,200}$"),
+        (line() + "\n\n" + line(), r"line 3 of .* is a second prediction of '7', after line 1"),
+        (line() + "\n" + line(None), r"line 2 of .*an id is a string or a number"),
+        (line(score=1) + "\n" + line("8", note=float("nan")), r"line 2 of .*NaN is no finite number"),
+        (line().replace("}}]", '}, "score": 1e999}]'), r"line 1 of .*1e999 is no finite number"),
+        (line().replace("}}]", '}, "box": [0, 0, 1e200, 1]}]'), r"line 1 of .*1e\+200 is no number of pixels"),
+        (line().replace("}}]", '}, "box": [0, 0, "nan", 1]}]'), r"line 1 of .*'nan' is no number of pixels"),
+        (line().replace("}}]", '}, "box": [9, 0, 1, 1]}]'), r"line 1 of .*x1 <= x2"),
+        (line().replace("}}]", '}, "points": [[NaN, 1]]}]'), r"line 1 of .*NaN is no finite number"),
+        (line().replace("[100, 100]", "[-100, -100]"), r"line 1 of .*a mask is -100 x -100"),
+        (json.dumps({"example_id": "7", "instances": [{"mask": [[1, 1, 9, 1, 9, 9]]}]}), r"line 1 of .*no COCO RLE"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(tmp_path, text, message):
+    with pytest.raises(PredictionError, match=f"(?s){message}"):
+        read(tmp_path / "mine.jsonl", text)
+
+
+def test_a_run_may_say_an_expression_again(tmp_path):
+    failed = json.dumps({"example_id": "7", "expression": "the square", "image_id": "scene", "failure": "no memory"})
+    file = tmp_path / "run.jsonl"
+    assert len(read(file, failed + "\n" + line(answer="x"))) == 2
+    assert "instances" in predictions.Index(file).find(EXAMPLE)
+
+
+@pytest.mark.parametrize("name", ["mine.json", "MINE.JSON", "Mine.Json"])
+def test_coco_results_are_known_by_their_suffix(tmp_path, name):
+    entries = [{"image_id": 7, "segmentation": RLE}, {"image_id": 8, "segmentation": RLE, "score": 0.5}]
+    entries.append({"image_id": 7.0, "segmentation": RLE})
+    found = read(tmp_path / name, "\ufeff" + json.dumps(entries))
+    assert [(one["example_id"], len(one["instances"])) for one in found] == [("7", 2), ("8", 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "RecursionError"),
+        (b'["\xff"]', "UnicodeDecodeError"),
+        (json.dumps([{"image_id": 7, "segmentation": RLE}, {"image_id": 7}]), r"entry 2.*'segmentation'"),
+        (json.dumps([{"image_id": 7, "segmentation": RLE}, 3]), r"entry 2"),
+        (json.dumps([{"image_id": 7, "segmentation": [[1, 1, 9, 1, 9, 9]]}]), r"'7' cannot be read: .*no COCO RLE"),
+        (json.dumps([{"image_id": 7, "segmentation": RLE, "score": float("inf")}]), "Infinity is no finite number"),
+    ],
+)
+def test_coco_results_that_cannot_be_used_are_named(tmp_path, text, message):
+    with pytest.raises(PredictionError, match=f"(?s)mine.json.*{message}"):
+        read(tmp_path / "mine.json", text)
+
+
+@pytest.mark.parametrize("nothing", [[], [np.zeros_like(SQUARE)]], ids=["alone", "beside an empty mask"])
+def test_masks_without_boxes_are_compared_by_the_box_of_the_masks(nothing):
+    masks = [SQUARE, *nothing]
+    said = {"example_id": "7", "instances": [{"mask": encode_mask(mask)} for mask in masks]}
+    scores = Scores()
+    scores.add(EXAMPLE, predictions.from_line(said), predictions.has_boxes(said))
+    assert scores.compute()["box_miou"] == scores.compute()["miou"] == 1
+    boxed = {"example_id": "7", "instances": [{"mask": RLE, "box": [60, 60, 70, 80]}]}
+    assert predictions.has_boxes(boxed)
+    scores = Scores()
+    scores.add(EXAMPLE, predictions.from_line(boxed), predictions.has_boxes(boxed))
+    assert scores.compute()["box_miou"] == 0.5

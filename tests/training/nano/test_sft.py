@@ -1,0 +1,69 @@
+"""Packing many questions behind one image changes nothing but the speed."""
+
+import random
+
+import pytest
+import torch
+from genseg_hub.dialects import genseg
+from genseg_training.nano import answers, architecture, sft
+from genseg_training.nano.expressions import refer
+from genseg_training.nano.scenes import scene
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def packer():
+    import transformers
+
+    processor = architecture.build_processor()
+    model = architecture.build_reasoner(processor.tokenizer).eval()
+    transformers.AttentionInterface.register("packed", sft.packed_attention)
+    return sft.Packer(processor, model)
+
+
+def test_a_packed_question_gets_the_logits_it_would_get_alone(packer):
+    rng = random.Random(0)
+    drawn = [scene(rng, canvas=(320, 240)) for _ in range(2)]
+    asked = [[refer(rng, s) for _ in range(3)] for s in drawn]
+    said = [[answers.answer(q, s, thinks=n != 1) for n, q in enumerate(qs)] for s, qs in zip(drawn, asked, strict=True)]
+    batch = packer.pack(drawn, asked, said)
+    model = packer.model
+    model.set_attn_implementation("packed")
+    with torch.no_grad():
+        packed = model(
+            input_ids=batch["input_ids"],
+            position_ids=batch["position_ids"],
+            attention_mask=torch.zeros(batch["sees"].shape).masked_fill_(~batch["sees"], -1e4),
+            pixel_values=batch["pixel_values"],
+            image_grid_thw=batch["image_grid_thw"],
+            mm_token_type_ids=(batch["input_ids"] == model.config.image_token_id).int(),
+        ).logits
+    model.set_attn_implementation("sdpa")
+    for row, (s, questions, texts) in enumerate(zip(drawn, asked, said, strict=True)):
+        mine = batch["labels"][row] != -100
+        start = 0
+        for question, answered in zip(questions, texts, strict=True):
+            chat = genseg.messages(s.size, question.expression)
+            text = packer.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            whole = answered + "<|im_end|>"
+            inputs = packer.processor(text=[text + whole], images=[Image.fromarray(s.image)], return_tensors="pt")
+            with torch.no_grad():
+                alone = model(**inputs).logits[0]
+            length = len(packer.ids(whole))
+            where = mine.nonzero()[start : start + length, 0]
+            start += length
+            assert batch["labels"][row, where].tolist() == inputs["input_ids"][0, -length:].tolist()
+            torch.testing.assert_close(packed[row, where], alone[-length:], atol=2e-3, rtol=1e-3)
+
+
+def test_the_soft_label_of_a_coordinate_prefers_its_neighbours(packer):
+    numbers = architecture.number_tokens(packer.tokenizer)
+    size = len(packer.tokenizer)
+
+    def loss(predicted: int) -> float:
+        logits = torch.zeros(1, size)
+        logits[0, numbers[0][predicted - architecture.FIRST_NUMBER]] = 10
+        label = numbers[0][500 - architecture.FIRST_NUMBER][None]
+        return sft.answer_loss(logits, label, torch.ones(1), numbers, sigma=8).item()
+
+    assert loss(500) < loss(505) < loss(520) < loss(900)

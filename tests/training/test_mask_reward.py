@@ -1,0 +1,204 @@
+"""SAM 2 in the loop: every empty combination, one embedding per image, and failures that are no rewards."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from genseg_hub.dialects import genseg
+from genseg_hub.schema import InstancePrompt, Response, decode_mask, encode_mask
+from genseg_training import mask_reward
+from genseg_training.mask_reward import MaskReward
+from genseg_training.nano import answers, refscenes
+
+EMPTY = "<think>nothing</think><answer>[]</answer>"
+
+
+@pytest.fixture(scope="module")
+def segmenter(nano):
+    return nano.segmenter
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return list(refscenes.training_examples(12, seed=3))
+
+
+def truth(example):
+    """The answer with the true boxes and points."""
+    instances = []
+    for rle in example.masks:
+        mask = decode_mask(rle)
+        ys, xs = np.nonzero(mask)
+        box = (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
+        instances.append(InstancePrompt(box, answers.interior_points(mask)))
+    return genseg.render("", instances, size(example))
+
+
+def size(example):
+    return example.image.shape[1], example.image.shape[0]
+
+
+def columns(*chosen):
+    from PIL import Image
+
+    return {
+        "image": [Image.fromarray(example.image) for example in chosen],
+        "image_id": [example.image_id for example in chosen],
+        "masks": [list(example.masks) for example in chosen],
+    }
+
+
+def one(segmenter, answer, example):
+    (value,) = MaskReward(segmenter)([answer], **columns(example))
+    return value
+
+
+def test_every_combination_of_empty_and_not(segmenter, examples):
+    target = next(e for e in examples if len(e.masks) == 1)
+    absent = next(e for e in examples if not e.masks)
+    assert one(segmenter, EMPTY, absent) == 1
+    assert one(segmenter, truth(target), absent) == 0
+    assert one(segmenter, "gibberish", absent) == 0
+    assert one(segmenter, EMPTY, target) == 0
+    assert one(segmenter, "gibberish", target) == 0
+    assert one(segmenter, truth(target), target) > 0.8
+    cut = truth(target).replace("]</answer>", ',{"bbox_2d":[5,5,5,5],"points":[]}]</answer>')
+    assert one(segmenter, cut, target) == 0, "an answer with an error earns nothing"
+
+
+def test_it_is_the_iou_of_what_the_model_would_segment(nano, segmenter, examples):
+    target = next(e for e in examples if len(e.masks) > 1)
+    response = genseg.parse(truth(target), size(target))
+    masks, _ = segmenter.segment(target.image, response.instances)
+    union, wanted = np.any(masks, axis=0), np.any([decode_mask(rle) for rle in target.masks], axis=0)
+    expected = (union & wanted).sum() / (union | wanted).sum()
+    assert one(segmenter, truth(target), target) == pytest.approx(expected)
+    doubled = genseg.render("", [*response.instances, *response.instances], size(target))
+    reversed_ = genseg.render("", response.instances[::-1], size(target))
+    for same in (doubled, reversed_):
+        assert one(segmenter, same, target) == pytest.approx(expected)
+
+
+def test_completions_are_scored_alone_as_together(segmenter, examples):
+    chosen = [example for example in examples for _ in range(3)]
+    said = [answer for example in examples for answer in (truth(example), EMPTY, truth(examples[0]))]
+    together = MaskReward(segmenter)(said, **columns(*chosen))
+    assert together == pytest.approx([one(segmenter, *pair) for pair in zip(said, chosen, strict=True)])
+    assert len(set(together)) > 4
+
+
+def test_a_true_mask_without_a_pixel_is_never_matched():
+    nothing = np.zeros((4, 4), bool)
+    response = Response("", instances=(InstancePrompt((0, 0, 4, 4), ()),))
+    assert mask_reward._score(response, nothing, nothing) == 0
+    assert mask_reward._score(response, ~nothing, nothing) == 0
+
+
+class Counting:
+    """A real segmenter that counts, and fails on chosen images."""
+
+    def __init__(self, segmenter, fails=()):
+        self.segmenter, self.fails, self.calls = segmenter, fails, []
+        self.device = segmenter.device
+
+    def segment(self, image, instances, key=None):
+        self.calls.append(len(instances))
+        if any(image.shape == bad.shape and (image == bad).all() for bad in self.fails):
+            raise RuntimeError("out of memory")
+        return self.segmenter.segment(image, instances, key)
+
+
+def test_an_image_is_embedded_once_and_equal_prompts_are_decoded_once(segmenter, examples):
+    first, second = examples[0], examples[4]
+    assert first.image_id != second.image_id
+    counting = Counting(segmenter)
+    said = [truth(first)] * 6 + [truth(second)] * 2
+    MaskReward(counting)(said, **columns(*[first] * 6, *[second] * 2))
+    assert sorted(counting.calls) == sorted([len(first.masks), len(second.masks)])
+
+
+def test_two_images_are_worked_on_at_once_and_share_the_cores(segmenter, examples):
+    both, threads = threading.Barrier(2, timeout=60), []
+
+    class Together(Counting):
+        def segment(self, image, instances, key=None):
+            both.wait()
+            threads.append(torch.get_num_threads())
+            return super().segment(image, instances, key)
+
+    first, second = examples[0], examples[4]
+    said, data = [truth(first), truth(second)], columns(first, second)
+    alone = [one(segmenter, text, example) for text, example in zip(said, (first, second), strict=True)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert MaskReward(Together(segmenter))(said, **data) == pytest.approx(alone)
+        assert threads == [2, 2]
+        with ThreadPoolExecutor(1) as new:
+            assert torch.get_num_threads() == new.submit(torch.get_num_threads).result() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_elsewhere_than_on_a_cpu_images_are_worked_on_in_turn(segmenter, examples):
+    here = []
+
+    class OnAGpu(Counting):
+        def segment(self, image, instances, key=None):
+            here.append(threading.get_ident())
+            return super().segment(image, instances, key)
+
+    gpu = OnAGpu(segmenter)
+    gpu.device = torch.device("cuda")
+    MaskReward(gpu)([truth(examples[0]), truth(examples[4])], **columns(examples[0], examples[4]))
+    assert len(here) == 2
+    assert len(set(here)) == 1
+
+
+def test_a_failure_is_masked_counted_and_never_a_reward_of_zero(segmenter, examples, caplog):
+    good, bad = examples[0], examples[4]
+    logged = {}
+    reward = MaskReward(Counting(segmenter, fails=[bad.image]))
+    values = reward(
+        [truth(bad), EMPTY, truth(good), EMPTY], **columns(bad, bad, good, good), log_metric=logged.__setitem__
+    )
+    assert values[:2] == [None, None], "the whole group, so that nobody in it is favoured"
+    assert None not in values[2:]
+    assert logged["mask_reward_failed"] == 0.5
+    assert logged["mask_reward_seconds"] > 0
+    assert "out of memory" in caplog.text
+    assert bad.image_id in caplog.text
+
+
+def test_one_bad_image_does_not_end_a_run_and_a_broken_segmenter_does(segmenter, examples):
+    good, bad = examples[0], examples[4]
+    reward = MaskReward(Counting(segmenter, fails=[bad.image]))
+    for example in [*[bad] * (mask_reward.FAILURES_IN_A_ROW - 1), good] * 2:
+        assert (reward([truth(example)], **columns(example)) == [None]) == (example is bad)
+    for _ in range(mask_reward.FAILURES_IN_A_ROW - 1):
+        reward([truth(bad)], **columns(bad))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        reward([truth(bad)], **columns(bad))
+
+
+def test_failures_keep_no_embedding(failing_segmenter, examples):
+    chosen = [example for example in examples if example.masks][:5]
+    at_the_end = {}
+    values = MaskReward(failing_segmenter)(
+        [truth(example) for example in chosen],
+        **columns(*chosen),
+        log_metric=lambda name, _: at_the_end.setdefault(name, len(failing_segmenter.embeddings)),
+    )
+    assert values == [None] * 5
+    assert at_the_end["mask_reward_failed"] == 1, "the segmenter's last one"
+
+
+def test_true_masks_of_another_size_are_an_error_of_the_data(segmenter, examples):
+    good, *_, bad = (example for example in examples if example.masks)
+    assert good.image_id != bad.image_id
+    data = columns(good, bad)
+    data["masks"][1] = [encode_mask(np.ones((3, 3), bool))]
+    with pytest.raises(ValueError, match="broadcast"):
+        MaskReward(segmenter)([truth(good), truth(bad)], **data)

@@ -1,0 +1,92 @@
+"""Ground-truth answers in the genseg dialect: what the warm start of nano imitates.
+
+Real checkpoints are never shown these: GRPO needs no supervised reasoning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from genseg_hub.dialects import genseg
+from genseg_hub.images import load_image
+from genseg_hub.schema import InstancePrompt, Point, ReferringExample, decode_mask
+
+from genseg_training.nano.expressions import SceneQuery, matches
+from genseg_training.nano.scenes import Scene, Shape
+
+if TYPE_CHECKING:
+    from genseg_hub.segmenters.base import Segmenter
+
+
+def interior_points(mask: np.ndarray) -> tuple[Point, Point]:
+    """Two points inside a non-empty bool[H, W] mask, as (x, y) in pixels, left then right.
+
+    The mask is cut by the vertical line through its centroid; each point is the pixel of its half
+    that is nearest to the centroid of that half. A mask one pixel wide gives the same half twice.
+    """
+    ys, xs = np.nonzero(mask)
+    if not len(xs):
+        raise ValueError("an empty mask has no interior points")
+    left = xs <= xs.mean()
+    points = []
+    for half in (left, ~left if not left.all() else left):
+        x, y = xs[half], ys[half]
+        nearest = np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2)
+        points.append((float(x[nearest]) + 0.5, float(y[nearest]) + 0.5))
+    return points[0], points[1]
+
+
+def _at(shape: Shape, size: tuple[int, int]) -> str:
+    x, y = shape.center
+    return f"{round(1000 * x / size[0])},{round(1000 * y / size[1])}"
+
+
+FITS, REFERENCE, NEITHER = "+", "*", "-"
+
+
+def _mark(shape: Shape, query: SceneQuery) -> str:
+    if query.reference and matches(shape, query.reference):
+        return REFERENCE
+    return FITS if matches(shape, query.described) else NEITHER
+
+
+def reasoning(query: SceneQuery, scene: Scene) -> str:
+    """The think part: every shape from left to right with a mark and its centre, then the decision.
+
+    The mark says whether the shape fits the description (+), is what a relation starts from (*),
+    or neither (-): "large red star- 312,440; small red star+ 620,180. match 620,180".
+    """
+    seen = "; ".join(f"{s.size} {s.color} {s.kind}{_mark(s, query)} {_at(s, scene.size)}" for s in scene.shapes)
+    decision = " and ".join(_at(shape, scene.size) for shape in query.targets)
+    return f"{seen}. match {decision or 'none'}"
+
+
+def instance_prompts(query: SceneQuery) -> tuple[InstancePrompt, ...]:
+    """Box and two interior points of every target, left to right."""
+    return tuple(InstancePrompt(shape.box, interior_points(shape.mask)) for shape in query.targets)
+
+
+def answer(query: SceneQuery, scene: Scene, thinks: bool = True) -> str:
+    """The whole answer text, with an empty think part where it does not think."""
+    return genseg.render(reasoning(query, scene) if thinks else "", instance_prompts(query), scene.size)
+
+
+def segmenter_miou(
+    segmenter: Segmenter, examples: Iterable[ReferringExample], on_example: Callable[[], Any] = lambda: None
+) -> float:
+    """Mean IoU over instances of a segmenter that is given the true box and interior points."""
+    ious = []
+    for example in examples:
+        image = np.array(load_image(example.image))
+        truth = [decode_mask(rle) for rle in example.masks or ()]
+        prompts = []
+        for mask in truth:
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+            prompts.append(InstancePrompt(box, interior_points(mask)))
+        masks, _ = segmenter.segment(image, prompts, key=example.image_id or None)
+        ious += [(a & b).sum() / (a | b).sum() for a, b in zip(truth, masks, strict=True)]
+        on_example()
+    return float(np.mean(ious))

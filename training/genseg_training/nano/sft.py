@@ -1,0 +1,275 @@
+"""Stage 2 of nano: the warm start of the reasoner on rendered scenes.
+
+Several queries about one image are packed behind one shared prefix (instructions and image):
+each query sees the prefix and itself, at the positions it would have alone. Only nano is warm
+started; real checkpoints go straight to GRPO.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+from genseg_hub.dialects import genseg
+from genseg_hub.evaluation.metrics import box_iou
+from genseg_hub.reasoners import transformers as reasoners
+from genseg_hub.reasoners.transformers import TransformersReasoner
+from PIL import Image
+
+from genseg_training.nano import answers, architecture, loop
+from genseg_training.nano.expressions import SceneQuery, refer
+from genseg_training.nano.scenes import CANVASES, Scene, scene
+
+_IGNORE = -100
+MAX_NEW_TOKENS = 320
+HELD_OUT_QUESTIONS = 192
+DECISION_WEIGHT = 4.0
+
+
+@dataclass
+class SftConfig(loop.LoopConfig):
+    """Settings of the warm start."""
+
+    init: str = loop.option("runs/nano_vision/reasoner", "Checkpoint folder that starts the training.")
+    easy_share: float = loop.option(0.22, "Share of the steps, at the start, whose scenes have one to three shapes.")
+    queries: int = loop.option(5, "Questions packed behind one image.")
+    think_share: float = loop.option(1.0, "Share of the answers that think before they answer; the others do not.")
+    vision_scale: float = loop.option(0.2, "Learning-rate factor of the pretrained vision tower.")
+    sigma_start: float = loop.option(14.0, "Width, in thousandths, of a coordinate's soft label at the first step.")
+    sigma_end: float = loop.option(3.0, "The same at the last step.")
+
+
+def curriculum(rng: random.Random, progress: float, easy_share: float) -> int | None:
+    """Number of shapes: one at first, then up to two, then up to three, then the benchmark's 2 to 6.
+
+    Args:
+        progress: share of the steps done. easy_share: share of them with few shapes; 0 for none.
+    """
+    if progress >= easy_share:
+        return None
+    return rng.randint(1, 1 + min(2, int(4 * progress / easy_share)))
+
+
+class Packer:
+    """Turns scenes and queries into one padded batch of token ids, positions, mask and labels."""
+
+    def __init__(self, processor, model):
+        self.processor, self.tokenizer, self.model = processor, processor.tokenizer, model
+        text = processor.apply_chat_template(genseg.messages((1, 1), "x"), tokenize=False, add_generation_prompt=True)
+        self.prefix, _, rest = text.partition("<|vision_end|>")
+        self.prefix += "<|vision_end|>"
+        _, _, self.suffix = rest.partition("Expression: x")
+        self._prefixes: dict[tuple[int, int], tuple[list[int], torch.Tensor]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def shared(self, grid: torch.Tensor) -> tuple[list[int], torch.Tensor]:
+        """Token ids and positions int64[3, L] of the prefix for one image grid (1, rows, columns)."""
+        key = tuple(grid[1:].tolist())
+        if key not in self._prefixes:
+            pad = "<|image_pad|>"
+            count = int(grid.prod()) // architecture.MERGE**2
+            ids = torch.tensor([self.ids(self.prefix.replace(pad, pad * count))])
+            is_image = (ids == self.tokenizer.convert_tokens_to_ids(pad)).int()
+            positions, _ = self.model.model.get_rope_index(ids, mm_token_type_ids=is_image, image_grid_thw=grid[None])
+            self._prefixes[key] = ids[0].tolist(), positions[:, 0]
+        return self._prefixes[key]
+
+    def pack(
+        self, scenes: list[Scene], queries: list[list[SceneQuery]], answered: list[list[str]]
+    ) -> dict[str, torch.Tensor]:
+        """Pack scenes of one canvas size with their queries and answers."""
+        images = self.processor.image_processor(images=[s.image for s in scenes], return_tensors="pt")
+        prefix, prefix_positions = self.shared(images["image_grid_thw"][0])
+        first = int(prefix_positions.max()) + 1
+        rows = []
+        for asked, said in zip(queries, answered, strict=True):
+            row = torch.stack(
+                [torch.tensor(prefix), torch.full((len(prefix),), _IGNORE), torch.zeros(len(prefix)).long()]
+            )
+            pieces, piece_positions = [row], [prefix_positions]
+            for number, (query, text) in enumerate(zip(asked, said, strict=True), 1):
+                ask = torch.tensor(self.ids(f"Expression: {query.expression}{self.suffix}"))
+                say = torch.tensor(self.ids(text + "<|im_end|>"))
+                both = torch.cat([ask, say])
+                label = torch.cat([torch.full_like(ask, _IGNORE), say])
+                pieces.append(torch.stack([both, label, torch.full_like(both, number)]))
+                piece_positions.append(torch.arange(first, first + len(both)).expand(3, -1))
+            rows.append((torch.cat(pieces, 1), torch.cat(piece_positions, 1)))
+        longest = -(-max(row.shape[1] for row, _ in rows) // 16) * 16
+
+        def padded(values: list[torch.Tensor], fill: int) -> torch.Tensor:
+            return torch.stack([F.pad(value, (0, longest - value.shape[-1]), value=fill) for value in values])
+
+        ids = padded([row[0] for row, _ in rows], self.tokenizer.pad_token_id)
+        labels, segments = (padded([row[k] for row, _ in rows], fill) for k, fill in ((1, _IGNORE), (2, -1)))
+        positions = padded([p for _, p in rows], 0).transpose(0, 1)
+        sees = (segments[:, :, None] == segments[:, None, :]) | (segments[:, None, :] == 0)
+        sees &= torch.ones(longest, longest, dtype=torch.bool).tril()
+        return (
+            dict(images)
+            | {"input_ids": ids, "position_ids": positions, "sees": sees[:, None], "labels": labels}
+            | {"weights": decision_weights(labels, self.tokenizer)}
+        )
+
+
+def packed_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """Grouped-query attention by plain matrix products in the dtype of the values: on a CPU, at this
+    size, faster than SDPA. The Transformers attention interface."""
+    batch, heads, length, width = query.shape
+    groups, dtype = key.shape[1], value.dtype
+    grouped = query.to(dtype).reshape(batch, groups, heads // groups * length, width)
+    weights = torch.matmul(grouped, key.to(dtype).transpose(2, 3)).view(batch, heads, length, -1) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask.to(dtype)
+    weights = torch.softmax(weights, -1).to(dtype).view(batch, groups, heads // groups * length, -1)
+    return torch.matmul(weights, value).view(batch, heads, length, width).transpose(1, 2).contiguous(), None
+
+
+def decision_weights(labels: torch.Tensor, tokenizer) -> torch.Tensor:
+    """float32[B, L]: DECISION_WEIGHT for the marks in the think part and for what follows "match", else 1.
+
+    These few tokens hold the choice; everything else is copied from the image or from them.
+    """
+
+    def ids(*words: str) -> torch.Tensor:
+        return torch.tensor([tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words])
+
+    opened = torch.cumsum((labels == ids(" match")).int(), 1) > torch.cumsum((labels == ids("</think>")).int(), 1)
+    marks = torch.isin(labels, ids(answers.FITS, answers.REFERENCE, answers.NEITHER))
+    return torch.where(opened | marks, DECISION_WEIGHT, 1.0)
+
+
+def answer_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, numbers, sigma: float
+) -> torch.Tensor:
+    """Weighted mean cross-entropy; a coordinate's label is a Gaussian over neighbouring values.
+
+    Args:
+        logits: float32[N, V]; labels: int64[N]; weights: float32[N].
+        numbers: (ids, values) of the coordinate tokens.
+        sigma: width of the Gaussian in thousandths.
+    """
+    number_ids, values = numbers
+    log_p = F.log_softmax(logits, -1)
+    value_of = torch.full((logits.shape[1],), -1)
+    value_of[number_ids] = values
+    value = value_of[labels]
+    is_number = value >= 0
+    plain = -log_p[~is_number].gather(1, labels[~is_number, None])[:, 0]
+    distance = (values[None] - value[is_number, None]) / sigma
+    soft = -(torch.softmax(-0.5 * distance**2, -1) * log_p[is_number][:, number_ids]).sum(1)
+    return ((plain * weights[~is_number]).sum() + (soft * weights[is_number]).sum()) / weights.sum()
+
+
+def held_out_set(count: int) -> list[tuple[Scene, SceneQuery]]:
+    """Questions that training never asks and that are not RefScenes either."""
+    examples = []
+    for index in range(count):
+        rng = random.Random(f"sft-held-out-{index}")
+        drawn = scene(rng, allow_held_out=False)
+        examples.append((drawn, refer(rng, drawn, allow_held_out=False)))
+    return examples
+
+
+def evaluate_boxes(
+    reasoner: TransformersReasoner, examples: list[tuple[Scene, SceneQuery]], batch: int = 64
+) -> dict[str, float]:
+    """Generate answers and compare boxes, in order from left to right: mIoU of targets, N-acc, parse failures."""
+    ious: dict[str, list[float]] = {}
+    failures = 0
+    for start in range(0, len(examples), batch):
+        part = examples[start : start + batch]
+        answered = reasoner.generate(
+            [
+                reasoners.Prompt(Image.fromarray(drawn.image), genseg.messages(drawn.size, query.expression))
+                for drawn, query in part
+            ]
+        )
+        for (drawn, query), reply in zip(part, answered, strict=True):
+            response = genseg.parse(reply.text, drawn.size, reply.truncated)
+            failures += response.error is not None
+            truth, boxes = [s.box for s in query.targets], [p.box for p in response.instances]
+            if not truth:
+                ious.setdefault("no_target", []).append(float(response.no_target))
+                continue
+            overlap = [box_iou(a, b) for a, b in zip(truth, boxes, strict=False)]
+            ious.setdefault(query.kind, []).append(sum(overlap) / max(len(truth), len(boxes)))
+    figures = {kind: float(np.mean(values)) for kind, values in ious.items()}
+    figures["target_box_miou"] = float(
+        np.mean([v for kind, values in ious.items() if kind != "no_target" for v in values])
+    )
+    return figures | {"parse_failures": failures / len(examples)}
+
+
+def train(config: SftConfig) -> None:
+    """Warm start the reasoner and save it.
+
+    Raises:
+        FileNotFoundError: when stage 1 has not been run.
+    """
+    source = Path(config.init)
+    if not (source / "config.json").is_file():
+        raise FileNotFoundError(f"there is no checkpoint in {source}: run `genseg-train vision` first, or set --init")
+    processor = transformers.AutoProcessor.from_pretrained(source)
+    model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
+    transformers.AttentionInterface.register("packed", packed_attention)
+    model.set_attn_implementation("packed")
+    packer = Packer(processor, model)
+    numbers = architecture.number_tokens(processor.tokenizer)
+
+    def make_batch(seed: str, progress: float):
+        rng = random.Random(f"sft-{seed}")
+        canvas = rng.choice(CANVASES)
+        drawn = [
+            scene(rng, curriculum(rng, progress, config.easy_share), canvas, allow_held_out=False)
+            for _ in range(config.batch_images)
+        ]
+        asked = [[refer(rng, s, allow_held_out=False) for _ in range(config.queries)] for s in drawn]
+        said = [
+            [answers.answer(q, s, thinks=rng.random() < config.think_share) for q in queries]
+            for s, queries in zip(drawn, asked, strict=True)
+        ]
+        sigma = config.sigma_start + (config.sigma_end - config.sigma_start) * progress
+        return packer.pack(drawn, asked, said) | {"sigma": sigma}
+
+    def loss_of(batch):
+        labels = batch["labels"][:, 1:]
+        chosen = labels != _IGNORE
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mask = torch.zeros(batch["sees"].shape, dtype=torch.bfloat16).masked_fill_(~batch["sees"], -1e4)
+            hidden = model.model(
+                input_ids=batch["input_ids"],
+                position_ids=batch["position_ids"],
+                attention_mask=mask,
+                pixel_values=batch["pixel_values"],
+                image_grid_thw=batch["image_grid_thw"],
+                mm_token_type_ids=(batch["input_ids"] == model.config.image_token_id).int(),
+                use_cache=False,
+            ).last_hidden_state
+            logits = model.lm_head(hidden[:, :-1][chosen])
+        weights = batch["weights"][:, 1:][chosen]
+        return answer_loss(logits.float(), labels[chosen], weights, numbers, batch["sigma"]), {}
+
+    examples = held_out_set(HELD_OUT_QUESTIONS)
+
+    def evaluate() -> dict[str, float]:
+        model.set_attn_implementation("sdpa")
+        figures = evaluate_boxes(TransformersReasoner(model, processor, MAX_NEW_TOKENS), examples)
+        model.set_attn_implementation("packed")
+        return figures
+
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder / "reasoner")
+        processor.save_pretrained(folder / "reasoner")
+
+    def scale(name: str) -> float:
+        return config.vision_scale if "visual" in name else 1.0
+
+    loop.train(model, loop.muon_and_adamw(model, config, scale), config, make_batch, loss_of, evaluate, save)
