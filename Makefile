@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each does all of its own set-up; a second run starts at once.
+# `make demo` and `make test` do all of their own set-up; a second run starts at once. `make check` answers in minutes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ export FIFTYONE_DATABASE_VALIDATION ?= false
 # Without it the App offers no way to run "Train on this view" in the background.
 export FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS ?= true
 
-.PHONY: help demo test bench lint format setup setup-dev clean
+.PHONY: help demo check test durations bench lint types format setup setup-dev clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,17 +19,32 @@ help:  ## List the targets
 demo: setup  ## Segment a dataset from words and open the App (ARGS="--headless --out demo_out" to exit instead)
 	$(BIN)/genseg demo $(ARGS)
 
+check: setup-dev  ## Check style, types, imports and the quick tests (3 minutes on 2 cores)
+	@$(MAKE) --no-print-directory -j 2 -O style-and-quick-tests types
+
+.PHONY: style-and-quick-tests
+style-and-quick-tests: style
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
 test: setup-dev  ## Run all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+durations: setup-dev  ## Run all tests and record which are slow, into tests/durations.json
+	$(BIN)/python -m pytest -n 2 --record-durations
 
 bench: setup  ## Time this project against other ways of working, into benchmarks/RESULTS.md (40 minutes)
 	$(BIN)/python benchmarks/all.py $(ARGS)
 
-lint: setup-dev  ## Check style, types and the direction of imports
+lint: setup-dev style types  ## Check style, types and the direction of imports
+
+.PHONY: style
+style: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: setup-dev
+	$(BIN)/mypy
 
 format: setup-dev  ## Apply the style
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""All benchmarks against other ways of working, one after the other, and their table: `make bench`.
+"""Run every benchmark against other ways of working, and write their table: `make bench`.
 
 python benchmarks/all.py                     # writes benchmarks/RESULTS.md
 python benchmarks/all.py pipeline metrics    # only these, printed
@@ -25,12 +25,13 @@ PACKAGES = ("fiftyone-genseg", "fiftyone", "torch", "transformers", "sam2", "pyc
 
 
 def main() -> None:
+    """Run the chosen benchmarks one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help=f"of {', '.join(SCRIPTS)}; all by default")
+    parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help=f"one of {', '.join(SCRIPTS)}; all by default")
     chosen = parser.parse_args().scripts or list(SCRIPTS)
     unknown = set(chosen) - set(SCRIPTS)
     if unknown:
-        parser.error(f"there is no {', '.join(sorted(unknown))}; choose of {', '.join(SCRIPTS)}")
+        parser.error(f"there is no {', '.join(sorted(unknown))}; choose from {', '.join(SCRIPTS)}")
     started, rows, broken = time.monotonic(), [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen:
@@ -43,7 +44,7 @@ def main() -> None:
     rows.sort(key=lambda row: row["number"])
     text = table(rows, (time.monotonic() - started) / 60)
     if broken:
-        sys.exit(f"{text}\nstopped with an error: {', '.join(broken)}; {HERE / 'RESULTS.md'} is as it was")
+        sys.exit(f"{text}\nstopped with an error: {', '.join(broken)}; {HERE / 'RESULTS.md'} is unchanged")
     if len(chosen) < len(SCRIPTS):
         print(text)
     else:
@@ -52,6 +53,7 @@ def main() -> None:
 
 
 def table(rows: list[dict], minutes: float) -> str:
+    """Return RESULTS.md, from rows as `side_by_side.Row` has them."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     lines = [
         "# Results",
@@ -59,8 +61,8 @@ def table(rows: list[dict], minutes: float) -> str:
         f"`make bench` on {datetime.date.today()}, {minutes:.0f} minutes: {os.cpu_count()} cores, no GPU; "
         f"Python {platform.python_version()}, {versions}.",
         "",
-        "Both ways in one process and in turn, on the same weights and inputs, their results compared",
-        "([what was found](../docs/performance.md)). Seconds are medians, with the smallest and the largest.",
+        "Both ways run in one process and in turn, on the same weights and inputs. Their results are compared",
+        "([findings](../docs/performance.md)). Seconds are medians, with the smallest and the largest.",
         "",
         "| # | work | against | ours, s | theirs, s | figure | bar | |",
         "|---|---|---|---:|---:|---:|---:|---|",
@@ -72,8 +74,9 @@ def table(rows: list[dict], minutes: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def seconds(its: list[float]) -> str:
-    return f"{median(its):.3g} ({min(its):.3g} to {max(its):.3g})" if its else "-"
+def seconds(measured: list[float]) -> str:
+    """Return a cell: the median and the range, or "-" without a measurement."""
+    return f"{median(measured):.3g} ({min(measured):.3g} to {max(measured):.3g})" if measured else "-"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Loading a benchmark: seconds of processor and memory against its number of expressions, first and from the cache.
+"""Measure how CPU time and memory of loading an archive grow with its expressions.
 
 python benchmarks/archives.py --expressions 3000 30000 300000
 
-Each size is an archive in RefCOCO's format, 5 references per image and 3 sentences each, loaded by two new processes.
+Each size is an archive in RefCOCO's format, with 5 references per image and 3 sentences per reference. Two new
+processes load it one after the other: the first reads the archive, the second finds it in the cache of `datasets`.
+Needs Linux or macOS, because it reads the peak memory from `resource`.
 """
 
 from __future__ import annotations
@@ -21,15 +23,16 @@ from PIL import Image
 LOAD = """
 import resource, sys, time
 from pathlib import Path
-from genseg_hub import benchmarks
+from genseg_hub.archives import load_archive
 begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-examples, report = benchmarks.load("refcoco", Path(sys.argv[1]), "train")
+examples, report = load_archive("refcoco", Path(sys.argv[1]), "train")
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(len(examples), round(time.process_time() - begun, 2), round((after - before) / 1024))
 """
 
 
 def write(root: Path, expressions: int) -> None:
+    """Write an archive in RefCOCO's format with about so many expressions."""
     images, annotations, refs = [], [], []
     folder = root / "images/mscoco/images/train2014"
     folder.mkdir(parents=True)
@@ -62,6 +65,7 @@ def write(root: Path, expressions: int) -> None:
 
 
 def main() -> None:
+    """Print a row of figures for each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expressions", type=int, nargs="+", default=[3000, 30000, 300000])
     print(

@@ -1,17 +1,17 @@
-"""Time, writes and bytes of a large run on GPUs, by arithmetic: nothing here ran on a GPU.
+"""Estimate time, writes and bytes of a large run on GPUs; nothing here ran on a GPU.
 
 python benchmarks/estimate_scale.py --gpus 8 --expressions 10000000
 
-Every option that is not measured is an assumption and is printed; what is measured comes from benchmarks/writer.py.
-A worker answers a batch with Transformers: each step gives one token to every unfinished answer of the batch, and the
-batch lasts as long as its longest answer. With an inference server in its place, only the decoding speed is another.
+Every option is either measured by benchmarks/writer.py or assumed; both kinds are printed. A worker answers a batch
+with Transformers: each step adds one token to every unfinished answer, and the batch lasts as long as its longest
+answer. An inference server changes only the decoding speed.
 """
 
 import argparse
 
 ASSUMED = {
     "parameters": (8.8e9, "of the reasoner (Qwen3-VL-8B)"),
-    "answer": (300, "tokens of an answer, thinking included"),
+    "answer": (300, "tokens of an answer, including its reasoning"),
     "prompt": (600, "tokens of a prompt: an image of 640 x 480 is 300 in Qwen3-VL"),
     "batch": (64, "expressions answered at once"),
     "step": (0.030, "seconds of a decoding step, Transformers, batch as above"),
@@ -22,19 +22,21 @@ ASSUMED = {
     "deaths": (8, "workers that die in the run"),
 }
 MEASURED = {
-    "writer": (433, "answers per second of the process that writes"),
-    "reader": (66_000, "samples per second of reading what to ask"),
-    "line": (3520, "bytes of an answer on its way"),
+    "writer": (433, "answers per second that the writing process stores"),
+    "reader": (66_000, "samples per second that the writing process reads"),
+    "line": (3520, "bytes of an answer that a worker sends"),
     "document": (4389 - 216, "bytes that an answer adds to a sample, BSON"),
     "disk": (1738, "bytes of a sample on MongoDB's disk"),
 }
-# Output tokens per second of one H100 with Qwen3-8B in bfloat16 and vLLM, text only, at the most users within 50 ms a
-# token: github.com/tgarg01/silybench-data, derived/csv/capacity.csv, read 2026-11. Not checked here.
+# Output tokens per second of one H100 with Qwen3-8B in bfloat16 and vLLM, text only, at the highest number of users
+# that get a token within 50 ms. Source: github.com/tgarg01/silybench-data, derived/csv/capacity.csv, read 2026-11. Not
+# checked.
 PUBLISHED = {"1,024 tokens in, 128 out": 3018, "128 in, 1,024 out": 13322}
-ROUND, BATCHES = 500_000, 8  # of fiftyone_genseg/ray_engine.py
+ROUND, BATCHES = 500_000, 8  # as in fiftyone_genseg/segmentation/engines/ray.py
 
 
 def main() -> None:
+    """Print the assumptions, the time per reasoner, and the bytes and losses of the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, default=8)
     parser.add_argument("--expressions", type=float, default=10e6)
@@ -70,8 +72,8 @@ def main() -> None:
             f"{o.deaths * (o.loading + unit / 2 / (rate / o.gpus)) / 60:.0f}" for rate in (low, high)
         )
         + " minutes of one GPU",
-        "the writer dies": f"what is under way, about {unit * o.gpus:.0f} answers; then up to "
-        f"{o.expressions / o.reader / 60:.0f} minutes to see what is done",
+        "the writer dies": f"about {unit * o.gpus:.0f} answers under way are lost; then up to "
+        f"{o.expressions / o.reader / 60:.0f} minutes to find out what is done",
     }
     print("\n| | |\n|---|---|")
     for name, value in rows.items():

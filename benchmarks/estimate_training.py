@@ -1,10 +1,11 @@
-"""Memory and time of the recipes for GPUs, by arithmetic: nothing here ran on a GPU.
+"""Estimate memory and time of the recipes for GPUs; nothing here ran on a GPU.
 
 python benchmarks/estimate_training.py
 
 The models are built from their configurations without memory for weights, so parameters are counted, not guessed. Batch
-sizes, steps and ranks come from the recipes, numbers of GPUs from the accelerate configurations. The rest is assumed:
-it is printed first and changes with an option. Not counted: communication, loading and saving, and what the CPU does.
+sizes, steps and ranks come from the recipes, numbers of GPUs from the accelerate configurations. Everything else is
+assumed: it is printed first, and an option changes it. Communication, loading, saving and work of the CPU are not
+counted.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 TRAINING = Path(__file__).resolve().parent.parent / "training"
-# What differs between the config.json of the two repositories on the Hub; `qwen3_vl` has what they share.
+# Differences between the config.json of the two repositories on the Hub; `qwen3_vl` has the values they share.
 CONFIGS = {
     "Qwen/Qwen3-VL-4B-Instruct": {
         "text": {"hidden_size": 2560, "intermediate_size": 9728},
@@ -42,7 +43,7 @@ CONFIGS = {
         "tie_word_embeddings": False,
     },
 }
-# The last one starts from a result of the second, of the same size.
+# genseg_r1_g_8b starts from the result of genseg_r1_8b, which has the same size.
 RECIPES = {"genseg_r1_4b": "Qwen/Qwen3-VL-4B-Instruct"} | dict.fromkeys(
     ("genseg_r1_8b", "genseg_r1_g_8b"), "Qwen/Qwen3-VL-8B-Instruct"
 )
@@ -59,7 +60,7 @@ CARD = 85.5e9  # bytes of an "80 GB" board: 81,559 MiB
 
 
 def qwen3_vl(name: str) -> transformers.PreTrainedModel:
-    """The architecture, without memory for its weights."""
+    """Build the architecture, without memory for its weights."""
     sizes = CONFIGS[name]
     text = {"vocab_size": 151936, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8}
     vision = {"num_heads": 16, "patch_size": 16, "spatial_merge_size": 2, "num_position_embeddings": 2304}
@@ -74,17 +75,28 @@ def qwen3_vl(name: str) -> transformers.PreTrainedModel:
 
 
 def count(*modules: nn.Module) -> int:
+    """Return the number of parameters."""
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def lora_parameters(model: nn.Module, recipe: dict) -> int:
+    """Return the number of parameters of a recipe's adapters."""
     names = recipe["lora_target_modules"]
     layers = [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n.rpartition(".")[2] in names]
     return sum(recipe["lora_r"] * (layer.in_features + layer.out_features) for layer in layers)
 
 
 def memory(model, recipe: dict, way: str, gpus: int, completions: int, options: argparse.Namespace) -> dict[str, float]:
-    """Bytes on one GPU, by what takes them."""
+    """Estimate the bytes on one GPU, by what takes them.
+
+    Args:
+        model: from `qwen3_vl`.
+        recipe: its settings.
+        way: a key of CONFIGURATIONS.
+        gpus: number of GPUs.
+        completions: completions of a step, on all GPUs together.
+        options: assumptions of the command line.
+    """
     text, weights = model.config.text_config, count(model)
     lora, zero = lora_parameters(model, recipe), "ZeRO" in way
     trained = lora if way == LORA else weights - count(model.model.visual)
@@ -93,14 +105,14 @@ def memory(model, recipe: dict, way: str, gpus: int, completions: int, options: 
     state = trained if way == LORA else trained / gpus
     longest = options.prompt + options.image_tokens + recipe["max_completion_length"]
     tokens = recipe["per_device_train_batch_size"] * longest
-    # Checkpoints, one per layer, and what one layer keeps while it is computed again, in bfloat16 (about 12 vectors of
-    # the hidden and 5 of the inner size); where weights are divided, the output layer whole in float32.
+    # In bfloat16: one checkpoint per layer, and the values of one layer while it is computed again (about 12 vectors of
+    # the hidden and 5 of the inner size). Divided weights add the whole output layer in float32.
     activations = 2 * tokens * (text.num_hidden_layers + 12) * text.hidden_size
     activations += 2 * tokens * 5 * text.intermediate_size
     activations += 4 * text.vocab_size * text.hidden_size if held < weights else 0
     cache = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim  # bfloat16, of a token
-    greedy = 2 * cache * longest * recipe["per_device_eval_batch_size"]  # in float32, while an evaluation answers
-    greedy += 2 * weights if way == "full, ZeRO-3" else 0  # TRL gathers all weights for it
+    greedy = 2 * cache * longest * recipe["per_device_eval_batch_size"]  # in float32, during an evaluation
+    greedy += 2 * weights if way == "full, ZeRO-3" else 0  # TRL gathers all weights to generate
     parts = {
         "weights": width * held + (4 * lora if way == LORA else 0),
         "gradients": width * state,
@@ -119,7 +131,17 @@ def memory(model, recipe: dict, way: str, gpus: int, completions: int, options: 
 
 
 def forward(model, sequences: float, prompt: int, answer: int, image: int) -> tuple[float, float]:
-    """FLOPs of the language model and of the vision tower; a linear layer costs 2 per weight and token."""
+    """Return the FLOPs of the language model and of the vision tower.
+
+    A linear layer costs 2 FLOPs per weight and token.
+
+    Args:
+        model: from `qwen3_vl`.
+        sequences: how many.
+        prompt: tokens of a prompt, its image included.
+        answer: tokens of an answer.
+        image: tokens of an image.
+    """
     text, vision, tower = model.config.text_config, model.config.vision_config, model.model.visual
     length, patches = prompt + answer, 4 * image
     language = 2 * count(model.model.language_model.layers) * length
@@ -133,12 +155,21 @@ def forward(model, sequences: float, prompt: int, answer: int, image: int) -> tu
 def seconds(
     model, recipe: dict, gpu: str, gpus: int, completions: int, options: argparse.Namespace
 ) -> dict[str, float]:
-    """Seconds of the parts of a step, and of an evaluation, of LoRA."""
+    """Estimate the seconds of each part of a LoRA step, and of an evaluation.
+
+    Args:
+        model: from `qwen3_vl`.
+        recipe: its settings.
+        gpu: a key of GPUS.
+        gpus: number of GPUs.
+        completions: completions of a step, on all GPUs together.
+        options: assumptions of the command line.
+    """
     bf16, fp32, bandwidth = (options.utilisation * peak for peak in GPUS[gpu])
     prompt, image = options.prompt + options.image_tokens, options.image_tokens
     language, tower = forward(model, completions, prompt, options.answer, image)
-    # Forward for vLLM's correction and for the reference; then forward, again for checkpointing, and backward to the
-    # adapters, which costs as much. The tower is frozen.
+    # One forward pass for vLLM's correction and one for the reference. Then a forward pass, a second one because of
+    # checkpointing, and a backward pass to the adapters, which costs the same. The tower is frozen.
     passes = 1 + (recipe["beta"] > 0)
     train = language * (passes + 3) + tower * (passes + 1)
     groups = completions / recipe["num_generations"] / gpus
@@ -156,10 +187,12 @@ def seconds(
 
 
 def row(cells: Iterable[object]) -> str:
+    """Return a row of a Markdown table."""
     return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
 def main() -> None:
+    """Print the assumptions and the three tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image_tokens", type=int, default=300, help="640 x 480 pixels: a token is 32 x 32")
     parser.add_argument("--prompt", type=int, default=150, help="text tokens of a request")
@@ -173,7 +206,7 @@ def main() -> None:
     sam = build_sam2("sam2.1/sam2.1_hiera_l").to("meta")
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         sam.forward_image(torch.empty(1, 3, 1024, 1024))
-    options.sam, options.sam_flops = 4 * count(sam) + 2e9, counter.get_total_flops()  # 2 GB for what it computes
+    options.sam, options.sam_flops = 4 * count(sam) + 2e9, counter.get_total_flops()  # 2 GB of activations
     print("assumed:", ", ".join(f"{name} {value:g}" for name, value in vars(options).items()))
 
     models = {name: qwen3_vl(name) for name in CONFIGS}

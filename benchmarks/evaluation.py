@@ -1,15 +1,15 @@
-"""A run over 20,000 expressions with its fields written, against FiftyOne's evaluation of detections by masks.
+"""Time an evaluation of 20,000 expressions against FiftyOne's evaluation of detections.
 
 python benchmarks/evaluation.py
 
-Both read the same dataset in a real database: one sample per expression, three expressions an image, 1-3 instances with
-masks of 100-300 pixels a side stored in the database as "Referring segment" stores them, 15 % no-target. There are no
-image files, for neither reads any. Both write their verdict, counterpart and IoU on every label and their counts on
-every sample, and keep their results. Ours measures unions, boxes, failure kinds and metrics of referring segmentation
-on top; FiftyOne's does not.
+Both read the same dataset in a real database: one sample per expression and three expressions per image. A sample has 1
+to 3 instances, with masks of 100 to 300 pixels a side, stored as "Referring segment" stores them; 15 % of the samples
+have no target. There are no image files, because neither evaluation reads any. Both write verdict, counterpart and IoU
+on every label and counts on every sample, and keep their results. Ours also measures unions, boxes, failure kinds and
+metrics of referring segmentation.
 
-Equal are the true positives, false positives and false negatives of every sample. The instances of an image do not
-overlap much, so that at IoU 0.5 pairing by confidence (FiftyOne's) and the best pairing (ours) are the same.
+The script requires equal true positives, false positives and false negatives on every sample. Instances of an image
+hardly overlap, so that at IoU 0.5 pairing by confidence (FiftyOne's) and the best pairing (ours) agree.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from fiftyone_genseg import evaluate, labels
 
 WIDTH, HEIGHT = 640, 480
 PER_IMAGE = 3
-DISTINCT = 400  # samples made by FiftyOne; the others are copies with ids of their own, to begin sooner
+DISTINCT = 400  # samples that FiftyOne makes; the others are copies with new ids, which is faster
 NO_TARGET = 0.15
 
 
 def blob(rng: np.random.Generator, centre: float, size: tuple[float, float]) -> np.ndarray:
-    """bool[H, W]: an ellipse with a wobbling edge around (centre, H / 2)."""
+    """Draw an ellipse with an uneven edge around (centre, H / 2): bool[H, W]."""
     left, right = max(0, int(centre - size[0] / 2)), min(WIDTH, int(centre + size[0] / 2) + 1)
     y, x = np.ogrid[:HEIGHT, left:right]
     dy, dx = (y - HEIGHT / 2) / (size[1] / 2), (x - centre) / (size[0] / 2)
@@ -40,7 +40,7 @@ def blob(rng: np.random.Generator, centre: float, size: tuple[float, float]) -> 
 
 
 def labelled(rng: np.random.Generator) -> tuple[fo.Detections, fo.Detections]:
-    """The truth of an expression and an answer: moved a little, at times far, missing or too much."""
+    """Draw the true instances of an expression, and an answer with errors."""
     truth, answer = [], []
     count = int(rng.integers(1, 4)) if rng.random() > NO_TARGET else 0
     for i in range(count):
@@ -60,11 +60,12 @@ def labelled(rng: np.random.Generator) -> tuple[fo.Detections, fo.Detections]:
 
 
 def path_of(number: int) -> str:
+    """Return the path of a sample's image, which does not exist."""
     return f"/none/{number // PER_IMAGE}.jpg"
 
 
 def expressions(name: str, count: int, seed: int = 0) -> fo.Dataset:
-    """A dataset of `count` expressions, one a sample."""
+    """Make a dataset of `count` expressions, one per sample."""
     rng = np.random.default_rng(seed)
     dataset = fo.Dataset(name)
     labels.declare_fields(dataset, "genseg")
@@ -88,6 +89,7 @@ def expressions(name: str, count: int, seed: int = 0) -> fo.Dataset:
 
 
 def main() -> None:
+    """Time both evaluations on one dataset and report the row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expressions", type=int, default=20_000)
     parser.add_argument("--repetitions", type=int, default=3)

@@ -1,4 +1,4 @@
-"""Random and mutated answers through every dialect: none may raise, and every box must lie in the image.
+"""Feed every dialect random and mutated answers: no error, every box in the image.
 
 python benchmarks/fuzz_parsers.py --answers 100000
 """
@@ -53,6 +53,7 @@ PIECES += [
 
 
 def mutated(rng: random.Random, text: str) -> str:
+    """Return a text with random insertions, deletions and repetitions, cut at random."""
     characters = list(text)
     for _ in range(rng.randint(1, 12)):
         at = rng.randrange(len(characters) + 1)
@@ -70,6 +71,7 @@ def mutated(rng: random.Random, text: str) -> str:
 
 
 def random_answer(rng: random.Random, real: list[str]) -> str | bytes:
+    """Return random bytes, random pieces of markup, or a mutated real answer."""
     match rng.randrange(4):
         case 0:
             return rng.randbytes(rng.randint(0, 300))
@@ -80,6 +82,7 @@ def random_answer(rng: random.Random, real: list[str]) -> str | bytes:
 
 
 def main() -> None:
+    """Print, for each dialect, how its answers were read."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--answers", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)

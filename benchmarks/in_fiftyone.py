@@ -1,48 +1,36 @@
-"""300 expressions of RefScenes, three per image, from a FiftyOne dataset to masks in MongoDB.
+"""Segment 300 expressions of RefScenes from a FiftyOne dataset to masks in MongoDB.
 
 python benchmarks/in_fiftyone.py
 
-`segment_view`, which "Referring segment" runs, against `apply_model` with a model that works as FiftyOne's built-in
-qwen3-vl zoo models do: it generates an answer per image, without batches. Those give boxes for one prompt per dataset;
-here theirs asks each sample's own expression and goes on to masks with SAM 2, as its user would by applying SAM 2 next.
-Both have the same weights (nano) and store the same labels.
+`segment_view`, which "Referring segment" runs, is compared with `apply_model` and a model that works as FiftyOne's
+built-in qwen3-vl zoo models: it generates one answer per image, without batches. The zoo models give boxes for one
+prompt per dataset. Here their model asks each sample's own expression and adds masks with SAM 2, as a user would by
+applying SAM 2 next. Both have the same weights (nano) and store the same labels. Each image has three expressions.
 """
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
-_HOME = tempfile.mkdtemp(prefix="genseg-benchmark-")
-atexit.register(shutil.rmtree, _HOME, True)  # before FiftyOne is imported: after it has stopped its database
-os.environ |= {
-    "HOME": _HOME,
-    "FIFTYONE_DATABASE_DIR": f"{_HOME}/mongo",
-    "FIFTYONE_DATABASE_NAME": f"genseg-benchmark-{os.getpid()}",
-    "FIFTYONE_DATABASE_VALIDATION": "false",
-    "FIFTYONE_DO_NOT_TRACK": "1",
-}
+from own_database import fo  # isort: skip
+import fiftyone.core.models as fom
+from genseg_hub import GenSegR1, Prediction
+from genseg_hub.reasoners.base import Prompt
+from genseg_hub.reasoners.transformers import TransformersReasoner
+from genseg_hub.schema import encode_mask
+from PIL import Image
+from pipeline import BATCH_SIZE, EXPRESSIONS, PER_IMAGE, files, same_masks
+from side_by_side import compare, faster, report
 
-import fiftyone as fo  # noqa: E402
-import fiftyone.core.models as fom  # noqa: E402
-from genseg_hub import GenSegR1, Prediction  # noqa: E402
-from genseg_hub.reasoners.base import Prompt  # noqa: E402
-from genseg_hub.reasoners.transformers import TransformersReasoner  # noqa: E402
-from genseg_hub.schema import encode_mask  # noqa: E402
-from PIL import Image  # noqa: E402
-from pipeline import BATCH_SIZE, EXPRESSIONS, PER_IMAGE, Roads, files, same_masks  # noqa: E402
-from side_by_side import compare, faster, report  # noqa: E402
-
-from fiftyone_genseg import labels  # noqa: E402
-from fiftyone_genseg.segmentation import OVERWRITE, segment_view  # noqa: E402
-from fiftyone_genseg.segmentation.engines import in_process  # noqa: E402
+from fiftyone_genseg import labels
+from fiftyone_genseg.segmentation.engines.local import local_engine
+from fiftyone_genseg.segmentation.request import OVERWRITE, SegmentRequest
+from fiftyone_genseg.segmentation.run import segment_view
 
 
 class OnePerImage(fom.SamplesMixin, fom.Model):
-    """`generate` for each image as it comes."""
+    """A model that calls `generate` for each image as it comes."""
 
     def __init__(self, model: GenSegR1):
         super().__init__()
@@ -56,6 +44,7 @@ class OnePerImage(fom.SamplesMixin, fom.Model):
     ragged_batches = True
 
     def predict(self, arg, sample=None) -> fo.Detections:
+        """Answer the sample's expression and segment it."""
         image, expression = Image.fromarray(arg), sample[self.needs_fields["expression_field"]]
         chat = self._model.dialect.messages(image.size, expression)
         (answer,) = self._reasoner.generate([Prompt(image, chat)])
@@ -66,7 +55,7 @@ class OnePerImage(fom.SamplesMixin, fom.Model):
 
 
 def stored(dataset: fo.Dataset, field: str) -> list:
-    """The union mask of each sample, as RLE."""
+    """Return the union mask of each sample, as RLE."""
     found = []
     for sample in dataset:
         with Image.open(sample.filepath) as image:
@@ -76,25 +65,20 @@ def stored(dataset: fo.Dataset, field: str) -> list:
 
 
 def main() -> None:
+    """Time both ways on one dataset and report the row."""
     with tempfile.TemporaryDirectory() as folder:
         model = GenSegR1.from_pretrained("nano", device="cpu")
         examples = files(Path(folder))
         dataset = fo.Dataset()
         dataset.add_samples([fo.Sample(filepath=e.image, expression=e.expression) for e in examples], progress=False)
         simple = OnePerImage(model)
-        list(Roads(model, examples[:8]).model.segment_many(examples[:8]))  # warm
+        list(model.segment_many(examples[:8]))  # warm
 
         def ours() -> list:
-            engine = in_process(model)
-            for _ in segment_view(
-                dataset,
-                engine,
-                "nano",
-                "ours",
-                expression_field="expression",
-                existing=OVERWRITE,
-                batch_size=BATCH_SIZE,
-            ):
+            request = SegmentRequest(
+                expression_field="expression", output_field="ours", existing=OVERWRITE, batch_size=BATCH_SIZE
+            )
+            for _ in segment_view(dataset, request, local_engine(model)):
                 pass
             return "ours"
 

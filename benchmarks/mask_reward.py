@@ -1,12 +1,12 @@
-"""SAM 2 in the loop of GRPO: 8 prompts with 8 completions each, an image embedded once against once per completion.
+"""Time the mask reward against one that embeds the image for every completion.
 
 python benchmarks/mask_reward.py [--out FILE]
 
-The other way is that of a reward function that scores completions one after the other, as Seg-R1's: it gives the image
-to SAM 2 for each completion, asks for one mask per box, and ORs the masks. It holds one model and parses with the same
-dialect, so only the use of SAM 2 differs. Images and true boxes are those of RefScenes val; completions are the true
-answers with jittered boxes, as a policy that is being trained writes them. nano's embedding is untypically cheap;
-SAM 2.1 tiny shows one of full size, with random weights and two prompts.
+The other reward function scores completions one after the other, as Seg-R1's: for each completion it gives the image to
+SAM 2, asks for one mask per box, and ORs the masks. It holds one model and parses with the same dialect, so that only
+the use of SAM 2 differs. Images and true boxes come from RefScenes val, with 8 prompts of 8 completions each. A
+completion is the true answer with jittered boxes, as a policy in training writes it. nano's embedding is untypically
+cheap; SAM 2.1 tiny shows an embedding of full size, with random weights and two prompts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COMPLETIONS = 8
 
 
 def answer(example: ReferringExample, dice: random.Random) -> str:
-    """The true answer, its boxes off by up to a tenth of their size."""
+    """Return the true answer with boxes that are off by up to a tenth of their size."""
     height, width = example.image.shape[:2]
     instances = []
     for rle in example.masks:
@@ -46,7 +46,7 @@ def answer(example: ReferringExample, dice: random.Random) -> str:
 
 
 def batch(prompts: int) -> dict[str, list]:
-    """Columns as TRL hands them to a reward: a group of completions per prompt, each prompt with its own image."""
+    """Return the columns that TRL hands to a reward: one image and a group of completions per prompt."""
     dice, images, columns = random.Random(0), set(), {"completions": [], "image": [], "image_id": [], "masks": []}
     for example in refscenes("val"):
         if not example.masks or example.image_id in images:
@@ -62,7 +62,7 @@ def batch(prompts: int) -> dict[str, list]:
 
 
 class Watched(Sam2Segmenter):
-    """Counts what it does, and the seconds of it."""
+    """A segmenter that counts its embeddings and decodings, and their seconds."""
 
     def __init__(self, model):
         super().__init__(model)
@@ -84,7 +84,7 @@ class Watched(Sam2Segmenter):
         return decoded
 
     def __str__(self) -> str:
-        """The parts of an image, in the mean."""
+        """Return the mean times of an image's embedding and decoding."""
         embedding, decoding, prompts = (x / self.embedded for x in (self.embedding, self.decoding, self.decoded))
         return (
             f"of ours, embedding {1000 * embedding:.0f} ms an image, its {prompts:.0f} boxes {1000 * decoding:.0f} ms"
@@ -92,17 +92,20 @@ class Watched(Sam2Segmenter):
 
 
 class EmbeddingPerCompletion:
-    """IoU of unions, each completion by itself."""
+    """The mask reward, computed for each completion by itself."""
 
     def __init__(self, model):
         self.predictor = SAM2ImagePredictor(model)
         size = model.image_size
-        self.predictor._bb_feat_sizes = [(size // stride, size // stride) for stride in (4, 8, 16)]  # not 1024 only
+        self.predictor._bb_feat_sizes = [
+            (size // stride, size // stride) for stride in (4, 8, 16)
+        ]  # SAM2ImagePredictor knows 1024 only
 
     def __call__(self, completions: Sequence[str], image, masks, **_) -> list[float]:
-        return [self.score(*row) for row in zip(completions, image, masks, strict=True)]
+        """Return one reward per completion."""
+        return [self._score(*row) for row in zip(completions, image, masks, strict=True)]
 
-    def score(self, completion: str, image: Image.Image, truth) -> float:
+    def _score(self, completion: str, image: Image.Image, truth) -> float:
         pixels = np.array(image.convert("RGB"))
         union = np.zeros(pixels.shape[:2], bool)
         self.predictor.set_image(pixels)
@@ -119,12 +122,13 @@ class EmbeddingPerCompletion:
 
 
 def same(ours: list[float | None], theirs: list[float]) -> None:
-    """Batches and single prompts add floats in other orders: a pixel may differ."""
+    """Raise unless the rewards agree, but for a pixel: batches add floats in another order."""
     if None in ours or not np.allclose(ours, theirs, atol=2e-3):
-        raise AssertionError(f"the rewards are {ours} here and {theirs} there")
+        raise AssertionError(f"our rewards are {ours}, theirs are {theirs}")
 
 
 def main() -> None:
+    """Time both rewards with two segmenters and report the rows."""
     torch.manual_seed(0)
     nano = GenSegR1.from_pretrained("nano").segmenter._predictor.model
     rows = []

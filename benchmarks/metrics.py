@@ -1,10 +1,11 @@
-"""Metrics of 100,000 expressions whose masks are COCO RLE: streaming on RLE against dense arrays.
+"""Time the metrics of 100,000 expressions on COCO RLE against dense arrays.
 
 python benchmarks/metrics.py [--out FILE]
 
-The dense loops decode both masks of an expression, as evaluators that hold masks as arrays do: one counts with numpy,
-as ReLA's evaluator for gRefCOCO, one with torch.histc, as LISA's validation (which does it on a GPU; here all is on the
-CPU). Their cost is per expression, so they get a share of the expressions and their seconds are scaled up.
+The dense loops decode both masks of an expression, as evaluators with array masks do. One loop counts with numpy, as
+ReLA's evaluator for gRefCOCO. The other counts with torch.histc, as LISA's validation, which runs on a GPU; here
+everything runs on the CPU. The dense loops cost the same for every expression, so they get a share of the expressions
+and their seconds are scaled up.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Pair = tuple[Rle, Rle]
 
 
 def blob(random: np.random.Generator, parts: int) -> np.ndarray:
-    """bool[480, 640]: the union of ellipses whose edge wavers."""
+    """Draw the union of ellipses with an uneven edge: bool[480, 640]."""
     ys, xs = np.mgrid[:HEIGHT, :WIDTH]
     mask = np.zeros((HEIGHT, WIDTH), bool)
     for _ in range(parts):
@@ -38,7 +39,7 @@ def blob(random: np.random.Generator, parts: int) -> np.ndarray:
 
 
 def pairs() -> list[Pair]:
-    """Targets and predictions: shifted copies, other things, and nothing in each combination."""
+    """Draw targets and predictions: shifted copies, other shapes, and every combination of empty masks."""
     random, nothing = np.random.default_rng(0), np.zeros((HEIGHT, WIDTH), bool)
     found = []
     for number in range(PAIRS):
@@ -53,7 +54,7 @@ def pairs() -> list[Pair]:
 
 
 def streaming(found: list[Pair], expressions: int) -> tuple[float, float]:
-    """(cIoU, gIoU)"""
+    """Return (cIoU, gIoU) of this project's metrics."""
     metrics = ReferringMetrics("grefcoco")
     for target, prediction in islice(cycle(found), expressions):
         metrics.update(target, prediction)
@@ -62,7 +63,7 @@ def streaming(found: list[Pair], expressions: int) -> tuple[float, float]:
 
 
 def dense_numpy(found: list[Pair], expressions: int) -> tuple[float, float]:
-    """(cIoU, gIoU), counted as ReLA's evaluator does."""
+    """Return (cIoU, gIoU), counted as ReLA's evaluator does."""
     intersections = unions = 0
     ious = []
     for target, prediction in islice(cycle(found), expressions):
@@ -76,7 +77,7 @@ def dense_numpy(found: list[Pair], expressions: int) -> tuple[float, float]:
 
 
 def dense_torch(found: list[Pair], expressions: int) -> tuple[float, float]:
-    """(cIoU, gIoU), counted as LISA's validation does: histograms of the two classes; class 1 is the target."""
+    """Return (cIoU, gIoU), counted as LISA's validation does: class 1 of two histograms is the target."""
     intersections, unions, total = (torch.zeros(2, dtype=torch.float64) for _ in range(3))
     for target, prediction in islice(cycle(found), expressions):
         truth, guess = (torch.from_numpy(coco_mask.decode(rle).T).int().view(-1) for rle in (target, prediction))
@@ -93,14 +94,14 @@ def dense_torch(found: list[Pair], expressions: int) -> tuple[float, float]:
 
 
 def same(ours: tuple[float, float], theirs: tuple[float, float]) -> None:
-    """Equal on the same expressions; LISA's division adds 1e-5."""
+    """Raise unless the figures agree; LISA's division adds 1e-5."""
     for mine, its in zip(ours, theirs, strict=True):
         if not math.isclose(mine, its, rel_tol=1e-6):
-            raise AssertionError(f"(cIoU, gIoU) is {ours} here and {theirs} there")
+            raise AssertionError(f"our (cIoU, gIoU) is {ours}, theirs is {theirs}")
 
 
 def memory_growth(found: list[Pair]) -> float:
-    """MB by which this process is larger, at its largest, than after a warm-up."""
+    """Return by how many MB the peak memory of this process exceeds its memory after a warm-up."""
     streaming(found, 5_000)
     process, metrics = psutil.Process(), ReferringMetrics("grefcoco")
     before = peak = process.memory_info().rss
@@ -112,6 +113,7 @@ def memory_growth(found: list[Pair]) -> float:
 
 
 def main() -> None:
+    """Time both dense loops, measure the memory and report the rows."""
     found = pairs()
     growth = memory_growth(found)
     work = f"metrics of {EXPRESSIONS:,} expressions"

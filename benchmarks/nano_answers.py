@@ -1,10 +1,10 @@
-"""What a nano checkpoint gets wrong, how often it thinks, and what its samples hold that its greedy answers do not.
+"""Analyse a nano checkpoint: its faults, how often it thinks, and its samples.
 
     python benchmarks/nano_answers.py --model nano-sft
 
-On rendered scenes that neither training nor RefScenes has. "box" is the reward `box_iou`. A wrong answer (box below
-0.6) that thinks is put down to the first thing in its think part that differs from the truth: the number of shapes, an
-attribute of one, a mark, or what is decided.
+The queries are about rendered scenes that neither training nor RefScenes has. "box" is the reward `box_iou`. An answer
+is wrong when its box reward is below 0.6. The first difference between its think part and the true one names the fault:
+the number of shapes, an attribute of a shape, a mark, or the decision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SEEN = re.compile(r"(\w+) (\w+) (\w+)([+*-]) \d+,\d+")
 
 
 def generate(model, processor, asked, samples: int, temperature: float) -> list[list[str]]:
-    """The texts of each question: one greedy answer, or several samples."""
+    """Return the texts that answer each query: one greedy answer, or several samples."""
     sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if samples > 1:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
@@ -40,7 +40,7 @@ def generate(model, processor, asked, samples: int, temperature: float) -> list[
     step = BATCH // samples
     for start in tqdm(range(0, len(asked), step), desc=f"{samples} at {temperature}", leave=False):
         part = asked[start : start + step]
-        chats = [genseg.messages(drawn.size, question.expression) for drawn, question in part]
+        chats = [genseg.messages(drawn.size, query.expression) for drawn, query in part]
         inputs = processor(
             text=[processor.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats],
             images=[Image.fromarray(drawn.image) for drawn, _ in part],
@@ -55,16 +55,16 @@ def generate(model, processor, asked, samples: int, temperature: float) -> list[
 
 
 def score(asked, texts: list[list[str]]) -> np.ndarray:
-    """float64[N, samples]: the box reward."""
+    """Return the box rewards: float64[N, samples]."""
     count = len(texts[0])
     sizes = [drawn.size for drawn, _ in asked for _ in range(count)]
-    boxes = [[shape.box for shape in question.targets] for _, question in asked for _ in range(count)]
+    boxes = [[shape.box for shape in query.targets] for _, query in asked for _ in range(count)]
     return np.array(box_iou_reward([text for row in texts for text in row], sizes, boxes)).reshape(-1, count)
 
 
-def fault(drawn: scenes.Scene, question: expressions.SceneQuery, text: str) -> str:
-    """What is wrong first in an answer."""
-    thought, truth = (_SEEN.findall(t) for t in (text.split("</think>")[0], answers.reasoning(question, drawn)))
+def fault(drawn: scenes.Scene, query: expressions.SceneQuery, text: str) -> str:
+    """Name the first fault of a wrong answer."""
+    thought, truth = (_SEEN.findall(t) for t in (text.split("</think>")[0], answers.reasoning(query, drawn)))
     if not thought:
         return "did not think"
     if len(thought) != len(truth):
@@ -75,7 +75,7 @@ def fault(drawn: scenes.Scene, question: expressions.SceneQuery, text: str) -> s
 
 
 def agreement(a: Response, b: Response) -> float:
-    """How much two answers say the same, in [0, 1]."""
+    """Return how far two answers agree, in [0, 1]."""
     if not a.instances or not b.instances:
         return float(not a.instances and not b.instances)
     ious = np.array([[box_iou(x.box, y.box) for y in b.instances] for x in a.instances])
@@ -83,7 +83,7 @@ def agreement(a: Response, b: Response) -> float:
 
 
 def majority(asked, texts: list[list[str]]) -> list[int]:
-    """The sample of each question that agrees most with the others."""
+    """Return, for each query, the index of the sample that agrees most with the other samples."""
     chosen = []
     for (drawn, _), row in zip(asked, texts, strict=True):
         parsed = [genseg.parse(text, drawn.size) for text in row]
@@ -92,9 +92,10 @@ def majority(asked, texts: list[list[str]]) -> list[int]:
 
 
 def main() -> None:
+    """Print the analysis of greedy answers and of samples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--questions", type=int, default=384)
+    parser.add_argument("--questions", type=int, default=384, help="how many queries")
     parser.add_argument("--temperatures", type=float, nargs="*", default=[0.7])
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
@@ -121,7 +122,7 @@ def main() -> None:
         best = boxes[np.arange(len(asked)), majority(asked, texts)]
         print(f"8 samples at {temperature}: box {boxes.mean():.3f}, best of 8 {boxes.max(1).mean():.3f}, "
               f"majority of 8 {best.mean():.3f}")  # fmt: skip
-        for label, rows in (("those that think", thinks), ("the others", ~thinks)):
+        for label, rows in (("samples that think", thinks), ("other samples", ~thinks)):
             if rows.any():
                 print(f"  {label}: {rows.mean():.0%}, box {boxes[rows].mean():.3f}")
 

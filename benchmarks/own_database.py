@@ -1,7 +1,7 @@
-"""A home, a database name and a plugins folder of a benchmark's own, gone when it ends.
+"""Give a benchmark its own home, database name and plugins folder, and remove them at its end.
 
-Import it before FiftyOne. FiftyOne joins a database server of its own kind that is running already; the name keeps the
-datasets apart even then.
+Import this module before FiftyOne. FiftyOne joins a database server of its own that is already running; the database
+name keeps the datasets apart even then.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ os.environ |= {
 import fiftyone as fo  # noqa: E402
 import fiftyone.core.odm as foo  # noqa: E402
 
-atexit.register(foo.drop_database)  # runs before FiftyOne's own end, which stops the server
+atexit.register(foo.drop_database)  # runs before FiftyOne stops its server
 
 __all__ = ["HOME", "fo"]

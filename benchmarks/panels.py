@@ -1,8 +1,8 @@
-"""Seconds that the panels take on a run of many expressions: opening, cold and warm, and each click.
+"""Time the panels on a run of many expressions: opening, cold and warm, and each click.
 
 python benchmarks/panels.py --expressions 100000
 
-The samples and the run's table are synthetic; the events go the way that the App's go, without the browser.
+The samples and the run's table are synthetic. The events take the App's way through the server, without a browser.
 """
 
 import argparse
@@ -22,7 +22,7 @@ NAME = "genseg-panels-benchmark"
 
 
 def make(expressions: int) -> fo.Dataset:
-    """A dataset of samples without images, with two runs."""
+    """Make a dataset of samples without images, with two runs."""
     rng = np.random.default_rng(0)
     dataset = fo.Dataset(NAME, overwrite=True, persistent=True)
     words = np.array(WORDS)[rng.integers(len(WORDS), size=(expressions, 5))]
@@ -63,6 +63,7 @@ def make(expressions: int) -> fo.Dataset:
 
 
 def send(uri: str, dataset: fo.Dataset, method: str, **params) -> float:
+    """Send an event to a panel and return the seconds until it is handled."""
     request = {
         "dataset_name": dataset.name,
         "params": {"panel_id": uri, "__method__": method, "panel_state": {}, **params},
@@ -77,6 +78,7 @@ def send(uri: str, dataset: fo.Dataset, method: str, **params) -> float:
 
 
 def main() -> None:
+    """Print the seconds of each event."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expressions", type=int, default=100_000)
     options = parser.parse_args()

@@ -1,13 +1,15 @@
-"""300 expressions of RefScenes, three per image, from files to COCO RLE: this project's road against two others.
+"""Time 300 expressions of RefScenes from files to COCO RLE against two other ways.
 
 python benchmarks/pipeline.py
 
-The others are small loops that work as the public scripts of their models do, with the same checkpoint (nano):
-- one query at a time, as Seg-R1's: `generate` for a batch of one, the image embedded again for each query, one decoding
-  of SAM 2 per box, the masks OR-ed;
+Each image has three expressions. The other ways are small loops that work as the public scripts of their models, with
+the same checkpoint (nano):
+- one query at a time, as Seg-R1: `generate` for a batch of one, an embedding of the image for each query, and one
+decoding
+  of SAM 2 per box; the masks are OR-ed;
 - batch generate, then SAM 2 query by query, as the evaluation scripts of Seg-Zero and VisionReasoner.
-And the road against its parts alone: `generate` in batches of the same size, and SAM 2 on the same prompts, one
-embedding per image.
+A third row compares the pipeline with its models alone: `generate` in batches of the same size, then SAM 2 on the same
+prompts with one embedding per image.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ EXPRESSIONS, PER_IMAGE, BATCH_SIZE = 300, 3, 32
 
 
 def files(folder: Path, expressions: int = EXPRESSIONS, per_image: int = PER_IMAGE) -> list[ReferringExample]:
-    """The first expressions of each scene, the scenes as PNG files."""
+    """Write scenes as PNG files and return the first expressions of each."""
     found = []
     for image_id, of_one in groupby(refscenes("val"), key=lambda example: example.image_id):
         scene = list(of_one)[:per_image]
@@ -44,7 +46,12 @@ def files(folder: Path, expressions: int = EXPRESSIONS, per_image: int = PER_IMA
 
 
 class Roads:
-    """The ways from examples to RLE, all with the weights of one model."""
+    """The ways from examples to RLE, all with the weights of one model.
+
+    Args:
+        model: with nano's weights.
+        examples: their images are files.
+    """
 
     def __init__(self, model: GenSegR1, examples: list[ReferringExample]):
         own = model.reasoner
@@ -53,10 +60,12 @@ class Roads:
         self.predictor = model.segmenter._predictor
 
     def ours(self) -> list[Rle]:
+        """Segment with this project's pipeline."""
         results = self.model.segment_many(self.examples, BATCH_SIZE)
         return [encode_mask(result.mask) for result in results if isinstance(result, Prediction)]
 
     def one_query_at_a_time(self) -> list[Rle]:
+        """Segment one expression after the other."""
         return [
             self._sam_query_by_query(example, answer)
             for example in self.examples
@@ -64,6 +73,7 @@ class Roads:
         ]
 
     def batches_then_sam_query_by_query(self) -> list[Rle]:
+        """Answer in batches and segment one expression after the other."""
         found = []
         for start in range(0, len(self.examples), BATCH_SIZE):
             batch = self.examples[start : start + BATCH_SIZE]
@@ -71,18 +81,20 @@ class Roads:
         return found
 
     def generate_alone(self) -> list:
+        """Answer in batches, without masks."""
         answers = []
         for start in range(0, len(self.examples), BATCH_SIZE):
             answers += self._generate(self.examples[start : start + BATCH_SIZE])
         return answers
 
     def sam_alone(self, responses: list) -> None:
-        """One embedding per image, the instances of each expression in one decoding."""
+        """Segment responses with one embedding per image and one decoding per expression."""
         for example, response in zip(self.examples, responses, strict=True):
             if response.instances:
                 self.model.segmenter.segment(np.array(load_image(example.image)), response.instances, example.image)
 
     def responses(self) -> list:
+        """Return the parsed answers."""
         return [
             self.model.dialect.parse(answer.text, load_image(example.image).size, answer.truncated)
             for example, answer in zip(self.examples, self.generate_alone(), strict=True)
@@ -111,7 +123,7 @@ class Roads:
 
 
 def same_masks(ours: list[Rle], theirs: list[Rle]) -> None:
-    """IoU > 0.999 for every expression; two empty masks agree."""
+    """Raise unless every expression has an IoU above 0.999; two empty masks agree."""
     assert len(ours) == len(theirs) == EXPRESSIONS
     for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         either = coco_mask.area(coco_mask.merge([a, b]))
@@ -120,6 +132,7 @@ def same_masks(ours: list[Rle], theirs: list[Rle]) -> None:
 
 
 def main() -> None:
+    """Time the ways in pairs and report the rows."""
     with tempfile.TemporaryDirectory() as folder:
         roads = Roads(GenSegR1.from_pretrained("nano", device="cpu"), files(Path(folder)))
         list(roads.model.segment_many(roads.examples[:8]))  # warm

@@ -1,10 +1,10 @@
-"""What the plugin adds to a build of FiftyOne's operator registry, which happens at every operator call.
+"""Measure the time that the plugin adds to a build of FiftyOne's operator registry.
 
 python benchmarks/registry.py [--out FILE]
 
-FiftyOne 1.22 makes an `OperatorRegistry` for each call: it reads every fiftyone.yml and executes every entry file anew
-(`plugins_cache_enabled`, which would spare that, is off unless the user turns it on). Here the same process builds it
-with an empty folder of plugins and with one that holds this plugin as `genseg plugin install` links it.
+FiftyOne 1.22 builds an `OperatorRegistry` for each operator call: it reads every fiftyone.yml and executes every entry
+file again, unless the user turns `plugins_cache_enabled` on. Here one process builds the registry with an empty plugins
+folder and with a folder that holds this plugin, linked as `genseg plugin install` links it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from side_by_side import Row, report
 
 from fiftyone_genseg import plugin
 
-BUILDS, BAR = 200, 50  # of each; milliseconds
+BUILDS = 200  # with the plugin, and as many without
+BAR = 50  # milliseconds
 
 
 def build(folder: Path, operators: int) -> float:
-    """Seconds of one build, which has to find so many operators and panels."""
+    """Return the seconds of one build, which must find so many operators and panels."""
     fo.config.plugins_dir = str(folder)
     started = time.perf_counter()
     registry = OperatorRegistry()
@@ -38,6 +39,7 @@ def build(folder: Path, operators: int) -> float:
 
 
 def main() -> None:
+    """Time builds with and without the plugin in turn and report the row."""
     fo.config.plugins_cache_enabled = False
     with tempfile.TemporaryDirectory() as name:
         without, containing = Path(name, "without"), Path(name, "with")

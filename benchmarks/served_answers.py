@@ -1,9 +1,9 @@
-"""Do the answers of a server agree with those of the same weights in this process, and which come sooner?
+"""Compare a server's answers, and their speed, with the same weights in this process.
 
 genseg serve nano --port 8000 &
 python benchmarks/served_answers.py --server http://127.0.0.1:8000/v1 --limit 200
 
-Greedy decoding does not make two engines bit-identical: they add floats in other orders. A few answers differ.
+Greedy decoding does not make two engines bit-identical, because they add floats in other orders. A few answers differ.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from genseg_training.nano.refscenes import refscenes
 
 
 def main() -> None:
+    """Print both speeds and how many answers agree."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--server", required=True)
+    parser.add_argument("--server", required=True, help="address of the server")
     parser.add_argument("--model", default="nano")
     parser.add_argument("--limit", type=int, default=200, help="expressions of RefScenes val")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--media-folder", help="hand the images over here")
+    parser.add_argument("--media-folder", help="folder that the server reads images from")
     arguments = parser.parse_args()
     examples = list(refscenes("val", arguments.limit))
     served = GenSegR1.from_pretrained(arguments.model, server=arguments.server, media_folder=arguments.media_folder)

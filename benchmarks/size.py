@@ -1,16 +1,16 @@
-"""Cost against size: seconds per expression and memory as datasets, and expressions per image, grow.
+"""Measure how seconds per expression and memory grow with datasets and expressions.
 
 python benchmarks/size.py
 
-Real are FiftyOne and its database, the images of RefScenes as files (100 of them, each in many samples), and in
-"segmenting with nano" all of nano; its expressions are made up. "Without the model" is the road around it (reading, the
-stream, writing) with one fixed mask as the answer to everything, so that 10,000 samples take minutes and the model does
-not hide what grows. "Evaluating" is of the labels of evaluation.py, which have no image files.
+FiftyOne and its database are real. Images are 100 files of RefScenes, each in many samples. "Segmenting with nano" runs
+all of nano on made-up expressions. "Without the model" runs the code around it (reading, the stream, writing) with one
+fixed mask as every answer, so that 10,000 samples take minutes and the model hides no growth. "Evaluating" reads the
+labels of evaluation.py, which have no image files.
 
-The bar: the largest costs per expression at most a quarter more than the cheapest of the smaller ones, after a warm-up,
-and needs at most 200 MB more memory than the smallest. (The smallest itself is no measure: what a run costs once would
-hide what grows.) Memory is the resident size of this process, without the database's, at the highest moment between
-two writes, less what it was before the run.
+The bar: after a warm-up, an expression of the largest size costs at most a quarter more than an expression of the
+cheapest smaller size, and the largest size needs at most 200 MB more memory than the smallest. (Comparing with the
+smallest size alone would hide growth, because it bears the costs that each run has once.) Memory is the peak resident
+size of this process between two writes, without the database, minus its size before the run.
 """
 
 import argparse
@@ -30,18 +30,24 @@ from genseg_training.nano import refscenes
 from PIL import Image
 from side_by_side import Row, report
 
-from fiftyone_genseg.evaluation.measuring import Runner
-from fiftyone_genseg.segmentation import segment_view
-from fiftyone_genseg.segmentation.engines import in_process
+from fiftyone_genseg.evaluation.measuring import measure
+from fiftyone_genseg.evaluation.request import EvaluationRequest
+from fiftyone_genseg.evaluation.writing import write
+from fiftyone_genseg.segmentation.engines.local import local_engine
+from fiftyone_genseg.segmentation.request import SegmentRequest
+from fiftyone_genseg.segmentation.run import segment_view
 
 SLOWER, MEGABYTES = 1.25, 200
 WARM_UP = 16
 
 
 class Known:
-    """In place of a model: the same mask for every example, after the image was opened."""
+    """A stand-in for a model: it opens each image and answers with the same mask."""
+
+    checkpoint = None
 
     def segment_many(self, examples: Iterable[ReferringExample], batch_size: int) -> Iterator[Prediction]:
+        """Yield the fixed answer to each example."""
         for example in examples:
             with Image.open(example.image) as image:
                 size = image.size
@@ -53,7 +59,7 @@ class Known:
 
 
 def images(count: int) -> list[Path]:
-    """The images of RefScenes val as files."""
+    """Write images of RefScenes val and return their files."""
     folder = Path(HOME.name) / "images"
     folder.mkdir(exist_ok=True)
     paths = []
@@ -65,7 +71,7 @@ def images(count: int) -> list[Path]:
 
 
 def measured(steps: Iterable, count: int) -> tuple[float, float]:
-    """Seconds per expression and MB of growth of a run, step by step."""
+    """Return the seconds per expression of a run, and by how many MB its memory grew."""
     gc.collect()
     process = psutil.Process()
     before = highest = process.memory_info().rss
@@ -76,22 +82,32 @@ def measured(steps: Iterable, count: int) -> tuple[float, float]:
 
 
 def segmenting(model, paths: list[Path], samples: int, asked: int) -> tuple[float, float]:
+    """Segment so many samples with so many expressions each, and return as `measured`."""
     dataset = fo.Dataset()
     dataset.add_samples([fo.Sample(str(path)) for path in itertools.islice(itertools.cycle(paths), samples)])
     words = [f"the red circle {number}" for number in range(asked)]
-    its = measured(segment_view(dataset, in_process(model), "known", "genseg", words, batch_size=8), samples * asked)
+    run = segment_view(dataset, SegmentRequest(tuple(words), batch_size=8), local_engine(model))
+    figures = measured(run, samples * asked)
     dataset.delete()
-    return its
+    return figures
 
 
 def evaluating(samples: int) -> tuple[float, float]:
+    """Evaluate so many samples, and return as `measured`."""
     dataset = expressions("sized", samples)
-    its = measured(Runner(dataset, "genseg", "ground_truth", "run").run(), samples)
+    config = EvaluationRequest(eval_key="run").config(dataset)
+
+    def steps() -> Iterator[float]:
+        found = yield from measure(dataset, config)
+        yield from write(found, "run")
+
+    figures = measured(steps(), samples)
     dataset.delete()
-    return its
+    return figures
 
 
 def row(work: str, sizes: list[int], run) -> Row:
+    """Run each size and compare the largest with the smaller ones."""
     run(WARM_UP)
     found = {size: run(size) for size in sizes}
     for size, (seconds, megabytes) in found.items():
@@ -107,6 +123,7 @@ def row(work: str, sizes: list[int], run) -> Row:
 
 
 def main() -> None:
+    """Measure four kinds of work and report the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--model-sizes", type=int, nargs="+", default=[100, 1000], help="samples that nano segments")

@@ -1,9 +1,9 @@
-"""Slices found by the exhaustive search of this project and by sliceline, on the same planted failures.
+"""Compare this project's exhaustive search for slices with sliceline.
 
 python benchmarks/slices.py --rows 100000
 
-A failure is planted in one value, or in a pair of values of two attributes: there IoUs are halved. Printed are the
-rank of the planted slice in each answer (1 is best, - is not found) and the seconds.
+A failure is planted in one value of an attribute, or in a pair of values of two attributes: it halves the IoUs there.
+The script prints the rank of the planted slice in each answer (1 is best, - means not found) and the seconds.
 """
 
 import argparse
@@ -19,15 +19,14 @@ VALUES = {"length": 4, "targets": 3, "size": 5, "position": 10, "space": 12, "co
 
 
 def planted(rows: int, seed: int, pair: bool) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
-    """A table, its attributes, and the planted slice."""
+    """Draw a table and its attributes, plant a slice and return all three."""
     rng = np.random.default_rng(seed)
     weights = {name: rng.dirichlet(np.full(count, 2.0)) for name, count in VALUES.items()}
     columns = pd.DataFrame(
         {n: rng.choice([f"{n}{i}" for i in range(c)], rows, p=weights[n]) for n, c in VALUES.items()}
     )
-    common = {
-        name: str(columns[name].mode()[0]) for name in ("space", "size")
-    }  # rare ones have too few rows to be tried
+    # The most common values, because rare ones have too few rows to be tried.
+    common = {name: str(columns[name].mode()[0]) for name in ("space", "size")}
     chosen = common if pair else {"space": common["space"]}
     ious = np.clip(rng.normal(0.7, 0.3, rows), 0, 1)
     ious[slices.members(columns, chosen)] *= 0.5
@@ -40,10 +39,12 @@ def planted(rows: int, seed: int, pair: bool) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def exhaustive(table: pd.DataFrame, columns: pd.DataFrame) -> list[dict[str, str]]:
+    """Return the slices that this project finds, the best first."""
     return slices.find_slices(table, columns)["attributes"].tolist()
 
 
 def sliceline(table: pd.DataFrame, columns: pd.DataFrame) -> list[dict[str, str]]:
+    """Return the slices that sliceline finds, the best first."""
     finder = Slicefinder(alpha=0.95, k=10, max_l=2, min_sup=max(10, len(table) // 100), verbose=False)
     finder.fit(columns.astype(str), 1 - table["iou"].to_numpy())
     names = list(columns)
@@ -51,6 +52,7 @@ def sliceline(table: pd.DataFrame, columns: pd.DataFrame) -> list[dict[str, str]
 
 
 def main() -> None:
+    """Print ranks and seconds of both searches."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--seeds", type=int, default=5)

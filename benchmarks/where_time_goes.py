@@ -1,6 +1,8 @@
-"""Where the CPU time of segmenting goes: 300 expressions of RefScenes, three per image, in batches of 32.
+"""Measure where the CPU time of segmenting goes.
 
 OMP_NUM_THREADS=1 python benchmarks/where_time_goes.py
+
+The work is 300 expressions of RefScenes, three per image, in batches of 32.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ calls: Counter[str] = Counter()
 
 
 def timed(owner: Any, name: str) -> None:
-    """Count the calls of a function, and the CPU time of the threads that are in it."""
+    """Replace a function by one that counts its calls and the CPU time of their threads."""
     function = getattr(owner, name)
 
     def run(*arguments, **options):
@@ -35,6 +37,7 @@ def timed(owner: Any, name: str) -> None:
 
 
 def main() -> None:
+    """Print the CPU time of each part and the lengths of the answers."""
     model = GenSegR1.from_pretrained("nano", device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         examples = files(Path(folder))

@@ -1,10 +1,11 @@
-"""How fast the one process that reads and writes is when answers cost nothing, and how many bytes an answer has.
+"""Measure the speed of the reading and writing process, and the bytes of an answer.
 
 python benchmarks/writer.py --samples 20000
 
-The answers are the true masks of the example photographs (COCO, 640 pixels) with 180 random words of reasoning, about
-250 tokens, as JSON, as workers send them. Reading them, asking the database what to do and writing what came are the
-product's own code. The samples name images that are not there.
+Answers cost nothing here. They are the true masks of the example photographs (COCO, 640 pixels) with 180 random words
+of reasoning, about 250 tokens, as JSON, as workers send them. This project's own code reads the answers, asks the
+database for open samples and writes results. The samples name images that do not exist. Needs Linux or macOS, because
+it reads the peak memory from `resource`.
 """
 
 import argparse
@@ -20,8 +21,11 @@ from genseg_hub.evaluation import predictions
 from genseg_hub.schema import InstancePrompt, Prediction, ReferringExample, Response
 from PIL import Image
 
-from fiftyone_genseg import labels, segmentation
+from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import photos
+from fiftyone_genseg.segmentation.engines.base import Engine
+from fiftyone_genseg.segmentation.request import SegmentRequest
+from fiftyone_genseg.segmentation.run import segment_view
 
 NAME = "genseg-writer-benchmark"
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
@@ -29,7 +33,7 @@ WORDS = 180
 
 
 def lines() -> list[str]:
-    """The true answer of each expression on the example photographs."""
+    """Return the true answer to each expression on the example photographs."""
     dataset = photos.photos_dataset(f"{NAME}-photos", PHOTOS)
     found, rng = [], np.random.default_rng(0)
     vocabulary = sorted({word for expression in dataset.values("expression") for word in expression.split()})
@@ -52,9 +56,10 @@ def lines() -> list[str]:
 
 
 def main() -> None:
+    """Write the answers to a dataset and print rates and bytes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=20_000)
-    parser.add_argument("--batch-size", type=int, default=64, help="Answers written at once.")
+    parser.add_argument("--batch-size", type=int, default=64, help="answers written at once")
     options = parser.parse_args()
     answers = lines()
     dataset = fo.Dataset(NAME, overwrite=True, persistent=True)
@@ -78,9 +83,8 @@ def main() -> None:
                 yield example, predictions.from_line(json.loads(next(source)))
 
     started = time.perf_counter()
-    for summary in segmentation.segment_view(
-        dataset, engine, "nano", "genseg", expression_field="expression", batch_size=options.batch_size
-    ):
+    request = SegmentRequest(expression_field="expression", batch_size=options.batch_size)
+    for summary in segment_view(dataset, request, Engine(engine, "nano")):
         print(f"\r{summary.done} of {summary.total}", end="", flush=True)
     total = time.perf_counter() - started
     written = summary.statuses.total()

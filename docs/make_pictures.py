@@ -20,12 +20,12 @@ def photos() -> None:
     """photos.png: what nano makes of real photographs."""
     import fiftyone.operators as foo
 
-    from fiftyone_genseg import demo, plugin
+    from fiftyone_genseg import demo, plugin, uris
     from fiftyone_genseg.datasets.photos import photos_dataset
 
     plugin.install()
     dataset = photos_dataset("docs-photos", ROOT / "examples" / "photos")
-    foo.execute_operator(demo.OPERATOR, {"dataset": dataset}, params={"existing": "overwrite"})
+    foo.execute_operator(uris.SEGMENT, {"dataset": dataset}, params={"existing": "overwrite"})
     dataset.reload()
     print("photos:", dataset.count_values("genseg_responses.status"))
     demo.draw_overview(dataset, "genseg", DOCS / "photos.png", count=8)

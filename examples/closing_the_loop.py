@@ -1,9 +1,9 @@
-"""From failures in the App to a better checkpoint: what docs/closing_the_loop.md shows, with its figures.
+"""Go from failures in the App to a better checkpoint, as docs/closing_the_loop.md shows.
 
     python examples/closing_the_loop.py                       # about half an hour on 2 CPU cores
-    python examples/closing_the_loop.py --pictures docs       # and its pictures, in a headless Chromium
+    python examples/closing_the_loop.py --pictures docs       # also takes the pictures, in a headless Chromium
 
-Everything goes through the operators that the App has; the training runs as a delegated operation.
+The script prints the page's figures. It calls the operators of the App; the training is a delegated operation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OPERATORS = "@fiftyone-genseg/genseg"
 FAILED = F("before_mask_iou") < 0.5
 
 
-def segment_and_evaluate(dataset: fo.Dataset, checkpoint: str, field: str) -> None:
+def _segment_and_evaluate(dataset: fo.Dataset, checkpoint: str, field: str) -> None:
     segment = foo.get_operator(f"{OPERATORS}/referring_segment")
     segment(dataset, expression_field="expression", checkpoint=checkpoint, output_field=field, batch_size=32)
     dataset.reload()
@@ -42,8 +42,8 @@ def segment_and_evaluate(dataset: fo.Dataset, checkpoint: str, field: str) -> No
     print(f"{field} ({checkpoint}): " + ", ".join(f"{name} {figures[name]:.3f}" for name in ("ciou", "miou", "n_acc")))
 
 
-def train(view: fo.DatasetView, steps: int) -> Path:
-    """The operator "Train on this view", and the worker that `fiftyone delegated launch` would be."""
+def _train(view: fo.DatasetView, steps: int) -> Path:
+    """Queue the operator "Train on this view", and run it as `fiftyone delegated launch` would."""
     shutil.rmtree(training_runs.home() / NAME, ignore_errors=True)
     params = {"name": NAME, "checkpoint": START, "steps": steps, "recipe": "nano_r1", "mix": "refscenes:2000"}
     foo.execute_operator(f"{OPERATORS}/train_on_view", {"view": view}, params=params, request_delegation=True)
@@ -56,15 +56,15 @@ def train(view: fo.DatasetView, steps: int) -> Path:
     return training_runs.trained()[NAME]
 
 
-def difference(dataset: fo.Dataset, ids: list[str], label: str) -> None:
+def _print_difference(dataset: fo.Dataset, ids: list[str], label: str) -> None:
     before, after = (dataset.load_evaluation_results(key).table for key in ("before", "after"))
     found = comparison.compare(before[before["sample_id"].isin(ids)], after)
     cells = (f"{n} {100 * i.value:+.1f} [{100 * i.low:+.1f}, {100 * i.high:+.1f}]" for n, i in found.figures.items())
     print(f"{label}, {found.n} expressions: {', '.join(cells)}; {found.wins} better, {found.losses} worse")
 
 
-def pictures(dataset: fo.Dataset, folder: Path) -> None:
-    """loop_failures.png, loop_form.png and loop_compared.png."""
+def _take_pictures(dataset: fo.Dataset, folder: Path) -> None:
+    """Write loop_failures.png, loop_form.png and loop_compared.png."""
     from playwright.sync_api import sync_playwright
 
     with socket.socket() as free:
@@ -85,7 +85,7 @@ def pictures(dataset: fo.Dataset, folder: Path) -> None:
             dismiss.first.click()
         page.locator("[data-cy=new-panel-btn]").last.click()
         page.get_by_text("Failure slices", exact=True).first.click()
-        run, against = 1, 2  # of the comboboxes; the first is the App's own, for saved views
+        run, against = 1, 2  # positions of the comboboxes; the App's own one, for saved views, is 0
         page.get_by_role("combobox").nth(run).click()
         page.get_by_role("option", name="before", exact=True).click()
         page.wait_for_timeout(6000)
@@ -107,7 +107,7 @@ def pictures(dataset: fo.Dataset, folder: Path) -> None:
     session.close()
 
 
-def main() -> None:
+def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expressions", type=int, default=600)
     parser.add_argument("--steps", type=int, default=40)
@@ -116,17 +116,17 @@ def main() -> None:
     arguments = parser.parse_args()
     plugin.install()
     dataset = rendered_dataset(DATASET, arguments.images, refscenes.training_examples(arguments.expressions, seed=2026))
-    segment_and_evaluate(dataset, START, "before")
+    _segment_and_evaluate(dataset, START, "before")
     failures = dataset.match(FAILED)
     print(f"{len(failures)} of {len(dataset)} expressions failed")
     failed, passed = failures.values("id"), dataset.match(~FAILED).values("id")
-    segment_and_evaluate(dataset, str(train(failures, arguments.steps)), "after")
-    difference(dataset, failed, "failures, which were trained on")
-    difference(dataset, passed, "the others")
-    difference(dataset, dataset.values("id"), "all")
+    _segment_and_evaluate(dataset, str(_train(failures, arguments.steps)), "after")
+    _print_difference(dataset, failed, "failures, which were trained on")
+    _print_difference(dataset, passed, "the others")
+    _print_difference(dataset, dataset.values("id"), "all")
     if arguments.pictures:
-        pictures(dataset, arguments.pictures)
+        _take_pictures(dataset, arguments.pictures)
 
 
 if __name__ == "__main__":
-    main()
+    _main()

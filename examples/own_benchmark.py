@@ -1,4 +1,4 @@
-"""Data of your own as `genseg benchmark coco` reads them, here made of RefScenes.
+"""Write RefScenes as data of your own, in the form that `genseg benchmark coco` reads.
 
 python examples/own_benchmark.py data/scenes
 genseg benchmark coco --split data --root data/scenes
@@ -16,7 +16,7 @@ from PIL import Image
 
 
 def write(folder: Path, count: int) -> None:
-    """`images/`, `instances.json` with an annotation per mask, and `expressions.csv` that names them."""
+    """Write `images/`, `instances.json` with an annotation per mask, and `expressions.csv` that names them."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: dict[str, dict] = {}
     annotations: dict[tuple[str, str], dict] = {}
@@ -49,8 +49,8 @@ def write(folder: Path, count: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=200, help="expressions")
+    parser.add_argument("folder", type=Path, help="folder for the data")
+    parser.add_argument("--count", type=int, default=200, help="how many expressions")
     arguments = parser.parse_args()
     write(arguments.folder, arguments.count)
     print(f"wrote {arguments.count} expressions to {arguments.folder}")

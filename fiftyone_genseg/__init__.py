@@ -8,14 +8,14 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str):
     if name == "evaluate":
-        from fiftyone_genseg.evaluation.measuring import evaluate
+        from fiftyone_genseg.evaluation.run import evaluate
 
         return evaluate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def register(plugin) -> None:
-    """Called by FiftyOne with its plugin context."""
+    """Register the operators and panels with FiftyOne's plugin context."""
     from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints
     from fiftyone_genseg.operators.evaluate_referring_segmentation import EvaluateReferringSegmentation
     from fiftyone_genseg.operators.export_referring_examples import ExportReferringExamples
@@ -25,8 +25,8 @@ def register(plugin) -> None:
     from fiftyone_genseg.operators.push_checkpoint import PushCheckpoint
     from fiftyone_genseg.operators.referring_segment import ReferringSegment
     from fiftyone_genseg.operators.train_on_view import TrainOnView
-    from fiftyone_genseg.panels.failure_slices import FailureSlices
-    from fiftyone_genseg.panels.referring_evaluation import ReferringEvaluation
+    from fiftyone_genseg.panels.failure_slices import FailureSlicesPanel
+    from fiftyone_genseg.panels.referring_evaluation import ReferringEvaluationPanel
 
     for operator in (
         ReferringSegment,
@@ -38,7 +38,7 @@ def register(plugin) -> None:
         PullCheckpoint,
         PushCheckpoint,
         TrainOnView,
-        ReferringEvaluation,
-        FailureSlices,
+        ReferringEvaluationPanel,
+        FailureSlicesPanel,
     ):
         plugin.register(operator)

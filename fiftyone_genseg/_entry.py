@@ -17,3 +17,5 @@ for _package, _folder in (
     _spec = importlib.util.find_spec(_package)
     if _spec is None or _spec.origin is None:  # not installed, or a folder that happens to have its name
         sys.path.insert(0, str(_folder))
+
+from fiftyone_genseg import register  # noqa: E402, F401

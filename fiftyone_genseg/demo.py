@@ -1,4 +1,4 @@
-"""The demo: RefScenes as a FiftyOne dataset, segmented from words, scored, drawn, opened."""
+"""The demo: RefScenes in FiftyOne, segmented, scored, drawn and opened."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ from genseg_hub.overlay import contact_sheet, draw_masks
 from genseg_hub.schema import ReferringExample
 from PIL import Image
 
-from fiftyone_genseg import labels, plugin
+from fiftyone_genseg import labels, plugin, uris
 from fiftyone_genseg.datasets import importing
-from fiftyone_genseg.evaluation.measuring import evaluate
-from fiftyone_genseg.operators.referring_segment import DEFAULT_FIELD
+from fiftyone_genseg.evaluation.run import evaluate
+from fiftyone_genseg.fields import EXPRESSION
+from fiftyone_genseg.segmentation.request import OVERWRITE, SegmentRequest
 
 DATASET = "genseg-demo"
 EVAL_KEY = "demo"
-OPERATOR = "@fiftyone-genseg/genseg/referring_segment"
 _VERSIONS = ("fiftyone-genseg", "fiftyone", "huggingface-hub", "transformers", "torch", "sam2")
 
 
 def refscenes_dataset(name: str, folder: Path, scenes_count: int, split: str = "val") -> fo.Dataset:
-    """The first scenes of RefScenes: see `rendered_dataset`."""
+    """Make a dataset of the first scenes of RefScenes; see `rendered_dataset`."""
     from genseg_training.nano import refscenes
 
     return rendered_dataset(name, folder, refscenes.refscenes(split, scenes_count * refscenes.EXPRESSIONS_PER_SCENE))
 
 
 def rendered_dataset(name: str, folder: Path, examples: Iterable[ReferringExample]) -> fo.Dataset:
-    """Rendered examples with one sample per image and expression, in place of a dataset of that name.
+    """Make a persistent dataset with a sample for each rendered example.
 
-    The sample fields are those of `importing.to_sample`. Images are written as PNG into `folder`.
+    Args:
+        name: name of the dataset; an existing dataset of this name is replaced.
+        folder: folder for the images, as PNG files.
+        examples: see `importing.to_sample` for the sample fields. Examples about one image follow each other.
     """
     folder.mkdir(parents=True, exist_ok=True)
     dataset = fo.Dataset(name, persistent=True, overwrite=True)
@@ -52,7 +55,7 @@ def rendered_dataset(name: str, folder: Path, examples: Iterable[ReferringExampl
 
 
 def score(dataset: fo.Dataset, field: str) -> dict:
-    """Evaluate as the run `EVAL_KEY`: the figures over all samples and by kind."""
+    """Evaluate as the run `EVAL_KEY`; return the figures of all samples and by kind."""
     results = evaluate(dataset, field, eval_key=EVAL_KEY, progress=False)
     kinds = np.array(dataset.values("kind"))
     return results.figures() | {
@@ -61,12 +64,17 @@ def score(dataset: fo.Dataset, field: str) -> dict:
 
 
 def draw_overview(dataset: fo.Dataset, field: str, path: Path, count: int = 12) -> None:
-    """A sheet of the first samples of `count` different images, each with its expression and masks."""
+    """Draw samples of different images, each with its expression and masks.
+
+    Args:
+        dataset: has the fields `expression` and `image_id`.
+        field: field of the masks that "Referring segment" wrote.
+        path: image file to write.
+        count: number of images.
+    """
     panels = []
-    ids = [group.first().id for group in dataset.group_by("image_id").iter_dynamic_groups()][: count * 4]
-    for i, sample in enumerate(dataset.select(ids, ordered=True)):
-        if i >= count:
-            break
+    ids = [group.first().id for group in dataset.group_by("image_id").iter_dynamic_groups()][:count]
+    for sample in dataset.select(ids, ordered=True):
         with Image.open(sample.filepath) as image:
             masks = labels.instance_masks(sample[field], image.size)
             picture = draw_masks(image, masks)
@@ -78,41 +86,42 @@ def draw_overview(dataset: fo.Dataset, field: str, path: Path, count: int = 12) 
 
 
 def run(out: Path, scenes_count: int, model: str, device: str) -> dict:
-    """Make the dataset, segment it with the operator, score it, and write report.json and overview.png."""
+    """Make the dataset, segment it with the operator, score it, and write the report.
+
+    Args:
+        out: folder for images, report.json and overview.png.
+        scenes_count: number of scenes, with 4 expressions each.
+        model: name of a checkpoint.
+        device: see `GenSegR1.from_pretrained`.
+
+    Returns:
+        The contents of report.json.
+    """
     seconds: dict[str, float] = {}
 
-    def timed(stage: str, function, *args):
+    def timed(stage: str, function, *args, **options):
         started = time.monotonic()
         print(f"{stage} ...", flush=True)
-        result = function(*args)
+        result = function(*args, **options)
         seconds[stage] = round(time.monotonic() - started, 2)
         return result
 
     timed("link the plugin", plugin.install)
     dataset = timed("make the dataset", refscenes_dataset, DATASET, out / "images", scenes_count)
 
-    def segment():
-        foo.execute_operator(
-            OPERATOR,
-            {"dataset": dataset},
-            params={
-                "checkpoint": model,
-                "device": device,
-                "batch_size": 32,
-                "existing": "overwrite",
-                "raise_errors": True,
-            },
-        )
-
-    timed("segment", segment)
+    request = SegmentRequest(
+        expression_field=EXPRESSION, checkpoint=model, device=device, batch_size=32, existing=OVERWRITE
+    )
+    params = request.to_params() | {"raise_errors": True}
+    timed("segment", foo.execute_operator, uris.SEGMENT, {"dataset": dataset}, params=params)
     dataset.reload()
-    figures = timed("score", score, dataset, DEFAULT_FIELD)
-    timed("draw", draw_overview, dataset, DEFAULT_FIELD, out / "overview.png")
+    figures = timed("score", score, dataset, request.output_field)
+    timed("draw", draw_overview, dataset, request.output_field, out / "overview.png")
     report = {
         "benchmark": f"RefScenes val, first {scenes_count} scenes",
         "model": model,
         **figures,
-        "responses": dataset.count_values(f"{labels.responses_field(DEFAULT_FIELD)}.status"),
+        "responses": dataset.count_values(f"{labels.responses_field(request.output_field)}.status"),
         "seconds": seconds,
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _VERSIONS},

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import fiftyone as fo
 import fiftyone.core.fields as fof
 import fiftyone.core.media as fom
 
 from fiftyone_genseg import labels
 
-EXPRESSION = "expression"
+EXPRESSION, GROUND_TRUTH = "expression", "ground_truth"
 
 
 def check_view(view: fo.DatasetView | fo.Dataset) -> None:
@@ -24,45 +22,42 @@ def check_view(view: fo.DatasetView | fo.Dataset) -> None:
         raise ValueError("segment the images, not their patches or frames: clear the view first")
 
 
-def check_expressions(
-    view: fo.DatasetView | fo.Dataset, expressions: Sequence[str], expression_field: str | None
-) -> None:
-    """Raise ValueError unless there is exactly one, usable, source of expressions."""
-    expressions = [expression for expression in expressions if expression.strip()]
-    if bool(expressions) == bool(expression_field):
-        raise ValueError("give expressions or the name of a sample field that holds one, not both and not neither")
-    if expression_field:
-        kind = view.get_field(expression_field)
-        if not isinstance(kind, fo.StringField):
-            raise ValueError(
-                f"the expression field {expression_field!r} must be a string field of the samples; "
-                f"there are: {', '.join(string_fields(view)) or 'none'}"
-            )
+def check_expression_field(view: fo.DatasetView | fo.Dataset, name: str) -> None:
+    """Raise ValueError unless a field holds one expression per sample."""
+    if not isinstance(view.get_field(name), fo.StringField):
+        raise ValueError(
+            f"the expression field {name!r} must be a string field of the samples; "
+            f"there are: {', '.join(string_fields(view)) or 'none'}"
+        )
 
 
 def string_fields(view: fo.DatasetView | fo.Dataset | None) -> list[str]:
-    """Names of the fields that can hold expressions."""
+    """Return the names of the fields that can hold an expression per sample."""
     if view is None:
         return []
     return [name for name in view.get_field_schema(ftype=fo.StringField) if name != "filepath"]
 
 
+def default_expressions(view: fo.DatasetView | fo.Dataset | None) -> str | None:
+    """Return the field `expression` where it holds one expression per sample, else None."""
+    return EXPRESSION if EXPRESSION in string_fields(view) else None
+
+
 def holds_several(samples: fo.Dataset | fo.DatasetView, expression_field: str | None) -> bool:
-    """Whether a sample has several expressions, not one."""
+    """Return whether a sample has several expressions, not one."""
     return expression_field is None or isinstance(samples.get_field(expression_field), fof.ListField)
 
 
 def default_ignore_field(samples: fo.Dataset | fo.DatasetView) -> str:
-    """The field `ignore` where samples have such Detections, as those of benchmarks do; else "", for none."""
+    """Return "ignore" where samples have Detections of that name, as benchmarks do; else "", for no such field."""
     return labels.IGNORE if labels.is_detections(samples, labels.IGNORE) else ""
 
 
 def default_expression_field(samples: fo.Dataset | fo.DatasetView, gt_field: str) -> str | None:
-    """Where the expressions are: the sample field `expression`, else None for the attribute
-    `expression` of the ground truth.
+    """Return the sample field `expression`, or None for the ground truth's attribute of that name.
 
     Raises:
-        ValueError: when there is neither.
+        ValueError: there is neither.
     """
     if samples.get_field(EXPRESSION) is not None:
         return EXPRESSION

@@ -1,8 +1,7 @@
-"""Predictions as FiftyOne labels. The only place that knows FiftyOne's relative xywh boxes.
+"""Predictions as FiftyOne labels. This is the only place that knows FiftyOne's relative xywh boxes.
 
-A result takes two fields. `<field>` is a `Detections` with one `Detection` per mask. A no-target
-or failed expression has no mask to hang on, so `<field>_responses` is a list with one entry per
-expression that was asked, whatever came of it.
+A result takes two fields. `<field>` is a `Detections` with one `Detection` per mask. A no-target or failed expression
+has no mask, so `<field>_responses` is a list with one entry per expression that was asked.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from dataclasses import dataclass
 
 import fiftyone as fo
 import numpy as np
-from genseg_hub.schema import Box, Failure, Prediction, Rle, decode_mask
+from genseg_hub.schema import Box, Failure, Prediction, Rle, decode_mask, normalize_expression
 from PIL import Image
+
+from fiftyone_genseg.statuses import FAILED, NO_TARGET, SEGMENTED, UNPARSABLE
 
 LABEL = "referred"
 IGNORE = "ignore"
-SEGMENTED, NO_TARGET, UNPARSABLE, FAILED = "segmented", "no_target", "unparsable", "failed"
-STATUSES = (SEGMENTED, NO_TARGET, UNPARSABLE, FAILED)
 
 _FIELD_NAME = re.compile(r"[a-zA-Z]\w*")
 _DETECTION_FIELDS = {
@@ -41,17 +40,20 @@ _RESPONSE_FIELDS = {
 
 
 def responses_field(field: str) -> str:
-    """Name of the list of responses that goes with a field of masks."""
+    """Return the name of the list of responses that goes with a field of masks."""
     return f"{field}_responses"
 
 
 def is_detections(samples: fo.Dataset | fo.DatasetView, name: str) -> bool:
-    """Whether samples have a field of that name that holds Detections."""
+    """Return whether samples have a field of that name that holds Detections."""
     return getattr(samples.get_field(name), "document_type", None) is fo.Detections
 
 
 def check_fields(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
-    """Raise ValueError for what is no field name, or when one of the two fields exists with another type."""
+    """Raise ValueError unless the two fields of a result can be written.
+
+    The name must be a field name, and neither field may exist with another type.
+    """
     if not _FIELD_NAME.fullmatch(field):
         raise ValueError(f"{field!r} is not a field name: use letters, digits and underscores, starting with a letter")
     masks, responses = samples.get_field(field), samples.get_field(responses_field(field))
@@ -66,7 +68,7 @@ def declare_fields(dataset: fo.Dataset, field: str) -> None:
     """Add both fields and their attributes to a dataset's schema, so that the sidebar filters them.
 
     Raises:
-        ValueError: when a field of that name exists with another type.
+        ValueError: a field of that name exists with another type.
     """
     check_fields(dataset, field)
     responses = responses_field(field)
@@ -90,12 +92,12 @@ class Cutout:
 
     @property
     def window(self) -> tuple[int, int, int, int]:
-        """xyxy of the cut-out, which may be wider than the mask in it."""
+        """The xyxy window of the cut-out, which may be wider than the mask in it."""
         return self.left, self.top, self.left + self.mask.shape[1], self.top + self.mask.shape[0]
 
     @property
     def box(self) -> Box:
-        """Tight xyxy box of a non-empty mask."""
+        """The tight xyxy box of a non-empty mask."""
         columns, rows = np.flatnonzero(self.mask.any(0)), np.flatnonzero(self.mask.any(1))
         left, top = self.left, self.top
         return (
@@ -106,16 +108,17 @@ class Cutout:
         )
 
     def within(self, window: tuple[int, int, int, int]) -> np.ndarray:
-        """The part of the mask in an xyxy window that lies inside the cut-out."""
+        """Return the part of the mask in an xyxy window that lies inside the cut-out."""
         x1, y1, x2, y2 = window
         return self.mask[y1 - self.top : y2 - self.top, x1 - self.left : x2 - self.left]
 
 
 def detection_from_mask(mask: np.ndarray, **attributes) -> fo.Detection | None:
-    """A Detection with the mask cut to its own tight box; None for an empty mask.
+    """Return a Detection with the mask cut to its own tight box; None for an empty mask.
 
     Args:
         mask: bool[H, W].
+        **attributes: of the Detection.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
@@ -130,15 +133,17 @@ def detection_from_mask(mask: np.ndarray, **attributes) -> fo.Detection | None:
 
 
 def ground_truth(masks: Iterable[Rle], label: str = LABEL) -> fo.Detections:
-    """The masks of a referring example as Detections."""
+    """Return the masks of a referring example as Detections."""
     detections = (detection_from_mask(decode_mask(rle), label=label) for rle in masks)
     return fo.Detections(detections=[detection for detection in detections if detection])
 
 
 def detections(prediction: Prediction, expression: str, checkpoint: str) -> list[fo.Detection]:
-    """One Detection per non-empty mask: mask, SAM 2's predicted IoU as confidence, and attributes
-    `expression`, `reasoning`, `checkpoint`, `points` (relative xy) and `prompt_box` (the
-    reasoner's box, relative xywh)."""
+    """Return one Detection per non-empty mask.
+
+    Its confidence is the segmenter's predicted IoU. Its attributes are `expression`, `reasoning`, `checkpoint`,
+    `points` (relative xy) and `prompt_box` (the reasoner's box, relative xywh).
+    """
     width, height = prediction.image_size
     found = []
     response = prediction.response
@@ -160,7 +165,7 @@ def detections(prediction: Prediction, expression: str, checkpoint: str) -> list
 
 
 def response_document(result: Prediction | Failure, expression: str, checkpoint: str) -> fo.DynamicEmbeddedDocument:
-    """What came of one expression, with `status` one of STATUSES."""
+    """Return the response to one expression, with `status` one of `statuses.STATUSES`."""
     document = {"expression": expression, "checkpoint": checkpoint, "error": None, "reasoning": "", "instances": 0}
     if isinstance(result, Failure):
         document |= {"status": FAILED, "error": result.message, "points_outside_box": 0}
@@ -177,36 +182,47 @@ def response_document(result: Prediction | Failure, expression: str, checkpoint:
 
 
 def names(value: str | Sequence[str] | None, expression: str) -> bool:
-    """Whether a label's attribute `expression`, one or a list of them, names an expression."""
-    return value == expression if value is None or isinstance(value, str) else expression in value
+    """Return whether a label's attribute `expression`, one or a list of them, names an expression.
+
+    Args:
+        value: as the label holds it.
+        expression: normalized.
+    """
+    given = [value] if isinstance(value, str) else value or ()
+    return any(normalize_expression(text) == expression for text in given)
 
 
 def attribute(document: fo.core.odm.DynamicEmbeddedDocument, name: str):
-    """An attribute of a label or response; None where it lacks it, as one made by others may."""
+    """Return an attribute of a label or response; None where it lacks the attribute, as labels of others may."""
     return document.get_field(name) if document.has_field(name) else None
 
 
 def expression_of(detection: fo.Detection) -> str | list[str] | None:
-    """The attribute `expression` of a label, None where there is none."""
+    """Return the attribute `expression` of a label; None where the label has none."""
     return attribute(detection, "expression")
 
 
 def of_expression(detections: fo.Detections | None, expression: str) -> fo.Detections:
-    """The labels that name an expression; all of them when none names any."""
-    stored = detections.detections if detections else []
+    """Return the labels that name an expression; all of them when none names any."""
+    stored, wanted = detections.detections if detections else [], normalize_expression(expression)
     if any(expression_of(detection) is not None for detection in stored):
-        stored = [detection for detection in stored if names(expression_of(detection), expression)]
+        stored = [detection for detection in stored if names(expression_of(detection), wanted)]
     return fo.Detections(detections=stored)
 
 
 def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int]) -> tuple[Cutout | None, bool]:
-    """A stored mask as pixels of an image of `size` = (width, height); None when it is empty.
+    """Return a stored mask as pixels of an image, and whether the mask had to be resized.
 
-    The inverse of `detection_from_mask`, to the pixel. The second value says that the mask had
-    another resolution than its box has pixels, and was resized (nearest neighbour).
+    This is the inverse of `detection_from_mask`, to the pixel. A mask that has another resolution than its box has
+    pixels is resized (nearest neighbour).
 
     Args:
-        bounding_box: relative xywh. mask: bool or uint8 [h, w].
+        bounding_box: relative xywh.
+        mask: bool or uint8 [h, w].
+        size: (width, height) of the image.
+
+    Returns:
+        The cut-out, None for an empty mask, and whether it was resized.
     """
     x, y, w, h = bounding_box
     left, top = round(x * size[0]), round(y * size[1])
@@ -220,10 +236,10 @@ def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int
 
 
 def instance_masks(detections: fo.Detections | None, size: tuple[int, int]) -> list[np.ndarray]:
-    """The masks of Detections, bool[H, W] each, on an image of `size` = (width, height).
+    """Return the masks of Detections, bool[H, W] each, on an image of `size` = (width, height).
 
     Raises:
-        ValueError: for a Detection without a mask.
+        ValueError: a Detection has no mask.
     """
     masks = []
     for detection in detections.detections if detections else []:
@@ -240,7 +256,7 @@ def instance_masks(detections: fo.Detections | None, size: tuple[int, int]) -> l
 
 
 def union_mask(detections: fo.Detections | None, size: tuple[int, int]) -> np.ndarray:
-    """The union of `instance_masks`: bool[H, W], all False without any."""
+    """Return the union of `instance_masks`: bool[H, W], all False without any."""
     union = np.zeros((size[1], size[0]), dtype=bool)
     for mask in instance_masks(detections, size):
         union |= mask

@@ -1,8 +1,8 @@
 """GenSeg-R1 as a `fiftyone.Model`, for `dataset.apply_model`.
 
-FiftyOne opens images itself unless a model brings its own `GetItem`, and an image that it cannot open takes the whole
-batch with it. This model's only hands the path on: images are opened as everywhere in this project, neighbours with the
-same one share it, and a bad one fails alone.
+FiftyOne opens images itself unless a model brings its own `GetItem`, and one image that it cannot open fails the whole
+batch. The `GetItem` of this model passes on the path. The pipeline then opens the image: neighbours share one image,
+and a bad image fails alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import fiftyone as fo
 import fiftyone.core.models as fom
 import fiftyone.utils.torch as fout
 from genseg_hub import GenSegR1
-from genseg_hub.schema import Failure, ImageLike, ReferringExample
+from genseg_hub.schema import Failure, ImageLike, ReferringExample, normalize_expression
 
 from fiftyone_genseg import labels
 
@@ -25,22 +25,21 @@ _ONE_SOURCE = (
 
 
 class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.Model):
-    """Segments one expression on all images, or each sample's own.
+    """A model that segments one expression on all images, or each sample's own.
 
-    An image that cannot be segmented gets no label and a warning in the log, also with
-    `skip_failures=False`; the operator "Referring segment" records the reason on the sample and
-    resumes, prefer it for long runs. FiftyOne's workers have only paths to fetch: `num_workers=0`
-    saves starting them.
+    An image that cannot be segmented gets no label and a warning in the log, even with `skip_failures=False`. Use the
+    operator "Referring segment" for long runs, because it records the reason on the sample and resumes. FiftyOne's
+    workers fetch nothing but paths: `num_workers=0` saves the time to start them.
 
     Args:
         checkpoint: "nano", a Hub id (also owner/name@revision) or a folder.
-        expression: asked of every image. The attribute of that name may be set again between runs.
-        expression_field: string field of the samples that holds each one's own; `apply_model` takes it, too.
+        expression: asked of every image. The attribute `expression` may be set again between runs.
+        expression_field: string field with each sample's own expression; `apply_model` takes it, too.
         device: see `GenSegR1.from_pretrained`.
         revision: branch, tag or commit of a Hub id.
 
     Raises:
-        ValueError: for both an expression and a field.
+        ValueError: both an expression and a field are given.
         CheckpointError: see `GenSegR1.from_pretrained`.
 
     Example:
@@ -50,14 +49,14 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
         >>> dataset.apply_model(model, label_field="genseg", expression_field="expression", batch_size=8)
     """
 
-    # What FiftyOne asks of a model
+    # Attributes that FiftyOne reads
     config = None
     media_type = "image"
     transforms = None
     preprocess = False
     ragged_batches = False  # images of a batch may have any sizes
-    has_collate_fn = True  # a batch is the list that it is
-    _using_gpu = False  # nothing to pin: paths are what the data loader hands over
+    has_collate_fn = True  # a batch is a list of examples
+    _using_gpu = False  # the data loader passes on paths, so there is no memory to pin
 
     def __init__(
         self,
@@ -74,34 +73,34 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
         self.checkpoint = self._model.checkpoint.pinned if self._model.checkpoint else checkpoint
 
     def build_get_item(self, field_mapping: Mapping[str, str] | None = None) -> fout.GetItem:
-        """What the data loader calls for each sample.
+        """Return the function that the data loader calls for each sample.
 
         Args:
-            field_mapping: `apply_model`'s `expression_field`, when given; None to see what could be given.
+            field_mapping: {"expression_field": ...} as `apply_model` got it; None to ask which keys are required.
 
         Raises:
-            ValueError: unless there is exactly one source of expressions; before any sample is touched.
+            ValueError: before any sample is touched, unless there is exactly one source of expressions.
         """
         fields = {"expression_field": self.expression_field} if self.expression_field else {}
         fields |= {key: field for key, field in (field_mapping or {}).items() if field}
-        expression = (self.expression or "").strip()
+        expression = normalize_expression(self.expression or "")
         has_field, must_have_one = "expression_field" in fields, field_mapping is not None
         if (expression and has_field) or (must_have_one and not expression and not has_field):
             raise ValueError(_ONE_SOURCE)
         return _GetExample(expression, fields)
 
     def predict(self, arg: ReferringExample | ImageLike) -> fo.Detections | None:
-        """The masks on one image; see `predict_all`."""
+        """Return the masks on one image; see `predict_all`."""
         return self.predict_all([arg])[0]
 
     def predict_all(self, args: Sequence[ReferringExample | ImageLike]) -> list[fo.Detections | None]:
-        """One `Detections` per image, empty for no-target, None where segmentation failed.
+        """Return one `Detections` per image, empty for no-target, None for a failure.
 
         Args:
-            args: images (path, PIL image or uint8[H, W, 3]) to ask the model's expression of, or referring examples.
+            args: referring examples, or images (path, PIL image or uint8[H, W, 3]) for the model's own expression.
 
         Raises:
-            ValueError: for images without an expression of the model.
+            ValueError: images are given and the model has no expression.
         """
         examples = [arg if isinstance(arg, ReferringExample) else self._example(arg) for arg in args]
         results: list[fo.Detections | None] = []
@@ -111,7 +110,8 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
                 fom.logger.warning("%s was not segmented for %.200r: %s", image, example.expression, result.message)
                 results.append(None)
             else:
-                results.append(fo.Detections(detections=labels.detections(result, example.expression, self.checkpoint)))
+                expression = normalize_expression(example.expression)
+                results.append(fo.Detections(detections=labels.detections(result, expression, self.checkpoint)))
         return results
 
     def _example(self, image: ImageLike) -> ReferringExample:
@@ -121,7 +121,7 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
 
 
 class _GetExample(fout.GetItem):
-    """A sample's path and expression; opening the image is left to the model, whose failures are per example."""
+    """A sample's path and expression, for a model that opens the image itself."""
 
     def __init__(self, expression: str, field_mapping: Mapping[str, str]):
         self._expression = expression

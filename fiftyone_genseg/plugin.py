@@ -1,4 +1,4 @@
-"""Linking the installed package into FiftyOne's plugins directory and model zoo, and removing the links again."""
+"""Links from FiftyOne's plugins directory and model zoo to the installed package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def _models() -> Path:
 
 
 def source() -> Path:
-    """The folder that holds fiftyone.yml, the entry file and `zoo/`: inside a wheel, or a checkout's root."""
+    """Return the folder that holds fiftyone.yml, the entry file and `zoo/`.
+
+    A wheel has this folder inside the package. In a checkout it is the root.
+    """
     package = Path(__file__).resolve().parent
     inside = package / "_plugin"
     return inside if inside.is_dir() else package.parent
@@ -32,11 +35,11 @@ def source() -> Path:
 def install() -> Path:
     """Link the plugin and return the link; installing twice is harmless.
 
-    The files of `zoo/` are linked, too, unless FiftyOne has a copy of them, by `foz.register_zoo_model_source`. They
-    are linked one by one: FiftyOne writes beside them.
+    The files of `zoo/` are linked, too, unless `foz.register_zoo_model_source` has made a copy of them. They are linked
+    one by one because FiftyOne writes files beside them.
 
     Raises:
-        FileExistsError: something that is not a link, such as a downloaded copy, has that name.
+        FileExistsError: the place of the link has something else, such as a downloaded copy of the plugin.
     """
     link = _link()
     if link.exists() and not link.is_symlink():
@@ -59,7 +62,7 @@ def uninstall() -> bool:
     """Remove the links; False when the plugin was not linked."""
     link, models = _link(), _models()
     if _is_linked(models):
-        shutil.rmtree(models)  # with FiftyOne's notes on what was downloaded; the weights are elsewhere
+        shutil.rmtree(models)  # and FiftyOne's notes on downloads; the weights are elsewhere
     if not link.is_symlink():
         return False
     link.unlink()

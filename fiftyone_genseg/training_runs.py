@@ -1,27 +1,31 @@
-"""Training on a view: its examples on disk, a GRPO run on them, and the folder where trained checkpoints are kept.
+"""Training on a view: its examples on disk, a GRPO run on them, and the folder of trained checkpoints.
 
-A run is a folder in the model zoo's folder of FiftyOne: plan.json, recipe.yaml, train/ and held_out/ (referring
-examples), what `genseg-train grpo` leaves there, with the checkpoint in best/, and outcome.json when it is finished. A
-run that was ended goes on from its last step.
+A run is a folder in the folder of FiftyOne's model zoo. It holds plan.json, recipe.yaml, train/ and held_out/
+(referring examples), and the files of `genseg-train grpo`, with the checkpoint in best/. A finished run also has
+outcome.json. A run that was ended resumes from its last step.
 """
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import random
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+from filelock import FileLock, Timeout
+from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import NANO
+from genseg_hub.errors import CheckpointError
 from genseg_hub.schema import ReferringExample
+
+from fiftyone_genseg.messages import sentence
 
 HELD_OUT_SHARE = 0.2
 PLAN, RECIPE, TRAIN, HELD_OUT, BEST, OUTCOME = "plan.json", "recipe.yaml", "train", "held_out", "best", "outcome.json"
@@ -31,14 +35,14 @@ Progress = Callable[[float, str], Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for.
+    """A request to train: the one place of its defaults and of its checks.
 
     Attributes:
-        name: of the new checkpoint: letters, digits, `_`, `-` and `.`.
-        checkpoint: to start from.
-        recipe: name of a recipe of `genseg-train grpo`, or a file. Its settings hold but for the data, how much of it
-            has no target, and those below.
-        steps: of the optimizer.
+        name: name of the new checkpoint: letters, digits, `_`, `-` and `.`.
+        checkpoint: checkpoint to start from.
+        recipe: name of a recipe of `genseg-train grpo`, or a file. The run uses its settings, except for the data, the
+            share of no-target examples, and the settings below.
+        steps: steps of the optimizer.
         mix: a further source of training data, drawn from as often as the view, such as refscenes:4000; or empty.
         held_out: a source of held-out examples; empty to hold out HELD_OUT_SHARE of the view's images.
     """
@@ -50,15 +54,80 @@ class Plan:
     mix: str = ""
     held_out: str = ""
 
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> Plan:
+        """Read a form.
+
+        Args:
+            params: the form's values by name. Missing values, and None, mean the defaults.
+        """
+        given = {field.name: params.get(field.name) for field in fields(cls)}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in chosen.items()}
+        return cls(**({"name": ""} | stripped))
+
+    def check(self) -> None:
+        """Raise unless the run can be prepared; ask no network and write nothing.
+
+        Raises:
+            ValueError: for a missing package, or a name, recipe, number of steps or source that cannot be used.
+            CheckpointError: for a name that can be no checkpoint, or files of a local checkpoint that cannot be used.
+        """
+        if importlib.util.find_spec("trl") is None:
+            raise ValueError('training needs further packages: run `pip install "fiftyone-genseg[train]"`')
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no name for a checkpoint: use letters, digits, `_`, `-` and `.`")
+        if (home() / self.name).exists():
+            raise ValueError(f"there is a run {self.name!r} in {home() / self.name}: choose another name, or remove it")
+        _recipe_file(self.recipe)
+        if self.steps < 1:
+            raise ValueError(f"the number of steps must be 1 or more, got {self.steps}")
+        checkpoints.check_available(self.checkpoint)
+        sources = [source for source in (self.mix, self.held_out) if source]
+        if sources:
+            from genseg_training import data
+
+            for source in sources:
+                data.check_source(source)
+
+    def problem(self, samples: fo.Dataset | fo.DatasetView | None) -> str | None:
+        """Return why the run cannot be prepared, as a sentence; None when it can.
+
+        Args:
+            samples: the view to train on; None where no dataset is open.
+        """
+        if samples is None:
+            return "Open a dataset first."
+        try:
+            self.check()
+        except (ValueError, OSError, CheckpointError) as error:
+            return sentence(error)
+        return None
+
+    def check_resumed(self, params: Mapping[str, Any]) -> None:
+        """Raise ValueError where a form asks for something else than this plan of a run that was ended.
+
+        Args:
+            params: the form's values by name. Missing and empty values agree with any plan.
+        """
+        for name, begun in vars(self).items():
+            asked = params.get(name)
+            if asked not in (None, "", begun) and name != "name":
+                raise ValueError(
+                    f"the run {self.name!r} was begun with {name} {begun!r}, not {asked!r}: give another name, or the "
+                    "name alone to go on"
+                )
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         checkpoint: folder to load and to push.
-        best_step: the step that it is from.
-        before, after: its figures on the held-out examples at the start and at that step.
+        best_step: step of the checkpoint.
+        before: figures on the held-out examples before the first step.
+        after: figures on the held-out examples at the best step.
     """
 
     checkpoint: Path
@@ -68,67 +137,65 @@ class Outcome:
 
 
 def home() -> Path:
-    """Where the checkpoints are that were trained here."""
+    """Return the folder of the runs."""
     return Path(fo.config.model_zoo_dir) / "genseg"
 
 
 def trained() -> dict[str, Path]:
-    """Name -> folder of the finished checkpoints, the newest first."""
+    """Return the folders of finished checkpoints by name, the newest first."""
     found = sorted(home().glob(f"*/{OUTCOME}"), key=lambda file: -file.stat().st_mtime)
     return {file.parent.name: file.parent / BEST for file in found}
 
 
 def begun(name: str) -> Plan | None:
-    """The plan of a run of that name that was started and is not finished."""
+    """Return the plan of a run that was started and is not finished; None for any other name.
+
+    Args:
+        name: of the run.
+    """
     if not _NAME.fullmatch(name) or not (home() / name / PLAN).is_file() or name in trained():
         return None
-    return Plan(**json.loads((home() / name / PLAN).read_text()))
+    return _read_plan(home() / name)
+
+
+def _read_plan(folder: Path) -> Plan:
+    return Plan(**json.loads((folder / PLAN).read_text()))
 
 
 def recipes() -> dict[str, Path]:
-    """Name -> file of the recipes of `genseg-train grpo` that come with the package."""
+    """Return the files of this package's recipes of `genseg-train grpo` by name."""
     from genseg_training.cli import recipes
 
     return {name: file for name, file in recipes().items() if re.search(r"^rewards:", file.read_text(), re.M)}
 
 
 def _recipe_file(recipe: str) -> Path:
-    """Raises ValueError for a recipe that does not exist."""
-    file = recipes().get(recipe, Path(recipe).expanduser())
-    if not file.is_file():
-        raise ValueError(f"there is no recipe {recipe!r}; choose a file or one of {', '.join(recipes())}")
+    """Return the file of a recipe; raise ValueError where there is none."""
+    known = recipes()
+    try:
+        file = known.get(recipe, Path(recipe).expanduser())
+        is_file = file.is_file()
+    except (OSError, RuntimeError) as error:  # another's home, or a path that the file system refuses
+        raise ValueError(f"{recipe!r} cannot be used as a path: {error}") from error
+    if not is_file:
+        raise ValueError(f"there is no recipe {recipe!r}; choose a file or one of {', '.join(known)}")
     return file
-
-
-def check(plan: Plan) -> None:
-    """Refuse what cannot be done.
-
-    Raises:
-        ValueError: with a sentence for the user.
-    """
-    if importlib.util.find_spec("trl") is None:
-        raise ValueError('training needs what `pip install "fiftyone-genseg[train]"` installs')
-    if not _NAME.fullmatch(plan.name):
-        raise ValueError(f"{plan.name!r} is no name for a checkpoint: use letters, digits, `_`, `-` and `.`")
-    if (home() / plan.name).exists():
-        raise ValueError(f"there is a run {plan.name!r} in {home() / plan.name}: choose another name, or remove it")
-    _recipe_file(plan.recipe)
-    if plan.steps < 1:
-        raise ValueError(f"the number of steps must be 1 or more, got {plan.steps}")
 
 
 def prepare(plan: Plan, examples: Collection[ReferringExample]) -> Path:
     """Write a run's folder, whole or not at all.
 
     Args:
-        examples: of the view, with masks, their images as files.
+        plan: of the run.
+        examples: of the view, with masks; their images are files.
 
     Raises:
-        ValueError: as `check`, and when there are too few examples to hold some out.
+        ValueError: as `Plan.check`, and when there are too few examples to hold some out.
+        CheckpointError: as `Plan.check`.
     """
     from genseg_hub.referring_dataset import to_dataset
 
-    check(plan)
+    plan.check()
     if not examples:
         raise ValueError("there are no referring examples to train on: no sample of the view has an expression")
     images = sorted({str(example.image) for example in examples})
@@ -136,7 +203,8 @@ def prepare(plan: Plan, examples: Collection[ReferringExample]) -> Path:
     if count >= len(images):
         raise ValueError("one image is too few to train on and to hold out: take more, or name held-out examples")
     chosen = set(random.Random(plan.name).sample(images, count))
-    folder, temporary = home() / plan.name, home() / f".{plan.name}"
+    folder = home() / plan.name
+    temporary = folder.with_name(f".{plan.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     to_dataset(e for e in examples if str(e.image) not in chosen).save_to_disk(temporary / TRAIN)
     if chosen:
@@ -149,27 +217,38 @@ def prepare(plan: Plan, examples: Collection[ReferringExample]) -> Path:
 
 
 def _resolved(name: str) -> str:
-    """A folder by its absolute path, anything else as it is: the run may go on in another working directory."""
+    """Return the absolute path of a folder, any other name unchanged; a run may resume in another directory."""
     folder = Path(name).expanduser()
     return str(folder.resolve()) if name and folder.is_dir() else name
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Raises ValueError when another process trains in this folder."""
-    with (folder / PLAN).open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder.name!r} is being trained already") from None
+    """Hold the lock of a run; raise ValueError when another process trains in its folder."""
+    # Beside the folder, because Windows removes no folder with an open file in it.
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"{folder.name!r} is being trained already") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def run(folder: Path, on_progress: Progress = lambda share, label: None) -> Outcome:
-    """Train, or go on, as the folder's plan says. A run that fails before anything was saved leaves no folder behind.
+    """Train or resume as the folder's plan says.
+
+    A run that fails before its first checkpoint leaves no folder behind.
+
+    Args:
+        folder: from `prepare`.
+        on_progress: gets the share of the steps that are done, and a label with the latest figures.
 
     Raises:
-        ValueError, CheckpointError: as `genseg_training.grpo.train`.
+        ValueError: when another process trains in the folder, and as `genseg_training.grpo.train`.
+        CheckpointError: as `genseg_training.grpo.train`.
     """
     with _alone(folder):
         try:
@@ -186,7 +265,7 @@ def _train(folder: Path, on_progress: Progress) -> Outcome:
     from genseg_training import grpo
     from genseg_training.callbacks import OnProgress
 
-    plan = Plan(**json.loads((folder / PLAN).read_text()))
+    plan = _read_plan(folder)
     every = max(1, min(20, plan.steps // 5))
     options: dict[str, Any] = {
         "config": folder / RECIPE,
@@ -203,7 +282,7 @@ def _train(folder: Path, on_progress: Progress) -> Outcome:
         "max_steps": plan.steps,
     }
     arguments, config, model_config = grpo.parse(options)
-    arguments.no_target_share = None  # a slice of failures has what it has
+    arguments.no_target_share = None  # a slice of failures keeps its own share
     grpo.train(arguments, config, model_config, callbacks=[OnProgress(on_progress)])
     before = json.loads((folder / "evaluations" / "step-000000.json").read_text())
     after = json.loads((folder / BEST / "evaluation" / "held_out.json").read_text())

@@ -21,26 +21,30 @@ from fiftyone_genseg.operators import _forms
 if TYPE_CHECKING:
     from fiftyone_genseg.model import ReferringSegmentationModel
 
-# Of the models, and FiftyOne's folder for them, which it imports by this name: it must not be that of a package.
+# Name of the models' source. FiftyOne imports its folder for them by this name, so it must not be a package's name.
 SOURCE = "genseg-r1"
-# The package fiftyone-genseg is not among them: it is not on PyPI, where FiftyOne would look for it.
+# Without fiftyone-genseg: FiftyOne would look for it on PyPI, which does not have it.
 PACKAGES = ("sam2>=1.1", "torch>=2.10", "torchvision>=0.25", "transformers>=5.24")
 _TAGS = ("segmentation", "instances", "referring", "vlm", "torch", "transformers")
 _LICENCES = {"apache-2.0": "Apache 2.0", "other": "Other"}  # as FiftyOne spells them
 
 
 def manifest() -> dict[str, Any]:
-    """What `zoo/manifest.json` holds: one model for each of `known.KNOWN`."""
+    """Return the contents of `zoo/manifest.json`: one model for each known checkpoint."""
     return {"name": SOURCE, "models": [_entry(known) for known in KNOWN]}
 
 
 def download_model(model_name: str, model_path: str) -> None:
-    """Download what is missing of a checkpoint, and note in `model_path` which commit it is.
+    """Download the missing files of a checkpoint, and note its commit in `model_path`.
 
-    Weights stay in the cache of huggingface_hub. FiftyOne takes the model for downloaded when the note exists.
+    Weights stay in the cache of huggingface_hub. FiftyOne regards the model as downloaded when the note exists.
+
+    Args:
+        model_name: as in the manifest.
+        model_path: file of the note.
 
     Raises:
-        CheckpointError: see `checkpoints.pull`.
+        CheckpointError: see `checkpoints.pull`; also where a local folder hides the model of the Hub.
     """
     checkpoint = checkpoints.pull(_checkpoint(model_name))
     if checkpoint.commit is None and checkpoint.name not in EMBEDDED:
@@ -54,7 +58,7 @@ def download_model(model_name: str, model_path: str) -> None:
 
 
 def load_model(model_name: str, model_path: str, **kwargs: Any) -> ReferringSegmentationModel:
-    """Load the very commit that was downloaded.
+    """Load the commit that was downloaded.
 
     Args:
         model_name: as in the manifest.
@@ -62,7 +66,7 @@ def load_model(model_name: str, model_path: str, **kwargs: Any) -> ReferringSegm
         **kwargs: `expression`, `expression_field` and `device` of `ReferringSegmentationModel`.
 
     Raises:
-        CheckpointError: a note that is not one of this model, or see `GenSegR1.from_pretrained`.
+        CheckpointError: the note is not about this model; see also `GenSegR1.from_pretrained`.
     """
     from fiftyone_genseg.model import ReferringSegmentationModel
 
@@ -77,7 +81,14 @@ def load_model(model_name: str, model_path: str, **kwargs: Any) -> ReferringSegm
 
 
 def resolve_input(model_name: str, ctx) -> types.Property:
-    """What the App's operator "Apply zoo model" asks for this model; the answers become arguments of `load_model`."""
+    """Return the form of the App's operator "Apply zoo model" for this model.
+
+    The answers become arguments of `load_model`.
+
+    Args:
+        model_name: as in the manifest.
+        ctx: FiftyOne's context of the operator.
+    """
     given = ctx.params.get("remote_params") or {}
     inputs = types.Object()
     expression = inputs.str(

@@ -1,21 +1,29 @@
-"""Every test session has its own home, database and plugins directory."""
+"""Every test process has its own home, database and plugins directory; all share one MongoDB."""
 
+import json
 import os
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 from weakref import WeakSet
 
+from tests.helpers import database
+
 _HOME = tempfile.TemporaryDirectory(prefix="genseg-tests-", ignore_cleanup_errors=True)
+_MONGOD = None
+if "FIFTYONE_DATABASE_URI" not in os.environ:  # workers of pytest-xdist inherit the one that their parent has set
+    os.environ["FIFTYONE_DATABASE_URI"], _MONGOD = database.start(Path(_HOME.name) / "mongo")
+if "PYTEST_XDIST_WORKER" in os.environ:  # before PyTorch is imported: workers side by side have a core each
+    os.environ["OMP_NUM_THREADS"] = "1"
 os.environ |= {
     "HOME": _HOME.name,
     "HF_HOME": f"{_HOME.name}/hf",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "FIFTYONE_PLUGINS_DIR": f"{_HOME.name}/plugins",
-    "FIFTYONE_DATABASE_DIR": f"{_HOME.name}/mongo",
     "FIFTYONE_DATABASE_NAME": f"genseg-tests-{os.getpid()}",
     "FIFTYONE_DO_NOT_TRACK": "1",
     "FIFTYONE_DATABASE_VALIDATION": "false",
@@ -24,6 +32,7 @@ os.environ |= {
 }
 
 import hypothesis  # noqa: E402
+import pymongo  # noqa: E402
 import pytest  # noqa: E402
 from genseg_hub import GenSegR1  # noqa: E402
 from genseg_hub.checkpoints.catalog import EMBEDDED  # noqa: E402
@@ -35,6 +44,9 @@ from tests.helpers.hub_server import WRITER, HubServer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = ROOT / "examples" / "photos"
+# Seconds of each slow test with all of its cases, setting up included: `make durations` records them.
+DURATIONS, SLOW_SECONDS = ROOT / "tests" / "durations.json", 2.0
+_SECONDS = Counter[str]()
 hypothesis.settings.register_profile("tests", deadline=None)  # no test depends on speed
 hypothesis.settings.load_profile("tests")
 CHUNK = 1_000_000  # of downloads: smaller than the weights, for the client keeps whole chunks only
@@ -47,7 +59,7 @@ def nano() -> GenSegR1:
 
 @pytest.fixture(scope="session")
 def plugin():
-    """The plugin, linked as `genseg plugin install` links it."""
+    """Link the plugin as `genseg plugin install` does, and return the link."""
     from fiftyone_genseg import plugin
 
     return plugin.install()
@@ -65,13 +77,13 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A checkpoint folder: a copy of nano."""
+    """Return a checkpoint folder, a copy of nano."""
     return shutil.copytree(EMBEDDED["nano"], tmp_path / "checkpoint")
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """An empty Hub, the real client pointed at it with an empty cache and a token that may write."""
+    """Start an empty Hub, and point the real client at it with an empty cache and a token that may write."""
     server = HubServer()
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
@@ -92,6 +104,39 @@ def hub(monkeypatch, tmp_path):
 
 def pytest_addoption(parser):
     parser.addoption("--screenshots", metavar="FOLDER", help="keep screenshots of the browser tests here")
+    parser.addoption("--record-durations", action="store_true", help="write the seconds of slow tests anew")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark a test as slow by what it took when durations were recorded; a new test is quick until then."""
+    seconds = json.loads(DURATIONS.read_text()) if DURATIONS.is_file() else {}
+    for item in items:
+        if seconds.get(_function(item.nodeid), 0) >= SLOW_SECONDS:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_logreport(report):
+    _SECONDS[_function(report.nodeid)] += report.duration
+
+
+def pytest_sessionfinish(session):
+    name = os.environ["FIFTYONE_DATABASE_NAME"]
+    with pymongo.MongoClient(os.environ["FIFTYONE_DATABASE_URI"]) as client:
+        client.drop_database(name)
+    if session.config.getoption("--record-durations") and "PYTEST_XDIST_WORKER" not in os.environ:
+        slow = {test: round(took, 1) for test, took in sorted(_SECONDS.items()) if took >= SLOW_SECONDS}
+        DURATIONS.write_text(json.dumps(slow, indent=1) + "\n")
+
+
+def pytest_unconfigure():
+    if _MONGOD:
+        _MONGOD.terminate()
+        _MONGOD.wait()
+
+
+def _function(nodeid: str) -> str:
+    """Return a test's name without its parameters: all of its cases are quick or slow together."""
+    return nodeid.partition("[")[0]
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""What FiftyOne's model zoo copies and executes; the work is done in the package fiftyone-genseg.
+"""The file that FiftyOne's model zoo copies and executes.
 
-Made for `foz.register_zoo_model_source`; docs/model_zoo.md says how.
+The package fiftyone-genseg does the work. `foz.register_zoo_model_source` registers it: see docs/model_zoo.md.
 """
 
 try:
@@ -9,7 +9,7 @@ except ImportError as error:
     import json
     from pathlib import Path
 
-    # FiftyOne notes in its copy of the manifest where that came from
+    # FiftyOne writes the source's address into its copy of the manifest
     source = json.loads((Path(__file__).parent / "manifest.json").read_text()).get("url") or "the repository"
     raise ImportError(
         f"these models need the package fiftyone-genseg beside FiftyOne ({error}): clone {source}, then run "

@@ -1,4 +1,7 @@
-"""`genseg`: the command line, one file a command. Each imports what it needs when it runs."""
+"""The command `genseg`.
+
+Each command imports its libraries when it runs, so that help is fast.
+"""
 
 from __future__ import annotations
 

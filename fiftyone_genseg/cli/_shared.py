@@ -1,4 +1,4 @@
-"""What commands share: options, how they fail, how a checkpoint is loaded and a table of figures drawn."""
+"""Parts that commands share: options, errors, a checkpoint, a table of figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Model = Annotated[
         help='"nano", a Hub id (owner/name or owner/name@revision), or a folder; name+segmenter for another segmenter.',
     ),
 ]
-Segmenter = Annotated[str | None, typer.Option(help='In place of the checkpoint\'s own: "nano", a Hub id or a folder.')]
+Segmenter = Annotated[str | None, typer.Option(help='Segmenter to use instead: "nano", a Hub id or a folder.')]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")]
 Server = Annotated[
@@ -28,25 +28,31 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Expressions answered at onc
 
 
 def possible(value: Any) -> Any:
-    """Callback of every path: `~` becomes the home folder; what can be no path here is refused with its reason."""
+    """Expand `~` in the path of an option, or in each of several paths.
+
+    Raises:
+        typer.BadParameter: a path that this system cannot have, with the reason.
+    """
     if not isinstance(value, Path):
         return value if value is None else [possible(path) for path in value]
     try:
         path = value.expanduser()
         with contextlib.suppress(FileNotFoundError):
             os.stat(path)
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: the home folder of nobody
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a user without a home folder
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise typer.BadParameter(f"{str(value)[:80]!r} cannot be used: {reason}") from error
     return path
 
 
 def fail(error: Exception) -> typer.Exit:
+    """Print an error and return the exception that ends the command with status 1."""
     typer.secho(f"error: {error}", fg="red", err=True)
     return typer.Exit(1)
 
 
 def load_model(model: str, device: str, revision: str | None, server: str | None = None, segmenter: str | None = None):
+    """Load a checkpoint; end the command with a message where that fails."""
     from genseg_hub import GenSegR1
     from genseg_hub.errors import CheckpointError, ReasonerError
 
@@ -69,7 +75,7 @@ _COLUMNS = {
 
 
 def figures_table(report: dict):
-    """Overall figures, then those of each attribute's values."""
+    """Return a table of the overall figures and the figures by attribute."""
     from rich import box
     from rich.table import Table
 

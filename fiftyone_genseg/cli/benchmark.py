@@ -23,16 +23,20 @@ def _archives() -> str:
 
 
 class ListsArchives(typer.core.TyperCommand):
-    """Says where the archives are to be had, without loading `datasets` for every other command."""
+    """A command whose help lists the archives.
+
+    The list is made when the help is shown, so that other commands do not load `datasets`.
+    """
 
     def format_help(self, ctx, formatter) -> None:
+        """Write the help with the list of archives at its end."""
         self.epilog = _archives()
         super().format_help(ctx, formatter)
 
 
 def benchmark(
     name: Annotated[str, typer.Argument(help="refcocog, grefcoco, reasonseg, coco ...", show_default=False)],
-    split: Annotated[str, typer.Option(help="A split of it.")] = "val",
+    split: Annotated[str, typer.Option(help="Split of the benchmark.")] = "val",
     model: Model = "nano",
     root: Annotated[
         Path,
@@ -46,7 +50,7 @@ def benchmark(
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(callback=possible, help="Score these, .jsonl of a run or COCO results .json, instead of a model."),
+        typer.Option(callback=possible, help="Score these instead of a model: .jsonl of a run, or COCO results .json."),
     ] = None,
     policy: Annotated[str | None, typer.Option(help="How empty masks count.", show_default="the benchmark's")] = None,
     first_expression: Annotated[
@@ -66,8 +70,8 @@ def benchmark(
     """Score a checkpoint on an official benchmark, beside the published figures.
 
     A run is a folder: predictions.jsonl (raw answers, boxes, points, masks), metrics.json, rows.jsonl (for `evaluate
-    compare`), report.md and report.html (with pictures). The same command goes on where a run stopped; with all
-    predictions there it only scores, and loads no model; a server that is named is asked all the same what it serves.
+    compare`), report.md and report.html (with pictures). The same command resumes a run that stopped. Where all
+    predictions are there, it loads no model and only scores; it still asks a named server what it serves.
     """
     from genseg_hub import GenSegR1, archives
     from genseg_hub.checkpoints import fingerprint
@@ -108,6 +112,6 @@ def benchmark(
 
 
 def _folder_name(system: str) -> str:
-    """What of a name can be a folder's, below the one that holds the runs."""
+    """Return a system's name without the characters that a folder cannot have."""
     name = re.sub(r"[^\w.@-]+", "_", system)
     return name[-_LONGEST:].strip("._") or "run"

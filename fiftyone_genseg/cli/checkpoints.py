@@ -12,8 +12,10 @@ from fiftyone_genseg.cli._shared import Revision, fail, possible
 
 
 def models() -> None:
-    """The checkpoints known by name: what they are, need and are said to reach. Any Hub id or folder works, too, and
-    each with another segmenter: name+segmenter."""
+    """List the checkpoints known by name, with their needs and published figures.
+
+    Any Hub id or folder works, too, and each checkpoint with another segmenter: name+segmenter.
+    """
     from genseg_hub import checkpoints
     from genseg_hub.checkpoints.catalog import KNOWN
     from genseg_hub.evaluation import literature
@@ -40,7 +42,7 @@ def pull(
     name: Annotated[str, typer.Argument(help="Hub id (owner/name), or owner/name@revision.", show_default=False)],
     revision: Revision = None,
 ) -> None:
-    """Download what is missing of a checkpoint and compare its checksums with the Hub's."""
+    """Download a checkpoint and compare its checksums with the Hub's."""
     from genseg_hub import checkpoints
 
     try:

@@ -20,7 +20,7 @@ def demo(
     device: Device = "auto",
     port: Annotated[int, typer.Option(help="Port of the App.")] = 5151,
 ) -> None:
-    """Segment RefScenes from words in a FiftyOne dataset, score it, and open the App on it."""
+    """Segment RefScenes in a FiftyOne dataset, score it, and open the App."""
     from genseg_hub.errors import CheckpointError
 
     from fiftyone_genseg import demo as demonstration

@@ -34,7 +34,10 @@ def refscenes(
         Path | None, typer.Option(callback=possible, help="JSONL file for each expression, for `compare`.")
     ] = None,
 ) -> None:
-    """RefScenes: rendered scenes with exact masks. Also scores the segmenter alone, on true prompts."""
+    """Score a checkpoint on RefScenes, rendered scenes with exact masks.
+
+    The segmenter is also scored alone, on true boxes and points.
+    """
     from genseg_hub.evaluation import scores
     from genseg_training.nano import answers, refscenes
     from rich.console import Console
@@ -89,8 +92,11 @@ def compare(
         typer.Argument(callback=possible, help="Rows of others, on the same expressions.", show_default=False),
     ],
 ) -> None:
-    """Differences in points with paired 95 % intervals (bootstrap over images): all, with a target, without one, and by
-    whether training showed the combination of attributes."""
+    """Show differences in points with paired 95 % intervals, by a bootstrap over images.
+
+    Rows: all expressions, those with a target and without one, and by whether training showed the combination of
+    attributes.
+    """
     import pandas as pd
     from rich import box
     from rich.console import Console

@@ -8,7 +8,10 @@ from fiftyone_genseg.cli._shared import fail
 
 
 def install() -> None:
-    """Link the plugin into FiftyOne's plugins directory, and the known checkpoints into its model zoo."""
+    """Link the plugin and the known checkpoints into FiftyOne.
+
+    The links are in FiftyOne's plugins directory and in its model zoo.
+    """
     from fiftyone_genseg import plugin
 
     try:

@@ -33,9 +33,11 @@ def serve(
     revision: Revision = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command.")] = False,
 ) -> None:
-    """Serve the reasoner of a checkpoint with vLLM, SGLang or `transformers serve`, for --server of other commands.
+    """Serve the reasoner of a checkpoint with vLLM, SGLang or Transformers.
 
-    This process becomes the engine. Example: genseg serve nano --engine vllm -- --tensor-parallel-size 2
+    Other commands ask it with --server. This process becomes the engine.
+
+    Example: genseg serve nano --engine vllm -- --tensor-parallel-size 2
     """
     import torch
     from genseg_hub import checkpoints

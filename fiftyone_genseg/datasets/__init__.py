@@ -1,1 +1,1 @@
-"""Referring examples on their way into FiftyOne and out again."""
+"""Referring examples as FiftyOne samples, and samples as referring examples."""

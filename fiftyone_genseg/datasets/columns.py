@@ -1,4 +1,4 @@
-"""Columns of a `datasets.Dataset` as fields of samples, and back: what they are called and what they hold.
+"""Columns of a `datasets.Dataset` as fields of samples, and back.
 
 Strings, numbers, booleans, dates and lists of these travel both ways. Nothing else does.
 """
@@ -15,7 +15,7 @@ import fiftyone.core.fields as fof
 import fiftyone.core.odm as foo
 
 PREFIX = "column_"
-# dtypes of `datasets.Value`, the field of such values, and the dtype that gives all of them back
+# (dtypes of `datasets.Value`, the field that holds such values, the dtype that holds every value of the field)
 _KINDS = (
     (r"(large_)?string", fo.StringField, "string"),
     (r"bool", fo.BooleanField, "bool"),
@@ -27,10 +27,14 @@ _KINDS = (
 
 
 def name(wanted: str, taken: Collection[str] = ()) -> str:
-    """That name, or the nearest one that a field can have.
+    """Return the wanted name, or the nearest name that a field can have.
 
-    FiftyOne takes no `.`, no `$` and no `_` at the start. What it calls something of its own, and what is taken, gets
-    PREFIX, and a number where that is taken, too.
+    FiftyOne allows neither `.` nor `$` in a name, nor `_` at its start. A name that FiftyOne uses itself or that is
+    taken gets PREFIX. If the prefixed name is taken as well, it gets a number.
+
+    Args:
+        wanted: name of a column.
+        taken: names that other fields have.
     """
     near = re.sub(r"[.$\0]", "_", wanted).lstrip("_")
     own = near in ("", "self") or hasattr(fo.Sample, near) or hasattr(foo.DatasetSampleDocument, near)
@@ -41,7 +45,7 @@ def name(wanted: str, taken: Collection[str] = ()) -> str:
 
 
 def to_field(feature: Any) -> fof.Field | None:
-    """A field for the values of a column, see `to_value`; None when there is none."""
+    """Return a field that holds the values of a column (see `to_value`), or None."""
     if isinstance(feature, datasets.ClassLabel):
         return fo.StringField()
     if isinstance(feature, datasets.Value):
@@ -53,7 +57,14 @@ def to_field(feature: Any) -> fof.Field | None:
 
 
 def to_value(feature: Any, value: Any) -> Any:
-    """A column's value as its field holds it: the name of a class, and no empty places in lists."""
+    """Return a column's value as its field holds it.
+
+    Class labels become names, and lists lose their nulls. A class number that has no name becomes None.
+
+    Args:
+        feature: type of the column.
+        value: a value of the column.
+    """
     if value is None:
         return None
     if isinstance(feature, datasets.ClassLabel):
@@ -64,7 +75,7 @@ def to_value(feature: Any, value: Any) -> Any:
 
 
 def to_feature(field: fof.Field) -> Any:
-    """A column for the values of a field; None when there is none."""
+    """Return a column type that holds the values of a field, or None."""
     if isinstance(field, fo.ListField) and field.field is not None:
         inner = to_feature(field.field)
         return None if inner is None or isinstance(inner, datasets.List) else datasets.List(inner)

@@ -1,4 +1,4 @@
-"""Samples as referring examples, and as a training set on disk. The inverse of `importing`."""
+"""Samples as referring examples, and as a training set on disk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import fiftyone as fo
 from fiftyone.core.sample import get_default_sample_fields
 from genseg_hub.images import load_image
 from genseg_hub.referring_dataset import FEATURES, RLE, to_dataset
-from genseg_hub.schema import ReferringExample, encode_mask
+from genseg_hub.schema import ReferringExample, encode_mask, normalize_expression
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import columns
-from fiftyone_genseg.fields import check_view
+from fiftyone_genseg.fields import EXPRESSION, GROUND_TRUTH, check_view
 
 UNFINISHED = ".unfinished"
 
@@ -24,25 +24,30 @@ UNFINISHED = ".unfinished"
 def export(
     view: fo.Dataset | fo.DatasetView,
     folder: Path,
-    gt_field: str = "ground_truth",
-    expression_field: str | None = "expression",
+    gt_field: str = GROUND_TRUTH,
+    expression_field: str | None = EXPRESSION,
     pairs: Collection[tuple[str, str]] | None = None,
 ) -> int:
-    """Save the referring examples of a view with `datasets.Dataset.save_to_disk` and return how many.
+    """Save the referring examples of a view with `datasets.Dataset.save_to_disk`.
 
-    What else a sample has in fields of strings, numbers, booleans, dates and lists of these, its tags, and the ignored
-    pixels in `ignore` become columns; `importing` makes the same samples of them. Fields of evaluation runs do not:
-    they are no facts about the example.
+    These become columns, too: tags, the ignored pixels in `ignore`, and each sample field of strings, numbers,
+    booleans, dates or lists of these. `importing` makes the same samples of such columns. Fields of evaluation runs
+    are left out because they are no facts about the example.
 
     Args:
-        folder: see `is_free`; it is filled when everything is written.
-        expression_field: sample field with a string or a list of strings; None for the attribute
-            `expression` of the ground truth.
+        view: images, or the dataset itself.
+        folder: a free folder (see `is_free`). The files appear in it when all of them are written.
+        gt_field: Detections with masks.
+        expression_field: sample field with a string or a list of strings; None for the attribute `expression` of the
+            ground truth.
         pairs: (sample id, expression) to keep; None for all.
 
+    Returns:
+        The number of examples.
+
     Raises:
-        ValueError: for a view without expressions, or one of patches.
-        OSError: for an image or mask that cannot be read.
+        ValueError: the view has no expressions, or holds patches.
+        OSError: an image or mask cannot be read.
     """
     check_view(view)
     carried = _carried(view, expression_field)
@@ -54,16 +59,19 @@ def export(
     if labels.is_detections(view, labels.IGNORE):
         features[labels.IGNORE] = datasets.List(RLE)
     unfinished = folder / UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(unfinished, ignore_errors=True)  # files of an export that was killed
     to_dataset(found, features).save_to_disk(unfinished)
-    for file in sorted(unfinished.iterdir()):  # state.json, without which it is no dataset, is the last
+    for file in sorted(unfinished.iterdir()):  # state.json comes last; without it the folder is no dataset
         file.rename(folder / file.name)
     unfinished.rmdir()
     return len(found)
 
 
 def is_free(folder: Path) -> bool:
-    """Whether nothing is in a folder but what an export that was killed has left."""
+    """Return whether a folder can take an export.
+
+    It can if it is new or empty, or holds only the remains of an export that was killed.
+    """
     return not folder.exists() or (folder.is_dir() and all(file.name == UNFINISHED for file in folder.iterdir()))
 
 
@@ -74,14 +82,25 @@ def examples(
     pairs: Collection[tuple[str, str]] | None = None,
     carried: Mapping[str, str] | None = None,
 ) -> Iterator[ReferringExample]:
-    """The referring examples of a view, with the true masks of each expression and the pixels that `ignore` has.
+    """Yield the referring examples of a view, with true masks and ignored pixels.
 
-    `example_id` and `image_id` are the sample's where it has them, an `image_id` where it is of one file only.
+    Expressions are normalized (see `normalize_expression`), and empty expressions are left out. A sample with a single
+    expression gives the example its `example_id`. The sample gives its `image_id` if all samples with this `image_id`
+    have the same file.
 
     Args:
-        carried: field -> attribute, of what else the sample has.
+        view: images, or the dataset itself.
+        gt_field: Detections with masks.
+        expression_field: see `export`.
+        pairs: (sample id, expression) to keep; None for all. The expressions need not be normalized.
+        carried: sample field -> name of the attribute that its value becomes.
+
+    Raises:
+        ValueError: a Detection has no mask.
+        OSError: an image or mask cannot be read.
     """
     if pairs is not None:
+        pairs = {(sample_id, normalize_expression(expression)) for sample_id, expression in pairs}
         view = view.select(sorted({sample_id for sample_id, _ in pairs}))
     has_ids = isinstance(view.get_field("example_id"), fo.StringField)
     image_ids = _image_ids(view)
@@ -90,7 +109,8 @@ def examples(
         truth = sample[gt_field] or fo.Detections()
         asked = sample[expression_field] if expression_field else _named(truth)
         single = isinstance(asked, str)
-        expressions: list[str] = [asked] if isinstance(asked, str) else list(dict.fromkeys(asked or []))
+        texts = [asked] if isinstance(asked, str) else asked or []
+        expressions = dict.fromkeys(normalize_expression(text) for text in texts)
         size = load_image(sample.filepath).size
         ignored = labels.union_mask(sample[labels.IGNORE], size) if ignores and sample[labels.IGNORE] else None
         for expression in filter(None, expressions):
@@ -108,7 +128,10 @@ def examples(
 
 
 def _image_ids(view: fo.Dataset | fo.DatasetView) -> dict[str, str]:
-    """Sample id -> its `image_id`, where that is of one file: examples that share an `image_id` share the image."""
+    """Return sample id -> `image_id`, without each `image_id` that several files have.
+
+    Examples that share an `image_id` share the image.
+    """
     if not isinstance(view.get_field("image_id"), fo.StringField):
         return {}
     rows = [*zip(*view.values(["id", "image_id", "filepath"]), strict=True)]
@@ -117,7 +140,7 @@ def _image_ids(view: fo.Dataset | fo.DatasetView) -> dict[str, str]:
 
 
 def _carried(view: fo.Dataset | fo.DatasetView, expression_field: str | None) -> dict[str, str]:
-    """Field -> column, of the fields that are facts about a sample and can be columns."""
+    """Return field -> column for the facts about a sample that can be columns."""
     without = {*get_default_sample_fields(), *_fields_of_runs(view._dataset), expression_field}
     if view.distinct("tags"):
         without.remove("tags")
@@ -135,7 +158,7 @@ def _fields_of_runs(dataset: fo.Dataset) -> set[str]:
     for key in dataset.list_evaluations():
         try:
             found |= {*dataset.get_evaluation_info(key).config.build().get_fields(dataset, key)}
-        except ValueError:  # the labels of the run are gone
+        except ValueError:  # the labels of the run were deleted
             continue
     return found
 

@@ -20,27 +20,35 @@ from genseg_hub.errors import ImageError
 from genseg_hub.evaluation import predictions
 from genseg_hub.images import image_size, load_image
 from genseg_hub.referring_dataset import FEATURES, check_columns, from_dataset
-from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
+from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample, normalize_expression
 from PIL import Image
 
-from fiftyone_genseg import fields, labels, segmentation
+from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import columns
+from fiftyone_genseg.fields import GROUND_TRUTH, check_view
+from fiftyone_genseg.segmentation.run import store
+from fiftyone_genseg.segmentation.summary import Summary
 
 _CHUNK = 100
-_UNKNOWN = (0, 0)  # the image size of a prediction without masks that does not say it
-_TRUTH, TAGS = "ground_truth", "tags"
+_UNKNOWN = (0, 0)  # image size of a prediction that has no masks and does not state its size
+_TAGS = "tags"
 _IMAGE, _MASK, _ROW = "unreadable image", "unusable mask", "malformed row"
 
 
 def to_sample(example: ReferringExample, file: Path) -> fo.Sample:
-    """A sample with `expression`, `example_id`, `image_id`, `ground_truth` and a field for each attribute.
+    """Return a referring example as a sample, with a field for each attribute.
 
-    `ground_truth` are Detections, empty for no-target, labelled with the attribute `category` where there is one. Where
-    pixels count neither way, `ignore` has them, as Detections.
+    The sample has the fields `expression` (normalized), `example_id`, `image_id` and `ground_truth`. The ground truth
+    is Detections, empty for no-target, labelled with the attribute `category` where there is one. Pixels that count
+    neither way become Detections in the field `ignore`.
+
+    Args:
+        example: attributes that are None get no field.
+        file: the image.
     """
     sample = fo.Sample(
         filepath=str(file),
-        expression=_text(example.expression),
+        expression=normalize_expression(_text(example.expression)),
         example_id=_text(example.example_id),
         image_id=_text(example.image_id),
         ground_truth=labels.ground_truth(example.masks or (), _label(example.attributes.get("category"))),
@@ -64,21 +72,21 @@ def _label(category: Any) -> str:
 class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
     """Referring examples as samples (see `to_sample`).
 
-    An example that cannot be used is left out and counted. A column whose name no field can have becomes the field of
-    the nearest name, and one whose values no field can hold is left out: `columns` says which. Of the columns that
-    FiftyOne has a meaning for, `tags`, a list of strings, become the sample's.
+    The importer leaves out examples that cannot be used, and counts them. Columns become fields with the nearest name
+    that a field can have (see `columns`). Columns whose values no field can hold are left out. A column `tags` of lists
+    of strings becomes the tags of the samples.
 
     Args:
-        examples: with `genseg_hub.referring_dataset.FEATURES`; other columns become fields.
-        images: folder for images that are stored in the examples; those that are files stay where they are.
-        max_samples: only the first ones.
+        examples: have `genseg_hub.referring_dataset.FEATURES`; other columns become fields.
+        images: folder for the images that the examples hold as bytes. Images that are files stay where they are.
+        max_samples: number of examples to read; None for all.
 
     Attributes:
-        fields: column -> field, of the other columns.
-        left_out: columns that are no fields.
-        read: number of examples that were read.
-        unusable: why -> number of examples that were left out.
-        details: why -> what is wrong with the first of them.
+        fields: column -> field, for each column beside `FEATURES`.
+        left_out: columns whose values no field can hold.
+        read: number of examples read so far.
+        unusable: reason -> number of examples left out.
+        details: reason -> message about the first example left out.
 
     Example:
         >>> examples, _ = genseg_hub.archives.load_archive("refcocog", Path("data"), "val")
@@ -112,21 +120,24 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
 
     @property
     def has_dataset_info(self) -> bool:
+        """False: there is no information about the dataset as a whole."""
         return False
 
     @property
     def has_sample_field_schema(self) -> bool:
+        """True: see `get_sample_field_schema`."""
         return True
 
     def get_sample_field_schema(self) -> dict[str, fof.Field]:
+        """Return the fields of the samples, also fields without any value."""
         schema: dict[str, fof.Field] = {name: fo.StringField() for name in ("expression", "example_id", "image_id")}
         for field in self.fields.values():
             schema[field] = columns.to_field(self._examples.features[field]) or _detections()  # ignored pixels
-        return schema | {_TRUTH: _detections()}
+        return schema | {GROUND_TRUTH: _detections()}
 
     @property
     def report(self) -> str:
-        """What was left out or renamed, in sentences; "" for nothing."""
+        """Sentences about everything that was left out or renamed; "" for nothing."""
         said = [
             f"{number:,} of {self.read:,} examples left out, {why}: {self.details[why]}."
             for why, number in self.unusable.items()
@@ -140,24 +151,24 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
     def _usable(self) -> Iterator[fo.Sample]:
         examples: Iterator[ReferringExample] | None = None
         while self.read < len(self):
-            if examples is None:  # a generator that raised is at its end: another one reads the rest
+            if examples is None:  # a generator that raised has ended: a new one reads the rest
                 examples = from_dataset(self._examples.select(range(self.read, len(self))))
             self.read += 1
             try:
                 example = next(examples)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with one row is no reason to stop
+            except Exception as error:  # noqa: BLE001 - one bad row is no reason to stop
                 examples = None
                 self._leave_out(_IMAGE if isinstance(error, OSError) else _ROW, error)
                 continue
             why = _ROW
             try:
-                if not example.expression:
+                if not normalize_expression(_text(example.expression)):
                     raise ValueError("it has no expression")
                 why = _IMAGE
                 file, size = self._find(example.image)
                 why = _MASK
                 sample = self._sample(example, file, size)
-            except OSError:  # of the disk that the images go to
+            except OSError:  # the disk that receives the images
                 raise
             except Exception as error:  # noqa: BLE001
                 self._leave_out(why, error)
@@ -180,7 +191,10 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
         return sample
 
     def _find(self, image: ImageLike) -> tuple[Path, tuple[int, int]]:
-        """The file of an image, a path or the contents of a file, and its (width, height); neighbours share theirs."""
+        """Return the file and the (width, height) of an image.
+
+        Neighbours that share an image share the work.
+        """
         if self._last is None or image != self._last[0]:
             if isinstance(image, str | Path):
                 file = Path(image).absolute()  # a link may point to a name without a suffix
@@ -202,12 +216,12 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
 
 
 def _fields(features: datasets.Features) -> tuple[dict[str, str], list[str]]:
-    """Column -> field of the columns beside FEATURES, and the columns that are no fields."""
+    """Return column -> field for the columns beside FEATURES, and columns left out."""
     fields: dict[str, str] = {}
     left_out = []
-    taken = {*FEATURES, _TRUTH, labels.IGNORE}
+    taken = {*FEATURES, GROUND_TRUTH, labels.IGNORE}
     others = [column for column in features if column not in FEATURES]
-    for column in sorted(others, key=lambda column: columns.name(column, taken) != column):  # those that keep it first
+    for column in sorted(others, key=lambda column: columns.name(column, taken) != column):  # kept names first
         if _has_meaning(column, features[column]):
             fields[column] = column
         elif columns.to_field(features[column]) is None:
@@ -218,8 +232,8 @@ def _fields(features: datasets.Features) -> tuple[dict[str, str], list[str]]:
 
 
 def _has_meaning(column: str, feature: Any) -> bool:
-    """Whether a column is what FiftyOne, or this package, calls by its name."""
-    if column == TAGS:
+    """Say whether a column holds what FiftyOne or this package calls by its name."""
+    if column == _TAGS:
         return feature == datasets.List(datasets.Value("string"))
     return column == labels.IGNORE and isinstance(getattr(feature, "feature", None), dict)
 
@@ -230,25 +244,25 @@ def _detections() -> fof.Field:
 
 def add_predictions(
     samples: fo.Dataset | fo.DatasetView, file: Path, field: str, checkpoint: str = ""
-) -> Iterator[segmentation.Summary]:
-    """Store predictions that were made elsewhere as "Referring segment" stores its own, for the same evaluation.
+) -> Iterator[Summary]:
+    """Store predictions of another system as "Referring segment" stores its own.
 
     Args:
-        samples: with `example_id` and `expression`, as the importer makes them.
-        file: see `genseg_hub.predictions.read`; a run of `genseg benchmark` has such a file. What it says of other
-            examples is left out.
-        field: of the masks; results of the same expressions are replaced.
-        checkpoint: what is named as their origin; the file's name by default.
+        samples: have `example_id` and `expression`, as the importer makes them.
+        file: see `genseg_hub.evaluation.predictions.read`; a run of `genseg benchmark` writes such a file. Predictions
+            about other examples are left out.
+        field: field of the masks. Results of the same expressions are replaced.
+        checkpoint: name stored as the origin of the predictions; the file's name by default.
 
     Yields:
         The running summary, once at the start and then after every write.
 
     Raises:
-        ValueError: fields that are missing or hold something else, a file that cannot be read or is about none of these
-            samples, an `example_id` of several samples, or a prediction for an image of another size; before anything
-            is written.
+        ValueError: before anything is written, for a field that is missing or holds something else, a file that cannot
+            be read or is about none of these samples, an `example_id` that several samples share, or a prediction for
+            an image of another size.
     """
-    fields.check_view(samples)
+    check_view(samples)
     for name in ("example_id", "expression"):
         if not isinstance(samples.get_field(name), fo.StringField):
             raise ValueError(f"predictions are told apart by `example_id`, and the samples have no {name!r} of strings")
@@ -256,8 +270,9 @@ def add_predictions(
     example_ids, sample_ids = samples.values(["example_id", "id"])
     places = dict(zip(example_ids, sample_ids, strict=True))
     images = samples.values("image_id") if samples.get_field("image_id") is not None else [None] * len(example_ids)
-    known = dict(zip(example_ids, zip(example_ids, images, samples.values("expression"), strict=True), strict=True))
-    last = {}  # a run that asked again has several lines about an example, of which the last counts
+    expressions = [expression or "" for expression in samples.values("expression")]
+    known = dict(zip(example_ids, zip(example_ids, images, expressions, strict=True), strict=True))
+    last = {}  # a run that asked again has several lines about an example: the last one counts
     for number, line in enumerate(predictions.read(file)):
         example_id = line["example_id"]
         if example_id in known and predictions.is_about(predictions.asked(line), *known[example_id]):
@@ -268,7 +283,7 @@ def add_predictions(
     several = [example_id for example_id, count in Counter(example_ids).items() if count > 1 and example_id in last]
     if several:
         raise ValueError(
-            f"{len(several)} predictions in {file} could be about several samples each, the first is that of "
+            f"{len(several)} predictions in {file} could be about several samples each, the first has the example_id "
             f"{several[0]!r}: choose a view in which no two samples have the same example_id"
         )
     for chunk in _chunks(file, last):
@@ -281,18 +296,18 @@ def add_predictions(
                     f"height), the sample's is {size}"
                 )
     labels.declare_fields(samples._dataset, field)
-    summary = segmentation.Summary(total=len(last))
+    summary = Summary(total=len(last))
     yield summary
     for chunk in _chunks(file, last):
         by_sample = {places[example_id]: result for example_id, result in chunk.items()}
         for sample in samples._dataset.select([*by_sample]).iter_samples(autosave=True):
-            result, expression = by_sample[sample.id], sample["expression"]
-            segmentation.store(sample, field, checkpoint or file.name, [expression], [result], summary)
+            result, expression = by_sample[sample.id], normalize_expression(sample["expression"] or "")
+            store(sample, field, checkpoint or file.name, [expression], [result], summary)
         yield summary
 
 
 def _chunks(file: Path, numbers: dict[str, int]) -> Iterator[dict[str, Prediction | Failure]]:
-    """Example id -> prediction, of the lines with these numbers."""
+    """Yield example id -> prediction, in chunks, for the lines with these numbers."""
     chunk: dict[str, Prediction | Failure] = {}
     for number, line in enumerate(predictions.read(file)):
         if numbers.get(line["example_id"]) == number:
@@ -305,7 +320,7 @@ def _chunks(file: Path, numbers: dict[str, int]) -> Iterator[dict[str, Predictio
 
 
 def _sizes(samples: fo.Dataset | fo.DatasetView, sample_ids: list[str]) -> dict[str, tuple[int, int]]:
-    """Sample id -> (width, height), of the metadata or else of the file, where it can be read."""
+    """Return sample id -> (width, height) of the images whose size is known."""
     found = {}
     chosen = samples._dataset.select(sample_ids)
     for sample_id, file, width, height in zip(

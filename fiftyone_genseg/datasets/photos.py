@@ -1,4 +1,4 @@
-"""The example photographs (COCO 2017, CC BY) as a FiftyOne dataset, one sample per expression."""
+"""The example photographs (COCO 2017, CC BY) as a FiftyOne dataset."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from fiftyone_genseg import labels
 
 
 def photos_dataset(name: str, folder: Path) -> fo.Dataset:
-    """Load `examples/photos` in place of a dataset of that name.
+    """Load `examples/photos` as a persistent dataset.
 
-    Sample fields: `expression`, `kind`, `image_id`, and `ground_truth` (Detections with the COCO
-    category as label, empty for no-target).
+    Samples have the fields `expression`, `kind`, `image_id` and `ground_truth`. The ground truth is Detections with
+    the COCO category as label, empty for no-target.
 
     Args:
-        folder: with annotations.json, images/ and panoptic/.
+        name: name of the dataset; an existing dataset of this name is replaced.
+        folder: holds annotations.json, images/ and panoptic/.
     """
     annotations = json.loads((folder / "annotations.json").read_text())
     categories = {segment["segment_id"]: segment["category"] for segment in annotations["segments"]}

@@ -9,7 +9,7 @@ _MODULES = {
     "ReferringEvaluation": "config",
     "ReferringEvaluationConfig": "config",
     "ReferringResults": "results",
-    "evaluate": "measuring",
+    "evaluate": "run",
 }
 
 

@@ -1,4 +1,4 @@
-"""What can be evaluated: the fields, the expressions and the key of a run, refused before anything is written."""
+"""Checks before an evaluation: the fields, the expressions and the key of the run."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from fiftyone_genseg.evaluation.config import SAMPLE_FIELDS, ReferringEvaluation
 from fiftyone_genseg.fields import EXPRESSION, check_view, default_expression_field
 
 
-def check(
-    samples: fo.Dataset | fo.DatasetView,
-    pred_field: str,
-    gt_field: str,
-    eval_key: str | None,
-    expression_field: str | None,
-    objects_field: str | None,
-    ignore_field: str | None = None,
-) -> None:
-    """Raise ValueError, saying what to do, unless these arguments can be evaluated."""
+def check(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfig, eval_key: str | None) -> None:
+    """Raise ValueError, with the remedy, unless samples can be evaluated.
+
+    Args:
+        samples: images; their masks are not read, see `check_masks`.
+        config: settings of the run.
+        eval_key: name of the run; None where nothing is recorded.
+    """
+    pred_field, gt_field, expression_field = config.pred_field, config.gt_field, config.expression_field
     check_view(samples)
     if not len(samples):
         raise ValueError("there are no samples to evaluate")
@@ -29,8 +28,8 @@ def check(
     for role, name in (
         ("prediction", pred_field),
         ("ground truth", gt_field),
-        ("objects", objects_field),
-        ("ignore", ignore_field),
+        ("objects", config.objects_field),
+        ("ignore", config.ignore_field),
     ):
         if name is None and role in ("objects", "ignore"):
             continue
@@ -55,7 +54,7 @@ def check(
 
 
 def check_masks(samples: fo.Dataset | fo.DatasetView, name: str) -> None:
-    """Raise ValueError when detections in a field have no mask; this reads every sample."""
+    """Raise ValueError when detections in a field have no mask. This reads every sample."""
     paths = [f"{name}.detections.{attribute}" for attribute in ("mask", "mask_path")]
     masks = sum(samples.count(path) for path in paths if samples.get_field(path) is not None)
     boxes = samples.count(f"{name}.detections")

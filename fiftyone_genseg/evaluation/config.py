@@ -16,12 +16,21 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
     """Settings of a run, stored with it.
 
     Args:
-        policy, min_pixels: see `genseg_hub.metrics`.
-        expression_field: sample field with the expression, or with the list of expressions; None
-            when the ground-truth Detections name them in an attribute `expression`.
+        pred_field: Detections with the predicted masks.
+        gt_field: Detections with the true masks.
+        policy: rule for empty masks, see `genseg_hub.evaluation.metrics`.
+        min_pixels: predictions of fewer pixels count as empty.
+        expression_field: sample field with the expression, or with the list of expressions; None when the true
+            Detections name them in an attribute `expression`.
         objects_field: Detections of all objects of the image, for distractors; optional.
         ignore_field: Detections of the pixels that count neither way; optional.
-        counts: what was noticed on the way, filled by the run.
+        counts: oddities that the run met, by name; filled by the run.
+        fields_written: whether the fields on samples and labels are all written; filled by the run. They are not
+            where the process was killed: evaluate again.
+        iou, classwise, kwargs: of FiftyOne's detection evaluation.
+
+    Raises:
+        ValueError: there is no such policy.
     """
 
     __module__ = "fiftyone_genseg.evaluation"  # the path that FiftyOne stores
@@ -36,6 +45,7 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
         objects_field=None,
         ignore_field=None,
         counts=None,
+        fields_written=True,
         iou=matching.MATCH_IOU,
         classwise=False,
         **kwargs,
@@ -47,18 +57,21 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
         self.objects_field = objects_field
         self.ignore_field = ignore_field
         self.counts = counts
+        self.fields_written = fields_written
 
     @property
     def method(self):
+        """The name by which FiftyOne lists runs of this kind."""
         return "referring"
 
 
 class ReferringEvaluation(foud.DetectionEvaluation):
-    """The run: which fields it owns, and how they are renamed and removed."""
+    """A run: which fields it owns, and how they are renamed and removed."""
 
     __module__ = "fiftyone_genseg.evaluation"  # the path that FiftyOne stores
 
     def register_samples(self, samples, eval_key, dynamic=True):
+        """Declare the fields of a run."""
         super().register_samples(samples, eval_key, dynamic=dynamic)
         if eval_key is None:
             return
@@ -73,9 +86,11 @@ class ReferringEvaluation(foud.DetectionEvaluation):
             samples._dataset.add_sample_field(failure, fof.StringField)
 
     def get_fields(self, samples, eval_key, include_custom_metrics=True):
+        """Return the names of a run's fields."""
         fields = super().get_fields(samples, eval_key, include_custom_metrics)
         return [f"{eval_key}_{name}" for name in SAMPLE_FIELDS] + fields
 
     def cleanup(self, samples, eval_key):
+        """Remove the fields of a run."""
         samples._dataset.delete_sample_fields([f"{eval_key}_{name}" for name in SAMPLE_FIELDS], error_level=1)
         super().cleanup(samples, eval_key)

@@ -1,4 +1,4 @@
-"""Instances of one expression, target against prediction, as pixels in cut-outs of the image."""
+"""Matching of one expression's instances, targets against predictions, as pixels in cut-outs of the image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAME_OBJECT = 0.5
 
 
 def without(cutout: Cutout, ignored: Sequence[Cutout]) -> Cutout | None:
-    """What of a mask lies outside others; None when nothing does."""
+    """Return the part of a mask that lies outside others; None when nothing does."""
     left = cutout.mask.copy()
     for other in ignored:
         x1, y1 = max(cutout.left, other.left), max(cutout.top, other.top)
@@ -77,7 +77,8 @@ def compare(targets: Sequence[Cutout], predictions: Sequence[Cutout], boxes: Seq
     at least half of the smaller of the two: it is the same object, badly segmented, split or merged.
 
     Args:
-        targets, predictions: non-empty masks.
+        targets: non-empty true masks.
+        predictions: non-empty predicted masks.
         boxes: what the reasoner said, xyxy pixels; without any, the boxes of the predicted masks.
     """
     overlap = np.array([[_overlap(t, p) for p in predictions] for t in targets], dtype=np.int64)

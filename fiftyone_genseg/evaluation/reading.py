@@ -6,15 +6,19 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
-from genseg_hub.schema import Box
+from genseg_hub.errors import ImageError
+from genseg_hub.images import image_size
+from genseg_hub.schema import Box, normalize_expression
 
 from fiftyone_genseg import labels
-from fiftyone_genseg.evaluation.slicing import kinds
+from fiftyone_genseg.evaluation.config import ReferringEvaluationConfig
 from fiftyone_genseg.fields import holds_several
 from fiftyone_genseg.labels import Cutout
+from fiftyone_genseg.statuses import MISSING, NO_TARGET, SEGMENTED
 
 
 @dataclass
@@ -31,13 +35,13 @@ class StoredLabels:
     label: dict[str, str | None]
 
     def of(self, expression: str) -> list[str]:
-        """Ids of the labels that name an expression; all of them when none names any."""
+        """Return the ids of the labels that name an expression; all of them when none names any."""
         if all(value is None for value in self.expression.values()):
             return self.ids
         return [i for i in self.ids if labels.names(self.expression[i], expression)]
 
     def load_masks(self) -> set[str]:
-        """Read the masks that are files; the ids of those that cannot be read."""
+        """Read the masks that are files, and return the ids of the labels whose mask cannot be read."""
         unreadable = set()
         for i, mask in self.masks.items():
             if isinstance(mask, str):
@@ -50,14 +54,14 @@ class StoredLabels:
         return unreadable
 
     def image_size(self) -> tuple[int, int] | None:
-        """(width, height) of the image by a mask's pixels and its box's share; None without masks."""
+        """Return (width, height) of the image by a mask's pixels and its box's share; None without masks."""
         for i, mask in self.masks.items():
             if mask is not None and min(self.boxes[i][2:]) > 0:
                 return round(mask.shape[1] / self.boxes[i][2]), round(mask.shape[0] / self.boxes[i][3])
         return None
 
     def cutouts(self, ids: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Cutout], int]:
-        """The non-empty ones of some masks by id, and how many had to be resized."""
+        """Return the non-empty masks of some labels by id, and how many masks had to be resized."""
         found: dict[str, Cutout] = {}
         resized = 0
         for i in ids:
@@ -68,7 +72,7 @@ class StoredLabels:
         return found, resized
 
     def box(self, i: str, size: tuple[int, int]) -> Box:
-        """The reasoner's box where it is known, else the Detection's, in xyxy pixels."""
+        """Return the reasoner's box where it is known, else the Detection's, in xyxy pixels."""
         said = self.prompt_box[i]
         x, y, w, h = said if _is_box(said) else self.boxes[i]
         return x * size[0], y * size[1], (x + w) * size[0], (y + h) * size[1]
@@ -79,37 +83,45 @@ def _is_box(value: Any) -> bool:
 
 
 class Reader:
-    """What an evaluation needs of some samples, in one query per label field instead of a document each."""
+    """What an evaluation needs of some samples, in one query per label field instead of a document each.
 
-    def __init__(
-        self,
-        view: fo.DatasetView,
-        gt_field: str,
-        pred_field: str,
-        expression_field: str | None,
-        objects_field: str | None,
-        ignore_field: str | None = None,
-    ):
-        self.several = holds_several(view, expression_field)
+    Expressions are normalized as they are read. Nothing is written.
+
+    Args:
+        view: the samples.
+        config: names the fields.
+    """
+
+    def __init__(self, view: fo.DatasetView, config: ReferringEvaluationConfig):
+        self.several = holds_several(view, config.expression_field)
         self.ids, self.filepaths, self._widths, self._heights = view.values(
             ["id", "filepath", "metadata.width", "metadata.height"]
         )
-        self.gt, self.pred = _read_labels(view, gt_field), _read_labels(view, pred_field)
-        self.objects = _read_labels(view, objects_field) if objects_field else None
-        self.ignored = _read_labels(view, ignore_field) if ignore_field else None
-        self._expressions = view.values(expression_field) if expression_field else None
-        responses = labels.responses_field(pred_field)
+        self.gt, self.pred = _read_labels(view, config.gt_field), _read_labels(view, config.pred_field)
+        self.objects = _read_labels(view, config.objects_field) if config.objects_field else None
+        self.ignored = _read_labels(view, config.ignore_field) if config.ignore_field else None
+        self._expressions = view.values(config.expression_field) if config.expression_field else None
+        responses = labels.responses_field(config.pred_field)
         self._status: list[dict[str, str]] | None = None
         if view.get_field(f"{responses}.expression") is not None and view.get_field(f"{responses}.status") is not None:
-            said, statuses = view.values([f"{responses}.expression", f"{responses}.status"])
-            self._status = [dict(zip(e or (), s or (), strict=True)) for e, s in zip(said, statuses, strict=True)]
+            answered, ended = view.values([f"{responses}.expression", f"{responses}.status"])
+            self._status = [
+                dict(zip(map(normalize_expression, e or ()), s or (), strict=True))
+                for e, s in zip(answered, ended, strict=True)
+            ]
 
     def size(self, number: int) -> tuple[int, int] | None:
-        """(width, height) of the image, None when its metadata is not known."""
+        """Return (width, height) of the image, by its metadata or else its file; None for a file that is none."""
         width, height = self._widths[number], self._heights[number]
-        return (width, height) if width and height else None
+        if width and height:
+            return width, height
+        try:
+            return image_size(Path(self.filepaths[number]))
+        except ImageError:
+            return None
 
     def expressions(self, number: int) -> list[str]:
+        """Return the expressions of a sample, each once, without empty ones."""
         if self._expressions is None:
             found: list[str] = []
             for value in self.gt[number].expression.values():
@@ -117,21 +129,23 @@ class Reader:
         else:
             value = self._expressions[number]
             found = [value] if isinstance(value, str) else value or []
-        return list(dict.fromkeys(expression for expression in found if expression))
+        normalized = (normalize_expression(expression) for expression in found if expression)
+        return list(dict.fromkeys(expression for expression in normalized if expression))
 
     def asked(self, number: int) -> set[str]:
+        """Return the expressions that have a response."""
         return set(self._status[number]) if self._status else set()
 
     def status(self, number: int, expression: str, has_mask: bool) -> str:
-        """Of the stored response; without responses, what the labels say."""
+        """Return the status of the stored response; without responses, what the labels say."""
         if self._status is not None:
-            return self._status[number].get(expression, labels.SEGMENTED if has_mask else kinds.MISSING)
+            return self._status[number].get(expression, SEGMENTED if has_mask else MISSING)
         if not self.pred[number].exists:
-            return kinds.MISSING
-        return labels.SEGMENTED if has_mask else labels.NO_TARGET
+            return MISSING
+        return SEGMENTED if has_mask else NO_TARGET
 
     def distractors(self, number: int, target_ids: list[str]) -> int:
-        """Objects of a target's class that are no target; -1 when the objects are not known.
+        """Count the objects of a target's class that are no target; -1 when the objects are not known.
 
         A target is one of the objects, so the targets of each class are taken off its count.
         """

@@ -1,23 +1,23 @@
-"""Operators that are generators: how they run, end and stop, their progress, and a download that shows it."""
+"""Operators that are generators: how they run, end and stop, and how they show progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import fiftyone.operators as foo
 from genseg_hub import checkpoints
 from huggingface_hub import constants
 
-_POLL_SECONDS = 0.5
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a run says at its end.
+    """The end of a run, as the user is told.
 
     Attributes:
         text: a sentence.
@@ -31,7 +31,10 @@ class Done:
 
 
 def config(name: str, label: str, description: str) -> foo.OperatorConfig:
-    """An operator that is a generator, in the App or in the background, whose form follows what is typed."""
+    """Return the configuration of a generator that runs in the App or in the background.
+
+    Its form is drawn anew with each change of a value.
+    """
     return foo.OperatorConfig(
         name=name,
         label=label,
@@ -72,34 +75,49 @@ def tell(ctx, share: float, label: str) -> Iterator:
         yield ctx.trigger("set_progress", {"progress": share, "label": label})
 
 
-def pulling(ctx, name: str, with_reasoner: bool = True) -> Generator[Any, None, checkpoints.Checkpoint]:
-    """Download what is missing of a checkpoint; yields messages of its progress and returns the checkpoint.
+def follow(
+    ctx, work: Generator[float, None, _Result], label: str, start: float = 0.0, end: float = 1.0
+) -> Generator[Any, None, _Result]:
+    """Show the progress of some work, and return its result.
 
     Args:
-        name, with_reasoner: as `checkpoints.pull` takes them.
+        ctx: FiftyOne's context of the running operator.
+        work: yields the share of itself that is done, in [0, 1].
+        label: what is done.
+        start: share of the whole run at which the work begins.
+        end: share at which it ends.
+    """
+    while True:
+        try:
+            share = next(work)
+        except StopIteration as stop:
+            return stop.value
+        yield from tell(ctx, start + (end - start) * share, label)
+
+
+def pulling(ctx, name: str, with_reasoner: bool = True) -> Generator[Any, None, checkpoints.Checkpoint]:
+    """Download the missing files of a checkpoint; yield messages of the progress and return the checkpoint.
+
+    Args:
+        ctx: FiftyOne's context of the running operator.
+        name: as `checkpoints.pull` takes it.
+        with_reasoner: as `checkpoints.pull` takes it.
 
     Raises:
         CheckpointError: as `checkpoints.pull`.
     """
     plan = checkpoints.plan(name, with_reasoner=with_reasoner)
-    cache = Path(constants.HF_HUB_CACHE)
-    # The segmenter may be another repository; every file knows the snapshot that it belongs to.
-    blobs = {cache / Path(file.local_path).relative_to(cache).parts[0] / "blobs" for file in plan.files}
-    before = _size(blobs)
+    missing, here = plan.missing, 0
+    arrived: SimpleQueue[int | None] = SimpleQueue()
+    if missing:
+        arrived.put(0)
     with ThreadPoolExecutor(1, thread_name_prefix="pull") as worker:
-        download = worker.submit(checkpoints.pull, plan.name, plan.revision, with_reasoner=with_reasoner)
-        while not wait([download], timeout=_POLL_SECONDS).done:
-            here, missing = min(plan.missing, _size(blobs) - before), plan.missing
-            words = f"{checkpoints.readable_size(here)} of {checkpoints.readable_size(missing)} of {name}, into {cache}"
-            yield from tell(ctx, here / missing if missing else 1.0, words)
+        download = worker.submit(
+            checkpoints.pull, plan.name, plan.revision, with_reasoner=with_reasoner, on_bytes=arrived.put
+        )
+        download.add_done_callback(lambda _: arrived.put(None))
+        while (count := arrived.get()) is not None:
+            here = min(missing, here + count)
+            words = f"{checkpoints.readable_size(here)} of {checkpoints.readable_size(missing)} of {name}, into "
+            yield from tell(ctx, here / missing if missing else 1.0, f"{words}{constants.HF_HUB_CACHE}")
         return download.result()
-
-
-def _size(folders: set[Path]) -> int:
-    sizes = []
-    for file in (file for folder in folders for file in folder.glob("*")):
-        try:
-            sizes.append(file.stat().st_size)
-        except FileNotFoundError:  # renamed meanwhile
-            continue
-    return sum(sizes)

@@ -5,26 +5,128 @@ from __future__ import annotations
 import gc
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
-from genseg_hub.errors import CheckpointError
-from genseg_hub.evaluation.metrics import DEFAULT_POLICY, POLICIES
+from genseg_hub.errors import CheckpointError, NotServedError, ReasonerError
+from genseg_hub.evaluation.metrics import POLICIES
 
-from fiftyone_genseg import fields, labels, segmentation
-from fiftyone_genseg.evaluation import checks, measuring
+from fiftyone_genseg import labels, proposals
+from fiftyone_genseg.evaluation.measuring import measure
+from fiftyone_genseg.evaluation.request import EvaluationRequest
+from fiftyone_genseg.evaluation.writing import write
+from fiftyone_genseg.fields import EXPRESSION
+from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms, _progress
-from fiftyone_genseg.operators.evaluate_referring_segmentation import describe
-from fiftyone_genseg.panels import _runs
 from fiftyone_genseg.segmentation import engines
+from fiftyone_genseg.segmentation.request import MAX_BATCH_SIZE, SegmentRequest
+from fiftyone_genseg.segmentation.run import segment_view
 
 PANEL = "referring_evaluation"
-_EXPRESSION = checks.EXPRESSION
+
+
+@dataclass(frozen=True)
+class ComparisonRequest:
+    """A request to segment and evaluate with several checkpoints.
+
+    Attributes:
+        checkpoints: names, each once.
+        gt_field, policy: see `EvaluationRequest`.
+        expression_field, batch_size, device: see `SegmentRequest`.
+        server: address of a server; checkpoints that it serves are asked there, the others are loaded here.
+    """
+
+    checkpoints: tuple[str, ...] = ()
+    gt_field: str = EvaluationRequest.gt_field
+    policy: str = EvaluationRequest.policy
+    expression_field: str = EXPRESSION
+    batch_size: int = SegmentRequest.batch_size
+    device: str = SegmentRequest.device
+    server: str | None = None
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> ComparisonRequest:
+        """Read a form; missing and empty values mean the defaults."""
+        given = {name: params[name] for name in cls.__dataclass_fields__ if params.get(name)}
+        names = dict.fromkeys(str(name).strip() for name in given.pop("checkpoints", ()))
+        server = str(given.pop("server", "")).strip() or None
+        return cls(tuple(name for name in names if name), server=server, **given)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Checkpoint -> the field of its masks, which is also the key of its run.
+
+        Raises:
+            CheckpointError: a name that can be no checkpoint.
+        """
+        fields: dict[str, str] = {}
+        for name in self.checkpoints:
+            checkpoint, segmenter = checkpoints.split_segmenter(name)
+            parts = Path(os.path.abspath(Path(checkpoints.split_revision(checkpoint)[0]).expanduser())).parts
+            own = parts[-2] if len(parts) > 1 and parts[-1] == "best" else parts[-1]  # a run's best checkpoint
+            if segmenter:
+                own += f"_{Path(checkpoints.split_revision(segmenter)[0]).name}"
+            field = re.sub(r"\W+", "_", own).strip("_").lower()
+            field = field if field[:1].isalpha() else f"checkpoint_{field}"
+            taken = sum(other == field or re.fullmatch(rf"{field}_\d+", other) is not None for other in fields.values())
+            fields[name] = f"{field}_{taken + 1}" if taken else field
+        return fields
+
+    def segmentation(self, checkpoint: str, field: str, served: bool) -> SegmentRequest:
+        """Return the request to segment with one of the checkpoints.
+
+        Args:
+            checkpoint: one of `checkpoints`.
+            field: of its masks.
+            served: whether the server has the checkpoint.
+        """
+        return SegmentRequest(
+            expression_field=self.expression_field,
+            checkpoint=checkpoint,
+            output_field=field,
+            batch_size=self.batch_size,
+            device=self.device,
+            server=self.server if served else None,
+        )
+
+    def evaluation(self, field: str) -> EvaluationRequest:
+        """Return the request to evaluate the masks in one of the fields, in place of an earlier run on them."""
+        return EvaluationRequest(field, self.gt_field, field, self.policy, expression_field=self.expression_field)
+
+    def problem(self, samples: fo.DatasetView | None) -> str | None:
+        """Return why the request cannot be run, as a sentence; None when it can."""
+        if samples is None:
+            return "Open a dataset first."
+        if len(self.checkpoints) < 2:
+            return "Name two checkpoints or more."
+        if not labels.is_detections(samples, self.gt_field):
+            return f"The ground truth field {self.gt_field!r} holds no Detections."
+        try:
+            if not len(samples):
+                raise ValueError("there are no samples to segment")
+            for name in self.checkpoints:  # before a field is named after one that is none
+                checkpoints.check_available(name, with_reasoner=self.server is None)
+            for name, field in self.fields.items():
+                self.segmentation(name, field, served=self.server is not None).check(samples)
+                self._check_run(samples, name, field)
+        except (ValueError, CheckpointError) as error:
+            return sentence(error)
+        return None
+
+    def _check_run(self, samples: fo.DatasetView, name: str, field: str) -> None:
+        if field == self.gt_field:
+            raise ValueError(f"the field {field!r} of {name} holds the ground truth")
+        if field in samples.list_evaluations():
+            other = samples._dataset.get_evaluation_info(field).config.pred_field
+            if other != field:
+                raise ValueError(f"the run {field!r} is about the field {other!r}; rename or delete it first")
 
 
 class CompareCheckpoints(foo.Operator):
@@ -32,6 +134,7 @@ class CompareCheckpoints(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
+        """Name and ways of running the operator."""
         return _progress.config(
             "compare_checkpoints",
             "Compare checkpoints",
@@ -39,7 +142,9 @@ class CompareCheckpoints(foo.Operator):
         )
 
     def resolve_input(self, ctx) -> types.Property:
+        """Return the form."""
         inputs = types.Object()
+        request = ComparisonRequest.from_params(ctx.params)
         inputs.list(
             "checkpoints",
             types.String(),
@@ -48,53 +153,57 @@ class CompareCheckpoints(foo.Operator):
             required=True,
             view=_forms.checkpoint_choices(),
         )
-        inputs.str("gt_field", label="Ground truth", default=_forms.DEFAULT_TRUTH)
+        inputs.str("gt_field", label="Ground truth", default=ComparisonRequest.gt_field)
         inputs.str(
-            "expression_field", label="Expressions", description="The sample field that holds them", default=_EXPRESSION
+            "expression_field",
+            label="Expressions",
+            description="The sample field that holds them",
+            default=ComparisonRequest.expression_field,
         )
         policies = types.DropdownView()
         for policy in POLICIES.values():
             policies.add_choice(policy.name, label=policy.name, description=policy.source)
-        inputs.enum("policy", policies.values(), label="Policy", default=DEFAULT_POLICY, view=policies)
-        inputs.int("batch_size", label="Batch size", default=8, min=1, max=512)
-        inputs.str("device", label="Device", default="auto")
+        inputs.enum("policy", policies.values(), label="Policy", default=ComparisonRequest.policy, view=policies)
+        inputs.int("batch_size", label="Batch size", default=ComparisonRequest.batch_size, min=1, max=MAX_BATCH_SIZE)
+        inputs.str("device", label="Device", default=ComparisonRequest.device)
         _forms.ask_for_server(inputs, "Checkpoints that it serves are asked there, the others are loaded here.")
-        problem = _problem(ctx)
+        problem = request.problem(_view(ctx))
         if problem is None:
-            fields = "\n".join(f"- `{field}`: {name}" for name, field in fields_of(_asked(ctx)).items())
+            fields = "\n".join(f"- `{field}`: {name}" for name, field in request.fields.items())
             inputs.md(
                 f"Fields and runs; masks that are there are kept, runs are evaluated anew:\n\n{fields}", name="fields"
             )
-        elif _asked(ctx):
+        elif request.checkpoints:
             _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Compare checkpoints"))
 
     def execute(self, ctx) -> Iterator:
-        """See `_progress.run`."""
+        """Run the request; see `_progress.run` for the messages."""
         return _progress.run(ctx, _compare(ctx), "The comparison stopped")
 
 
-def _compare(ctx) -> Generator[Any, None, _progress.Done]:
-    """A checkpoint that cannot be loaded is reported at the end, and the others go on."""
-    from genseg_hub.errors import ReasonerError
+def _view(ctx) -> fo.DatasetView | None:
+    return ctx.target_view() if ctx.dataset is not None else None
 
-    problem = _problem(ctx)
+
+def _compare(ctx) -> Generator[Any, None, _progress.Done]:
+    """Compare; a checkpoint that cannot be loaded is reported at the end, and the others go on."""
+    request = ComparisonRequest.from_params(ctx.params)
+    problem = request.problem(_view(ctx))
     if problem:
         raise ValueError(problem)
-    fields = fields_of(_asked(ctx))
     done: dict[str, str] = {}
     refused: list[str] = []
-    server = _forms.server(ctx.params)
-    served = (yield from _served(ctx, list(fields), server)) if server else set()
-    for number, (name, field) in enumerate(fields.items()):
+    served = (yield from _served(ctx, request)) if request.server else set()
+    for number, (name, field) in enumerate(request.fields.items()):
         try:
-            done[field] = yield from _one(ctx, name, field, server if name in served else None, number, len(fields))
+            done[field] = yield from _one(ctx, request, name, field, name in served, number)
         except (CheckpointError, ReasonerError) as error:
             refused.append(str(error))
     if not done:
         raise ValueError("; ".join(refused))
     if not ctx.delegated:
-        _runs.propose(ctx.dataset, list(done))
+        proposals.propose(ctx, list(done))
     return _progress.Done(
         "; ".join([*(f"{field}: {figures}" for field, figures in done.items()), *refused]),
         "warning" if refused else "success",
@@ -102,39 +211,22 @@ def _compare(ctx) -> Generator[Any, None, _progress.Done]:
     )
 
 
-def fields_of(names: list[str]) -> dict[str, str]:
-    """Checkpoint -> the field of its masks, which is also the key of its run. The names are checked before."""
-    fields: dict[str, str] = {}
-    for name in names:
-        checkpoint, segmenter = checkpoints.split_segmenter(name)
-        parts = Path(os.path.abspath(Path(checkpoints.split_revision(checkpoint)[0]).expanduser())).parts
-        own = parts[-2] if len(parts) > 1 and parts[-1] == "best" else parts[-1]  # a run's best checkpoint
-        if segmenter:
-            own += f"_{Path(checkpoints.split_revision(segmenter)[0]).name}"
-        field = re.sub(r"\W+", "_", own).strip("_").lower()
-        field = field if field[:1].isalpha() else f"checkpoint_{field}"
-        taken = sum(other == field or re.fullmatch(rf"{field}_\d+", other) is not None for other in fields.values())
-        fields[name] = f"{field}_{taken + 1}" if taken else field
-    return fields
-
-
-def _served(ctx, names: list[str], server: str) -> Generator[Any, None, set[str]]:
-    """Those of the checkpoints that the server has.
+def _served(ctx, request: ComparisonRequest) -> Generator[Any, None, set[str]]:
+    """Return the names of the checkpoints that the server has.
 
     Raises:
         ReasonerError: it has none of them, or is not there.
     """
-    from genseg_hub.errors import NotServedError
     from genseg_hub.reasoners.loading import connect
 
     served: set[str] = set()
     problem: NotServedError | None = None
-    for name in names:
+    for name in request.checkpoints:
         try:
             if not checkpoints.is_on_disk(name, with_reasoner=False):
                 yield from _progress.pulling(ctx, name, with_reasoner=False)
             found = checkpoints.pull(name, with_reasoner=False)
-            connect(found, server, api_key=ctx.secret(_forms.SERVER_KEY))
+            connect(found, str(request.server), api_key=ctx.secret(_forms.SERVER_KEY))
             served.add(name)
         except NotServedError as error:
             problem = problem or error
@@ -145,87 +237,28 @@ def _served(ctx, names: list[str], server: str) -> Generator[Any, None, set[str]
     return served
 
 
-def _one(ctx, name: str, field: str, server: str | None, number: int, count: int) -> Generator[Any, None, str]:
-    """Segment and evaluate with one checkpoint, on a server if one is named; returns its figures as a sentence."""
-    if not checkpoints.is_on_disk(name, with_reasoner=server is None):
-        yield from _progress.pulling(ctx, name, with_reasoner=server is None)
-    opened = engines.opened(
-        engines.LOCAL,
-        name,
-        device=ctx.params.get("device") or "auto",
-        server=server,
-        api_key=ctx.secret(_forms.SERVER_KEY),
-    )
-    view = ctx.target_view()
-    with opened as (engine, pinned):
+def _one(
+    ctx, request: ComparisonRequest, name: str, field: str, served: bool, number: int
+) -> Generator[Any, None, str]:
+    """Segment and evaluate with one checkpoint; return its figures as a sentence."""
+    view, count = ctx.target_view(), len(request.checkpoints)
+    asked = request.segmentation(name, field, served)
+    if not checkpoints.is_on_disk(name, with_reasoner=not served):
+        yield from _progress.pulling(ctx, name, with_reasoner=not served)
+    with engines.opened(asked, ctx.secret(_forms.SERVER_KEY)) as engine:
         stored = f"{labels.responses_field(field)}.checkpoint"
-        others = set(view.distinct(stored)) - {pinned} if view.get_field(stored) is not None else set()
+        others = set(view.distinct(stored)) - {engine.checkpoint} if view.get_field(stored) is not None else set()
         if others:
             raise CheckpointError(
-                f"the field {field!r} has masks of {min(others)}, not of {pinned}; rename or delete it first"
+                f"the field {field!r} has masks of {min(others)}, not of {engine.checkpoint}; rename or delete it first"
             )
-        for summary in segmentation.segment_view(
-            view,
-            engine,
-            pinned,
-            field,
-            expression_field=ctx.params.get("expression_field") or _EXPRESSION,
-            batch_size=ctx.params.get("batch_size") or 8,
-        ):
-            share = (number + (summary.done / summary.total if summary.total else 1.0)) / count
+        for summary in segment_view(view, asked, engine):
+            share = (number + summary.share_done) / count
             yield from _progress.tell(ctx, share, f"{name}: {summary.done} of {summary.total} expressions")
     del engine
     gc.collect()  # the next one needs the memory
-    runner = _runner(ctx, field)
-    for _ in runner.run():
-        yield from _progress.tell(ctx, (number + 1) / count, f"{name}: evaluating")
-    assert runner.results is not None
-    return describe(runner.results.figures()) + (" (asked on the server)" if server else "")
-
-
-def _runner(ctx, field: str) -> measuring.Runner:
-    return measuring.Runner(
-        ctx.target_view(),
-        field,
-        ctx.params.get("gt_field") or _forms.DEFAULT_TRUTH,
-        eval_key=field,
-        policy=ctx.params.get("policy") or DEFAULT_POLICY,
-        expression_field=ctx.params.get("expression_field") or _EXPRESSION,
-    )
-
-
-def _asked(ctx) -> list[str]:
-    return list(dict.fromkeys(str(name).strip() for name in ctx.params.get("checkpoints") or [] if str(name).strip()))
-
-
-def _problem(ctx) -> str | None:
-    """Why the operator cannot run, as a sentence; None when it can."""
-    if ctx.dataset is None:
-        return "Open a dataset first."
-    names = _asked(ctx)
-    if len(names) < 2:
-        return "Name two checkpoints or more."
-    truth = ctx.params.get("gt_field") or _forms.DEFAULT_TRUTH
-    try:
-        view = ctx.target_view()
-        fields.check_view(view)
-        if not len(view):
-            raise ValueError("there are no samples to segment")
-        fields.check_expressions(view, [], ctx.params.get("expression_field") or _EXPRESSION)
-        problem = _forms.examples_problem(ctx)
-        if problem:
-            return problem
-        server = _forms.server(ctx.params)
-        for name in names:
-            _forms.check_checkpoint(name, with_reasoner=server is None)
-        for name, field in fields_of(names).items():
-            labels.check_fields(view, field)
-            if field in ctx.dataset.list_evaluations():
-                other = ctx.dataset.get_evaluation_info(field).config.pred_field
-                if other != field:
-                    raise ValueError(f"the run {field!r} is about the field {other!r}; rename or delete it first")
-            if field == truth:
-                raise ValueError(f"the field {field!r} of {name} holds the ground truth")
-    except (ValueError, CheckpointError) as error:
-        return _forms.sentence(error)
-    return None
+    evaluation = request.evaluation(field)
+    view, end = ctx.target_view(), (number + 1) / count
+    measured = yield from _progress.follow(ctx, measure(view, evaluation.config(view)), f"{name}: evaluating", end, end)
+    results = yield from _progress.follow(ctx, write(measured, field), f"{name}: writing", end, end)
+    return results.describe() + (" (asked on the server)" if served else "")

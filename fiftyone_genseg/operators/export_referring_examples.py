@@ -1,18 +1,21 @@
-"""The operator "Export referring examples": samples of a dataset as a training set on disk."""
+"""The operator "Export referring examples": samples as a training set on disk."""
 
 from __future__ import annotations
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
+from fiftyone_genseg.datasets.request import ExamplesRequest
+from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms
 
 
 class ExportReferringExamples(foo.Operator):
-    """Write expressions, images and true masks as a `datasets` folder, which training reads."""
+    """Write expressions, images and true masks as a `datasets` folder for training."""
 
     @property
     def config(self) -> foo.OperatorConfig:
+        """Name and ways of running the operator."""
         return foo.OperatorConfig(
             name="export_referring_examples",
             label="Export referring examples",
@@ -23,6 +26,7 @@ class ExportReferringExamples(foo.Operator):
         )
 
     def resolve_input(self, ctx) -> types.Property:
+        """Return the form."""
         inputs = types.Object()
         inputs.str(
             "folder",
@@ -31,34 +35,32 @@ class ExportReferringExamples(foo.Operator):
             required=True,
         )
         _forms.ask_for_examples(ctx, inputs)
-        problem = _problem(ctx)
-        if problem and ctx.params.get("folder"):
-            _forms.show_problem(inputs, problem)
+        said = problem(ctx)
+        if said and _folder(ctx):
+            _forms.show_problem(inputs, said)
         return types.Property(inputs, view=types.View(label="Export referring examples"))
 
     def execute(self, ctx) -> dict:
-        problem = _problem(ctx)
-        if problem:
-            raise ValueError(problem)
+        """Export, and return the number of examples and the folder."""
+        said = problem(ctx)
+        if said:
+            raise ValueError(said)
         from fiftyone_genseg.datasets.export import export
 
         folder = _forms.path(_folder(ctx))
-        count = export(folder=folder, **_forms.examples_asked_for(ctx))
+        count = export(folder=folder, **ExamplesRequest.from_params(ctx.params).arguments(ctx.target_view()))
         return {"examples": count, "folder": str(folder)}
 
     def resolve_output(self, ctx) -> types.Property:
+        """Describe the result of `execute`."""
         outputs = types.Object()
         outputs.int("examples", label="Examples written")
         outputs.str("folder", label="Folder")
         return types.Property(outputs, view=types.View(label="Exported"))
 
 
-def _folder(ctx) -> str:
-    return str(ctx.params.get("folder") or "").strip()
-
-
-def _problem(ctx) -> str | None:
-    """Why the operator cannot run, as a sentence; None when it can."""
+def problem(ctx) -> str | None:
+    """Return why the operator cannot run, as a sentence; None when it can."""
     if ctx.dataset is None:
         return "Open a dataset first."
     if not _folder(ctx):
@@ -66,5 +68,9 @@ def _problem(ctx) -> str | None:
     try:
         _forms.check_new_folder(_forms.path(_folder(ctx)))
     except (ValueError, OSError) as error:
-        return _forms.sentence(error)
-    return _forms.examples_problem(ctx)
+        return sentence(error)
+    return ExamplesRequest.from_params(ctx.params).problem(ctx.target_view())
+
+
+def _folder(ctx) -> str:
+    return str(ctx.params.get("folder") or "").strip()

@@ -1,19 +1,86 @@
-"""The operator "Load referring dataset": a benchmark's archive, a folder or a Hub dataset as samples."""
+"""The operator "Load referring dataset": a benchmark or dataset as samples."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import fiftyone.core.utils as fou
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
+from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms, _progress
+
+if TYPE_CHECKING:
+    from genseg_hub.archives import Benchmark
+
+
+@dataclass(frozen=True)
+class LoadDatasetRequest:
+    """A request to load a dataset of referring examples.
+
+    Attributes:
+        source: a benchmark, a folder that `save_to_disk` wrote, or a Hub dataset.
+        name: name of the dataset to make.
+        root: folder that holds a benchmark's archive.
+        split: split of a benchmark; "" for another source.
+        limit: number of expressions to load; None for all.
+        overwrite: replace a dataset of the same name.
+    """
+
+    source: str
+    name: str
+    root: str
+    split: str
+    limit: int | None = None
+    overwrite: bool = False
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> LoadDatasetRequest:
+        """Read a form.
+
+        The name is by default made of the source and the chosen split, and the root is $GENSEG_BENCHMARKS.
+
+        Args:
+            params: the form's values by name. Missing and empty values mean the defaults.
+        """
+        from genseg_hub import archives
+
+        source, name, root, split = (str(params.get(key) or "").strip() for key in ("source", "name", "root", "split"))
+        benchmark = archives.by_name().get(source)
+        chosen = split if benchmark else ""
+        return cls(
+            source,
+            name or _default_name(source, chosen),
+            root or os.environ.get("GENSEG_BENCHMARKS", ""),
+            chosen or (_default_split(benchmark) if benchmark else ""),
+            params.get("limit"),
+            bool(params.get("overwrite", cls.overwrite)),
+        )
+
+    def problem(self) -> str | None:
+        """Return why the request cannot be run, as a sentence; None when it can."""
+        from genseg_hub import archives
+
+        if not self.source:
+            return "Choose a benchmark, or name a folder or a Hub dataset."
+        try:
+            if self.source not in archives.by_name():
+                _forms.check_source(self.source, "a benchmark")
+            elif self.root:
+                archives.check(self.source, _forms.path(self.root), self.split)
+            else:
+                raise ValueError("name the folder that holds the archive")
+            _check_name(self.name, self.overwrite)
+        except (ValueError, OSError) as error:
+            return sentence(error)
+        return None
 
 
 class LoadReferringDataset(foo.Operator):
@@ -21,6 +88,7 @@ class LoadReferringDataset(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
+        """Name and ways of running the operator."""
         return _progress.config(
             "load_referring_dataset",
             "Load referring dataset",
@@ -28,8 +96,11 @@ class LoadReferringDataset(foo.Operator):
         )
 
     def resolve_input(self, ctx) -> types.Property:
+        """Return the form; a benchmark has a root folder and splits to choose from."""
         from genseg_hub import archives
 
+        request = LoadDatasetRequest.from_params(ctx.params)
+        untouched = LoadDatasetRequest.from_params({name: ctx.params.get(name) for name in ("source", "split")})
         known = archives.by_name()
         inputs = types.Object()
         choices = types.AutocompleteView(allow_user_input=True)
@@ -42,25 +113,22 @@ class LoadReferringDataset(foo.Operator):
             required=True,
             view=choices,
         )
-        source = _text(ctx, "source")
-        if source in known:
-            benchmark = known[source]
+        if request.source in known:
+            benchmark = known[request.source]
             inputs.view("archive", types.Notice(label=benchmark.archive))
             inputs.str(
                 "root",
                 label="Root folder",
-                description="Under which the archive lies, on the machine that runs FiftyOne",
-                default=os.environ.get("GENSEG_BENCHMARKS"),
+                description="The folder that holds the archive, on the machine that runs FiftyOne",
+                default=untouched.root or None,
                 required=True,
             )
-            inputs.enum(
-                "split", list(benchmark.splits), label="Split", default=_default_split(benchmark), required=True
-            )
-        inputs.str("name", label="Name of the dataset", default=_default_name(ctx), required=True)
+            inputs.enum("split", list(benchmark.splits), label="Split", default=untouched.split, required=True)
+        inputs.str("name", label="Name of the dataset", default=untouched.name, required=True)
         inputs.int("limit", label="Only the first expressions", description="Empty for all", min=1)
-        inputs.bool("overwrite", label="Replace a dataset of that name", default=False)
-        problem = _problem(ctx)
-        if problem and source:
+        inputs.bool("overwrite", label="Replace a dataset of that name", default=untouched.overwrite)
+        problem = request.problem()
+        if problem and request.source:
             _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Load referring dataset"))
 
@@ -74,75 +142,51 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
 
     from fiftyone_genseg.datasets.importing import ReferringDatasetImporter
 
-    problem = _problem(ctx)
+    request = LoadDatasetRequest.from_params(ctx.params)
+    problem = request.problem()
     if problem:
         raise ValueError(problem)
-    source, name = _text(ctx, "source"), _text(ctx, "name") or _default_name(ctx)
-    yield from _progress.tell(ctx, 0.0, f"reading {source}")
+    yield from _progress.tell(ctx, 0.0, f"reading {request.source}")
     said = ""
-    if source in archives.by_name():
-        split = _text(ctx, "split") or _default_split(archives.by_name()[source])
-        examples, report = archives.load_archive(source, _forms.path(_text(ctx, "root")), split)
+    if request.source in archives.by_name():
+        examples, report = archives.load_archive(request.source, _forms.path(request.root), request.split)
         said = f"Archive: {report}"
     else:
-        examples = referring_dataset.load_examples(source, check_rows=False)
-    images = Path(fo.config.default_dataset_dir) / fou.to_slug(name) / "images"  # a name may hold ../
-    importer = ReferringDatasetImporter(examples, images, max_samples=ctx.params.get("limit"))
-    dataset = fo.Dataset()  # under a name of its own until it is whole: what it replaces stays till then
+        examples = referring_dataset.load_examples(request.source, check_rows=False)
+    images = Path(fo.config.default_dataset_dir) / fou.to_slug(request.name) / "images"  # a name may hold ../
+    importer = ReferringDatasetImporter(examples, images, max_samples=request.limit)
+    dataset = fo.Dataset()  # has a temporary name until it is whole: until then, the dataset to replace stays
     try:
         for _ in dataset.add_importer(importer, generator=True, progress=False):
             share = importer.read / max(1, len(importer))
             yield from _progress.tell(ctx, share, f"{importer.read} of {len(importer)} expressions")
         if not len(dataset):
-            raise ValueError(f"{source} has no example that can be used. {importer.report}")
+            raise ValueError(f"{request.source} has no example that can be used. {importer.report}")
     except BaseException:
         dataset.delete()
         raise
-    if ctx.params.get("overwrite") and fo.dataset_exists(name):
-        fo.delete_dataset(name)
-    dataset.name, dataset.persistent = name, True
-    text = " ".join(filter(None, (f"{name} has {len(dataset):,} expressions.", importer.report, said)))
+    if request.overwrite and fo.dataset_exists(request.name):
+        fo.delete_dataset(request.name)
+    dataset.name, dataset.persistent = request.name, True
+    text = " ".join(filter(None, (f"{request.name} has {len(dataset):,} expressions.", importer.report, said)))
     variant = "warning" if importer.unusable else "success"
-    return _progress.Done(text, variant, (partial(ctx.ops.open_dataset, name),))
+    return _progress.Done(text, variant, (partial(ctx.ops.open_dataset, request.name),))
 
 
-def _text(ctx, name: str) -> str:
-    return str(ctx.params.get(name) or "").strip()
-
-
-def _default_split(benchmark) -> str:
+def _default_split(benchmark: Benchmark) -> str:
     return "val" if "val" in benchmark.splits else next(iter(benchmark.splits))
 
 
-def _default_name(ctx) -> str:
-    source, split = _text(ctx, "source"), _text(ctx, "split")
-    # Names that differ in "+" alone are one for FiftyOne.
+def _default_name(source: str, split: str) -> str:
+    # To FiftyOne, names that differ in "+" alone are one name.
     return "-".join(filter(None, (Path(source).name.replace(":", "-").replace("+", "plus"), split)))
 
 
-def _problem(ctx) -> str | None:
-    from genseg_hub import archives
-
-    source, name = _text(ctx, "source"), _text(ctx, "name") or _default_name(ctx)
-    if not source:
-        return "Choose a benchmark, or name a folder or a Hub dataset."
-    known = archives.by_name()
-    if source in known and not _text(ctx, "root"):
-        return "Name the folder under which the archive lies."
-    try:
-        if source in known:
-            split = _text(ctx, "split") or _default_split(known[source])
-            archives.check(source, _forms.path(_text(ctx, "root")), split)
-        else:
-            _forms.check_source(source, "a benchmark")
-        _check_name(name, bool(ctx.params.get("overwrite")))
-    except (ValueError, OSError) as error:
-        return _forms.sentence(error)
-    return None
-
-
 def _check_name(name: str, overwrite: bool) -> None:
-    """Raise ValueError unless a dataset can be made under a name. FiftyOne tells names apart by their slugs."""
+    """Raise ValueError unless a dataset can have this name.
+
+    FiftyOne compares names by their slugs.
+    """
     if not name.isprintable():
         raise ValueError(f"{name!r} is not a name for a dataset: use letters and digits")
     slug = fou.to_slug(name)
@@ -150,4 +194,4 @@ def _check_name(name: str, overwrite: bool) -> None:
     if clash == name and not overwrite:
         raise ValueError(f"there is a dataset {name!r} already; choose another name, or replace it")
     if clash not in (None, name):
-        raise ValueError(f"the name {name!r} is too much like that of the dataset {clash!r}; choose another")
+        raise ValueError(f"the name {name!r} is too much like {clash!r}, the name of another dataset; choose another")

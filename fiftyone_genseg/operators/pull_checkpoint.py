@@ -1,4 +1,4 @@
-"""The operator "Pull checkpoint": a checkpoint of the Hugging Face Hub onto this disk, with its checksums compared."""
+"""The operator "Pull checkpoint": download a checkpoint and check it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from fiftyone.operators import types
 from genseg_hub import checkpoints
 from genseg_hub.errors import CheckpointError
 
+from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms, _progress
 
 
 class PullCheckpoint(foo.Operator):
-    """Download what is missing. The form says how much that is and where it goes."""
+    """Download the missing files of a checkpoint, and compare checksums.
+
+    The form says how large the files are and where they go.
+    """
 
     @property
     def config(self) -> foo.OperatorConfig:
+        """Name and ways of running the operator."""
         return _progress.config(
             "pull_checkpoint",
             "Pull checkpoint",
@@ -25,6 +30,7 @@ class PullCheckpoint(foo.Operator):
         )
 
     def resolve_input(self, ctx) -> types.Property:
+        """Return the form, with the size of the download."""
         inputs = types.Object()
         inputs.str("checkpoint", label="Checkpoint", description="owner/name or owner/name@revision", required=True)
         name = _name(ctx)
@@ -32,7 +38,7 @@ class PullCheckpoint(foo.Operator):
             try:
                 inputs.view("plan", types.Notice(label=str(checkpoints.plan(name))))
             except CheckpointError as error:
-                _forms.show_problem(inputs, _forms.sentence(error))
+                _forms.show_problem(inputs, sentence(error))
         return types.Property(inputs, view=types.View(label="Pull checkpoint"))
 
     def execute(self, ctx) -> Iterator:

@@ -1,4 +1,4 @@
-"""The operator "Push checkpoint to Hub": a trained checkpoint folder on the Hugging Face Hub."""
+"""The operator "Push checkpoint to Hub": publish a trained checkpoint."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from genseg_hub.checkpoints import readable_size
 from genseg_hub.errors import PublishError
 from genseg_hub.publishing import publish
 
+from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms
 
 TOKEN = "HF_TOKEN"
 
 
 class PushCheckpoint(foo.Operator):
-    """Publish a folder. The form shows what a dry run says; the token is a plugin secret or that of `hf auth login`."""
+    """Publish a checkpoint folder. The form shows the files that a dry run lists.
+
+    The token is a secret of the plugin, or else the token of `hf auth login`.
+    """
 
     @property
     def config(self) -> foo.OperatorConfig:
+        """Name and ways of running the operator."""
         return foo.OperatorConfig(
             name="push_checkpoint",
             label="Push checkpoint to Hub",
@@ -28,6 +33,7 @@ class PushCheckpoint(foo.Operator):
         )
 
     def resolve_input(self, ctx) -> types.Property:
+        """Return the form, with the files that would be sent."""
         inputs = types.Object()
         inputs.str(
             "folder",
@@ -42,7 +48,7 @@ class PushCheckpoint(foo.Operator):
             try:
                 planned = _push(ctx, dry_run=True)
             except (PublishError, ValueError, OSError) as error:
-                _forms.show_problem(inputs, _forms.sentence(error))
+                _forms.show_problem(inputs, sentence(error))
             else:
                 files = "\n".join(f"- `{path}` {readable_size(size)}" for path, size in planned.files)
                 total = readable_size(sum(size for _, size in planned.files))
@@ -50,10 +56,12 @@ class PushCheckpoint(foo.Operator):
         return types.Property(inputs, view=types.View(label="Push checkpoint to Hub"))
 
     def execute(self, ctx) -> dict:
+        """Publish the folder; return its page, the commit, and whether the push made it."""
         published = _push(ctx, token=ctx.secrets[TOKEN])
         return {"url": published.url, "commit": published.commit, "changed": published.changed}
 
     def resolve_output(self, ctx) -> types.Property:
+        """Describe the result of `execute`."""
         outputs = types.Object()
         outputs.str("url", label="Published at")
         outputs.str("commit", label="Commit")

@@ -1,5 +1,4 @@
-"""Segmenting the samples of a view, written as it goes and resumable."""
+"""Segmenting the samples of a view: a request, an engine that answers, and the run that writes.
 
-from fiftyone_genseg.segmentation.run import OVERWRITE, SKIP, Summary, segment_view, store
-
-__all__ = ["OVERWRITE", "SKIP", "Summary", "segment_view", "store"]
+Importing this package does not import FiftyOne: the workers of a Ray cluster import it, too.
+"""

@@ -1,6 +1,6 @@
-"""The model of GenSeg-R1 as it lives on the Hugging Face Hub: pull it, run it, score it.
+"""The model of GenSeg-R1 and everything of it on the Hugging Face Hub: pull, run and score checkpoints.
 
-Knows neither FiftyOne nor TRL. Importing this package is cheap: torch loads with `GenSegR1`.
+The package knows neither FiftyOne nor TRL. Importing it is cheap, because torch loads with `GenSegR1`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""The cores of a CPU, divided among threads that compute at the same time.
+"""CPU cores divided among threads that compute at the same time.
 
-PyTorch gives all of them to each thread, and two such threads wait for each other at every operation.
+PyTorch gives every thread all cores, and then two computing threads wait for each other at every operation.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import torch
 
 
 class Cores:
-    """Those that PyTorch computes with in the thread that makes this.
+    """CPU threads that PyTorch uses in the calling thread.
 
     Args:
-        divided: False leaves PyTorch as it is, for what computes elsewhere.
+        divided: False changes nothing in PyTorch, because the work runs on another device.
     """
 
     _lock = Lock()
-    _sharing = 0  # threads that do now, in the process
-    _whole = 0  # what the first of them had
+    _sharing = 0  # threads of the process that share now
+    _whole = 0  # cores that the first of them had
 
     def __init__(self, divided: bool):
         with Cores._lock:
-            # A new thread gets the share of one that shares now.
+            # A new thread inherits the reduced number of a thread that shares now.
             self.count = Cores._whole if Cores._sharing else torch.get_num_threads()
         self._divided = divided
 
     @contextmanager
     def share(self, among: int) -> Iterator[None]:
-        """Compute with one of `among` equal shares in this thread; one core at least."""
+        """Compute with one of `among` equal shares of the cores in this thread, and with one core at least."""
         if not self._divided:
             yield
             return
-        # At its first call a thread takes the number that holds for new threads, whatever it was told before; and
-        # that number follows every call of `set_num_threads`, so it is set back.
+        # A thread's first call of PyTorch resets its number to the number of new threads, so it is made before.
+        # Every call of `set_num_threads` also changes the number of new threads, so `finally` sets it back.
         torch.get_num_threads()
         with Cores._lock:
             if not Cores._sharing:

@@ -1,37 +1,37 @@
-"""Errors of this package, written for people: each message says what happened and what to do."""
+"""Errors of this package. Each message says what happened and what to do."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be used; the message says what to do."""
+    """A checkpoint cannot be used."""
 
 
 class ReasonerError(RuntimeError):
-    """An answer that could not be had; the message says why and what to do."""
+    """A reasoner gave no answer."""
 
 
 class NotServedError(ReasonerError):
-    """The server is there, and has other models."""
+    """A server runs, but serves other models."""
 
 
 class ServingError(ValueError):
-    """An engine that cannot be started so; the message says what to do."""
+    """An engine cannot be started with these arguments."""
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message says which and what to do."""
+    """An image cannot be used; the message names the image."""
 
 
 class ArchiveError(ValueError):
-    """An archive that cannot be used; the message says what to do."""
+    """An archive of a benchmark cannot be used."""
 
 
 class PredictionError(ValueError):
-    """A file of predictions that cannot be used; the message says where and why."""
+    """A file of predictions cannot be used; the message names the line."""
 
 
 class RunError(ValueError):
-    """A run that cannot start or go on; the message says what to do."""
+    """A benchmark run cannot start or resume."""
 
 
 class PublishError(RuntimeError):
-    """A checkpoint that was not published; the message says why, what the Hub holds now and what to do."""
+    """A checkpoint was not published; the message also says what the Hub holds now."""

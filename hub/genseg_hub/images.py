@@ -1,4 +1,4 @@
-"""Opening an image as people store them: EXIF orientation, grey, palette, alpha, 16 bit, CMYK."""
+"""Read images of any kind that people store: EXIF orientation, grey, palette, alpha, 16 bit, CMYK."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from genseg_hub.errors import ImageError
 from genseg_hub.schema import ImageLike
 
 MAX_PIXELS = 100_000_000
-# Qwen-VL image processors refuse anything longer.
+# Qwen-VL image processors refuse longer images.
 MAX_ASPECT_RATIO = 200
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of EXIF
 
 
 def load_image(image: ImageLike) -> Image.Image:
-    """An upright RGB image.
+    """Return an upright RGB image.
 
     Args:
         image: path, content of an image file, PIL image, or uint8[H, W, 3] in RGB order.
 
     Raises:
-        ImageError: missing, unreadable or truncated file; wrong type, shape or dtype; more than
-            MAX_PIXELS pixels or an aspect ratio above MAX_ASPECT_RATIO.
+        ImageError: the file is missing, unreadable or truncated; the type, shape or dtype is wrong; the image has more
+            than MAX_PIXELS pixels or an aspect ratio above MAX_ASPECT_RATIO.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -51,22 +51,32 @@ def load_image(image: ImageLike) -> Image.Image:
         return _rgb(ImageOps.exif_transpose(opened), name)
     except ImageError:
         raise
-    except Exception as error:  # a damaged file fails in any way its decoder likes
+    except Exception as error:  # decoders raise errors of any type for damaged files
         raise ImageError(f"{name} cannot be decoded ({error}); the file is damaged, save it again") from error
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels of the upright image in a file, as `load_image` gives it; reads the header alone.
+    """Return (width, height) in pixels of the image that `load_image` would return; read the header alone.
+
+    Args:
+        path: of an image file.
 
     Raises:
-        ImageError: missing or unreadable file.
+        ImageError: the file is missing or unreadable.
     """
     with _open(path) as image:
         try:
             sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
-        except Exception as error:  # as damaged as it likes
+        except Exception as error:  # as above
             raise ImageError(f"{path} is not an image that Pillow can read ({error})") from error
         return (image.height, image.width) if sideways else image.size
+
+
+def to_png(image: Image.Image) -> bytes:
+    """Return a PNG with the pixels of an image, without its metadata and colour profile."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1, icc_profile=None)  # lossless, and much faster than the default
+    return buffer.getvalue()
 
 
 def _open(path: Path) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Drawing predictions on images, for people to look at."""
+"""Draw predictions on images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ _DIMMED = 0.4
 
 
 def draw_masks(image: Image.Image, masks: Sequence[np.ndarray]) -> Image.Image:
-    """The image with each mask, bool[H, W], tinted and outlined in a colour of its own, the rest dimmed."""
+    """Tint and outline each mask in its own colour, and dim the rest of the image.
+
+    Args:
+        image: of any mode.
+        masks: bool[H, W] each, of the image's size.
+    """
     pixels = np.asarray(image.convert("RGB")).astype(np.float32)
     if len(masks):
         pixels[~np.any(masks, axis=0)] *= _DIMMED
@@ -32,7 +37,7 @@ def draw_masks(image: Image.Image, masks: Sequence[np.ndarray]) -> Image.Image:
 
 
 def draw_prediction(image: Image.Image, prediction: Prediction) -> Image.Image:
-    """Masks, the reasoner's boxes and its points."""
+    """Draw the masks, boxes and points of a prediction on its image."""
     drawn = draw_masks(image, prediction.masks)
     pen = ImageDraw.Draw(drawn)
     width = max(1, round(max(drawn.size) / 400))
@@ -45,10 +50,11 @@ def draw_prediction(image: Image.Image, prediction: Prediction) -> Image.Image:
 
 
 def contact_sheet(panels: Sequence[tuple[Image.Image, str]], columns: int = 4, width: int = 300) -> Image.Image:
-    """Pictures with a caption under each, in rows.
+    """Arrange pictures in rows, with a caption under each.
 
     Args:
         panels: (picture, caption) pairs; captions may have several lines.
+        columns: pictures in a row.
         width: of a cell in pixels; pictures keep their aspect ratio.
     """
     font = ImageFont.load_default(14)

@@ -1,7 +1,6 @@
 """GenSegR1: from an image and an expression to a mask.
 
-It joins the three parts of a checkpoint (dialect, reasoner, segmenter) and knows none of their
-insides.
+It joins the three parts of a checkpoint: dialect, reasoner and segmenter. It knows none of their insides.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class GenSegR1:
         reasoner: answers chats about images.
         segmenter: turns instance prompts into masks.
         dialect: writes the chats and reads the answers.
-        checkpoint: where they came from; its `pinned` name belongs to every result that is kept.
+        checkpoint: the origin of the three; store its `pinned` name with every result.
 
     Example:
         >>> model = GenSegR1.from_pretrained("nano")
@@ -57,22 +56,22 @@ class GenSegR1:
 
         Args:
             name: "nano", a Hub id (also owner/name@revision), or a local folder. A Hub id or folder without
-                `genseg.json` is taken as an untuned Qwen3-VL with facebook/sam2.1-hiera-large.
-            device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best there is. Weights are
-                bfloat16 on a GPU and float32 on a CPU.
+                `genseg.json` counts as an untuned Qwen3-VL with facebook/sam2.1-hiera-large.
+            device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best device. Weights are bfloat16 on a GPU and
+                float32 on a CPU.
             revision: branch, tag or commit of a Hub id.
-            server: address of an OpenAI-compatible server that has the reasoner, such as "http://localhost:8000/v1";
-                its weights are then not downloaded, `device` is that of the segmenter, and `checkpoint` says what is
-                known of the reasoner: see `connect`.
-            segmenter: in place of the checkpoint's own: "nano", a Hub id such as facebook/sam2.1-hiera-tiny, or a
-                local folder. from_pretrained("nano+./sam") is from_pretrained("nano", segmenter="./sam").
+            server: address of an OpenAI-compatible server that has the reasoner, such as "http://localhost:8000/v1".
+                The reasoner's weights are then not downloaded, and `device` is the segmenter's device. See
+                `reasoners.loading.connect`.
+            segmenter: replaces the checkpoint's own: "nano", a Hub id such as facebook/sam2.1-hiera-tiny, or a local
+                folder. from_pretrained("nano+./sam") is from_pretrained("nano", segmenter="./sam").
             server_options: of `ServerReasoner`: api_key, concurrency, timeout, max_retries, media_folder, and `model`
-                where the server calls the checkpoint by another name.
+                if the server has another name for the checkpoint.
 
         Raises:
-            CheckpointError: the name, the network, the rights, the disk, the memory or
-                the device does not allow it.
+            CheckpointError: the name, the network, the rights, the disk, the memory or the device does not allow it.
             ReasonerError: the server does not allow it.
+            TypeError: there are server options, but no server.
         """
         import torch
 
@@ -93,16 +92,16 @@ class GenSegR1:
             raise CheckpointError(
                 f"{name} does not fit into the memory of {target}: take a smaller checkpoint or another device"
             ) from error
-        except Exception as error:  # files of strangers fail in any way they like
+        except Exception as error:  # a stranger's files can raise errors of any type
             raise CheckpointError(f"{name} cannot be loaded from {part}: {error}") from error
         return cls(reasoner, masks, dialect, checkpoint)
 
     def segment(self, image: ImageLike, expression: str) -> Prediction:
-        """Segment what one expression refers to.
+        """Segment the instances that one expression refers to.
 
         Args:
             image: path, PIL image or uint8[H, W, 3].
-            expression: what to look for.
+            expression: the natural-language query.
 
         Raises:
             ImageError: the image cannot be used.
@@ -116,9 +115,9 @@ class GenSegR1:
     def segment_many(self, examples: Iterable[ReferringExample], batch_size: int = 8) -> Iterator[Prediction | Failure]:
         """Segment a stream of examples.
 
-        The segmenter works on one image while the reasoner answers about the next ones. Neighbours with the
-        same image share its decoding, its embedding and the image's part of the reasoner's prompt. A bad example
-        becomes a Failure and the stream goes on.
+        The segmenter works on one image while the reasoner answers about the next images. Neighbours with the same
+        image share its decoding, its embedding and the image's part of the reasoner's prompt. A bad example becomes a
+        Failure, and the stream goes on.
 
         Args:
             examples: read lazily, `streaming.READ_AHEAD` batches ahead.
@@ -126,6 +125,9 @@ class GenSegR1:
 
         Yields:
             One result per example, in order.
+
+        Raises:
+            ValueError: the batch size is below 1.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")

@@ -1,8 +1,7 @@
-"""Referring examples as a `datasets.Dataset`: the form in which they are saved, pushed, loaded and trained on."""
+"""Referring examples as a `datasets.Dataset`, the form in which they are saved, pushed, loaded and trained on."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,14 +11,14 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from genseg_hub.images import MAX_PIXELS
+from genseg_hub.images import MAX_PIXELS, to_png
 from genseg_hub.schema import ReferringExample, Rle, check_rle
 
 IGNORE, CATEGORY = "ignore", "category"
 _BATCH = 1000
 RLE = {"size": datasets.List(datasets.Value("int32"), 2), "counts": datasets.Value("string")}
 _TEXT = datasets.Value("string")
-# Masks are COCO RLE; boxes are not stored, they follow from the masks.
+# Masks are COCO RLE. Boxes are not stored, because they follow from the masks.
 FEATURES = datasets.Features(
     {
         "image": datasets.Image(),
@@ -32,13 +31,14 @@ FEATURES = datasets.Features(
 
 
 def to_dataset(examples: Iterable[ReferringExample], attributes: datasets.Features | None = None) -> datasets.Dataset:
-    """A dataset of examples, images included.
+    """Return a dataset of examples, with their images.
 
     Args:
-        attributes: columns for attributes of the examples; None leaves them out.
+        examples: with masks.
+        attributes: columns for attributes of the examples; None for no such columns.
 
     Raises:
-        ValueError: for an example without ground truth.
+        ValueError: an example has no ground truth.
     """
     attributes = attributes or datasets.Features()
     return datasets.Dataset.from_list(
@@ -47,10 +47,16 @@ def to_dataset(examples: Iterable[ReferringExample], attributes: datasets.Featur
 
 
 def to_rows(examples: Iterable[ReferringExample], attributes: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
-    """The rows of `FEATURES`, lazily, with these attributes. Neighbours that share an array share its encoding.
+    """Yield the rows of `FEATURES`, with these attributes.
+
+    An image array is encoded once for all neighbours that share it.
+
+    Args:
+        examples: with masks; read lazily.
+        attributes: names of further columns.
 
     Raises:
-        ValueError: for an example without ground truth.
+        ValueError: an example has no ground truth.
     """
     names = list(attributes)
     last: np.ndarray | None = None
@@ -61,7 +67,7 @@ def to_rows(examples: Iterable[ReferringExample], attributes: Iterable[str] = ()
         image: Any = example.image
         if isinstance(image, np.ndarray):
             if image is not last:
-                last, encoded = image, _png(image)
+                last, encoded = image, to_png(Image.fromarray(image))
             image = {"bytes": encoded, "path": None}
         elif isinstance(image, bytes):
             image = {"bytes": image, "path": None}
@@ -76,19 +82,16 @@ def to_rows(examples: Iterable[ReferringExample], attributes: Iterable[str] = ()
         }
 
 
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)  # lossless, and much faster than the default
-    return buffer.getvalue()
-
-
 def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
-    """The examples of a dataset with `FEATURES`, read lazily; images are given as paths or as the contents of files.
+    """Yield the examples of a dataset with `FEATURES`; images are paths or contents of files.
 
-    Columns of its own become attributes of the examples; `ignore` (a list of RLE) becomes `ReferringExample.ignore`.
+    Further columns become attributes of the examples. `ignore` (a list of RLE) becomes `ReferringExample.ignore`.
+
+    Args:
+        dataset: read lazily.
 
     Raises:
-        ValueError: when a column is missing.
+        ValueError: a column is missing.
     """
     check_columns(dataset)
     for row in dataset.cast_column("image", datasets.Image(decode=False)):
@@ -101,17 +104,17 @@ def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
 
 
 def load_examples(source: str, check_rows: bool = True) -> datasets.Dataset:
-    """A dataset with `FEATURES` and perhaps more columns.
+    """Load a dataset with `FEATURES` and perhaps further columns.
 
-    Ids and `category` may be numbers there, and columns of class labels; they become text.
+    Numbers in ids and in `category` become text, and class labels become their names.
 
     Args:
-        source: a folder that `Dataset.save_to_disk` wrote, or a dataset on the Hub, `owner/name` or
-            `owner/name:SPLIT`, the split `train` by default.
-        check_rows: False for a reader that leaves out and counts the rows that cannot be used.
+        source: a folder that `Dataset.save_to_disk` wrote, or a dataset on the Hub: `owner/name` or `owner/name:SPLIT`,
+            by default the split `train`.
+        check_rows: False for a caller that itself checks every row.
 
     Raises:
-        ValueError: for a source that is neither, has no rows, or holds anything else than referring examples.
+        ValueError: the source is neither, has no rows, or holds other data than referring examples.
     """
     found = _find(source)
     if isinstance(found, datasets.DatasetDict):
@@ -135,16 +138,16 @@ def _find(source: str) -> datasets.Dataset | datasets.DatasetDict:
     if folder.is_dir():
         try:
             return datasets.load_from_disk(folder)
-        except IndexError as error:  # that of the first file of rows
+        except IndexError as error:  # `datasets` reads the first file of rows
             raise ValueError(f"{source} has no rows: save a dataset that has some") from error
-        except Exception as error:  # whatever is in there
+        except Exception as error:  # the folder can hold anything
             raise ValueError(f"{source} is not a folder that `save_to_disk` wrote ({error})") from error
     name, _, split = source.partition(":")
     if name.count("/") != 1:
         raise ValueError(f"{source!r} is neither a folder nor a Hub dataset (owner/name)")
     try:
         return datasets.load_dataset(name, split=split or "train")
-    except Exception as error:  # no such dataset or split, files that are none, no connection
+    except Exception as error:  # no such dataset or split, other files, no connection
         reason = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         raise ValueError(f"{source} cannot be loaded from the Hub: {reason}") from error
 
@@ -157,10 +160,10 @@ def check_columns(dataset: datasets.Dataset) -> None:
 
 
 def _conformed(dataset: datasets.Dataset) -> datasets.Dataset:
-    """The same with the columns of `FEATURES` as they are here.
+    """Return the dataset with the columns of `FEATURES` converted to their types.
 
     Raises:
-        ValueError: naming what is none of them.
+        ValueError: a column is missing or cannot be converted.
     """
     check_columns(dataset)
     dataset = dataset.with_format(None)
@@ -172,7 +175,7 @@ def _conformed(dataset: datasets.Dataset) -> datasets.Dataset:
     wanted |= {name: _TEXT for name in given if isinstance(given[name], datasets.ClassLabel)}
     wanted |= {CATEGORY: _TEXT} if "int" in _dtype(given.get(CATEGORY)) else {}
     others = {name: feature for name, feature in wanted.items() if given[name] != feature}
-    if others:  # beside the images, which are not copied
+    if others:  # the images are not copied
         converted = [_converted(dataset.select_columns([name]), name, feature) for name, feature in others.items()]
         dataset = datasets.concatenate_datasets([dataset.remove_columns(list(others)), *converted], axis=1)
     return dataset.cast_column("image", datasets.Image())
@@ -192,12 +195,12 @@ def _converted(column: datasets.Dataset, name: str, feature: Any) -> datasets.Da
         raise ValueError(f"the column {name!r} holds {given}; needed is text")
     try:
         return column.cast(datasets.Features({name: feature}), keep_in_memory=True)
-    except Exception as error:  # whatever it holds
+    except Exception as error:  # the column can hold anything
         raise ValueError(f"the column {name!r} holds {given}; needed is {feature}") from error
 
 
 def _check_rows(dataset: datasets.Dataset) -> None:
-    """Raise ValueError for a value that is missing, or a mask that pycocotools must not be given."""
+    """Raise ValueError if a value is missing, or a mask would crash pycocotools."""
     begin = 0
     for batch in dataset.iter(_BATCH):
         for name, values in batch.items():

@@ -1,12 +1,13 @@
-"""The data that travels through the system, as frozen dataclasses.
+"""Data that travels through the system, as frozen dataclasses.
 
-Coordinates are absolute pixels of the original image, xyxy, floats. Masks are bool[H, W] in memory
-and COCO RLE (pycocotools) at rest. Nothing here knows a model, a prompt or FiftyOne.
+Coordinates are absolute pixels of the original image, xyxy, floats. Masks are bool[H, W] in memory and COCO RLE
+(pycocotools) at rest. This module knows no model, no prompt and no FiftyOne.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,38 +24,51 @@ Rle = dict[str, Any]
 ImageLike = str | Path | bytes | Image.Image | np.ndarray
 
 
+def normalize_expression(expression: str) -> str:
+    """Return the one form of an expression under which it is asked, stored and found again.
+
+    The text is in Unicode form NFC. Control characters, lone surrogates and line separators become spaces, each run of
+    white space becomes one space, and white space at both ends is removed. Normalizing twice changes nothing.
+    """
+    if expression.isascii() and expression.isprintable():
+        return " ".join(expression.split())
+    printable = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in expression)
+    return " ".join(unicodedata.normalize("NFC", printable).split())
+
+
 def encode_mask(mask: np.ndarray) -> Rle:
     """Encode a bool[H, W] mask as COCO RLE: {"size": [H, W], "counts": str}."""
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
 
 
-# Each number is characters that say that more follow, then one that does not; pycocotools reads past a broken end.
+# A number is up to six characters that announce a next one, then a last one. pycocotools reads past a broken end.
 _COUNTS = re.compile(r"(?:[P-o]{0,6}[0-O])+")
 
 
 def check_rle(rle: Rle) -> None:
-    """Raise ValueError unless a compressed RLE covers its size, each pixel once, in runs as pycocotools makes them.
+    """Raise ValueError unless the runs of a compressed RLE cover its size exactly.
 
-    Where pixels are left over pycocotools gives whatever the memory held, and runs without pixels make it write past
-    the end of what it reserved.
+    pycocotools does not check this. With too few pixels it returns uninitialized memory, and with empty runs it writes
+    past the end of its buffer.
     """
     height, width = map(int, rle["size"])
     runs = rle_runs(rle["counts"])
     pixels = height * width
     whole = runs[0] >= 0 and runs[1:].min(initial=1) > 0 and runs.max() <= pixels and runs.sum() == pixels
     if height < 1 or width < 1 or not whole:
-        raise ValueError(f"the counts of an RLE are not those of a mask of {height} x {width} (height, width)")
+        raise ValueError(f"the counts of an RLE do not cover a mask of {height} x {width} (height, width)")
 
 
 def rle_runs(counts: str | bytes) -> np.ndarray:
-    """int64: the lengths of the runs of a compressed RLE, of pixels outside and inside the mask in turn.
+    """Return the lengths of the runs of a compressed RLE: int64[runs].
 
-    As rleFrString of cocoapi's maskApi.c: groups of 5 bits, the lowest first; 32 says that more follow, the highest bit
-    is the sign; from the fourth run on it is the difference to the last but one.
+    The runs lie outside and inside the mask in turn. The format is the one that rleFrString of cocoapi's maskApi.c
+    reads: groups of 5 bits, the lowest group first. Bit 32 announces another group and the highest bit is the sign.
+    From the fourth run on a number is the difference to the last run but one.
 
     Raises:
-        ValueError: counts that are malformed, which pycocotools would read past the end of.
+        ValueError: the counts are malformed; pycocotools would read past their end.
     """
     text = counts.decode("latin1") if isinstance(counts, bytes) else counts
     if not isinstance(text, str) or not _COUNTS.fullmatch(text):
@@ -74,14 +88,14 @@ def decode_mask(rle: Rle) -> np.ndarray:
     """Decode a COCO RLE into bool[H, W].
 
     Raises:
-        ValueError: see `check_rle`.
+        ValueError: as `check_rle`.
     """
     check_rle(rle)
     return coco_mask.decode(rle).astype(bool)
 
 
 class ResponseError(str, Enum):
-    """Why an answer of the reasoner could not be used as it was given."""
+    """Reasons why an answer of the reasoner cannot be used as it is."""
 
     NO_ANSWER_TAG = "no_answer_tag"
     TRUNCATED = "truncated"
@@ -94,13 +108,13 @@ class ResponseError(str, Enum):
 
 @dataclass(frozen=True)
 class InstancePrompt:
-    """One referred instance as the reasoner says it.
+    """One referred instance in the words of the reasoner.
 
     Attributes:
         box: (x1, y1, x2, y2) in pixels of the original image, ordered and inside the image.
         points: interior points (x, y) in pixels of the original image.
-        points_outside_box: how many of `points` lie outside `box`. They are reported, never moved.
-        negative_points: points (x, y) that do not belong to the instance; only some dialects have them.
+        points_outside_box: number of `points` outside `box`. They are reported, never moved.
+        negative_points: points (x, y) outside the instance; only some dialects have them.
     """
 
     box: Box
@@ -114,11 +128,10 @@ class Response:
     """The parsed answer of the reasoner.
 
     Attributes:
-        text: the answer as generated.
+        text: the generated answer, unchanged.
         reasoning: the think part, "" if there is none.
         instances: the usable instance prompts; () is a no-target answer when `error` is None.
-        error: the first thing that was wrong, None for a clean answer. Instances that were
-            understood are kept beside an error.
+        error: the first error, None for a clean answer. Readable instances are kept beside an error.
         repaired: whether the JSON had to be repaired before it could be read.
     """
 
@@ -130,7 +143,7 @@ class Response:
 
     @property
     def no_target(self) -> bool:
-        """True when the reasoner answered, properly, that nothing is meant."""
+        """Whether the reasoner answered, without an error, that the expression refers to nothing."""
         return self.error is None and not self.instances
 
 
@@ -142,10 +155,9 @@ class ReferringExample:
         image: path, content of an image file, PIL image or uint8[H, W, 3].
         expression: the natural-language query.
         masks: COCO RLE of every referred instance; () for no-target; None when unknown.
-        example_id, image_id: identifiers, "" when there are none. Examples that follow each other
-            and share a non-empty `image_id` share the image.
+        example_id, image_id: identifiers, "" for none. Neighbours with the same non-empty `image_id` share the image.
         attributes: facts about the expression, for slicing.
-        ignore: COCO RLE of the pixels that count neither way.
+        ignore: COCO RLE of the pixels that no metric counts.
     """
 
     image: ImageLike
@@ -159,7 +171,7 @@ class ReferringExample:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What one expression means in one image.
+    """Result of one expression in one image.
 
     Attributes:
         response: the parsed answer.
@@ -175,7 +187,7 @@ class Prediction:
 
     @property
     def mask(self) -> np.ndarray:
-        """The union of the instance masks: bool[H, W], all False when nothing is meant."""
+        """The union of the instance masks: bool[H, W], all False for a no-target answer."""
         width, height = self.image_size
         union = np.zeros((height, width), dtype=bool)
         for mask in self.masks:
@@ -183,7 +195,7 @@ class Prediction:
         return union
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready form; masks become COCO RLE."""
+        """Return the prediction as JSON-ready values; masks become COCO RLE."""
         return {
             "image_size": list(self.image_size),
             "reasoning": self.response.reasoning,
@@ -204,7 +216,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Failure:
-    """An example that could not be segmented, and why."""
+    """Reason why an example has no prediction."""
 
     message: str
     cause: Exception

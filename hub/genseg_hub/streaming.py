@@ -1,8 +1,8 @@
-"""A stream of examples on its way through a reasoner and a segmenter, which work at the same time.
+"""Segment a stream of examples with a reasoner and a segmenter that work at the same time.
 
-The reasoner takes a new prompt whenever it has room; the segmenter gets the answers about one image together, in a
-second thread; on MPS they take turns. Results are given back in order. What a memory has to hold is bounded by
-`READ_AHEAD`.
+The reasoner takes a new prompt whenever it has room. The segmenter works in a second thread and takes all answers about
+one image together. On MPS the two take turns. Results come back in the order of the examples, and `READ_AHEAD` bounds
+the memory.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from genseg_hub.reasoners.base import Generation, Prompt, Reasoner
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 from genseg_hub.segmenters.base import Segmenter
 
-# How many batches are read from the oldest example on that is not done: a long answer holds up those after it.
+# Batches in flight, counted from the oldest unfinished example: one long answer blocks the results after it.
 READ_AHEAD = 4
 
 
 @dataclass(eq=False)
 class _Job:
-    """One example on its way; `result` is a Failure as soon as something goes wrong."""
+    """One example in flight; `result` is a Failure as soon as a step fails."""
 
     example: ReferringExample
     image: Image.Image | None = None
@@ -43,12 +43,13 @@ class _Job:
 
 @dataclass(eq=False)
 class _Group:
-    """Neighbours about one image, which the segmenter gets together.
+    """Neighbours about one image, which the segmenter takes together.
 
     Attributes:
-        identity: what neighbours about this image have in common.
-        closed: no other will join.
-        segmented: set when the segmenter was given them.
+        identity: see `_identity`.
+        jobs: the neighbours, in order.
+        closed: True when no other example will join.
+        segmented: the work of the segmenter, once it has begun.
     """
 
     identity: Hashable
@@ -58,7 +59,7 @@ class _Group:
 
 
 class Stream:
-    """The results of examples, in their order; to be read once.
+    """Results of examples, in their order; iterate once.
 
     Args:
         reasoner, segmenter, dialect: the parts of a checkpoint.
@@ -79,11 +80,11 @@ class Stream:
         self._cores = Cores(divided=reasoner.takes_cores and segmenter.device.type == "cpu")
         self._examples, self._batch_size = iter(examples), batch_size
         self._read_ahead = READ_AHEAD * max(batch_size, self._session.room())
-        self._groups: deque[_Group] = deque()  # not given back yet, the oldest first
+        self._groups: deque[_Group] = deque()  # without groups whose results were yielded; the oldest first
         self._asked: dict[Prompt, _Job] = {}
         self._last: _Job | None = None
         self._exhausted = False
-        self._failure: Exception | None = None  # of the examples
+        self._failure: Exception | None = None  # raised by the iterator of examples
 
     def __iter__(self) -> Iterator[Prediction | Failure]:
         asked = self._asked
@@ -108,7 +109,7 @@ class Stream:
                     if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
                         group.segmented = worker.submit(self._segment, group)
                         if self._segmenter.device.type == "mps":
-                            group.segmented.result()  # PyTorch ends the process if both compute (its issue 197805)
+                            group.segmented.result()  # two computing threads crash PyTorch on MPS (its issue 197805)
                 while self._groups and self._groups[0].segmented and self._groups[0].segmented.done():
                     for job in self._groups.popleft().jobs:
                         assert job.result is not None
@@ -128,11 +129,11 @@ class Stream:
         return not self._exhausted and waiting < self._read_ahead
 
     def _read(self) -> _Job | None:
-        """The next example, put into its group; None at the end of the examples."""
+        """Read the next example into its group; return None at the end of the examples."""
         group = self._groups[-1] if self._groups else None
         try:
             example = next(self._examples)
-        except Exception as error:  # noqa: BLE001  raised when what was read before it has been given back
+        except Exception as error:  # noqa: BLE001  raised after the results of all earlier examples
             self._failure = None if isinstance(error, StopIteration) else error
             self._exhausted = True
             if group:
@@ -150,7 +151,7 @@ class Stream:
         return job
 
     def _prepare(self, job: _Job, neighbour: _Job | None) -> None:
-        """Make the prompt of an example; `neighbour` is the one before it, about the same image."""
+        """Make the prompt of an example; `neighbour` is the example before it, about the same image."""
         try:
             if neighbour and neighbour.image and neighbour.prompt:
                 job.image, shown, key = neighbour.image, neighbour.prompt.image, neighbour.prompt.image_key
@@ -169,8 +170,8 @@ class Stream:
         with self._cores.share(2 if self._asked else 1):
             try:
                 self._segment_together(jobs)
-            except Exception as together:  # noqa: BLE001  recorded on the example, once it is alone
-                traceback.clear_frames(together.__traceback__)  # they hold tensors, and memory may be what is short
+            except Exception as together:  # noqa: BLE001  each example is tried alone, and its error recorded on it
+                traceback.clear_frames(together.__traceback__)  # frees tensors, because memory may be short
                 for job in jobs:
                     try:
                         self._segment_together([job])
@@ -199,16 +200,16 @@ class Stream:
 
 
 def _identity(example: ReferringExample) -> Hashable:
-    """What neighbours have in common when they share an image: an `image_id` or a path."""
+    """Return a value that neighbours with the same image share: an `image_id` or a path."""
     if example.image_id:
         return example.image_id
     return str(example.image) if isinstance(example.image, str | Path) else id(example)
 
 
 def explain(error: Exception) -> str:
-    """What went wrong, for people."""
+    """Return a message for people."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return f"out of memory: take a smaller image, checkpoint or batch size ({error})"
     if isinstance(error, ValueError | TypeError | ReasonerError):
-        return str(error)  # written for people: ImageError, the dialects' refusals, a server's failure
+        return str(error)  # written for people: ImageError, the errors of dialects and servers
     return f"{type(error).__name__}: {error}"

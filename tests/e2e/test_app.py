@@ -87,6 +87,17 @@ def open_panel(page, label):
     page.get_by_text(label, exact=True).first.click()
 
 
+def filter_in_sidebar(page, field, *values):
+    """Keep the samples with some values of a field."""
+    page.locator(f"[data-cy=sidebar-field-arrow-enabled-{field}]").dispatch_event("click")
+    search = page.locator(f"[data-cy=selector-sidebar-search-{field}]")
+    for value in values:
+        search.fill(value)
+        page.wait_for_timeout(1000)
+        search.press("Enter")
+        expect(page.locator(f"[data-cy=categorical-filter-{field}]").get_by_text(value, exact=True)).to_be_visible()
+
+
 def in_grid(session):
     return set((session.view if session.view is not None else session.dataset).values("id"))
 
@@ -195,6 +206,28 @@ def test_from_the_figures_to_the_worst_slice_in_the_grid(serve, page, picture, e
     page.get_by_role("option", name="perfect", exact=True).click()
     expect(page.get_by_text("0 of").first).to_be_visible(timeout=SLOW)
     expect(slice_names).to_have_count(0, timeout=SLOW)
+
+
+@pytest.mark.parametrize("panel", ["Referring evaluation", "Failure slices"])
+def test_a_filter_of_the_sidebar_holds_beside_a_panel(serve, page, picture, evaluated, panel):
+    url, _ = serve(evaluated)
+    open_app(page, url)
+    open_panel(page, panel)
+    expect(page.get_by_text("All 100 expressions").first).to_be_visible(timeout=SLOW)
+    page.wait_for_timeout(5000)  # the App stores the new layout, and clears the filters with it
+    filter_in_sidebar(page, "kind", "attribute", "no_target")
+    kept = evaluated.match(fo.ViewField("kind").is_in(["attribute", "no_target"]))
+    expect(page.get_by_text(f"{len(kept)} of the 100 expressions").first).to_be_visible(timeout=SLOW)
+    counts = page.locator("[data-cy=entry-counts]")
+    page.wait_for_timeout(10_000)
+    expect(counts).to_have_text(f"{len(kept)} samples")
+    if panel == "Failure slices":
+        page.get_by_role("cell", name=f"colour = {PLANTED}", exact=True).click(timeout=SLOW)
+        expect(page.get_by_text(re.compile(f"^colour = {PLANTED}: "))).to_be_visible(timeout=SLOW)
+        page.wait_for_timeout(10_000)
+        expect(counts).to_have_text(f"{len(kept)} samples")
+    expect(page.get_by_text(f"{len(kept)} of the 100 expressions").first).to_be_visible()
+    picture(f"filtered_{panel.split()[0].lower()}")
 
 
 def test_a_slice_is_scheduled_for_training(serve, page, evaluated, tmp_path, monkeypatch):

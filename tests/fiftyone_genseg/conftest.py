@@ -9,7 +9,7 @@ from tests.helpers.squares import HEIGHT, WIDTH
 
 @pytest.fixture
 def make(tmp_path):
-    """Makes datasets of samples, each with a grey image of its own."""
+    """Return a function that makes datasets of samples, each with a grey image of its own."""
     made = []
 
     def build(*samples):

@@ -1,6 +1,7 @@
 """GenSeg-R1 as a fiftyone.Model."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import fiftyone as fo
 import numpy as np
@@ -130,6 +131,22 @@ def test_an_image_is_enough_where_the_model_has_an_expression(dataset, model, na
     monkeypatch.setattr(model, "expression", "all shapes")
     expected = nano.segment(image, "all shapes")
     assert np.array_equal(labels.union_mask(model.predict(image), expected.image_size), expected.mask)
+
+
+@pytest.mark.parametrize(
+    ("typed", "normal"),
+    [("all  shapes", "all shapes"), ("cafe\u0301", "caf\u00e9")],
+    ids=["white space", "composition"],
+)
+def test_spellings_of_an_expression_are_one(dataset, model, nano, monkeypatch, typed, normal):
+    answer = nano.segment(dataset.first().filepath, "all shapes")
+    monkeypatch.setattr(model, "_model", SimpleNamespace(segment_many=lambda examples, size: [answer] * len(examples)))
+    dataset.set_values("mine", [typed] * len(dataset))
+    dataset[:1].apply_model(model, "of_the_field", expression_field="mine", num_workers=0)
+    monkeypatch.setattr(model, "expression", typed)
+    dataset[:1].apply_model(model, "of_the_model", num_workers=0)
+    for field in ("of_the_field", "of_the_model"):
+        assert dataset.distinct(f"{field}.detections.expression") == [normal]
 
 
 def test_it_is_a_fiftyone_model(model):

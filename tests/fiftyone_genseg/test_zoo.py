@@ -28,7 +28,7 @@ QWEN = "Qwen/Qwen3-VL-2B-Instruct"
 
 @pytest.fixture(autouse=True)
 def models(monkeypatch, tmp_path):
-    """An empty model zoo."""
+    """Give FiftyOne an empty model zoo, and return the folder of these models."""
     monkeypatch.setattr(fo.config, "model_zoo_dir", str(tmp_path / "models"))
     monkeypatch.setattr(fo.config, "plugins_dir", str(tmp_path / "plugins"))
     return tmp_path / "models" / zoo.SOURCE

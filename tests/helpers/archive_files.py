@@ -1,4 +1,4 @@
-"""Small archives in the official formats, made of the example photographs."""
+"""Write small archives in the official formats, made of the example photographs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
 def photos() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """COCO's `images` and `annotations` (masks as compressed RLE) of the photographs, and their expressions.
+    """Return COCO's `images` and `annotations` (compressed RLE) of the photographs, and their expressions.
 
-    An annotation's id is that of the panoptic segment; expressions have `image_id`, `expression` and `segment_ids`.
+    An annotation has the id of its panoptic segment. An expression has `image_id`, `expression` and `segment_ids`.
     """
     return copy.deepcopy(_photos())
 
@@ -50,7 +50,7 @@ def _photos() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str
 
 
 def as_refs(annotations: list[dict[str, Any]], refs: list[dict[str, Any]], split: str = "val") -> list[dict[str, Any]]:
-    """References as gRefCOCO lists them, one per expression."""
+    """Return references in gRefCOCO's form, one per expression."""
     ids = {(a["image_id"], a["segment"]): a["id"] for a in annotations}
     return [
         {
@@ -72,7 +72,7 @@ def as_refs(annotations: list[dict[str, Any]], refs: list[dict[str, Any]], split
 
 
 def write_images(root: Path) -> None:
-    """COCO train2014 where REFER has it."""
+    """Copy the photographs to the place of COCO train2014 in REFER's layout."""
     shutil.copytree(PHOTOS / "images", root / "images/mscoco/images/train2014")
 
 
@@ -83,7 +83,7 @@ def write_instances(file: Path, images: list[dict[str, Any]], annotations: list[
 
 
 def refcocog(root: Path) -> int:
-    """`refcocog.zip` unpacked, val and one reference of test. Returns the number of expressions of val."""
+    """Write the contents of `refcocog.zip`, val and one reference of test; return val's number of expressions."""
     images, annotations, refs = photos()
     write_images(root)
     write_instances(root / "refcocog/instances.json", images, annotations)
@@ -95,7 +95,7 @@ def refcocog(root: Path) -> int:
 
 
 def grefcoco(root: Path) -> int:
-    """gRefCOCO's two files. Returns the number of expressions of val."""
+    """Write the two files of gRefCOCO; return val's number of expressions."""
     images, annotations, refs = photos()
     write_images(root)
     write_instances(root / "grefcoco/instances.json", images, annotations)
@@ -104,9 +104,9 @@ def grefcoco(root: Path) -> int:
 
 
 def reasonseg(root: Path) -> None:
-    """Two images of ReasonSeg val: two targets, of which one has an ignored part, and one without a target.
+    """Write two images of ReasonSeg val: one with two targets and an ignored part, and one without a target.
 
-    The first file is in cp1252, as some of LISA's are.
+    The first file is in cp1252, as some files of LISA are.
     """
     folder = root / "ReasonSeg/val"
     folder.mkdir(parents=True)
@@ -125,7 +125,7 @@ def reasonseg(root: Path) -> None:
 
 
 def coco(root: Path) -> int:
-    """A user's own folder. Returns the number of expressions."""
+    """Write a user's own folder; return its number of expressions."""
     images, annotations, refs = photos()
     shutil.copytree(PHOTOS / "images", root / "images")
     write_instances(root / "instances.json", images, annotations)

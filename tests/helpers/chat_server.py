@@ -1,4 +1,4 @@
-"""A server that speaks as much of OpenAI's API as faults need: what it answers is what the test says."""
+"""A server with the part of OpenAI's API that faults need; the test chooses its answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def said(text: Any, finish_reason: Any = "stop", **more: Any) -> Reply:
 
 
 def expression(request: dict) -> str:
-    """The text of the last part of a chat."""
+    """Return the text of the last part of a chat."""
     return request["messages"][-1]["content"][-1]["text"]
 
 
@@ -35,7 +35,13 @@ def shown(request: dict) -> Image.Image:
 
 
 class ChatServer(ThreadingHTTPServer):
-    """`reply` answers a request; `requests` are those that came, with their `keys`, `open_most` at once."""
+    """Server whose `reply` answers each request.
+
+    Attributes:
+        requests: all requests so far.
+        keys: their Authorization headers.
+        open_most: the largest number of requests at once.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -53,7 +59,7 @@ class ChatServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request, client_address) -> None:
-        """Clients that give up are what the tests are about."""
+        """Ignore clients that give up, because the tests make them give up."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What the tests of pushing and pulling share."""
+"""Helpers of the tests that push and pull checkpoints."""
 
 from pathlib import Path
 

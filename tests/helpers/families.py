@@ -14,7 +14,7 @@ from genseg_hub.checkpoints.catalog import EMBEDDED
 
 
 def save_qwen2_5_vl(folder: Path, dialect: str) -> Path:
-    """A checkpoint folder with nano's tokenizer, and with nano's SAM 2 in place of a large one."""
+    """Write a checkpoint folder with nano's tokenizer and nano's SAM 2."""
     nano = transformers.AutoProcessor.from_pretrained(EMBEDDED["nano"])
     vision = {"min_pixels": 28 * 28, "max_pixels": 112 * 112}  # the checkpoints show 840 x 840
     template = resources.files("trl").joinpath("chat_templates", "qwen2_5_vl.jinja").read_text()

@@ -1,4 +1,4 @@
-"""genseg-train with FSDP among CPU processes, where accelerate by itself leaves FSDP out and trains whole copies."""
+"""Run genseg-train with FSDP on CPU processes, on which accelerate would leave FSDP out and train whole copies."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""A Hub on the loopback: what huggingface_hub's own client needs to push and pull model repositories, and faults.
+"""A Hub on the loopback: the API that huggingface_hub needs to push and pull repositories, and faults.
 
-Content-addressed as the Hub is: git blobs by SHA-1, large files by SHA-256, a commit names a tree and its parent. A
-commit happens whole or not at all, and never names a large file that is not here.
+Like the Hub it is content-addressed: git blobs by SHA-1, large files by SHA-256, and a commit names a tree and its
+parent. A commit happens completely or not at all, and never names a large file that the server does not have.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-WRITER, READER = "writer", "reader"  # the tokens this Hub knows
+WRITER, READER = "writer", "reader"  # the tokens of this Hub
 REPO = "me/nano"
 COMMIT, UPLOAD = "POST .*/commit/", "PUT /storage/"  # requests, for faults
 Entry = tuple[str, str, int]  # "lfs" or "regular", hash, size
@@ -46,17 +46,23 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What happens to requests that match: an answer, or one of "reset", "end", "damage", "hold", "page".
+    """Fault of the requests that match.
 
-    reset: the connection is reset in the middle of the body, of the request or else of the answer.
-    end: the connection ends in the middle of the answer.
-    page: a proxy's answer instead of the Hub's.
-    damage: one bit of the body turns on the way.
-    hold: no answer; `held` says that it happened.
+    Attributes:
+        request: regular expression on "METHOD /path".
+        answer: a status; a function to call before the normal answer; or one of
+            "reset": the connection is reset in the middle of the request's body, or else of the answer's body.
+            "end": the connection ends in the middle of the answer.
+            "page": a proxy answers instead of the Hub.
+            "damage": one bit of the body changes on the way.
+            "hold": there is no answer.
+        headers: of a status.
+        times: number of requests with the fault.
+        held: set once a request is held.
     """
 
-    request: str  # regular expression on "METHOD /path"
-    answer: int | str
+    request: str
+    answer: int | str | Callable[[], object]
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1_000
     held: threading.Event = field(default_factory=threading.Event)
@@ -74,17 +80,17 @@ class HubServer(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.sent: dict[str, int] = {}  # bytes sent of each path
         self.faults: list[Fault] = []
-        self.waited: list[int] = []  # seconds that a push was told to wait, and did
+        self.waited: list[int] = []  # seconds that pushes waited
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address) -> None:
-        """Clients that vanish are what the tests are about."""
+        """Ignore clients that vanish, because the tests make them vanish."""
 
     @contextmanager
-    def fault(self, request: str, answer: int | str, **options) -> Iterator[Fault]:
+    def fault(self, request: str, answer: int | str | Callable[[], object], **options) -> Iterator[Fault]:
         fault = Fault(request, answer, **options)
         self.faults.append(fault)
         try:
@@ -101,7 +107,7 @@ class HubServer(ThreadingHTTPServer):
         return None
 
     def heads(self) -> dict[str, dict[str, str]]:
-        """Branches and their heads, for each repository."""
+        """Return repository -> branch -> head."""
         return {name: dict(repository.refs) for name, repository in self.repositories.items()}
 
     def content(self, name: str, path: str, revision: str = "main") -> bytes:
@@ -143,10 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.answer == "hold":
             fault.held.set()
             self.close_connection = True
-            self.rfile.read()  # until the client has gone
+            self.rfile.read()  # until the client closes the connection
             return None
         if fault and isinstance(fault.answer, int):
             return self._send(fault.answer, {"error": f"fault {fault.answer}"}, fault.headers)
+        if fault and callable(fault.answer):
+            fault.answer()
         if fault and fault.answer == "page":
             self.close_connection = True
             self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>")
@@ -172,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
                     return action(self, body, *match.groups())
         raise _Refusal(404, f"no such page {path}")
 
-    # What is asked about
+    # Rights and repositories
 
     def _token(self) -> str:
         return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
@@ -363,7 +371,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def _reset(self, abort: bool = True) -> None:
-        """Close without the rest: with RST, or, so that what was sent arrives, with FIN."""
+        """Close the connection before the end of the answer: with RST, or with FIN, so that all sent bytes arrive."""
         self.close_connection = True
         if abort:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,15 +1,14 @@
-"""A SAM 2 of the sam2 package as a folder of Transformers: the same weights under its names."""
+"""Convert a SAM 2 of the sam2 package into Transformers' SAM 2 with the same weights."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import torch
 import transformers
 from sam2.modeling.sam2_base import SAM2Base
 
-# What Transformers' Sam2Model calls the parts. An MLP of three layers has the middle one in a list.
+# Names of the parts in Transformers' Sam2Model, which keeps the middle layer of an MLP of three in a list.
 _NAMES = (
     (r"^no_mem_embed$", "no_memory_embedding"),
     (r"^image_encoder\.trunk\.patch_embed\.proj\b", "vision_encoder.backbone.patch_embed.projection"),
@@ -81,8 +80,6 @@ def convert(model: SAM2Base) -> transformers.Sam2Model:
     return converted.eval()
 
 
-def save(model: SAM2Base, folder: Path) -> Path:
-    size = {"height": model.image_size, "width": model.image_size}
-    convert(model).save_pretrained(folder)
-    transformers.Sam2Processor(transformers.Sam2ImageProcessor(size=size)).save_pretrained(folder)
-    return folder
+def processor(side: int) -> transformers.Sam2Processor:
+    size = {"height": side, "width": side}
+    return transformers.Sam2Processor(transformers.Sam2ImageProcessor(size=size))

@@ -1,8 +1,6 @@
-"""A tiny tracker of SAM 3 with random weights, as Transformers saves it."""
+"""A tiny tracker of SAM 3 with random weights."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 import transformers
@@ -30,9 +28,11 @@ _CONFIG = {
 }
 
 
-def save(folder: Path) -> Path:
+def model() -> transformers.Sam3TrackerModel:
     torch.manual_seed(0)
-    transformers.Sam3TrackerModel(transformers.Sam3TrackerConfig(**_CONFIG)).save_pretrained(folder)
+    return transformers.Sam3TrackerModel(transformers.Sam3TrackerConfig(**_CONFIG)).eval()
+
+
+def processor() -> transformers.Sam3TrackerProcessor:
     size = {"height": 112, "width": 112}
-    transformers.Sam3TrackerProcessor(transformers.Sam3ImageProcessor(size=size)).save_pretrained(folder)
-    return folder
+    return transformers.Sam3TrackerProcessor(transformers.Sam3ImageProcessor(size=size))

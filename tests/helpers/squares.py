@@ -1,4 +1,4 @@
-"""Samples with squares for masks, and what an evaluation says of them."""
+"""Samples with squares for masks, and the kind that an evaluation gives each of them."""
 
 import fiftyone as fo
 import numpy as np
@@ -28,7 +28,7 @@ def one(expression, truth, found, status=labels.SEGMENTED):
 
 
 def one_of_each():
-    """A sample for each of KINDS."""
+    """Return a sample for each of KINDS."""
     return [
         one("hit", [square(0, 0)], [square(0, 0)]),
         one("elsewhere", [square(0, 0)], [square(20, 0)]),

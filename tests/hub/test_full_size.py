@@ -1,4 +1,4 @@
-"""Nothing depends on nano's sizes: the same classes at full size, with random weights, on a photograph."""
+"""The same classes at full size instead of nano's, with random weights, on a photograph."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ PHOTO = Path(__file__).resolve().parents[2] / "examples" / "photos" / "images" /
 
 @pytest.fixture(scope="module")
 def large_reasoner(nano):
-    """A Qwen3-VL of 250 million parameters, its image processor at Qwen3-VL's own limits."""
+    """Make a Qwen3-VL of 250 million parameters, with an image processor at Qwen3-VL's own limits."""
     small = nano.reasoner.model.config
     tokens = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     config = transformers.Qwen3VLConfig(
@@ -81,7 +81,7 @@ def test_sam2_large_segments_at_1024_pixels(large_segmenter):
 
 
 def test_a_hub_sam2_is_loaded_from_its_weights_file(monkeypatch, tmp_path):
-    """facebook/sam2.1-* keep their weights in a .pt file: it is read with weights_only=True."""
+    """Load a .pt file, in which facebook/sam2.1-* keep their weights."""
     config, name = SAM2_REPOSITORIES["facebook/sam2.1-hiera-tiny"]
     torch.manual_seed(1)
     saved = build_sam2(config)
@@ -89,9 +89,14 @@ def test_a_hub_sam2_is_loaded_from_its_weights_file(monkeypatch, tmp_path):
     nano = checkpoints.pull("nano")
     pulled = checkpoints.Checkpoint("owner/name", nano.reasoner, tmp_path / name, config, "qwen3_vl")
     monkeypatch.setattr(checkpoints, "pull", lambda *args, **options: pulled)
-    loaded = GenSegR1.from_pretrained("owner/name", device="cpu").segmenter._predictor.model
-    for (key, a), b in zip(saved.state_dict().items(), loaded.state_dict().values(), strict=True):
-        assert torch.equal(a, b), key
+    loaded = GenSegR1.from_pretrained("owner/name", device="cpu").segmenter
+    image = np.asarray(load_image(PHOTO))
+    prompts = [InstancePrompt((100.0, 50.0, 300.0, 400.0), ((200.0, 200.0), (150.0, 300.0)))]
+    (mask,), scores = loaded.segment(image, prompts)
+    (expected,), their_scores = Sam2Segmenter(saved).segment(image, prompts)
+    assert 0 < expected.sum() < expected.size
+    assert np.array_equal(mask, expected)
+    assert scores == their_scores
 
 
 def test_a_weights_file_that_would_run_code_is_refused(monkeypatch, tmp_path):

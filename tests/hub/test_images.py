@@ -1,4 +1,4 @@
-"""Images come in as people store them."""
+"""Images of all kinds that people store are read."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_paths_arrays_and_pil_images_give_the_same_pixels(tmp_path):
         (Image.new("F", (4, 4)), "floating-point"),
     ],
 )
-def test_what_cannot_be_used_is_explained(image, message):
+def test_an_unusable_image_is_explained(image, message):
     with pytest.raises(ImageError, match=message):
         load_image(image)
 
@@ -92,7 +92,7 @@ def test_a_truncated_file_is_explained(tmp_path):
         load_image(path)
 
 
-def test_the_size_of_what_is_no_image(tmp_path):
+def test_the_size_of_a_file_that_is_no_image_is_an_error(tmp_path):
     (tmp_path / "cat.png").write_bytes(b"meow")
     with pytest.raises(ImageError, match="is not an image that Pillow can read"):
         image_size(tmp_path / "cat.png")

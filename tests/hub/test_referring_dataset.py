@@ -1,4 +1,4 @@
-"""Referring examples survive the way through `datasets`: to disk, to a Hub, and back."""
+"""Referring examples go through `datasets` to disk and to a Hub, and come back unchanged."""
 
 import datasets
 import numpy as np
@@ -17,7 +17,7 @@ OWN = "me/examples"
 
 @pytest.fixture
 def examples(tmp_path):
-    """An image as a file, an array and a PIL image, with two masks, none and one."""
+    """Make three examples: an image as a file, an array and a PIL image, with two masks, none and one."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
@@ -31,7 +31,7 @@ def examples(tmp_path):
 
 @pytest.fixture
 def data_hub(hub, monkeypatch, tmp_path):
-    """The Hub, for `datasets`, too."""
+    """Point `datasets` at the test's Hub, too."""
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.endpoint)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     return hub
@@ -70,7 +70,7 @@ def test_a_benchmark_goes_to_the_hub_and_comes_back_whole(root, data_hub):
     examples.push_to_hub(OWN, split="val")
     assert "data/val-00000-of-00001.parquet" in data_hub.paths(f"datasets/{OWN}")
     for image in (root / "ReasonSeg/val").glob("*.jpg"):
-        image.rename(image.with_suffix(".aside"))  # they were sent, and are not taken from here
+        image.rename(image.with_suffix(".aside"))  # the images come from the Hub, not from here
     again = load_examples(f"{OWN}:val")
     assert again.features == examples.features
     for image in (root / "ReasonSeg/val").glob("*.aside"):
@@ -79,7 +79,7 @@ def test_a_benchmark_goes_to_the_hub_and_comes_back_whole(root, data_hub):
         same(before, after)
 
 
-def test_what_a_hub_does_not_have_is_explained(data_hub, examples):
+def test_a_missing_or_other_dataset_on_the_hub_is_explained(data_hub, examples):
     to_dataset(examples).push_to_hub(OWN, split="val")
     with pytest.raises(ValueError, match=rf"{OWN} cannot be loaded from the Hub: Unknown split \"train\".*'val'"):
         load_examples(OWN)
@@ -95,7 +95,7 @@ def test_what_a_hub_does_not_have_is_explained(data_hub, examples):
         load_examples("me/questions")
 
 
-def test_what_is_no_dataset_of_examples_is_explained(tmp_path, examples):
+def test_a_folder_without_examples_is_explained(tmp_path, examples):
     with pytest.raises(ValueError, match="neither a folder nor a Hub dataset"):
         load_examples("nowhere")
     (tmp_path / "empty").mkdir()
@@ -116,7 +116,7 @@ def test_what_is_no_dataset_of_examples_is_explained(tmp_path, examples):
 
 
 def saved(tmp_path, examples, edit, **features):
-    """A folder with the rows of examples, edited, and other features; without images for None."""
+    """Save edited rows of examples with other features, and return the folder."""
     rows = list(to_rows(examples))
     for row in rows:
         row["image"] = {"bytes": None, "path": str(tmp_path / "image.png")}
@@ -194,19 +194,19 @@ def change(**values):
             "the column 'image' does not hold an image in each row",
         ),
         (change(masks=[{"size": [6, 8], "counts": "zzz"}]), {}, "row 1 has a mask that cannot be read: the counts"),
-        (change(masks=[{"size": [6, 8], "counts": "0"}]), {}, "row 1 has a mask .* not those of a mask of 6 x 8"),
+        (change(masks=[{"size": [6, 8], "counts": "0"}]), {}, "row 1 has a mask .* do not cover a mask of 6 x 8"),
         (change(masks=[{"size": [6, 8], "counts": None}]), {}, "row 1 has a mask that cannot be read"),
         (change(masks=[{"size": None, "counts": "0"}]), {}, "row 1 has a mask that cannot be read"),
         (change(masks=[{"size": [100_000, 100_000], "counts": "0"}]), {}, "row 1 has a mask .* 100000"),
     ],
 )
-def test_what_is_none_of_the_features_is_named_before_anything_is_done(tmp_path, examples, edit, features, why):
+def test_a_wrong_column_is_named_before_anything_is_done(tmp_path, examples, edit, features, why):
     source = saved(tmp_path, examples, edit, **features)
     with pytest.raises(ValueError, match=f"saved: {why}"):
         load_examples(source)
 
 
-def test_an_image_that_is_none_is_an_error_of_that_example_alone(tmp_path, examples):
+def test_an_unreadable_image_is_an_error_of_its_example_alone(tmp_path, examples):
     source = saved(tmp_path, examples, change(image={"bytes": b"not an image", "path": None}))
     first, second, third = from_dataset(load_examples(source))
     with pytest.raises(ImageError, match="not an image that Pillow can read"):
@@ -214,7 +214,7 @@ def test_an_image_that_is_none_is_an_error_of_that_example_alone(tmp_path, examp
     assert load_image(first.image).size == load_image(third.image).size == (8, 6)
 
 
-def test_a_stored_image_is_handed_on_as_it_is(tmp_path, examples):
+def test_a_stored_image_keeps_its_bytes(tmp_path, examples):
     content = (tmp_path / "image.png").read_bytes()
     source = saved(tmp_path, examples, change(image={"bytes": content, "path": None}))
     stored = list(from_dataset(load_examples(source)))

@@ -1,16 +1,17 @@
-"""SAM 2 in the loop: every empty combination, one embedding per image, and failures that are no rewards."""
+"""SAM 2 in the loop: every combination of empty masks, one embedding per image, and failures without a reward."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from genseg_hub.dialects import genseg
-from genseg_hub.schema import InstancePrompt, Response, decode_mask, encode_mask
+from genseg_hub.schema import InstancePrompt, decode_mask, encode_mask
 from genseg_training import mask_reward
 from genseg_training.mask_reward import MaskReward
 from genseg_training.nano import answers, refscenes
+from PIL import Image
 
 EMPTY = "<think>nothing</think><answer>[]</answer>"
 
@@ -26,7 +27,7 @@ def examples():
 
 
 def truth(example):
-    """The answer with the true boxes and points."""
+    """Return the answer with the true boxes and points."""
     instances = []
     for rle in example.masks:
         mask = decode_mask(rle)
@@ -41,8 +42,6 @@ def size(example):
 
 
 def columns(*chosen):
-    from PIL import Image
-
     return {
         "image": [Image.fromarray(example.image) for example in chosen],
         "image_id": [example.image_id for example in chosen],
@@ -91,9 +90,11 @@ def test_completions_are_scored_alone_as_together(segmenter, examples):
 
 def test_a_true_mask_without_a_pixel_is_never_matched():
     nothing = np.zeros((4, 4), bool)
-    response = Response("", instances=(InstancePrompt((0, 0, 4, 4), ()),))
-    assert mask_reward._score(response, nothing, nothing) == 0
-    assert mask_reward._score(response, ~nothing, nothing) == 0
+    answer = genseg.render("", [InstancePrompt((0, 0, 4, 4), ((1, 1), (3, 3)))], (4, 4))
+    data = {"image": [Image.new("RGB", (4, 4))], "image_id": ["a"], "masks": [[encode_mask(nothing)]]}
+    for segmented in (nothing, ~nothing):
+        fixed = SimpleNamespace(device=torch.device("cpu"), segment=lambda *_, mask=segmented: ([mask], [1.0]))
+        assert MaskReward(fixed)([answer], **data) == [0]
 
 
 class Counting:
@@ -119,42 +120,36 @@ def test_an_image_is_embedded_once_and_equal_prompts_are_decoded_once(segmenter,
     assert sorted(counting.calls) == sorted([len(first.masks), len(second.masks)])
 
 
-def test_two_images_are_worked_on_at_once_and_share_the_cores(segmenter, examples):
-    both, threads = threading.Barrier(2, timeout=60), []
+class Meeting(Counting):
+    """A segmenter that waits, at each image, for another image to be segmented at the same time."""
 
-    class Together(Counting):
-        def segment(self, image, instances, key=None):
-            both.wait()
-            threads.append(torch.get_num_threads())
-            return super().segment(image, instances, key)
+    def __init__(self, segmenter, device, timeout):
+        super().__init__(segmenter)
+        self.device, self.two, self.met = torch.device(device), threading.Barrier(2, timeout=timeout), []
 
+    def segment(self, image, instances, key=None):
+        try:
+            self.two.wait()
+            self.met.append(True)
+        except threading.BrokenBarrierError:
+            self.met.append(False)
+        return super().segment(image, instances, key)
+
+
+@pytest.mark.parametrize(("device", "timeout", "at_once"), [("cpu", 60, True), ("cuda", 0.5, False)])
+def test_two_images_are_segmented_at_once_on_a_cpu_alone(segmenter, examples, device, timeout, at_once):
     first, second = examples[0], examples[4]
     said, data = [truth(first), truth(second)], columns(first, second)
     alone = [one(segmenter, text, example) for text, example in zip(said, (first, second), strict=True)]
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        assert MaskReward(Together(segmenter))(said, **data) == pytest.approx(alone)
-        assert threads == [2, 2]
-        with ThreadPoolExecutor(1) as new:
-            assert torch.get_num_threads() == new.submit(torch.get_num_threads).result() == 4
+        meeting = Meeting(segmenter, device, timeout)
+        assert MaskReward(meeting)(said, **data) == pytest.approx(alone)
+        assert meeting.met == [at_once] * 2
+        assert torch.get_num_threads() == 4, "the cores are given back"
     finally:
         torch.set_num_threads(before)
-
-
-def test_elsewhere_than_on_a_cpu_images_are_worked_on_in_turn(segmenter, examples):
-    here = []
-
-    class OnAGpu(Counting):
-        def segment(self, image, instances, key=None):
-            here.append(threading.get_ident())
-            return super().segment(image, instances, key)
-
-    gpu = OnAGpu(segmenter)
-    gpu.device = torch.device("cuda")
-    MaskReward(gpu)([truth(examples[0]), truth(examples[4])], **columns(examples[0], examples[4]))
-    assert len(here) == 2
-    assert len(set(here)) == 1
 
 
 def test_a_failure_is_masked_counted_and_never_a_reward_of_zero(segmenter, examples, caplog):

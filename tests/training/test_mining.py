@@ -10,7 +10,7 @@ from genseg_training.nano import refscenes
 
 
 def test_hard_examples_are_the_failures(nano):
-    examples = to_dataset(refscenes.training_examples(40, seed=21))
+    examples = to_dataset(refscenes.training_examples(12, seed=21))
     ious = []
 
     def look(example, result, row):
@@ -31,7 +31,7 @@ def test_hard_examples_are_the_failures(nano):
 
 def test_the_command_writes_a_source_for_training(tmp_path):
     out = tmp_path / "hard"
-    cli.main(["mine", "--output_dir", str(out), "--data", "refscenes:24", "--below", "0.95", "--seed", "21"])
+    cli.main(["mine", "--output_dir", str(out), "--data", "refscenes:8", "--below", "0.95", "--seed", "21"])
     assert datasets.load_from_disk(out).features == FEATURES
     with pytest.raises(SystemExit, match="not an empty folder"):
         cli.main(["mine", "--output_dir", str(out)])

@@ -18,7 +18,7 @@ EMPTY = "<think>nothing</think><answer>[]</answer>"
 
 
 def said(*boxes):
-    """An answer with these boxes and two points well inside each."""
+    """Return an answer with these boxes and two points well inside each."""
     instances = []
     for x1, y1, x2, y2 in boxes:
         y = (y1 + y2) / 2

@@ -1,4 +1,4 @@
-"""What happens beside the training loop: telling how far it is, publishing what is trained."""
+"""Callbacks beside the training loop: they report progress and publish checkpoints."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HubTarget:
-    """Where a run is published and when: the meaning of Transformers' options of the same names.
+    """Where and when a run is published.
+
+    Transformers' options of the same names mean the same.
 
     Attributes:
         repo_id: owner/name.
         private: make the repository private.
         revision: branch; None for main.
         every_save: publish at every save, not only at the end.
-        token: None for that of `hf auth login` or HF_TOKEN.
+        token: token of the Hub; None for the token of `hf auth login` or HF_TOKEN.
     """
 
     repo_id: str
@@ -39,10 +41,13 @@ class HubTarget:
 
     @classmethod
     def of(cls, config: transformers.TrainingArguments) -> HubTarget | None:
-        """What `push_to_hub`, `hub_model_id`, `hub_private_repo`, `hub_revision`, `hub_strategy` and `hub_token` say.
+        """Read the target from TrainingArguments; None where `push_to_hub` is off.
+
+        Args:
+            config: its `hub_model_id`, `hub_private_repo`, `hub_revision`, `hub_strategy` and `hub_token` are read.
 
         Raises:
-            ValueError: no repository, one that is none, an unsupported strategy, or no token.
+            ValueError: for a missing or impossible repository, an unsupported strategy, or a missing token.
         """
         if not config.push_to_hub:
             return None
@@ -69,6 +74,10 @@ class HubTarget:
     def push(self, folder: Path, message: str) -> publish.Push:
         """Publish a checkpoint folder.
 
+        Args:
+            folder: of the checkpoint.
+            message: title of the commit.
+
         Raises:
             PublishError: as `publish.push`.
         """
@@ -78,18 +87,20 @@ class HubTarget:
 
 
 class PushToHub(transformers.TrainerCallback):
-    """Publishes the best checkpoint so far at every save, while the other processes wait. A push that fails is logged;
-    training goes on, and the next save or the end of the run pushes again.
+    """Publishes the best checkpoint so far at every save, while the other processes wait.
+
+    A failed push is logged and training goes on. The next save or the end of the run pushes again.
 
     Args:
-        target: where.
-        best: writes the best checkpoint so far and gives its folder.
+        target: where to publish.
+        best: writes the best checkpoint so far and returns its folder.
     """
 
     def __init__(self, target: HubTarget, best: Callable[[transformers.TrainerState], Path]):
         self._target, self._best = target, best
 
     def on_save(self, args, state: transformers.TrainerState, control, **kwargs) -> None:
+        """Publish the best checkpoint so far from the first process."""
         if not state.is_world_process_zero:
             return
         try:
@@ -101,10 +112,10 @@ class PushToHub(transformers.TrainerCallback):
 
 
 class OnProgress(transformers.TrainerCallback):
-    """Tells somebody else than the terminal how far a run is.
+    """Reports the progress of a run to a function.
 
     Args:
-        tell: gets the share of the steps that are done and a sentence.
+        tell: gets the share of the steps that are done, and a label with the latest figures.
     """
 
     def __init__(self, tell: Callable[[float, str], Any]):
@@ -112,11 +123,13 @@ class OnProgress(transformers.TrainerCallback):
         self._figures: dict[str, str] = {}
 
     def on_log(self, args, state: transformers.TrainerState, control, logs=None, **kwargs) -> None:
+        """Keep the latest reward and held-out mIoU."""
         for name, label in (("reward", "reward"), ("eval_miou", "held-out mIoU")):
             if name in (logs or {}):
                 self._figures[label] = f"{float(logs[name]):.3f}"
 
     def on_step_end(self, args, state: transformers.TrainerState, control, **kwargs) -> None:
+        """Report the step from the first process."""
         if state.is_world_process_zero:
             known = "".join(f", {label} {value}" for label, value in self._figures.items())
             self._tell(state.global_step / state.max_steps, f"step {state.global_step} of {state.max_steps}{known}")

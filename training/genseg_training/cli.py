@@ -1,4 +1,4 @@
-"""`genseg-train`: one command per stage, each with a YAML recipe, overrides and `--help`."""
+"""`genseg-train`: one command per stage, with YAML recipes, options that override them, and `--help`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ commands:
   sft         nano, stage 2: warm start of the reasoner
   segmenter   nano's SAM 2
   grpo        GRPO of any Qwen3-VL checkpoint on referring examples
-  mine        collect the examples that a checkpoint gets wrong, to train it on
-  export      join the three into a checkpoint: genseg-train export REASONER_RUN SEGMENTER_RUN FOLDER
+  mine        collect the examples that a checkpoint gets wrong, to train it on them
+  export      join reasoner and segmenter into a checkpoint: genseg-train export REASONER_RUN SEGMENTER_RUN FOLDER
 
 RECIPE.yaml is a file or the name of a recipe of this package, such as nano_r1.
 Every stage resumes from its output_dir. Several processes: torchrun --nproc_per_node 2 -m genseg_training.cli ...
@@ -24,8 +24,10 @@ Options of a command: genseg-train COMMAND --help"""
 
 
 def _export(reasoner_run: Path, segmenter_run: Path, folder: Path) -> None:
-    """nano as it is embedded: the reasoner in float16, which rounds its weights eight times finer than bfloat16, the
-    segmenter in float32."""
+    """Write nano as it is embedded: the reasoner in float16, the segmenter in float32.
+
+    float16 rounds the reasoner's weights eight times finer than bfloat16.
+    """
     from genseg_hub.checkpoints import SETTINGS_FILE
 
     from genseg_training.export import export
@@ -37,14 +39,14 @@ def _export(reasoner_run: Path, segmenter_run: Path, folder: Path) -> None:
 
 
 def recipes() -> dict[str, Path]:
-    """Name -> file of the recipes that come with this package."""
+    """Return the files of this package's recipes by name."""
     here = Path(__file__).parent
     folder = next(folder for folder in (here / "recipes", here.parent / "recipes") if folder.is_dir())
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
 def _with_recipe_file(arguments: list[str]) -> list[str]:
-    """The arguments with the file of the recipe that `--config` names."""
+    """Replace the name of a recipe after `--config` by its file."""
     known = recipes()
     return [
         str(known[argument]) if before == "--config" and argument in known and not Path(argument).exists() else argument
@@ -53,6 +55,14 @@ def _with_recipe_file(arguments: list[str]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        arguments: the command and its options; None for the options of this process.
+
+    Raises:
+        SystemExit: with a message for a mistake of the user.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     command, *rest = arguments or ["--help"]
     if command == "export" and len(rest) == 3:

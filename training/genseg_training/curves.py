@@ -1,4 +1,4 @@
-"""The curves of a GRPO run as a picture: what its log says about rewards, held-out figures and entropy."""
+"""The curves of a GRPO run as a picture: rewards, held-out figures and entropy."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from genseg_hub.evaluation.metrics import NAMES
 from matplotlib.figure import Figure
 
 _HELD_OUT = ("miou", "ciou", "n_acc", "t_acc")
-_SMOOTHING = 20  # steps of the moving average, at most; a step's rewards are those of a few prompts
+_SMOOTHING = 20  # steps of the moving average, at most; the rewards of one step come from a few prompts
 
 
 def draw(log_history: Sequence[dict[str, Any]], file: Path) -> None:
-    """Write a PNG.
+    """Write a PNG of the curves.
 
     Args:
         log_history: of the trainer's state; entries without a step or a known figure are left out.
+        file: of the PNG.
     """
     figure = Figure(figsize=(15, 4), layout="constrained")
     rewards, held_out, entropy = figure.subplots(1, 3)

@@ -1,17 +1,21 @@
-"""Training data of GRPO: referring examples from anywhere, as the rows that TRL and the rewards read.
+"""Training data of GRPO: referring examples from any source, as the rows that TRL and the rewards read.
 
-Nothing here knows rewards or trainers.
+This module knows neither rewards nor trainers.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import datasets
+from datasets import config
 from genseg_hub import referring_dataset
 from genseg_hub.dialects import genseg
 from genseg_hub.referring_dataset import FEATURES
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from pycocotools import mask as coco_mask
 
 from genseg_training.nano.refscenes import VERSION, refscenes, training_examples
@@ -26,29 +30,67 @@ _ROW = {
 
 
 def load_source(source: str, seed: int = 0) -> datasets.Dataset:
-    """Referring examples with `referring_dataset.FEATURES`.
+    """Load referring examples with `referring_dataset.FEATURES`.
 
     Args:
-        source: `refscenes:COUNT` (rendered scenes for training), `refscenes:val` or `refscenes:val:COUNT` (its fixed
-            split), a folder that `Dataset.save_to_disk` wrote (what the App exports), or a dataset on the Hub,
-            `owner/name` or `owner/name:SPLIT`, the split `train` by default.
-        seed: of rendered scenes for training.
+        source: `refscenes:COUNT` for rendered training scenes; `refscenes:val` or `refscenes:val:COUNT` for the fixed
+            split; a folder that `Dataset.save_to_disk` or the App's export wrote; or a dataset on the Hub, `owner/name`
+            or `owner/name:SPLIT`, the split `train` by default.
+        seed: of rendered training scenes.
 
     Raises:
-        ValueError: for a source that is none of these, or whose columns are others.
+        ValueError: for any other source, or missing columns.
     """
     if source.partition(":")[0] == REFSCENES:
         return _refscenes(source, seed)
     return referring_dataset.load_examples(source).select_columns(list(FEATURES))
 
 
-def _refscenes(source: str, seed: int) -> datasets.Dataset:
+def check_source(source: str) -> None:
+    """Raise ValueError unless `load_source` may find a source; load nothing and ask no network.
+
+    Args:
+        source: as `load_source` takes it.
+    """
+    if source.partition(":")[0] == REFSCENES:
+        _asked_of_refscenes(source)
+        return
+    folder = Path(source)
+    try:
+        folder = folder.expanduser()
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError) as error:  # another's home, or a path that the file system refuses
+        raise ValueError(f"{source!r} cannot be used as a path: {error}") from error
+    if is_folder:
+        if (folder / config.DATASETDICT_JSON_FILENAME).is_file():
+            raise ValueError(f"{source} holds several splits: name the folder of one of them")
+        if not (folder / config.DATASET_STATE_JSON_FILENAME).is_file():
+            raise ValueError(f"{source} is not a folder that `save_to_disk` wrote")
+        return
+    name = source.partition(":")[0]
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        name = ""
+    if "/" not in name:
+        raise ValueError(
+            f"{source!r} is neither rendered scenes ({REFSCENES}:COUNT), nor a folder, nor a Hub dataset (owner/name)"
+        )
+
+
+def _asked_of_refscenes(source: str) -> re.Match[str]:
+    """Return the groups `count` (for training) and `limit` (of the split val); raise ValueError for anything else."""
     asked = re.fullmatch(rf"{REFSCENES}:(?:(?P<count>[1-9]\d*)|val(?::(?P<limit>[1-9]\d*))?)", source)
     if not asked:
         raise ValueError(
             f"{source!r} is none of {REFSCENES}:10000 (that many expressions for training), {REFSCENES}:val and "
             f"{REFSCENES}:val:400; the test split is for final figures alone"
         )
+    return asked
+
+
+def _refscenes(source: str, seed: int) -> datasets.Dataset:
+    asked = _asked_of_refscenes(source)
     if asked["count"]:
         settings = {"count": int(asked["count"]), "seed": seed, "version": VERSION}
         return datasets.Dataset.from_generator(_rendered, gen_kwargs=settings, features=FEATURES)
@@ -56,15 +98,20 @@ def _refscenes(source: str, seed: int) -> datasets.Dataset:
 
 
 def _rendered(count: int, seed: int, version: str) -> Iterator[dict]:
-    """Rows of rendered scenes. `datasets` writes them to its cache once and finds them there by these arguments."""
+    """Yield rows of rendered scenes; `datasets` caches them under these arguments."""
     yield from referring_dataset.to_rows(training_examples(count, seed))
 
 
 def mix(parts: Sequence[datasets.Dataset], weights: Sequence[float], seed: int = 0) -> datasets.Dataset:
     """Draw from several datasets with the given weights until one is used up.
 
+    Args:
+        parts: the datasets.
+        weights: how often each is drawn from, in relation to the others.
+        seed: of the draws.
+
     Raises:
-        ValueError: when there are not as many positive weights as datasets.
+        ValueError: unless there are as many positive weights as datasets.
     """
     if len(parts) != len(weights) or min(weights, default=0) <= 0:
         raise ValueError(f"{len(parts)} datasets need as many positive weights, got {list(weights)}")
@@ -73,10 +120,15 @@ def mix(parts: Sequence[datasets.Dataset], weights: Sequence[float], seed: int =
 
 
 def with_no_target_share(examples: datasets.Dataset, share: float, seed: int = 0) -> datasets.Dataset:
-    """As many examples as possible with this share of no-target ones, shuffled.
+    """Select as many examples as a share of no-target examples allows, and shuffle them.
+
+    Args:
+        examples: with and without targets.
+        share: of no-target examples in the result, in [0, 1].
+        seed: of the order.
 
     Raises:
-        ValueError: for a share outside [0, 1], or when a kind that is needed does not occur.
+        ValueError: for a share outside [0, 1], or when the share needs a kind that does not occur.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"the share of no-target examples must be between 0 and 1, got {share}")
@@ -94,24 +146,34 @@ def with_no_target_share(examples: datasets.Dataset, share: float, seed: int = 0
 
 
 def check(examples: datasets.Dataset) -> None:
-    """Raise ValueError naming the first example that cannot be trained on: an empty expression, or a mask that is empty
-    or of another size than its image."""
+    """Raise ValueError for the first example that cannot be trained on.
+
+    The message names the example: its expression is empty, or a mask is empty or has another size than its image.
+
+    Args:
+        examples: with `referring_dataset.FEATURES`.
+    """
     for row in examples:
         where = f"example {row['example_id']!r}"
-        genseg.messages(row["image"].size, row["expression"])  # raises for an expression that cannot be asked
+        genseg.messages(row["image"].size, row["expression"])  # raises ValueError for an empty expression
         for rle in row["masks"]:
             width, height = rle["size"][1], rle["size"][0]
             if (width, height) != row["image"].size:
                 raise ValueError(f"{where}: a mask is {width} x {height}, its image {row['image'].size}")
             if not coco_mask.area(rle):
-                raise ValueError(f"{where}: a mask is empty; leave it out, no-target is no mask at all")
+                raise ValueError(f"{where}: a mask is empty; leave it out, because a no-target example has no masks")
 
 
 def to_rows(examples: datasets.Dataset) -> datasets.Dataset:
-    """The rows that TRL and the rewards read: `prompt` (chat, the image's place before the request), `image`,
-    `image_size` (width, height), `boxes` (xyxy pixels) and `masks` (COCO RLE) of the true instances, and `image_id`,
-    equal for examples of the same image."""
+    """Turn examples into the rows that TRL and the rewards read.
 
+    A row has `prompt` (chat messages; TRL puts the image before the request), `image`, `image_size` (width, height),
+    `boxes` (xyxy pixels) and `masks` (COCO RLE) of the true instances, and `image_id`, which examples of one image
+    share.
+
+    Args:
+        examples: with `referring_dataset.FEATURES`.
+    """
     columns: dict[str, list] = {name: [] for name in _ROW}
     for example in examples:
         size = example["image"].size
@@ -126,7 +188,7 @@ def to_rows(examples: datasets.Dataset) -> datasets.Dataset:
         image_id = example["image_id"] or f"row {len(columns['prompt'])}"
         for name, value in zip(_ROW, (prompt, image_id, list(size), boxes), strict=True):
             columns[name].append(value)
-    rows = examples.select_columns(["image", "masks"])  # as they are stored, not decoded and encoded again
+    rows = examples.select_columns(["image", "masks"])  # as stored: not decoded and encoded again
     for name, feature in _ROW.items():
         rows = rows.add_column(name, columns[name], feature=feature)
     return rows

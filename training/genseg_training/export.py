@@ -1,9 +1,9 @@
-"""A trained run as a checkpoint folder: what `GenSegR1.from_pretrained` loads and `genseg push` publishes.
+"""Checkpoint folders of trained runs, which `GenSegR1.from_pretrained` loads and `genseg push` publishes.
 
 model.safetensors, config.json, tokenizer and processor    the reasoner; LoRA adapters are merged into it
 segmenter/                                                  SAM 2, unless it is a Hub id
 genseg.json                                                 dialect, segmenter, base model, versions
-recipe.yaml, logs/, evaluation/                             how it came about
+recipe.yaml, logs/, evaluation/                             recipe, log and figures of the run (written by `grpo`)
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ _VERSIONS_OF = ("fiftyone-genseg", "torch", "transformers", "trl", "peft", "sam2
 def export(
     trained: Path, folder: Path, segmenter: Path | str, base_model: str | None = None, dtype: str = "auto"
 ) -> None:
-    """Write a checkpoint folder; what it held of an earlier checkpoint is replaced.
+    """Write a checkpoint folder, in place of an earlier checkpoint.
 
     Args:
         trained: folder with a model or a LoRA adapter and its processor, such as TRL's `checkpoint-N`.
-        segmenter: folder of a SAM 2 in this project's format, which is copied, or a Hub id, which is named.
-        base_model: what the training started from, for the model card.
-        dtype: of the written weights, such as "bfloat16"; "auto" keeps it.
+        folder: of the checkpoint; made where it does not exist.
+        segmenter: folder of a SAM 2 in this project's format, which is copied; or a Hub id, which genseg.json names.
+        base_model: model that the training started from, for the model card.
+        dtype: of the written weights, such as "bfloat16"; "auto" keeps the trained one.
 
     Raises:
         FileNotFoundError: when there is no such model or segmenter.
@@ -42,12 +43,12 @@ def export(
         raise FileNotFoundError(f"there is no model in {trained}: train it first")
     if isinstance(segmenter, Path) and not segmenter.is_dir():
         raise FileNotFoundError(f"there is no segmenter {segmenter}: train it first")
-    with alone(), torch.random.fork_rng(devices=[]):  # adapters draw their first values, which a run must not notice
+    with alone(), torch.random.fork_rng(devices=[]):  # new adapters draw random values, which must not change the run
         model = _load(trained, dtype)
     folder.mkdir(parents=True, exist_ok=True)
     for stale in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         stale.unlink()
-    model.save_pretrained(folder, save_original_format=False)  # ZeRO-3 leaves names that vLLM does not know
+    model.save_pretrained(folder, save_original_format=False)  # vLLM does not know the names that ZeRO-3 leaves
     transformers.AutoProcessor.from_pretrained(trained).save_pretrained(folder)
     if isinstance(segmenter, Path):
         shutil.copytree(segmenter, folder / "segmenter", dirs_exist_ok=True)
@@ -74,7 +75,10 @@ def _load(trained: Path, dtype: str) -> transformers.PreTrainedModel:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """With ZeRO-3, Transformers divides every model that is loaded among all processes and waits for them: not here."""
+    """Load models whole in this process.
+
+    With ZeRO-3, Transformers would divide every loaded model among all processes and wait for them.
+    """
     config = deepspeed._hf_deepspeed_config_weak_ref and deepspeed._hf_deepspeed_config_weak_ref()
     deepspeed.unset_hf_deepspeed_config()
     try:

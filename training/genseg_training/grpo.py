@@ -1,7 +1,7 @@
-"""GRPO: TRL's trainer with this project's rewards. The loop, the sampling and the files are TRL's.
+"""GRPO: TRL's trainer with this project's rewards; TRL runs the loop, samples and saves.
 
-`output_dir` ends up with TRL's `checkpoint-N`, `evaluations/` and `samples/` per evaluation, and `best/`: the
-checkpoint folder that `GenSegR1.from_pretrained` loads and `genseg push` publishes.
+A run leaves in `output_dir` TRL's `checkpoint-N`, a file and a picture per evaluation in `evaluations/` and `samples/`,
+and `best/`: the checkpoint folder that `GenSegR1.from_pretrained` loads and `genseg push` publishes.
 """
 
 from __future__ import annotations
@@ -44,47 +44,51 @@ REWARDS: dict[str, Callable[..., list]] = {
     "repetition": rewards.repetition_penalty,
 }
 BEST = "best"
-# TRL fills these in itself, and refuses or ignores them beside the options they follow from.
+# TRL computes these from other options, and refuses or ignores them beside those options.
 _DERIVED = {"generation_batch_size", "do_eval"}
-# Options that are nobody's business who repeats the run: tokens, where it is published, folders, names of runs.
+# Options that a written recipe leaves out: tokens, the Hub repository, folders and names of runs.
 _PRIVATE = re.compile(r"(^|_)token(_|$)|^hub_|^push_to_hub|_dir$|run_name$")
 
 
 @dataclass
 class GrpoArguments:
-    """What is trained on, rewarded and evaluated; everything else is TRL's `GRPOConfig` and `ModelConfig`."""
+    """Data, rewards and evaluation of a run; TRL's `GRPOConfig` and `ModelConfig` hold all other options."""
 
     data: list[str] = field(
         default_factory=lambda: ["refscenes:10000"],
         metadata={"help": "Sources: refscenes:COUNT, folders that the App exported, or Hub datasets."},
     )
     data_weights: list[float] = field(
-        default_factory=lambda: [1.0], metadata={"help": "How often each source is drawn from."}
+        default_factory=lambda: [1.0],
+        metadata={"help": "How often each source is drawn from, in relation to the others."},
     )
     no_target_share: float | None = field(
-        default=None, metadata={"help": "Share of no-target examples; as the sources have them by default."}
+        default=None, metadata={"help": "Share of no-target examples. By default the share that the sources have."}
     )
     rewards: list[str] = field(
         default_factory=lambda: ["format", "schema", "box_iou", "box_l1", "points", "count"],
-        metadata={"help": f"Of {', '.join([*REWARDS, MASK])}; weights are TRL's reward_weights, in this order."},
+        metadata={"help": f"Any of {', '.join([*REWARDS, MASK])}. TRL's reward_weights follow this order."},
     )
     freeze_vision_tower: bool = field(
-        default=False, metadata={"help": "Train the language model alone: faster, and what the tower sees stays."}
+        default=False, metadata={"help": "Train the language model alone: faster, and the vision tower stays as it is."}
     )
     eval_data: str | None = field(
         default=None,
         metadata={
             "help": "Held-out examples, such as refscenes:val:400 or owner/name:validation, scored every eval_steps. "
-            "The best checkpoint is the one with the highest metric_for_best_model on them, mIoU by default."
+            "The best checkpoint has the highest metric_for_best_model on them, mIoU by default."
         },
     )
 
 
 def parse(options: Mapping[str, Any]) -> tuple[GrpoArguments, GRPOConfig, ModelConfig]:
-    """What `train` takes, from options by their names on the command line; `config` is the recipe's file.
+    """Read the arguments of `train` from options.
+
+    Args:
+        options: values by their names on the command line; `config` is the recipe's file.
 
     Raises:
-        ValueError: for an option that does not exist or values that contradict each other.
+        ValueError: for an unknown option, or values that contradict each other.
     """
     flags = []
     for name, value in options.items():
@@ -94,14 +98,18 @@ def parse(options: Mapping[str, Any]) -> tuple[GrpoArguments, GRPOConfig, ModelC
 
 
 class _Parser(TrlParser):
-    """Raises where a program would end."""
+    """A parser that raises ValueError in place of ending the process."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
 def rows(arguments: GrpoArguments, seed: int) -> datasets.Dataset:
-    """The checked training rows.
+    """Load, check and return the training rows.
+
+    Args:
+        arguments: name the sources, their weights and the share of no-target examples.
+        seed: of rendered scenes, draws and order.
 
     Raises:
         ValueError: for sources, weights or examples that cannot be trained on.
@@ -120,20 +128,25 @@ def train(
     model_config: ModelConfig,
     callbacks: Sequence[transformers.TrainerCallback] = (),
 ) -> None:
-    """Train, or resume from the last whole checkpoint in `output_dir`, and write the best one to `output_dir/best`.
+    """Train, and write the best checkpoint to `output_dir/best`.
+
+    A run with a whole checkpoint in `output_dir` resumes from the last one.
 
     Args:
-        callbacks: further ones, for example to show progress.
+        arguments: data, rewards and evaluation.
+        config: TRL's settings of the run.
+        model_config: TRL's settings of the model; `model_name_or_path` is the checkpoint to start from.
+        callbacks: further callbacks, for example to show progress.
 
     Raises:
         ValueError: for options that contradict each other, or data that cannot be trained on.
         CheckpointError: for a model that cannot be used.
-        PublishError: the checkpoint is in `output_dir/best`, and could not be published at the end.
+        PublishError: when the final push fails; the checkpoint is in `output_dir/best` all the same.
     """
     _check(arguments, config, model_config)
     recipe = _recipe(arguments, config, model_config)
     target = HubTarget.of(config)
-    config.push_to_hub = False  # TRL would publish its folder as it is, without SAM 2, dialect and figures
+    config.push_to_hub = False  # TRL would publish its own folder, without SAM 2, dialect and figures
     start = _start(model_config)
     output = Path(str(config.output_dir))
 
@@ -183,7 +196,7 @@ def train(
     config.eval_on_start = config.eval_on_start and last is None
     done = last and transformers.TrainerState.load_from_json(f"{last}/{TRAINER_STATE_NAME}")
     if done and 0 < config.max_steps <= done.global_step:
-        trainer.state = done  # Transformers would train one step more
+        trainer.state = done  # Transformers would train one more step
     else:
         trainer.train(resume_from_checkpoint=last)
     if trainer.is_world_process_zero():
@@ -195,16 +208,16 @@ def train(
 
 
 def _check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConfig) -> None:
-    """Refuse what cannot work, and declare the rule for the best checkpoint."""
+    """Raise ValueError for options that contradict each other, and set the metric of the best checkpoint."""
     unknown = sorted(set(arguments.rewards) - {*REWARDS, MASK})
     if unknown:
-        raise ValueError(f"there is no reward {unknown[0]!r}; choose of {', '.join([*REWARDS, MASK])}")
+        raise ValueError(f"there is no reward {unknown[0]!r}; choose from {', '.join([*REWARDS, MASK])}")
     if config.reward_weights and len(config.reward_weights) != len(arguments.rewards):
         raise ValueError(f"{len(arguments.rewards)} rewards need as many reward_weights, got {config.reward_weights}")
     if not model_config.model_name_or_path:
         raise ValueError("name the checkpoint to start from with --model_name_or_path: nano, a folder or a Hub id")
     if config.save_strategy == "no":
-        raise ValueError("save_strategy must be steps: the result of a run is the best checkpoint that was saved")
+        raise ValueError("save_strategy must be steps: the result of a run is its best saved checkpoint")
     evaluates = config.eval_strategy != "no"
     if bool(arguments.eval_data) != evaluates:
         raise ValueError("evaluation needs both eval_data (held-out examples) and eval_strategy (steps), or neither")
@@ -213,7 +226,7 @@ def _check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConf
     ):
         raise ValueError(
             f"eval_steps ({config.eval_steps}) must be a multiple of save_steps ({config.save_steps}), both by steps: "
-            "the best checkpoint can only be one that was saved"
+            "only a saved checkpoint can be the best one"
         )
     if evaluates:
         config.metric_for_best_model = config.metric_for_best_model or "miou"
@@ -221,7 +234,7 @@ def _check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConf
 
 
 def _start(model_config: ModelConfig) -> checkpoints.Checkpoint:
-    """The checkpoint to start from; only one of the Hub has revisions, and TRL's default for it is "main"."""
+    """Return the checkpoint to start from; only a checkpoint of the Hub has a revision, TRL's default is "main"."""
     name = model_config.model_name_or_path or ""
     local = name in EMBEDDED or Path(name).is_dir()
     revision = model_config.model_revision
@@ -229,7 +242,7 @@ def _start(model_config: ModelConfig) -> checkpoints.Checkpoint:
 
 
 def _origin(start: checkpoints.Checkpoint) -> str | None:
-    """What the card names as base model: a name that others can load, for a folder that of its own base model."""
+    """Return the base model for the card: a name that others can load; for a folder, its own base model."""
     if start.commit or start.name in EMBEDDED:
         return start.name
     settings = start.reasoner / checkpoints.SETTINGS_FILE
@@ -237,7 +250,7 @@ def _origin(start: checkpoints.Checkpoint) -> str | None:
 
 
 def _recipe(*parts: Any) -> dict[str, Any]:
-    """The options that differ from their defaults, without folders of this machine and without secrets."""
+    """Return the options that differ from their defaults, without local folders and secrets."""
     chosen: dict[str, Any] = {}
     for part in parts:
         for option in dataclasses.fields(part):
@@ -246,30 +259,30 @@ def _recipe(*parts: Any) -> dict[str, Any]:
             default = option.default if made is dataclasses.MISSING else made()
             written = isinstance(value, str | int | float | bool | list) and value not in ([], default)
             if written and option.name not in _DERIVED and not _PRIVATE.search(option.name):
-                value = getattr(value, "value", value)  # of an enumeration
+                value = getattr(value, "value", value)  # an enumeration becomes its value
                 chosen[option.name] = [_public(v) for v in value] if isinstance(value, list) else _public(value)
     return chosen
 
 
 def _public(value: Any) -> Any:
-    """A value without where it is on this machine: of an absolute path, the name."""
+    """Return a value, or the last part of an absolute path."""
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
 def _drop_torn(output: Path) -> None:
-    """Remove checkpoints that a kill left half written: the trainer's state is written last."""
+    """Remove checkpoints that a kill left half written; a whole one has the trainer's state, which TRL writes last."""
     for folder in output.glob("checkpoint-*"):
         if not re.fullmatch(r"checkpoint-\d+", folder.name) or not folder.is_dir():
             continue
         try:
             json.loads((folder / TRAINER_STATE_NAME).read_text())
         except (FileNotFoundError, ValueError):
-            print(f"removing {folder}, which was not written to its end")
+            print(f"removing {folder}, which is incomplete")
             shutil.rmtree(folder)
 
 
 def _write_best(output: Path, state: transformers.TrainerState, start: checkpoints.Checkpoint, recipe: dict) -> Path:
-    """Write the best checkpoint so far, or the last one where nothing was evaluated, and how it came about."""
+    """Write the best checkpoint so far, or the last one without evaluations, with its recipe, log and figures."""
     chosen = Path(state.best_model_checkpoint or get_last_checkpoint(str(output)) or "")
     folder = output / BEST
     export(chosen, folder, start.segmenter_id or start.segmenter, base_model=_origin(start))

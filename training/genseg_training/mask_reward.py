@@ -21,26 +21,26 @@ from genseg_training.rewards import Completion, text_of
 
 logger = logging.getLogger(__name__)
 
-FAILURES_IN_A_ROW = 8  # then it is the segmenter, and no longer the images
+FAILURES_IN_A_ROW = 8  # so many failures point to the segmenter, not to the images
 
 
 class MaskReward:
     """IoU of the union of an answer's masks with the union of the true masks, in [0, 1].
 
-    The GenSeg-R1 paper (arXiv 2602.09701) states that the mask itself is scored with SAM 2 in the loop and that
-    expressions without a target are handled; that the score is the plain IoU of unions, what cIoU and mIoU measure,
-    is this project's own choice, and so is the rule for empty answers: that of `rewards`.
+    The GenSeg-R1 paper (arXiv 2602.09701) states that SAM 2 in the loop scores the mask itself, and that expressions
+    without a target are handled. This project chose the plain IoU of unions, which cIoU and mIoU measure, and the rule
+    of `rewards` for empty answers.
 
-    An image is embedded once, however many completions speak of it, and all their instance prompts are decoded as one
-    batch, equal ones once. On a CPU two images are worked on at once and share its cores, for operations on small
-    images gain little from a second one. Memory is that of an embedding and a decoding chunk for each image at work.
+    The segmenter embeds an image once for all its completions. It decodes all their instance prompts as one batch,
+    equal prompts once. On a CPU two images share the cores at the same time, because operations on small images gain
+    little from a second core. Each image in work needs the memory of one embedding and one decoding chunk.
 
-    When the segmenter fails on an image, all completions about that image get None: TRL then leaves this reward out of
-    the whole group, so that a failure favours or punishes nobody. It is logged, and counted as `mask_reward_failed`
-    (share of images). When it fails on `FAILURES_IN_A_ROW` images one after the other, the last error is raised.
+    When the segmenter fails on an image, all completions about that image get None. TRL then leaves this reward out of
+    the whole group, so that a failure favours no completion. The failure is logged and counted as `mask_reward_failed`
+    (share of images). After `FAILURES_IN_A_ROW` failed images in a row the last error is raised.
 
     Args:
-        segmenter: frozen; on its device.
+        segmenter: frozen, on its device.
 
     Example:
         >>> reward = MaskReward(segmenter)  # doctest: +SKIP
@@ -52,7 +52,7 @@ class MaskReward:
 
     def __init__(self, segmenter: Segmenter):
         self._segmenter = segmenter
-        self._failures_in_a_row = 0  # over batches: a process's batch is often about one image
+        self._failures_in_a_row = 0  # across batches, because a process's batch is often about one image
 
     def __call__(
         self,
@@ -63,16 +63,18 @@ class MaskReward:
         log_metric: Callable[[str, float], Any] = lambda name, value: None,
         **kwargs,
     ) -> list[float | None]:
-        """One reward per completion.
+        """Return one reward per completion.
 
         Args:
             completions: chat messages or plain text.
-            image, image_id, masks: columns of the data, per completion: what it was asked about, an id that only equal
-                images share, and the true masks (COCO RLE), none for no-target.
-            log_metric: TRL's.
+            image: the image of each completion's prompt.
+            image_id: of each completion; only equal images share an id.
+            masks: true masks of each completion's expression (COCO RLE); none for no-target.
+            log_metric: TRL's function that logs a figure.
+            **kwargs: further columns of the data, which are ignored.
 
         Raises:
-            Exception: what the segmenter raised last, when it failed on too many images in a row.
+            Exception: the segmenter's last error, when it failed on too many images in a row.
         """
         started = time.perf_counter()
         rewards: list[float | None] = [None] * len(completions)
@@ -89,15 +91,15 @@ class MaskReward:
                 with cores.share(workers):
                     unions = self._unions(np.array(picture.convert("RGB")), responses)
             except Exception as error:  # noqa: BLE001  one bad image must not end a long run
-                traceback.clear_frames(error.__traceback__)  # they hold the embedding
+                traceback.clear_frames(error.__traceback__)  # the frames hold the embedding
                 return error
             return _scores(responses, unions, [masks[index] for index in group])
 
         with ThreadPoolExecutor(workers, thread_name_prefix="mask_reward") as pool:
             for group, scores in zip(groups, pool.map(score, groups), strict=True):
                 if isinstance(scores, Exception):
-                    said = f"{type(scores).__name__}: {scores}"
-                    logger.warning("no mask reward for image %s: %s", image_id[group[0]], said)
+                    reason = f"{type(scores).__name__}: {scores}"
+                    logger.warning("no mask reward for image %s: %s", image_id[group[0]], reason)
                     failed.append(scores)
                     self._failures_in_a_row += 1
                     continue
@@ -111,7 +113,7 @@ class MaskReward:
         return rewards
 
     def _unions(self, pixels: np.ndarray, responses: Sequence[Response]) -> list[np.ndarray]:
-        """The union of each response's masks, bool[H, W]; answers with an error are not segmented."""
+        """Return the union of each response's masks, bool[H, W]; a response with an error has an empty one."""
         asked: dict[InstancePrompt, int] = {}
         for response in responses:
             for instance in () if response.error else response.instances:
@@ -127,11 +129,11 @@ class MaskReward:
 
 
 def _scores(responses: Sequence[Response], unions: Sequence[np.ndarray], masks: Sequence[Sequence[Rle]]) -> list[float]:
-    """One reward per answer about an image."""
+    """Return one reward per answer about an image."""
     scores = []
     truth, target = None, np.zeros(0, bool)
     for response, union, true in zip(responses, unions, masks, strict=True):
-        if true and true != truth:  # the completions of one prompt share it
+        if true and true != truth:  # completions of one prompt have equal true masks
             truth = true
             target = np.any([decode_mask(dict(rle)) for rle in truth], axis=0)
         scores.append(_score(response, union, target if true else None))

@@ -1,4 +1,4 @@
-"""Hard example mining: the examples that a checkpoint gets wrong, to train it on."""
+"""Hard example mining: collect the examples that a checkpoint gets wrong, to train it on them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from genseg_training import data
 
 @dataclass
 class MiningArguments:
-    """Where hard examples are looked for."""
+    """Options of `genseg-train mine`."""
 
     output_dir: str = field(metadata={"help": "New folder for the hard examples; training reads it as a source."})
-    model: str = field(default="nano", metadata={"help": "Checkpoint whose failures are wanted."})
+    model: str = field(default="nano", metadata={"help": "Checkpoint whose failures are collected."})
     data: str = field(default="refscenes:3000", metadata={"help": "A source, as for training."})
     below: float = field(default=0.5, metadata={"help": "Mask IoU below which an example is hard."})
     batch_size: int = field(default=32, metadata={"help": "Expressions answered at once."})
@@ -33,8 +33,11 @@ class MiningArguments:
 def mine(arguments: MiningArguments) -> None:
     """Write the hard examples of a source.
 
+    Args:
+        arguments: options of the command.
+
     Raises:
-        ValueError: for a source or threshold that cannot be used, a folder that is not empty, or when nothing is hard.
+        ValueError: for a source or threshold that cannot be used, a folder that is not empty, or no hard example.
     """
     folder = Path(arguments.output_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -44,7 +47,9 @@ def mine(arguments: MiningArguments) -> None:
     with tqdm(total=len(examples), desc=f"failures of {arguments.model}") as progress:
         hard = hard_examples(model, examples, arguments.below, arguments.batch_size, progress.update)
     if not len(hard):
-        raise ValueError(f"none of the {len(examples)} examples is hard for {arguments.model}")
+        raise ValueError(
+            f"none of the {len(examples)} examples is hard for {arguments.model}: take more, or a higher --below"
+        )
     hard.save_to_disk(folder)
     print(f"{len(hard)} of {len(examples)} examples are hard; wrote {folder}")
 
@@ -56,20 +61,23 @@ def hard_examples(
     batch_size: int = 32,
     on_example: Callable[[], Any] = lambda: None,
 ) -> datasets.Dataset:
-    """Those whose mask, of the greedy answer, has an IoU below a threshold with the true one.
+    """Select the examples whose predicted mask has an IoU below a threshold with the true mask.
 
-    A no-target example is hard when anything is segmented, any example when its answer has an error or it fails.
+    The prediction is the model's greedy answer. A no-target example is hard when anything is segmented. An example
+    whose answer has an error, or that fails, is hard.
 
     Args:
+        model: whose failures are collected.
         examples: with `referring_dataset.FEATURES`.
-        below: in (0, 1].
+        below: threshold in (0, 1].
+        batch_size: expressions answered at once.
         on_example: called after each example, for a progress bar.
 
     Raises:
         ValueError: for a threshold outside (0, 1].
     """
     if not 0 < below <= 1:
-        raise ValueError(f"the IoU below which an example is hard lies in (0, 1], got {below}")
+        raise ValueError(f"the IoU below which an example is hard must lie in (0, 1], got {below}")
     metrics = ReferringMetrics()
     hard = []
     for index, (example, result) in enumerate(

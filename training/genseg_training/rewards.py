@@ -1,16 +1,16 @@
 """Rewards of GRPO that need no segmenter: TRL reward functions, one concept each.
 
-Each takes `completions` (chat messages or plain text) and the columns of the data: `image_size`
-[(width, height)], `boxes` (xyxy pixels per true instance) and `masks` (COCO RLE per true instance),
-and returns one number per completion. Predicted and true instances are paired one to one by the
-Hungarian method on box IoU, and a sum over pairs is divided by the larger number of instances, so
-that missing, extra and duplicated instances cost (as VisionReasoner divides, arXiv 2505.12081).
+Each function takes `completions` (chat messages or plain text) and the columns of the data: `image_size` (width,
+height), `boxes` (xyxy pixels per true instance) and `masks` (COCO RLE per true instance). It returns one number per
+completion. The Hungarian method on box IoU pairs predicted and true instances one to one. A sum over pairs is divided
+by the larger number of instances, so that missing, extra and duplicated instances cost (as in VisionReasoner, arXiv
+2505.12081).
 
-What the GenSeg-R1 paper (arXiv 2602.09701) states is that boxes and points are compared with the
-ground truth by distance, and that an expression may have no target. Formulas, scales and the
-following rule are this project's own: where nothing is meant, an accuracy reward is 1 for an empty
-answer and 0 for any other; where something is meant, an empty answer earns 0, and so does one with
-anything wrong in it (`Response.error`), or cutting an instance short would be a way to take it back.
+The GenSeg-R1 paper (arXiv 2602.09701) states that boxes and points are compared with the ground truth by distance, and
+that an expression may have no target. Formulas, scales and the following rule are this project's own. For an expression
+without a target, an accuracy reward is 1 for an empty answer and 0 for any other. For an expression with a target, an
+empty answer earns 0, and so does an answer with an error (`Response.error`), because a policy could otherwise take back
+an instance by cutting it short.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ _TIE = 1e-6
 
 
 def text_of(completion: Completion) -> str:
-    """The text of a completion, plain or conversational."""
+    """Return the text of a completion.
+
+    Args:
+        completion: plain text or chat messages.
+    """
     return completion if isinstance(completion, str) else "".join(str(message["content"]) for message in completion)
 
 
@@ -52,13 +56,13 @@ def _mask(height: int, width: int, counts: str) -> np.ndarray:
 
 
 def _box(numbers: Sequence[float]) -> Box:
-    """A box as the data holds it, a list."""
+    """Return a box from the list that the data holds."""
     x1, y1, x2, y2 = numbers
     return float(x1), float(y1), float(x2), float(y2)
 
 
 def _l1(a: Box, b: Box, size: Sequence[float]) -> float:
-    """Mean distance of the sides, each divided by the image's width or height."""
+    """Return the mean distance of the sides, each divided by the image's width or height."""
     return float(np.mean([abs(x - y) / size[i % 2] for i, (x, y) in enumerate(zip(a, b, strict=True))]))
 
 
@@ -68,28 +72,32 @@ def _accuracy(
     boxes: Sequence[Sequence[Box]],
     score: Callable[[InstancePrompt, int, int], float],
 ) -> list[float]:
-    """Sum of `score(predicted, index of the example, index of the true instance)` over the pairs,
-    divided by the larger number of instances, with the rule for empty answers of this module. Of
-    pairings with the same sum of IoUs the one of the largest score counts, so that order cannot."""
+    """Sum `score(predicted, index of the example, index of the true instance)` over the pairs.
+
+    The sum is divided by the larger number of instances; empty answers follow the rule of this module. Among pairings
+    with the same sum of IoUs the largest score counts, so that the order of instances makes no difference.
+    """
     rewards = []
     for index, completion in enumerate(completions):
         width, height = image_size[index]
         response = _parsed(text_of(completion), (int(width), int(height)))
-        said, truth = response.instances, [_box(box) for box in boxes[index]]
+        predicted, truth = response.instances, [_box(box) for box in boxes[index]]
         if not truth:
             rewards.append(float(response.no_target))
-        elif not said or response.error:
+        elif not predicted or response.error:
             rewards.append(0.0)
         else:
-            ious = np.array([[box_iou(p.box, box) for box in truth] for p in said])
-            scores = np.array([[score(p, index, t) for t in range(len(truth))] for p in said])
+            ious = np.array([[box_iou(p.box, box) for box in truth] for p in predicted])
+            scores = np.array([[score(p, index, t) for t in range(len(truth))] for p in predicted])
             pairs = linear_sum_assignment(-(ious + _TIE * scores))
-            rewards.append(float(scores[pairs].sum()) / max(len(said), len(truth)))
+            rewards.append(float(scores[pairs].sum()) / max(len(predicted), len(truth)))
     return rewards
 
 
 def format_reward(completions: Sequence[Completion], **kwargs) -> list[float]:
-    """1 for exactly one think part followed by one answer part and nothing else, else 0 (Seg-Zero, arXiv 2503.06520).
+    """Reward exactly one think part followed by one answer part and nothing else with 1, else 0.
+
+    From Seg-Zero (arXiv 2503.06520).
 
     >>> format_reward(["<think>a</think><answer>[]</answer>", "<answer>[]</answer>"])
     [1.0, 0.0]
@@ -98,7 +106,7 @@ def format_reward(completions: Sequence[Completion], **kwargs) -> list[float]:
 
 
 def schema_reward(completions: Sequence[Completion], image_size: Sequence[Sequence[int]], **kwargs) -> list[float]:
-    """1 for an answer that is read without error and without repair, 0.5 after a repair, else 0 (own choice).
+    """Reward an answer without error with 1, or 0.5 if it was repaired; else 0 (own choice).
 
     >>> good = '<think>a</think><answer>[{"bbox_2d":[0,0,9,9],"points":[[2,2],[5,5]]}]</answer>'
     >>> schema_reward([good, good.replace("}]<", "},]<"), "no"], image_size=[(100, 100)] * 3)
@@ -114,7 +122,7 @@ def schema_reward(completions: Sequence[Completion], image_size: Sequence[Sequen
 def box_iou_reward(
     completions: Sequence[Completion], image_size: Sequence[Sequence[int]], boxes: Sequence[Sequence[Box]], **kwargs
 ) -> list[float]:
-    """Mean IoU of paired boxes, in [0, 1].
+    """Return the mean IoU of paired boxes, in [0, 1].
 
     >>> answer = '<think></think><answer>[{"bbox_2d":[0,0,500,1000],"points":[[9,9],[9,9]]}]</answer>'
     >>> box_iou_reward([answer, answer], [(10, 10)] * 2, [[(0, 0, 10, 10)], []])
@@ -126,8 +134,10 @@ def box_iou_reward(
 def box_l1_reward(
     completions: Sequence[Completion], image_size: Sequence[Sequence[int]], boxes: Sequence[Sequence[Box]], **kwargs
 ) -> list[float]:
-    """exp(-d / 100) of paired boxes, in [0, 1]: d is the mean distance of the four sides in
-    thousandths of the image. Unlike IoU it tells which of two disjoint boxes is nearer.
+    """Return the mean of exp(-d / 100) over paired boxes, in [0, 1].
+
+    d is the mean distance of the four sides in thousandths of the image. Unlike IoU it tells which of two disjoint
+    boxes is nearer.
 
     >>> answer = '<think></think><answer>[{"bbox_2d":[0,0,500,1000],"points":[[9,9],[9,9]]}]</answer>'
     >>> [round(r, 3) for r in box_l1_reward([answer], [(10, 10)], [[(0, 0, 10, 10)]])]
@@ -147,9 +157,11 @@ def points_reward(
     masks: Sequence[Sequence[Rle]],
     **kwargs,
 ) -> list[float]:
-    """Share of a pair's two points that lie inside the true mask and inside their own box, times
-    min(1, d / 0.2 of the true box's diagonal), in [0, 1]: d is the distance of the points plus one
-    thousandth of the image, the least that an answer can tell.
+    """Reward points inside the true mask and far from each other, in [0, 1].
+
+    A pair's score is the share of its two points that lie inside the true mask and inside their own box, times min(1, d
+    / 0.2 of the true box's diagonal). d is the distance of the points plus one thousandth of the image, which is the
+    smallest distance that an answer can express.
 
     >>> from genseg_hub.schema import encode_mask
     >>> answer = '<think></think><answer>[{"bbox_2d":[0,0,500,1000],"points":[[100,500],[400,500]]}]</answer>'
@@ -180,7 +192,7 @@ def points_reward(
 def count_reward(
     completions: Sequence[Completion], image_size: Sequence[Sequence[int]], boxes: Sequence[Sequence[Box]], **kwargs
 ) -> list[float]:
-    """Smaller over larger number of instances, in [0, 1].
+    """Divide the smaller by the larger number of instances, in [0, 1].
 
     >>> answer = '<think></think><answer>[{"bbox_2d":[0,0,500,1000],"points":[[9,9],[9,9]]}]</answer>'
     >>> count_reward([answer, answer], [(10, 10)] * 2, [[(0, 0, 5, 5)] * 2, []])
@@ -190,7 +202,9 @@ def count_reward(
 
 
 def repetition_penalty(completions: Sequence[Completion], **kwargs) -> list[float]:
-    """Minus the share of runs of 6 words that occurred before, in [-1, 0] (after Yeo et al., arXiv 2502.03373).
+    """Return minus the share of sequences of 6 words that occurred before, in [-1, 0].
+
+    After Yeo et al. (arXiv 2502.03373).
 
     >>> [round(r, 3) for r in repetition_penalty(["a b c d e f g", "a b c d e f a b c d e f"])]
     [0.0, -0.143]

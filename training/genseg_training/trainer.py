@@ -1,4 +1,4 @@
-"""TRL's GRPO trainer, evaluated by what counts: the masks of greedy answers to held-out expressions."""
+"""TRL's GRPO trainer with an evaluation of masks: greedy answers to held-out expressions."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ N_SAMPLES = 8
 
 
 class EpochSampler(RepeatSampler):
-    """TRL's, but the order of an epoch follows from seed and epoch alone: a run that resumes in a later epoch draws
-    what it would have drawn without a pause. TRL's own starts again with the order of the first epoch.
+    """TRL's sampler, except that seed and epoch alone decide the order of an epoch.
+
+    A run that resumes in a later epoch therefore draws the same examples as a run without a pause. TRL's own sampler
+    starts again with the order of the first epoch.
 
     Args:
         own: TRL's sampler.
-        epoch: gives the epoch. A `set_epoch` would not be reached through all that accelerate wraps around a sampler.
+        epoch: returns the epoch. accelerate's wrappers around a sampler would not pass on a `set_epoch`.
     """
 
     def __init__(self, own: RepeatSampler, epoch: Callable[[], int]):
@@ -50,21 +52,21 @@ class EpochSampler(RepeatSampler):
 
 
 class SegmentationGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer whose `evaluate` segments held-out examples greedily and scores the masks.
+    """GRPOTrainer whose `evaluate` answers held-out expressions greedily and scores the masks.
 
     Every evaluation logs `eval_ciou`, `eval_miou`, `eval_target_miou`, `eval_n_acc`, `eval_t_acc` and the other figures
-    of `ReferringMetrics`, and writes into `output_dir` all of them (`evaluations/step-N.json`) and a picture of the
-    first examples with their answers (`samples/step-N.png`). Examples are divided among the processes.
+    of `ReferringMetrics`. It writes all figures (`evaluations/step-N.json`) and a picture of the first examples with
+    their answers (`samples/step-N.png`) into `output_dir`. The processes divide the examples among them.
 
     Args:
         segmenter: the frozen SAM 2, on this process's device.
         eval_dataset: referring examples with `referring_dataset.FEATURES`, not rows of TRL; None for no evaluation.
-        eval_name: what these examples are called in the reports.
-        kwargs: those of GRPOTrainer.
+        eval_name: name of these examples in the reports.
+        kwargs: arguments of GRPOTrainer.
 
     Raises:
-        ValueError: when the weights are divided among processes (FSDP, ZeRO-3) that would answer unequal numbers of
-            batches: the rest would wait for ever.
+        ValueError: when processes that share divided weights (FSDP, ZeRO-3) would answer unequal numbers of batches,
+            because some processes would wait for ever.
     """
 
     def __init__(self, *, segmenter: Segmenter, eval_dataset: datasets.Dataset | None, eval_name: str, **kwargs):
@@ -76,8 +78,8 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         each, rest = divmod(count, world)
         if divided and rest and each % self.args.per_device_eval_batch_size == 0:
             raise ValueError(
-                f"{count} examples to evaluate give {rest} of {world} processes one batch more than the others, "
-                f"for which FSDP and ZeRO-3 would wait: leave {rest} out"
+                f"{count} examples to evaluate give {rest} of {world} processes one batch more than the others, and "
+                f"FSDP and ZeRO-3 would wait for ever: leave {rest} out"
             )
 
     def _get_train_sampler(self, dataset: datasets.Dataset | None = None) -> EpochSampler:
@@ -86,7 +88,12 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         return EpochSampler(own, lambda: int(self.state.epoch or 0))
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Segment the held-out examples, or others of the same columns, and score them: see the class.
+        """Segment held-out examples, score the masks, and return the figures (see the class).
+
+        Args:
+            eval_dataset: other examples with the same columns; None for the held-out examples of the trainer.
+            ignore_keys: unused; GRPOTrainer has it.
+            metric_key_prefix: of the figures' names.
 
         Raises:
             ValueError: when there are no examples.
@@ -128,7 +135,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in numbers.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - started, 2)
-        policy.eval()  # TRL logs what is gathered under the mode the model is in
+        policy.eval()  # TRL logs figures under the mode that the model is in
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         policy.train(was_training)

@@ -35,7 +35,7 @@ SIZES = ((0.01, "below 1%"), (0.05, "1-5%"), (0.2, "5-20%"))
 
 
 def words(expressions: Iterable[str], pattern: re.Pattern[str]) -> list[str]:
-    """The term that occurs in each expression: "none", the term, or "several" different ones."""
+    """Return the term that occurs in each expression: "none", the term, or "several" for different ones."""
     values = []
     for expression in expressions:
         found = {term.lower() for term in pattern.findall(expression)}
@@ -48,7 +48,7 @@ def _binned(values: np.ndarray, bins: Sequence[tuple[float, str]], beyond: str) 
 
 
 def attributes(table: pd.DataFrame, fields: Mapping[str, Sequence] | None = None) -> pd.DataFrame:
-    """All attributes, one row per expression, one categorical column each.
+    """Return all attributes, one row per expression, one categorical column each.
 
     `length` in words; `targets` (none, one, several); `size`: the targets' share of the image;
     `position` of the targets' centre in a grid of three by three; `same_class_distractors`, where

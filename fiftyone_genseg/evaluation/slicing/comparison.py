@@ -1,4 +1,4 @@
-"""Figures with honest uncertainty: bootstrap intervals of one run and of the difference of two."""
+"""Figures with 95 % bootstrap intervals: of one run, and of the difference of two runs."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Interval:
 
 
 def _sums(table: pd.DataFrame) -> np.ndarray:
-    """float64[N, 4]: intersection, union, IoU and 1 per expression."""
+    """Return float64[N, 4]: intersection, union, IoU and 1 per expression."""
     intersection = table["intersection"].to_numpy(dtype=np.float64)
     union = (table["target_area"] + table["prediction_area"]).to_numpy(dtype=np.float64) - intersection
     return np.stack([intersection, union, table["iou"].to_numpy(dtype=np.float64), np.ones(len(table))], 1)
 
 
 def _figures(sums: np.ndarray) -> np.ndarray:
-    """[..., 4] sums -> [..., 2]: cIoU and mIoU."""
+    """Return [..., 2], cIoU and mIoU, of [..., 4] sums."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.stack([sums[..., 0] / sums[..., 1], sums[..., 2] / sums[..., 3]], -1)
 
 
 def _replicates(sums: np.ndarray, clusters: np.ndarray, seed: int) -> np.ndarray:
-    """[REPLICATES, K]: sums over clusters drawn with replacement, as many as there are."""
+    """Return [REPLICATES, K]: sums over clusters drawn with replacement, as many as there are."""
     _, codes = np.unique(clusters, return_inverse=True)
     per_cluster = np.stack([np.bincount(codes, weights=column) for column in sums.T], 1)
     rng, count = np.random.default_rng(seed), len(per_cluster)
@@ -62,13 +62,14 @@ def _intervals(values: np.ndarray, replicates: np.ndarray) -> dict[str, Interval
 
 
 def intervals(table: pd.DataFrame, seed: int = 0) -> dict[str, Interval]:
-    """cIoU and mIoU of a run with 95 % intervals, by a bootstrap over images.
+    """Return cIoU and mIoU of a run with 95 % intervals, by a bootstrap over images.
 
-    Images are drawn with replacement, each with all of its expressions: expressions about one
-    image are not independent.
+    Images are drawn with replacement, each with all of its expressions, because expressions about one image are not
+    independent.
 
     Args:
         table: with image, iou, intersection, target_area, prediction_area.
+        seed: of the bootstrap.
     """
     if not len(table):
         return {name: Interval(None, None, None) for name in FIGURES}
@@ -79,7 +80,7 @@ def intervals(table: pd.DataFrame, seed: int = 0) -> dict[str, Interval]:
 
 @dataclass(frozen=True)
 class Difference:
-    """Run B minus run A on the expressions that both have.
+    """Differences, run B minus run A, on the expressions that both have.
 
     Attributes:
         n: expressions in both; only_a, only_b: left out.
@@ -101,10 +102,12 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> Difference:
     """Compare two runs on the same expressions, by a paired bootstrap over images.
 
     Args:
-        a, b: with sample_id, expression, image, iou, intersection, target_area, prediction_area.
+        a: run A, with sample_id, expression, image, iou, intersection, target_area, prediction_area.
+        b: run B, with the same columns.
+        seed: of the bootstrap.
 
     Raises:
-        ValueError: when the runs share no expression.
+        ValueError: the runs share no expression.
     """
     joined = a[KEY].reset_index(names="row_a").merge(b[KEY].reset_index(names="row_b"), on=KEY, validate="1:1")
     if joined.empty:
@@ -125,6 +128,6 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> Difference:
 
 
 def changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
-    """IoU in run B minus IoU in run A for each row of B; NaN for expressions that A lacks."""
+    """Return IoU in run B minus IoU in run A for each row of B; NaN for expressions that A lacks."""
     before = b[KEY].merge(a[[*KEY, "iou"]], on=KEY, how="left", validate="1:1")["iou"]
     return pd.Series(b["iou"].to_numpy() - before.to_numpy(), index=b.index)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from fiftyone_genseg.statuses import FAILED, MISSING, UNPARSABLE
+
 CORRECT = "correct"
 WRONG_INSTANCE = "wrong_instance"
 MISSED_INSTANCES = "missed_instances"
@@ -13,9 +15,6 @@ UNDER_SEGMENTATION = "under_segmentation"
 OVER_SEGMENTATION = "over_segmentation"
 FALSE_ALARM = "false_alarm"
 MISSED_TARGET = "missed_target"
-UNPARSABLE = "unparsable"
-FAILED = "failed"
-MISSING = "missing"
 
 DEFINITIONS = {
     CORRECT: "every target and every predicted mask has its counterpart and the unions overlap with IoU >= 0.5; "
@@ -37,7 +36,7 @@ REASONER, SEGMENTER, RUN, NOBODY = "reasoner", "segmenter", "run", "nobody"
 
 
 def failure_kinds(table: pd.DataFrame) -> pd.Series:
-    """The kind of each expression, by the first of these rules that holds.
+    """Return the kind of each expression, by the first of these rules that holds.
 
     1. status missing or failed: `missing`, `failed`.
     2. an unparsable answer that gave no mask: `unparsable`.
@@ -72,8 +71,10 @@ def failure_kinds(table: pd.DataFrame) -> pd.Series:
 
 
 def faults(table: pd.DataFrame) -> pd.Series:
-    """Whose fault each failure is: with the right object but a bad mask, the segmenter's when the
-    reasoner's box was right (box IoU >= 0.5), else the reasoner's.
+    """Return whose fault each failure is.
+
+    A bad mask of the right object is the segmenter's fault where the reasoner's box was right (box IoU >= 0.5). Every
+    other wrong answer is the reasoner's.
 
     Args:
         table: with kind and box_iou.

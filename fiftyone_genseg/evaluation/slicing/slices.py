@@ -15,7 +15,7 @@ _Z95 = float(stats.norm.ppf(0.975))
 def find_slices(
     table: pd.DataFrame, attributes: pd.DataFrame, min_support: int | None = None, alpha: float = 0.05
 ) -> pd.DataFrame:
-    """All slices of one or two attributes whose mIoU is below that of the rest, worst evidence first.
+    """Return the slices of one or two attributes whose mIoU is below that of the rest, worst evidence first.
 
     Every value of every attribute and every pair of values of two attributes is tried. A slice is
     judged by the difference of its mean IoU from that of all other expressions, over the larger of
@@ -96,9 +96,11 @@ def find_slices(
 
 
 def _cluster_variance(iou: np.ndarray, inside: np.ndarray, mean: float, rest_mean: float, image: np.ndarray) -> float:
-    """Variance of the difference of two means when rows of one image belong together: the sum of the
-    squared sums of each image's residuals, with the correction C / (C - 1) for C images (Liang and
-    Zeger, 1986)."""
+    """Return the variance of the difference of two means when rows of one image belong together.
+
+    It is the sum of the squared sums of each image's residuals, with the correction C / (C - 1) for C images (Liang and
+    Zeger, 1986).
+    """
     n = inside.sum()
     residual = np.where(inside > 0, (iou - mean) / n, (rest_mean - iou) / (len(iou) - n))
     sums = np.bincount(image, weights=residual)
@@ -106,7 +108,7 @@ def _cluster_variance(iou: np.ndarray, inside: np.ndarray, mean: float, rest_mea
 
 
 def _indicators(attributes: pd.DataFrame, min_support: int) -> tuple[list[tuple[str, str]], list[int], np.ndarray]:
-    """(attribute, value) of each indicator, the attribute it belongs to, and float64[N, m]."""
+    """Return (attribute, value) of each indicator, the attribute it belongs to, and float64[N, m]."""
     names, owner, columns = [], [], []
     for number, (attribute, values) in enumerate(attributes.items()):
         counts = values.value_counts()
@@ -118,12 +120,12 @@ def _indicators(attributes: pd.DataFrame, min_support: int) -> tuple[list[tuple[
 
 
 def describe(values: dict[str, str]) -> str:
-    """A slice in one line: "space = left of, size = 1-5%"."""
+    """Return a slice in one line: "space = left of, size = 1-5%"."""
     return ", ".join(f"{attribute} = {value}" for attribute, value in values.items())
 
 
 def members(attributes: pd.DataFrame, values: dict[str, str]) -> np.ndarray:
-    """bool[N]: the rows that belong to a slice; all rows for {}.
+    """Return bool[N]: the rows that belong to a slice; all rows for {}.
 
     Raises:
         KeyError: when an attribute does not exist.

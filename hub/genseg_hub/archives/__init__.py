@@ -1,6 +1,6 @@
-"""Benchmarks of referring segmentation: their official archives as referring examples.
+"""Benchmarks of referring segmentation: read their official archives as referring examples.
 
-The archives are not in this package and are not fetched.
+This package contains no archive and downloads none.
 """
 
 from genseg_hub.archives.base import Benchmark, Problem

@@ -1,4 +1,4 @@
-"""What every reader of an archive gives: examples, and what is wrong with those that cannot be used."""
+"""Data of the readers of archives: benchmarks, their entries, and the reasons why an entry is unusable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genseg_hub.schema import Rle
 
 
 class Problem(str, Enum):
-    """Why an example of an archive cannot be used."""
+    """Reasons why an example of an archive is unusable."""
 
     MISSING_IMAGE = "missing image"
     UNREADABLE_IMAGE = "unreadable image"
@@ -28,7 +28,7 @@ class Problem(str, Enum):
 
 
 class Unusable(Exception):
-    """Why one example cannot be used, and the details."""
+    """One example is unusable; raised inside readers, which store it in the example's entry."""
 
     def __init__(self, problem: Problem, detail: str):
         super().__init__(detail)
@@ -40,12 +40,12 @@ class Entry:
     """One expression of an archive.
 
     Attributes:
-        expression, example_id: "" when there is none that can be used, of an example that cannot be used itself.
-        image_id: None when there is none, likewise.
-        image: file; None when there is none that can be used.
+        expression, example_id: "" in an unusable entry without a usable value.
+        image_id: None in an unusable entry without a usable value.
+        image: file; None in an unusable entry without a usable file.
         masks: COCO RLE of every referred instance; () for no-target.
         attributes: values of the benchmark's own columns.
-        unusable: why it cannot be used, when it cannot.
+        unusable: the reason why the entry is unusable; None for a usable entry.
     """
 
     expression: str
@@ -59,17 +59,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark and how its official archive is read.
+    """A benchmark, and the functions that read its official archive.
 
     Attributes:
         name: as the user types it.
-        archive: where it is to be had, and how it must lie under the root folder.
-        policy: of `metrics`, the published evaluator's.
-        splits: split -> published counts ("refs", "images", "expressions"); {} where none is known.
-        counts_source: who published them.
-        attributes: columns of its own beside `referring_dataset.FEATURES`.
-        files: (root, split) -> everything that decides what `entries` gives, annotations first; of a folder, all in it.
-        entries: (root, split) -> the expressions, those of one image together.
+        archive: where users get the archive, and its paths under the root folder.
+        policy: name in `metrics.POLICIES` of the published evaluator.
+        splits: split -> published counts ("refs", "images", "expressions"); {} for unknown counts.
+        counts_source: the publisher of the counts.
+        attributes: the benchmark's own columns beside `referring_dataset.FEATURES`.
+        files: (root, split) -> all files and folders that `entries` reads, annotations first.
+        entries: (root, split) -> the expressions, grouped by image.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""COCO annotation files: images and masks of instances."""
+"""Read COCO annotation files: images and masks of instances."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _LONG = 16  # times the image's pixels
 
 
 class CocoInstances:
-    """An `instances.json` and the folder of its images. Ids are text, however the file holds them.
+    """An `instances.json` and the folder of its images; numeric ids become text.
 
     Args:
         file: COCO annotation file.
         folder: of the images.
 
     Raises:
-        ValueError: for a file of another kind.
+        ArchiveError: the file is of another kind.
     """
 
     def __init__(self, file: Path, folder: Path):
@@ -39,14 +39,14 @@ class CocoInstances:
             as_records(data.get(name)) if isinstance(data, dict) else None for name in ("images", "annotations")
         )
         if pictures is None or annotations is None:
-            raise ValueError(f"{file} is not a COCO annotation file with images and annotations; fetch it again")
+            raise ArchiveError(f"{file} is not a COCO annotation file with images and annotations; fetch it again")
         self._tables = {"image": _by_id(pictures), "annotation": _by_id(annotations)}
         self._categories = _by_id(as_records(data.get("categories")) or [])
         self._checked: tuple[str, Path | Unusable] = ("", Path())
 
     @cached_property
     def ids_by_file_name(self) -> dict[str, list[str]]:
-        """File name -> ids of the images that have it."""
+        """File name -> ids of the images with this file name."""
         table: dict[str, list[str]] = {}
         for image_id, entries in self._tables["image"].items():
             for entry in entries:
@@ -55,10 +55,10 @@ class CocoInstances:
         return table
 
     def image(self, image_id: str) -> Path:
-        """The file of an image, which has the size that the annotations say.
+        """Return the file of an image, after a check of its size.
 
         Raises:
-            Unusable: no such image, or its file is missing, unreadable or of another size.
+            Unusable: there is no such image, or its file is missing, unreadable or of another size than annotated.
         """
         if self._checked[0] != image_id:
             try:
@@ -82,16 +82,21 @@ class CocoInstances:
         return file
 
     def _size(self, image_id: str) -> tuple[int, int]:
-        """(width, height) as annotated."""
+        """Return the annotated (width, height)."""
         entry = self._one("image", image_id)
         what = f"image {image_id} of {self.file}"
         return size_of(entry, "width", what), size_of(entry, "height", what)
 
     def masks(self, annotation_ids: Sequence[str], image_id: str, skip_crowds: bool = False) -> tuple[Rle, ...]:
-        """The masks of annotations, all of one image.
+        """Return the masks of annotations, all of one image.
+
+        Args:
+            annotation_ids: of the annotations.
+            image_id: of their image.
+            skip_crowds: leave out annotations of crowds.
 
         Raises:
-            Unusable: an annotation that is missing, of another image, unreadable or empty; nothing but crowds to skip.
+            Unusable: an annotation is missing, of another image, unreadable or empty, or all of them are crowds.
         """
         width, height = self._size(image_id)
         found: list[Rle] = []
@@ -115,7 +120,7 @@ class CocoInstances:
         return tuple(found)
 
     def category(self, category_id: str | None) -> str:
-        """Its name, "" for an unknown one."""
+        """Return the name of a category, "" for an unknown id."""
         return as_text(self._categories.get(category_id, [{}])[0].get("name")) or "" if category_id else ""
 
     def _one(self, what: str, key: str) -> dict[str, Any]:
@@ -137,34 +142,35 @@ def _by_id(entries: list[dict[str, Any]]) -> dict[str | None, list[dict[str, Any
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """`images.image_size` of an image of an archive.
+    """Return `images.image_size` of an image of an archive.
 
     Raises:
-        Unusable: for a file that is no image.
-        ArchiveError: when the file cannot be read at this moment.
+        Unusable: the file is no image.
+        ArchiveError: the disk cannot read the file at this moment.
     """
     try:
         return images.image_size(file)
     except ImageError as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno and not isinstance(cause, PermissionError):
-            # The disk's fault, which would be remembered as the image's.
+            # An error of the disk must not be cached as an error of the image.
             raise ArchiveError(f"{file} cannot be read ({cause}); mend that and start again") from error
         raise Unusable(Problem.UNREADABLE_IMAGE, str(error)) from error
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
-    """The mask of an annotation: polygons, a COCO RLE, or an uncompressed RLE (crowds).
+    """Return the mask of an annotation: polygons, a COCO RLE, or an uncompressed RLE (crowds).
 
     Args:
         segmentation: a list of polygons [x1, y1, x2, y2, ...] in pixels; or {"size", "counts"}, counts a list or str.
+        height: of the image in pixels.
+        width: of the image in pixels.
 
     Returns:
-        COCO RLE as pycocotools makes it, or None when nothing of it is left: no polygon of at least three corners, or
-        no pixel.
+        COCO RLE as pycocotools makes it; None if the mask has no pixel, or no polygon has three corners.
 
     Raises:
-        ValueError: for a segmentation that is none of these, or an RLE of another size.
+        ValueError: the segmentation has none of these forms, or is an RLE of another size.
     """
     try:
         if isinstance(segmentation, dict):
@@ -180,13 +186,13 @@ def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
             rle = {"size": [height, width], "counts": merged["counts"].decode("ascii")}
         else:
             raise ValueError("it is neither polygons nor an RLE")
-    except Exception as error:  # whatever pycocotools makes of it
+    except Exception as error:  # pycocotools raises errors of any type
         raise ValueError(f"the segmentation cannot be read ({error})") from error
     return rle if coco_mask.area(rle) else None
 
 
 def _from_runs(rle: dict[str, Any], height: int, width: int) -> np.ndarray:
-    """bool[H, W]. Not by pycocotools, which leaves memory as it was where runs are missing."""
+    """Return bool[H, W], without pycocotools, which leaves memory uninitialized if runs are missing."""
     size, counts, pixels = list(rle["size"]), rle["counts"], height * width
     if size != [height, width]:
         raise ValueError(f"its RLE is {size} (height, width), its image [{height}, {width}]")
@@ -197,14 +203,16 @@ def _from_runs(rle: dict[str, Any], height: int, width: int) -> np.ndarray:
 
 
 def _check_outline(polygons: list[list[float]], height: int, width: int) -> None:
-    """Raise ValueError for polygons that are too far outside or too long: pycocotools takes memory for every pixel of
-    an outline."""
+    """Raise ValueError if polygons are too far outside or too long.
+
+    pycocotools allocates memory for every pixel of an outline.
+    """
     outline = 0.0
     for polygon in polygons:
         places = np.asarray(polygon, dtype=np.float64)
         if places.ndim != 1:
             raise ValueError("a polygon is not a flat list of numbers")
-        if not np.abs(places).max() <= _FAR * max(height, width):  # NaN is not, either
+        if not np.abs(places).max() <= _FAR * max(height, width):  # False for NaN, too
             raise ValueError("it has a corner far outside the image")
         outline += np.abs(places[2:] - places[:-2]).sum()
     if outline > _LONG * (height + 1) * (width + 1):

@@ -1,4 +1,4 @@
-"""Read a split of an official archive, and report what it held."""
+"""Read a split of an official archive, and report its contents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genseg_hub.archives.base import Benchmark
 from genseg_hub.errors import ArchiveError
 from genseg_hub.referring_dataset import FEATURES
 
-# Part of the key under which read archives are kept; another number whenever a reader gives something else.
+# Part of the key of cached archives; change it whenever a reader gives other rows.
 _VERSION = 2
 _PROBLEM = datasets.Features({"problem": datasets.Value("string"), "detail": datasets.Value("string")})
 _COUNTED = {"refs": "ref_id", "images": "image_id"}
@@ -29,14 +29,14 @@ _COUNTED = {"refs": "ref_id", "images": "image_id"}
 
 @dataclass(frozen=True)
 class Report:
-    """What an archive held.
+    """Contents of an archive.
 
     Attributes:
-        counts: "refs", "images" and "expressions", those that cannot be used included.
-        published: the same, as published; {} where nobody said.
-        source: who published them.
-        problems: why expressions cannot be used -> how many.
-        details: why -> what is wrong with the first of them.
+        counts: numbers of "refs", "images" and "expressions", with the unusable ones.
+        published: the published numbers; {} for unknown numbers.
+        source: the publisher of the numbers.
+        problems: problem -> number of unusable expressions.
+        details: problem -> details of its first expression.
     """
 
     counts: dict[str, int]
@@ -47,7 +47,7 @@ class Report:
 
     @property
     def as_published(self) -> bool:
-        """Whether there are as many as somebody published."""
+        """Whether the counts are the published numbers."""
         return all(self.counts[what] == number for what, number in self.published.items())
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def by_name() -> dict[str, Benchmark]:
-    """The benchmarks there are."""
+    """Return all benchmarks by name."""
     modules = (
         importlib.import_module(f"{readers.__name__}.{module.name}")
         for module in pkgutil.iter_modules(readers.__path__)
@@ -72,21 +72,21 @@ def by_name() -> dict[str, Benchmark]:
 
 
 def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tuple[datasets.Dataset, Report]:
-    """Read a split of an official archive; a second time it comes from the cache of `datasets`.
+    """Read a split of an official archive; the second time it comes from the cache of `datasets`.
 
     Args:
         name: of a benchmark, for example "refcocog".
-        root: folder under which the archive lies, as `Benchmark.archive` says.
-        split: one of the benchmark's.
-        strict: raise where an example cannot be used, or where there are not as many as published.
+        root: folder of the archive; `Benchmark.archive` names the paths under it.
+        split: of the benchmark.
+        strict: raise if an example is unusable, or if the counts are not the published ones.
 
     Returns:
-        The usable examples, with `referring_dataset.FEATURES` and the benchmark's own columns, those of one image
-        together; and what there was.
+        The usable examples, grouped by image, with `referring_dataset.FEATURES` and the benchmark's own columns; and a
+        report of the archive's contents.
 
     Raises:
-        ArchiveError: unknown name or split, files that are missing or something else, nothing usable, or what `strict`
-            does not allow.
+        ArchiveError: the name or the split is unknown, files are missing or of another kind, no example is usable, or
+            `strict` does not allow the contents.
     """
     benchmark, files = check(name, root, split)
     root = root.expanduser().resolve()
@@ -112,10 +112,15 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
 
 
 def check(name: str, root: Path, split: str) -> tuple[Benchmark, list[Path]]:
-    """A benchmark and the files that `load` would read, of which all are there; reads none of them.
+    """Return a benchmark and the files that `load_archive` would read, without reading them.
+
+    Args:
+        name: as `load_archive` takes it.
+        root: as `load_archive` takes it.
+        split: as `load_archive` takes it.
 
     Raises:
-        ArchiveError: unknown name or split, or files that are missing.
+        ArchiveError: the name or the split is unknown, or a file is missing.
     """
     benchmarks = by_name()
     if name not in benchmarks:
@@ -132,10 +137,10 @@ def check(name: str, root: Path, split: str) -> tuple[Benchmark, list[Path]]:
 
 
 def first_expressions(examples: datasets.Dataset) -> datasets.Dataset:
-    """The first expression of each reference alone, as the evaluations of Seg-Zero and VisionReasoner have one each.
+    """Return the first expression of each reference, as in the evaluations of Seg-Zero and VisionReasoner.
 
     Raises:
-        ArchiveError: for a benchmark without references.
+        ArchiveError: the benchmark has no references.
     """
     if "ref_id" not in examples.column_names:
         raise ArchiveError("this benchmark has no references, each of its expressions stands alone")
@@ -146,7 +151,10 @@ def first_expressions(examples: datasets.Dataset) -> datasets.Dataset:
 
 
 def _rows(name: str, root: str, split: str, version: int, stamps: str) -> Iterator[dict[str, Any]]:
-    """The rows of the cache. `datasets` finds them there by these arguments (and would take a list for shards)."""
+    """Yield the rows of the cache.
+
+    The arguments are the key of the cache. None is a list, because `datasets` would split a list into shards.
+    """
     entry = None
     for entry in by_name()[name].entries(Path(root), split):
         yield {
@@ -160,11 +168,11 @@ def _rows(name: str, root: str, split: str, version: int, stamps: str) -> Iterat
             "detail": str(entry.unusable or ""),
         }
     if entry is None:
-        raise ValueError(f"{name} under {root} has no expression of the split {split!r}")
+        raise ArchiveError(f"{name} under {root} has no expression of the split {split!r}")
 
 
 def _stamps(files: list[Path]) -> str:
-    """What changes when a file does, or one in a folder, by its size and its times."""
+    """Return a digest of the sizes and times of files, and of all files in folders."""
     digest, seen = hashlib.sha256(), set[tuple[int, int]]()
     for line in sorted(line for file in files for line in _stamped(file, seen)):
         digest.update(os.fsencode(line))
@@ -175,11 +183,11 @@ def _stamped(file: Path | os.DirEntry[str], seen: set[tuple[int, int]]) -> Itera
     try:
         found = file.stat()
     except OSError:
-        found = file.stat(follow_symlinks=False)  # a link to nothing
+        found = file.stat(follow_symlinks=False)  # a broken link
     if not stat.S_ISDIR(found.st_mode):
         yield f"{os.fspath(file)} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
     elif (found.st_dev, found.st_ino) not in seen:
-        seen.add((found.st_dev, found.st_ino))  # links can lead in circles
+        seen.add((found.st_dev, found.st_ino))  # links can form circles
         with os.scandir(file) as entries:
             for entry in entries:
                 yield from _stamped(entry, seen)

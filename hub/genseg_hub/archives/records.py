@@ -1,7 +1,7 @@
-"""Values of records that somebody else wrote.
+"""Read values of records that somebody else wrote.
 
-What kind of thing a value is comes first, before it is printed or compared: a small pickle can hold lists of the same
-lists that have no end when they are written out, and one long text a million times.
+Check the type of a value before you print or compare it. A small pickle can hold nested lists that are endless in
+print, or one long text a million times.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from genseg_hub.archives.base import Problem, Unusable
+from genseg_hub.errors import ArchiveError
 
 _LIMIT = 1 << 63  # of numbers
 _LONGEST = 10_000  # characters of a text
 
 
 def as_text(value: Any) -> str | None:
-    """Text without the space around it; None for anything else, for very long text and for half a character."""
+    """Return stripped text; None for other values, very long text and lone surrogates."""
     if not isinstance(value, str) or len(value) > _LONGEST:
         return None
     try:
-        value.encode()  # a lone surrogate cannot be
+        value.encode()  # raises for a lone surrogate
     except UnicodeEncodeError:
         return None
     return value.strip()
 
 
 def as_id(value: Any) -> str | None:
-    """An id as text, which files hold as a number or as text; None for anything else."""
+    """Return an id, given as a number or as text, as text; None for other values."""
     if type(value) is float and value.is_integer():
         value = int(value)
     if type(value) is int:
@@ -37,13 +38,15 @@ def as_id(value: Any) -> str | None:
 
 
 def id_of(record: dict[str, Any], name: str, what: str) -> str:
-    """An id of a record.
+    """Return an id of a record as text.
 
     Args:
-        what: the record, for errors.
+        record: of an archive.
+        name: key of the id.
+        what: name of the record, for errors.
 
     Raises:
-        Unusable: when there is none.
+        Unusable: the record has no such id.
     """
     found = as_id(record.get(name))
     if found is None:
@@ -52,7 +55,16 @@ def id_of(record: dict[str, Any], name: str, what: str) -> str:
 
 
 def text_of(record: dict[str, Any], name: str, what: str) -> str:
-    """The text of a record without the space around it, as `id_of`."""
+    """Return a text of a record, stripped.
+
+    Args:
+        record: of an archive.
+        name: key of the text.
+        what: name of the record, for errors.
+
+    Raises:
+        Unusable: the record has no such text.
+    """
     found = as_text(record.get(name))
     if found is None:
         raise malformed(record, name, what, f"text of at most {_LONGEST:,} characters")
@@ -60,7 +72,16 @@ def text_of(record: dict[str, Any], name: str, what: str) -> str:
 
 
 def size_of(record: dict[str, Any], name: str, what: str) -> int:
-    """A number of pixels, as `id_of`."""
+    """Return a number of pixels of a record.
+
+    Args:
+        record: of an archive.
+        name: key of the number.
+        what: name of the record, for errors.
+
+    Raises:
+        Unusable: the record has no such number.
+    """
     value = record.get(name)
     if type(value) is float and value.is_integer():
         value = int(value)
@@ -70,24 +91,32 @@ def size_of(record: dict[str, Any], name: str, what: str) -> int:
 
 
 def malformed(record: dict[str, Any], name: str, what: str, needed: str) -> Unusable:
-    """What to raise for a value that is not there, or not `needed`."""
+    """Return the error for a value that is missing or of another kind than needed.
+
+    Args:
+        record: of an archive.
+        name: key of the value.
+        what: name of the record.
+        needed: description of the needed value.
+    """
     wrong = f"{what} has no {name!r}" if record.get(name) is None else f"the {name!r} of {what} is something else"
     return Unusable(Problem.MALFORMED_RECORD, f"{wrong}; needed is {needed}")
 
 
 def as_records(values: Any) -> list[dict[str, Any]] | None:
-    """The records of a list, {} for what is none; None for what is no list."""
+    """Return the records of a list, {} for an item that is no record; None if the value is no list."""
     return [value if isinstance(value, dict) else {} for value in values] if isinstance(values, list) else None
 
 
 def read_json(file: Path, fallback: str | None = None) -> Any:
-    """What a JSON file holds.
+    """Return the value in a JSON file.
 
     Args:
+        file: to read.
         fallback: encoding of files that are not in UTF-8.
 
     Raises:
-        ValueError: naming the file.
+        ArchiveError: the file is not JSON.
     """
     raw = file.read_bytes()
     try:
@@ -98,4 +127,4 @@ def read_json(file: Path, fallback: str | None = None) -> Any:
                 raise
             return json.loads(raw.decode(fallback))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON ({error}); fetch it again") from error
+        raise ArchiveError(f"{file} is not JSON ({error}); fetch it again") from error

@@ -1,4 +1,4 @@
-"""What the archives of the REFER family share: references to annotations of COCO train2014, with sentences."""
+"""Read the REFER family of archives: references to annotations of COCO train2014, with sentences."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ import datasets
 from genseg_hub.archives.base import Entry, Problem, Unusable
 from genseg_hub.archives.coco_instances import CocoInstances
 from genseg_hub.archives.records import as_id, as_records, as_text, id_of, malformed, text_of
+from genseg_hub.errors import ArchiveError
 from genseg_hub.schema import Rle
 
 ATTRIBUTES = datasets.Features({"ref_id": datasets.Value("string"), "category": datasets.Value("string")})
-# Where people keep COCO's train2014 beside these archives; the first is REFER's own layout.
+# Usual places of COCO's train2014 beside these archives; the first is REFER's own layout.
 _IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/mscoco/train2014", "images/train2014", "train2014")
 _NOTHING = ["-1"]
 
 
 def image_folder(root: Path) -> Path:
-    """The folder of COCO train2014 under a root folder; REFER's own where there is none."""
+    """Return the folder of COCO train2014 under a root folder; if missing, the folder of REFER's layout."""
     folders = [root / name for name in _IMAGE_FOLDERS]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def entries(refs: Any, instances: CocoInstances, split: str, where: Path, generalized: bool = False) -> Iterator[Entry]:
-    """The expressions of a split, those of one image together.
+    """Yield the expressions of a split, grouped by image.
 
     Args:
         refs: list of references: `ref_id`, `image_id`, `split`, `sentences` with `sent_id` and `sent`, `ann_id` (one or
-            a list) and `category_id` (likewise; may be missing). One that does not say its split is in every split.
-        where: the file they come from, for errors.
-        generalized: as in gRefCOCO the `ann_id` [-1] is a no-target, and annotations of crowds are no part of a target.
+            a list) and `category_id` (one or a list; may be missing). A reference without a split is in every split.
+        instances: annotations and images.
+        split: of the benchmark.
+        where: the file of the references, for errors.
+        generalized: whether, as in gRefCOCO, the `ann_id` [-1] is a no-target and crowds are no part of a target.
 
     Raises:
-        ValueError: when they are no list, or more than the file can hold.
+        ArchiveError: the references are no list, or more than the file can hold.
     """
     listed = as_records(refs)
     if listed is None:
-        raise ValueError(f"{where} is not a list of references as REFER writes them; fetch the archive again")
+        raise ArchiveError(f"{where} is not a list of references as REFER writes them; fetch the archive again")
     lists = (ref.get(name) for ref in listed for name in ("sentences", "ann_id", "category_id"))
     if sum(len(found) for found in lists if isinstance(found, list)) > where.stat().st_size:
-        raise ValueError(f"{where} has the same list in many references; fetch the archive again")
+        raise ArchiveError(f"{where} has the same list in many references; fetch the archive again")
     times_ref = Counter(as_id(ref.get("ref_id")) for ref in listed)
     chosen = [(i, ref) for i, ref in enumerate(listed) if ref.get("split") == split or not _has_split(ref)]
     times_sentence = Counter(as_id(said.get("sent_id")) for _, ref in chosen for said in _sentences(ref))
@@ -77,19 +80,19 @@ def _has_split(ref: dict[str, Any]) -> bool:
 
 
 def _sentences(ref: dict[str, Any]) -> list[dict[str, Any]]:
-    """{} alone when the reference has no list of them, so that it is counted."""
+    """Return the sentences of a reference; [{}] if it has no list, so that the reference is counted."""
     found = as_records(ref.get("sentences"))
     return [{}] if found is None else found
 
 
 def _order(ref: dict[str, Any]) -> str:
-    """Brings the references of an image together, and numbers in their order."""
+    """Return a sort key that groups the references of an image and orders numeric ids by value."""
     image_id, ref_id = (as_id(ref.get(name)) or "" for name in ("image_id", "ref_id"))
     return f"{image_id:>20}\0{ref_id:>20}"
 
 
 def _check_reference(ref: dict[str, Any], what: str, times: Counter[str | None]) -> str:
-    """The id of its image, of a reference that is whole and there once."""
+    """Return the image id of a reference; raise Unusable if it is incomplete or a duplicate."""
     text_of(ref, "split", what)
     ref_id = id_of(ref, "ref_id", what)
     if times[ref_id] > 1:
@@ -112,12 +115,12 @@ def _wrong_sentence(said: dict[str, Any], what: str, times: Counter[str | None])
 
 
 def _ids(value: Any) -> list[str | None]:
-    """One id or a list of them; None for what is no id."""
+    """Return one id or a list of ids as a list; None for a value that is no id."""
     return [as_id(one) for one in (value if isinstance(value, list) else [value])]
 
 
 def _annotations(ref: dict[str, Any], what: str, generalized: bool) -> list[str]:
-    """The ids of its annotations, none for a no-target."""
+    """Return the ids of a reference's annotations; [] for a no-target."""
     ids, no_target = _ids(ref.get("ann_id")), ref.get("no_target")
     named = [found for found in ids if found is not None]
     if not named or len(named) < len(ids):

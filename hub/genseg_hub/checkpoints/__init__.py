@@ -1,13 +1,23 @@
-"""Checkpoints: what a name stands for, which files belong to it, and whether they may be used."""
+"""Checkpoints: the meaning of a name, the files behind it, and the checks before they are used."""
 
 from genseg_hub.checkpoints.names import check_name, segmenter_folder, split_revision, split_segmenter
-from genseg_hub.checkpoints.pulling import Checkpoint, DownloadPlan, is_on_disk, plan, pull, readable_size, verify
+from genseg_hub.checkpoints.pulling import (
+    Checkpoint,
+    DownloadPlan,
+    check_available,
+    is_on_disk,
+    plan,
+    pull,
+    readable_size,
+    verify,
+)
 from genseg_hub.checkpoints.safety import SETTINGS_FILE, check_folder, check_segmenter
 
 __all__ = [
     "SETTINGS_FILE",
     "Checkpoint",
     "DownloadPlan",
+    "check_available",
     "check_folder",
     "check_name",
     "check_segmenter",

@@ -1,4 +1,4 @@
-"""The checkpoints and segmenters that are known by name; any other Hub id or folder works, too."""
+"""Checkpoints and segmenters with known properties; any other Hub id or folder works, too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NANO = "nano"
-# Checkpoints in this package: name -> folder. They share nano's segmenter, which they name "nano".
+# Checkpoints in this package: name -> folder. Each names nano's segmenter, "nano".
 _PACKAGE = Path(__file__).parents[1]
 EMBEDDED = {NANO: _PACKAGE / "nano", "nano-sft": _PACKAGE / "nano_sft"}
 DEFAULT_DIALECT = "qwen3_vl"
@@ -25,12 +25,15 @@ SAM2_REPOSITORIES = {
 
 @dataclass(frozen=True)
 class KnownCheckpoint:
-    """A name offered to the user, with its number of parameters as its Hub page gives them.
+    """A checkpoint that forms and help offer.
 
     Attributes:
-        gigabytes: of the reasoner's weights, as 16-bit numbers.
-        licence: of the weights, as their page gives it; "" for unknown.
-        dialect, segmenter: used where the repository has no `genseg.json`, which says otherwise.
+        name: as the user types it.
+        parameters: their number, from the checkpoint's Hub page.
+        needs: hardware, and other limits.
+        gigabytes: size of the reasoner's weights as 16-bit numbers.
+        licence: of the weights, from their Hub page; "" for unknown.
+        dialect, segmenter: defaults; the repository's `genseg.json` overrides them.
     """
 
     name: str
@@ -43,7 +46,7 @@ class KnownCheckpoint:
 
     @property
     def memory(self) -> float:
-        """Gigabytes that one image at a time takes, about: weights, a tenth of them for the cache, and SAM 2."""
+        """Approximate gigabytes for one image at a time: weights, a tenth of them for the cache, and SAM 2."""
         return self.gigabytes * 1.1 + (0.1 if self.segmenter == NANO else _SAM2_GIGABYTES)
 
 

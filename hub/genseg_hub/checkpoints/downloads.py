@@ -1,7 +1,7 @@
-"""Downloads from the Hugging Face Hub, and why they could not be had.
+"""Downloads from the Hugging Face Hub, with an explanation of every error.
 
-They are huggingface_hub's: cached, resumable, and obeying HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and the
-proxies. This module knows repositories and files, not what is in them.
+huggingface_hub downloads. It caches and resumes, and it obeys HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and the
+proxies. This module knows repositories and files, not their contents.
 """
 
 from __future__ import annotations
@@ -9,44 +9,87 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import huggingface_hub as hub
 from huggingface_hub import constants, errors
+from huggingface_hub.utils import tqdm
 
 from genseg_hub.errors import CheckpointError
 
 _SNAPSHOT = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})")  # in huggingface_hub's cache
-_ATTEMPTS = 3  # of a download whose connection is reset; whole files are kept
+_ATTEMPTS = 3  # when the connection is reset; complete files stay in the cache
 
 
-def download(name: str, revision: str | None, local_files_only: bool, files: list[str]) -> Path:
-    """The folder that holds what there is of these files of a repository, in huggingface_hub's cache.
+def download(
+    name: str,
+    revision: str | None,
+    local_files_only: bool,
+    files: list[str],
+    on_bytes: Callable[[int], None] | None = None,
+) -> Path:
+    """Download files of a repository into huggingface_hub's cache, and return the folder that holds them.
 
     Args:
-        files: names or patterns; ones that the repository does not have are left out.
+        name: Hub id of the repository.
+        revision: branch, tag or commit; None for the main branch.
+        local_files_only: never ask the network.
+        files: names or patterns; files that the repository does not have are left out.
+        on_bytes: called by the download's threads with each number of arrived bytes. The number is negative when a
+            file's download starts again.
 
     Raises:
-        CheckpointError: it cannot be had.
+        CheckpointError: the files cannot be downloaded.
     """
+    bar = None if on_bytes is None else _reporting(on_bytes)
     with explained(name, revision):
         for attempt in range(_ATTEMPTS):
             try:
                 return Path(
                     hub.snapshot_download(
-                        name, revision=revision, allow_patterns=files, local_files_only=local_files_only
+                        name,
+                        revision=revision,
+                        allow_patterns=files,
+                        local_files_only=local_files_only,
+                        tqdm_class=bar,
                     )
                 )
             except errors.HTTPError as error:
-                # huggingface_hub goes on by itself where a connection ends early, not where it is reset.
+                # huggingface_hub resumes by itself where a connection ends early, not where it is reset.
                 if isinstance(error, errors.HfHubHTTPError) or attempt == _ATTEMPTS - 1:
                     raise
     raise AssertionError("the last attempt returns or raises")
 
 
+def _reporting(on_bytes: Callable[[int], None]) -> type[tqdm]:
+    """Return a progress bar that also passes on the bytes that reach the disk."""
+
+    class Bar(tqdm):
+        def __init__(self, *args, **kwargs):
+            # snapshot_download makes three bars: bytes on the disk, bytes of the network, files.
+            self._counts_bytes = kwargs.get("name") == "huggingface_hub.snapshot_download"
+            super().__init__(*args, **kwargs)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if self._counts_bytes:
+                on_bytes(int(n or 0))
+            return super().update(n)
+
+    return Bar
+
+
 def dry_run(name: str, revision: str | None, files: list[str]) -> list[hub.DryRunFileInfo]:
-    """What `download` would use, with sizes. Raises CheckpointError as it does."""
+    """Return the files that `download` would use, with their sizes.
+
+    Args:
+        name: Hub id of the repository.
+        revision: branch, tag or commit; None for the main branch.
+        files: names or patterns.
+
+    Raises:
+        CheckpointError: as `download`.
+    """
     with explained(name, revision):
         try:
             return hub.snapshot_download(name, revision=revision, allow_patterns=files, dry_run=True)
@@ -55,14 +98,22 @@ def dry_run(name: str, revision: str | None, files: list[str]) -> list[hub.DryRu
 
 
 def snapshot_of(path: Path) -> tuple[str, str] | None:
-    """Hub id and commit of a file or folder in huggingface_hub's cache; None for any other."""
+    """Return Hub id and commit of a file or folder in huggingface_hub's cache; None for any other path."""
     found = _SNAPSHOT.search(str(path))
     return (f"{found[1]}/{found[2]}", found[3]) if found else None
 
 
 @contextlib.contextmanager
 def explained(name: str, revision: str | None) -> Iterator[None]:
-    """Turn whatever huggingface_hub raises into a CheckpointError."""
+    """Turn every error of huggingface_hub into a CheckpointError.
+
+    Args:
+        name: Hub id, for the message.
+        revision: branch, tag or commit, for the message.
+
+    Raises:
+        CheckpointError: the body of the `with` statement raised an error.
+    """
     try:
         yield
     except errors.GatedRepoError as error:
@@ -91,7 +142,7 @@ def explained(name: str, revision: str | None) -> Iterator[None]:
         if isinstance(error, ConnectionError):
             raise _unreachable(name, error) from error
         raise CheckpointError(f"{name} could not be stored: {error}") from error
-    except Exception as error:  # the HTTP client's own errors: a proxy that refuses, a connection that drops
+    except Exception as error:  # errors of the HTTP client: a proxy refuses, a connection drops
         raise _unreachable(name, error) from error
 
 

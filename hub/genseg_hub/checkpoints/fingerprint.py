@@ -1,7 +1,8 @@
-"""Which checkpoint it is that answers: what must be the same where its answers of another day are still used.
+"""Fingerprints of checkpoints, so that a resumed run never mixes two models.
 
-A checkpoint of the Hub is its commit. Folders have none and are told apart by what is in them, every byte: a copy that
-was trained further has the same names, sizes and headers. Reading it all is cheap beside loading it.
+The fingerprint of a checkpoint on the Hub is its commit. The fingerprint of a folder is a checksum of all its bytes,
+because a copy that was trained further has the same names, sizes and headers. Reading all bytes is cheap beside loading
+the model.
 """
 
 from __future__ import annotations
@@ -18,25 +19,26 @@ from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import EMBEDDED, NANO
 from genseg_hub.errors import CheckpointError
 
-# What decides the answers of a reasoner; a segmenter of its own lies in a folder below.
+# Files that decide the answers of a reasoner; its own segmenter lies in a folder below.
 _DECIDES = (".json", ".safetensors", ".txt", ".jinja")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def identify(name: str, revision: str | None = None, opened: checkpoints.Checkpoint | None = None) -> dict[str, str]:
-    """Find out which checkpoint a name stands for, without its weights in memory, and without those of the Hub here.
+    """Return the fingerprint of a checkpoint; load no weights, and download no weights.
 
     Args:
-        name, revision: as `checkpoints.pull` takes them.
-        opened: the same as `pipeline.connect` gave it, where a server has the reasoner.
+        name: as `checkpoints.pull` takes it.
+        revision: as `checkpoints.pull` takes it.
+        opened: the checkpoint as `reasoners.loading.connect` returned it, if a server has the reasoner.
 
     Returns:
-        `model`: `owner/name@commit`, which is a name to load it by, that of an embedded checkpoint, or the last two
-        parts of a folder's path. Of those without a commit also `dialect`, `segmenter` and `checksum`, of the files
-        that decide the answers. With a segmenter chosen in place of its own, `model` ends in `+` and the segmenter,
-        and a folder's `segmenter_checksum` is there, too; one of the Hub counts by its name.
-        With a server also `served`, its name there. `model` has the commit only where the server says which; of a
-        folder `checksum` is of the files here, since what the server has loaded cannot be looked at.
+        `model`: `owner/name@commit`, an embedded checkpoint's name, or the last two parts of a folder's path.
+        `dialect`, `segmenter` and `checksum` of the files that decide the answers, for a checkpoint without a commit.
+        `segmenter_checksum` of a chosen segmenter's folder; `model` then ends in `+` and the segmenter's name. A chosen
+        segmenter of the Hub counts by its name.
+        `served`, the reasoner's name on its server. `model` then has a commit only if the server says which. The
+        `checksum` of a folder is of the files here, because nobody can look at the files that the server loaded.
 
     Raises:
         CheckpointError: as `checkpoints.pull`.
@@ -57,7 +59,12 @@ def identify(name: str, revision: str | None = None, opened: checkpoints.Checkpo
 
 
 def loadable(name: str, who: dict[str, str]) -> str:
-    """The name by which what `identify(name)` found is loaded: of the Hub that very commit."""
+    """Return the name that loads the fingerprinted checkpoint: on the Hub, the fingerprinted commit.
+
+    Args:
+        name: the name that `identify` was given.
+        who: the fingerprint that `identify` returned.
+    """
     reasoner, chosen = checkpoints.split_segmenter(name)
     if "checksum" not in who:
         reasoner = who["model"].partition("+")[0]
@@ -65,7 +72,7 @@ def loadable(name: str, who: dict[str, str]) -> str:
 
 
 def _reasoner(name: str, revision: str | None, opened: checkpoints.Checkpoint | None) -> dict[str, str]:
-    """What `identify` says of a checkpoint with its own segmenter."""
+    """Return the fingerprint of a checkpoint with its own segmenter."""
     bare, revision = checkpoints.split_revision(name, revision)
     folder = EMBEDDED.get(bare) or Path(bare).expanduser()
     if not folder.is_dir():
@@ -87,7 +94,7 @@ def _commit(name: str, revision: str | None) -> str | None:
         return revision
     try:
         return checkpoints.plan(name, revision).revision
-    except CheckpointError:  # without a network, what is here is taken, as `pull` does
+    except CheckpointError:  # without a network, the files on this disk count, as in `pull`
         try:
             return checkpoints.pull(name, revision, local_files_only=True).commit
         except CheckpointError:
@@ -96,13 +103,13 @@ def _commit(name: str, revision: str | None) -> str | None:
 
 
 def _folders(folder: Path, segmenter: str) -> list[Path]:
-    """A checkpoint's folder, and that of its segmenter where it is here."""
+    """Return a checkpoint's folder, and the folder of its segmenter if that is on this disk."""
     own = checkpoints.segmenter_folder(segmenter, folder)
     return [folder] if own is None else [folder, own]
 
 
 def _checksum(folders: list[Path]) -> str:
-    """sha256 of the files of a folder, and of that of its segmenter if one follows."""
+    """Return the sha256 of the files of a folder, and of the segmenter's folder if one follows."""
     found = [file for folder in folders for file in folder.iterdir()]
     files = sorted(file for file in found if file.suffix in _DECIDES and file.is_file())
     with ThreadPoolExecutor() as pool:

@@ -1,6 +1,6 @@
 """The grammar of a checkpoint's name: `owner/name@revision+segmenter`, "nano", or a folder.
 
-This module knows names and whether a folder is there. It does not look into folders.
+This module knows names and whether a folder exists. It does not look into folders.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ SEGMENTER_FILES = ["config.json", "model.safetensors", "processor_config.json", 
 
 
 def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
-    """The name and the revision that `owner/name@revision` or two arguments give; paths are left alone.
+    """Split `owner/name@revision` into name and revision; return paths unchanged.
+
+    Args:
+        name: of a checkpoint or a segmenter.
+        revision: given beside the name; then the name must have none.
 
     Raises:
-        CheckpointError: a revision given twice, or an empty one.
+        CheckpointError: the revision is given twice, or empty.
     """
     bare, at, given = name.partition("@")
     if not at or name.startswith((".", "/", "~")) or is_folder(name):
@@ -31,22 +35,26 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
 
 
 def split_segmenter(name: str, segmenter: str | None = None) -> tuple[str, str | None]:
-    """The checkpoint and the segmenter that `checkpoint+segmenter` or two arguments give; folders are left alone.
+    """Split `checkpoint+segmenter` into checkpoint and segmenter; return folders unchanged.
+
+    Args:
+        name: of a checkpoint.
+        segmenter: given beside the name; then the name must have none.
 
     Raises:
-        CheckpointError: a segmenter given twice, or an empty one.
+        CheckpointError: the segmenter is given twice, or empty.
     """
     if "+" not in name or is_folder(name):
         return name, segmenter
     marks = [i for i, character in enumerate(name) if character == "+"]
-    mark = next((i for i in marks if is_folder(name[:i])), marks[0])  # no Hub id has one
+    mark = next((i for i in marks if is_folder(name[:i])), marks[0])  # a folder may contain +, a Hub id never does
     if segmenter or mark == len(name) - 1:
         raise CheckpointError(f"{name!r} must be checkpoint+segmenter, with the segmenter given once")
     return name[:mark], name[mark + 1 :]
 
 
 def check_name(name: str) -> None:
-    """Raise CheckpointError when a name cannot be a checkpoint; asks neither disk cache nor network."""
+    """Raise CheckpointError when a name cannot be a checkpoint; ask neither the cache nor the network."""
     name, segmenter = split_segmenter(name)
     name, _ = split_revision(name)
     if local_folder(name) is None:
@@ -55,14 +63,26 @@ def check_name(name: str) -> None:
         _check_id(segmenter_files(segmenter)[0])
 
 
-def _check_id(name: str) -> None:
+def is_hub_id(name: str) -> bool:
+    """Return whether a name has the form of a Hub id, owner/name."""
     try:
         validate_repo_id(name)
-    except errors.HFValidationError as error:
-        raise CheckpointError(f"{name!r} is not a Hub id (owner/name)") from error
+    except errors.HFValidationError:
+        return False
+    return name.count("/") == 1
+
+
+def _check_id(name: str) -> None:
+    if not is_hub_id(name):
+        raise CheckpointError(f"{name!r} is not a Hub id (owner/name)")
 
 
 def local_folder(name: str) -> Path | None:
+    """Return the folder of a checkpoint on this disk, None for a Hub id.
+
+    Raises:
+        CheckpointError: the name is neither, or the folder does not exist.
+    """
     if name in EMBEDDED:
         return EMBEDDED[name]
     if is_folder(name):
@@ -76,6 +96,11 @@ def local_folder(name: str) -> Path | None:
 
 
 def is_folder(name: str) -> bool:
+    """Return whether a name is the path of a folder.
+
+    Raises:
+        CheckpointError: the name cannot be a path, because it is too long or has a user that does not exist.
+    """
     try:
         return bool(name) and Path(name).expanduser().is_dir()
     except (OSError, RuntimeError, ValueError) as error:
@@ -83,22 +108,27 @@ def is_folder(name: str) -> bool:
 
 
 def segmenter_folder(name: str, own: Path | None = None) -> Path | None:
-    """The folder on this disk of a segmenter, None for one of the Hub.
+    """Return the folder of a segmenter on this disk, None for a segmenter of the Hub.
 
     Args:
-        name: what a checkpoint in the folder `own` calls its segmenter, or what the user chose.
+        name: of the segmenter, from a checkpoint's settings or from the user.
+        own: the checkpoint's folder, if the name is from its settings.
     """
     if name == NANO and (own is None or own in EMBEDDED.values()):
         return EMBEDDED[NANO] / "segmenter"
     if own is None:
         return Path(name).expanduser() if is_folder(name) else None
-    # A checkpoint of a stranger may name nothing outside its folder.
+    # A stranger's checkpoint may name no folder outside its own.
     folder = own / name
     return folder if is_folder(str(folder)) and folder.resolve().is_relative_to(own.resolve()) else None
 
 
 def segmenter_files(name: str) -> tuple[str, str | None, list[str]]:
-    """Hub id, revision and files of a segmenter that is no folder."""
+    """Return Hub id, revision and files of a segmenter that is no folder.
+
+    Raises:
+        CheckpointError: the name is no Hub id.
+    """
     hub_id, revision = split_revision(name)
     if name.startswith((".", "/", "~")) or hub_id.count("/") != 1:
         raise CheckpointError(f"the segmenter {name!r} is neither a usable folder nor a Hub id (owner/name)")

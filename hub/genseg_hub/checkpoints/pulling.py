@@ -1,10 +1,11 @@
-"""The files behind a checkpoint's name: found on this disk, or downloaded.
+"""Find the files behind a checkpoint's name on this disk, or download them.
 
-A checkpoint is a name that resolves to a reasoner, a segmenter and a dialect. This module loads nothing into memory.
+A checkpoint is a name that resolves to a reasoner, a segmenter and a dialect. This module loads no weights into memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from genseg_hub.checkpoints.catalog import SAM2_REPOSITORIES
 from genseg_hub.checkpoints.downloads import download, dry_run, explained, snapshot_of
 from genseg_hub.checkpoints.names import (
     SEGMENTER_FILES,
+    check_name,
     local_folder,
     segmenter_files,
     segmenter_folder,
@@ -24,29 +26,28 @@ from genseg_hub.checkpoints.names import (
 from genseg_hub.checkpoints.safety import SETTINGS_FILE, check_folder, check_segmenter, read_settings
 from genseg_hub.errors import CheckpointError
 
-# Everything a reasoner needs and nothing that can carry code.
+# Everything a reasoner needs, and no file that can carry code.
 _REASONER_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "segmenter/*"]
-# Of the same repository, what is needed where a server has the reasoner's weights; a segmenter is a sub-folder.
+# Files of the same repository that are needed if a server has the reasoner's weights; a segmenter is a sub-folder.
 _OTHER_FILES = [SETTINGS_FILE, "config.json", "generation_config.json", *(f"*/{file}" for file in SEGMENTER_FILES)]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the parts of a checkpoint are on this disk.
+    """Paths of a checkpoint's parts on this disk.
 
     Attributes:
-        name: as the user gave it, without a revision and a segmenter.
+        name: as the user gave it, without revision and segmenter.
         reasoner: folder of the VLM and its processor.
-        segmenter: folder in this project's or in Transformers' format, or a weights file of
-            SAM2_REPOSITORIES.
-        segmenter_config: configuration in the sam2 package; None when the folder has its own.
+        segmenter: folder in this project's or in Transformers' format, or a weights file of SAM2_REPOSITORIES.
+        segmenter_config: configuration in the sam2 package; None if the folder has its own.
         dialect: name of a dialect.
-        commit: hash of the Hub's commit that the reasoner's files are; None for nano and local folders.
-        segmenter_id: Hub id of the segmenter, with the revision that was named; None for one of this disk.
-        chosen_segmenter: the segmenter that stands in place of the checkpoint's own, if one does: "nano", a folder, or
-            `owner/name@commit`.
-        served: what the server calls the reasoner that answers in place of one here; its `commit` is then the one that
-            the server says, if it does.
+        commit: Hub commit of the reasoner's files; None for nano and local folders.
+        segmenter_id: Hub id of the segmenter, with its revision if one was named; None for a local segmenter.
+        chosen_segmenter: the segmenter that replaces the checkpoint's own: "nano", a folder, or `owner/name@commit`;
+            None for the own one.
+        served: name of the reasoner on its server, None without a server. `commit` is then the server's commit, if the
+            server says which.
     """
 
     name: str
@@ -61,8 +62,7 @@ class Checkpoint:
 
     @property
     def pinned(self) -> str:
-        """The name that gives this very checkpoint again: `owner/name@commit` where the Hub has it, and the segmenter
-        that was chosen for it."""
+        """Name that loads this very checkpoint again: `owner/name@commit` on the Hub, with the chosen segmenter."""
         name = f"{self.name}@{self.commit}" if self.commit else self.name
         return f"{name}+{self.chosen_segmenter}" if self.chosen_segmenter else name
 
@@ -73,33 +73,36 @@ def pull(
     local_files_only: bool = False,
     with_reasoner: bool = True,
     segmenter: str | None = None,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> Checkpoint:
-    """Find a checkpoint, downloading what is missing.
+    """Find a checkpoint, and download its missing files.
 
     Args:
         name: "nano", a Hub id, also with its revision (owner/name@revision), or a local folder; each also with a
             segmenter (name+segmenter).
         revision: branch, tag or commit of a Hub id.
         local_files_only: never ask the network.
-        with_reasoner: False where a server has the reasoner: its weights are then neither downloaded nor needed.
-        segmenter: in place of the checkpoint's own: "nano", a Hub id, also with its revision, or a local folder.
+        with_reasoner: False if a server has the reasoner: its weights are then neither downloaded nor needed.
+        segmenter: replaces the checkpoint's own: "nano", a Hub id, also with its revision, or a local folder.
+        on_bytes: called by the download's threads with each number of arrived bytes; see `downloads.download`.
 
     Raises:
-        CheckpointError: unknown name, no network, gated or private repository, full disk, or files
-            that are missing or malformed.
+        CheckpointError: the name is unknown, the repository is gated or private, the network or the disk does not
+            allow it, or files are missing or malformed.
     """
     name, segmenter = split_segmenter(name, segmenter)
     name, revision = split_revision(name, revision)
     folder, commit = local_folder(name), None
     if folder is None:
-        folder = download(name, revision, local_files_only, _REASONER_FILES if with_reasoner else _OTHER_FILES)
+        files = _REASONER_FILES if with_reasoner else _OTHER_FILES
+        folder = download(name, revision, local_files_only, files, on_bytes)
         snapshot = snapshot_of(folder)
         commit = snapshot and snapshot[1]
     elif revision is not None:
         raise CheckpointError(f"{name} is on this disk and has no revisions; leave revision={revision!r} out")
     settings = check_folder(folder, name, with_reasoner)
     own = None if segmenter else folder
-    weights, config, hub_id = _segmenter(segmenter or settings["segmenter"], own, local_files_only)
+    weights, config, hub_id = _segmenter(segmenter or settings["segmenter"], own, local_files_only, on_bytes)
     if segmenter and (snapshot := snapshot_of(weights)):
         segmenter = "@".join(snapshot)
     return Checkpoint(name, folder, weights, config, settings["dialect"], commit, hub_id, segmenter)
@@ -107,12 +110,12 @@ def pull(
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What `pull` would use of the Hub.
+    """Files that `pull` would use of the Hub.
 
     Attributes:
         name: without a revision of the reasoner.
-        revision: the commit that was looked at, so that what is announced is what is pulled; None for a local folder.
-        files: with size and whether they are here already; none for nano and local folders.
+        revision: the commit of the files, so that `pull` gets the announced files; None for a local folder.
+        files: with their size, and whether they are in the cache; () for nano and local folders.
     """
 
     name: str
@@ -125,7 +128,7 @@ class DownloadPlan:
         return sum(file.file_size or 0 for file in self.files if file.will_download)
 
     def __str__(self) -> str:
-        """Number, size and destination of the files."""
+        """Return number, size and destination of the files."""
         if not self.files:
             return f"{self.name} is on this disk, not of the Hub"
         total = readable_size(sum(file.file_size or 0 for file in self.files))
@@ -136,7 +139,12 @@ class DownloadPlan:
 
 
 def plan(name: str, revision: str | None = None, with_reasoner: bool = True) -> DownloadPlan:
-    """What `pull` with the same arguments would download; fetches `genseg.json` alone.
+    """Return the files that `pull` with the same arguments would use; download `genseg.json` alone.
+
+    Args:
+        name: as `pull` takes it.
+        revision: as `pull` takes it.
+        with_reasoner: as `pull` takes it.
 
     Raises:
         CheckpointError: as `pull`.
@@ -162,13 +170,15 @@ def plan(name: str, revision: str | None = None, with_reasoner: bool = True) -> 
 
 
 def verify(checkpoint: Checkpoint) -> int:
-    """Compare the checksums of downloaded files with the Hub's, and remove damaged files so that `pull` fetches them.
+    """Compare the checksums of downloaded files with the Hub's, and remove damaged files.
+
+    `pull` downloads removed files again.
 
     Returns:
-        The number of files compared; 0 for nano and local folders.
+        The number of compared files; 0 for nano and local folders.
 
     Raises:
-        CheckpointError: damaged files, or the Hub cannot be asked.
+        CheckpointError: files are damaged, or the Hub does not answer.
     """
     compared = 0
     for name, commit in sorted({*filter(None, map(snapshot_of, (checkpoint.reasoner, checkpoint.segmenter)))}):
@@ -185,8 +195,32 @@ def verify(checkpoint: Checkpoint) -> int:
     return compared
 
 
+def check_available(name: str, with_reasoner: bool = True) -> None:
+    """Raise unless a name may be a Hub id, or names a usable checkpoint on this disk.
+
+    Asks no network.
+
+    Args:
+        name: as `pull` takes it.
+        with_reasoner: False where a server has the reasoner.
+
+    Raises:
+        CheckpointError: the name can be no checkpoint, or files of a local checkpoint are missing or malformed.
+    """
+    check_name(name)
+    reasoner, segmenter = split_segmenter(name)
+    bare, revision = split_revision(reasoner)
+    folder = local_folder(bare)
+    if folder is not None:
+        if revision is not None:
+            raise CheckpointError(f"{bare} is on this disk and has no revisions; leave @{revision} out")
+        check_folder(folder, bare, with_reasoner)
+    if segmenter and (own := segmenter_folder(segmenter)):
+        check_segmenter(own)
+
+
 def is_on_disk(name: str, with_reasoner: bool = True) -> bool:
-    """Whether `pull` with the same arguments needs no network."""
+    """Return whether `pull` with the same arguments needs no network."""
     try:
         pull(name, local_files_only=True, with_reasoner=with_reasoner)
     except CheckpointError:
@@ -195,7 +229,7 @@ def is_on_disk(name: str, with_reasoner: bool = True) -> bool:
 
 
 def readable_size(count: int) -> str:
-    """Bytes as people read them, for example 18.1 MB."""
+    """Return a number of bytes for people, for example 18.1 MB."""
     if count < 1000:
         return f"{count} B"
     for unit, factor in (("kB", 1e3), ("MB", 1e6)):
@@ -204,15 +238,16 @@ def readable_size(count: int) -> str:
     return f"{count / 1e9:.2f} GB"
 
 
-def _segmenter(name: str, own: Path | None, local_files_only: bool) -> tuple[Path, str | None, str | None]:
-    """Where the segmenter of `segmenter_folder` is, its configuration in the sam2 package, and its name if that is a
-    Hub id."""
+def _segmenter(
+    name: str, own: Path | None, local_files_only: bool, on_bytes: Callable[[int], None] | None
+) -> tuple[Path, str | None, str | None]:
+    """Return the files of a segmenter, its configuration in the sam2 package, and its name if that is a Hub id."""
     here = segmenter_folder(name, own)
     if here is not None:
         check_segmenter(here)
         return here, None, None
     hub_id, revision, files = segmenter_files(name)
-    folder = download(hub_id, revision, local_files_only, files)
+    folder = download(hub_id, revision, local_files_only, files, on_bytes)
     if hub_id not in SAM2_REPOSITORIES:
         check_segmenter(folder)
         return folder, None, name

@@ -1,6 +1,6 @@
-"""What a checkpoint's folder must hold, and what a stranger's configuration may not do.
+"""Checks of a checkpoint's folder: required files, and settings that could run a stranger's code.
 
-Nothing here asks the network or loads a model.
+No function here asks the network or loads a model.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from genseg_hub.checkpoints.catalog import DEFAULT_DIALECT, DEFAULT_SEGMENTER, K
 from genseg_hub.errors import CheckpointError
 
 SETTINGS_FILE = "genseg.json"
-# Transformers fetches any other attention from the Hub, as code to be run, where the package `kernels` is installed.
+# With the package `kernels`, Transformers would download any other attention from the Hub and run its code.
 _ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 def check_folder(folder: Path, name: str, with_reasoner: bool = True) -> dict[str, str]:
-    """The dialect and the segmenter of a folder with a usable reasoner; asks no network.
+    """Return the settings `dialect` and `segmenter` of a folder with a usable reasoner; ask no network.
 
     Args:
-        with_reasoner: False where a server has it.
+        folder: of the reasoner's files.
+        name: of the checkpoint, for its known settings and for messages.
+        with_reasoner: False if a server has the reasoner.
 
     Raises:
-        CheckpointError: files that are missing or malformed.
+        CheckpointError: files are missing or malformed.
     """
     if not with_reasoner:
         return read_settings(folder / SETTINGS_FILE, name)
@@ -45,7 +47,7 @@ def check_folder(folder: Path, name: str, with_reasoner: bool = True) -> dict[st
 
 
 def check_segmenter(folder: Path) -> None:
-    """Raise CheckpointError unless a segmenter's configuration and weights are in a folder."""
+    """Raise CheckpointError unless a folder holds a segmenter's configuration and weights."""
     missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
     if missing:
         raise CheckpointError(f"the segmenter {folder} lacks {' and '.join(missing)}")
@@ -53,6 +55,15 @@ def check_segmenter(folder: Path) -> None:
 
 
 def read_settings(file: Path, name: str) -> dict[str, str]:
+    """Return the settings `dialect` and `segmenter` of a checkpoint, with defaults for missing ones.
+
+    Args:
+        file: the checkpoint's `genseg.json`, which may be missing.
+        name: of the checkpoint, for its known settings and for messages.
+
+    Raises:
+        CheckpointError: the file is malformed, or names an unknown dialect.
+    """
     known = next((known for known in KNOWN if known.name == name), None)
     settings = {
         "dialect": known.dialect if known else DEFAULT_DIALECT,
@@ -74,7 +85,7 @@ def read_settings(file: Path, name: str) -> dict[str, str]:
 
 
 def _check_config(file: Path, name: str) -> None:
-    """Raise CheckpointError where a configuration cannot be read, or brings code along."""
+    """Raise CheckpointError when a configuration cannot be read, or could load a stranger's code."""
     try:
         asked = list(_attentions(json.loads(file.read_text())))
     except (ValueError, RecursionError) as error:
@@ -88,7 +99,7 @@ def _check_config(file: Path, name: str) -> None:
 
 
 def _attentions(part: Any, named: bool = False) -> Iterator[Any]:
-    """The attentions that a configuration asks for, and those inside it: a name, or one for each of its parts."""
+    """Yield every attention that a configuration or one of its parts names."""
     if isinstance(part, dict):
         for key, value in part.items():
             yield from _attentions(value, named or "attn_implementation" in key)

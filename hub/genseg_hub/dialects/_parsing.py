@@ -1,7 +1,7 @@
-"""Reading what a model says. Model text is hostile input: nothing here raises, whatever it is given.
+"""Parse the answers of reasoners. Model text is hostile input, so no function here raises.
 
-Every step either understands or names the ResponseError that explains why not. What was understood
-is kept beside an error: a truncated list still gives its complete instances.
+Each step either reads its part or returns the ResponseError that says why not. Readable parts are kept beside an error:
+a truncated list still gives its complete instances.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _BRACKET = re.compile(r"[\[{]")
 
 @dataclass(frozen=True)
 class Form:
-    """How a family writes its answer in JSON.
+    """JSON form of a family's answers.
 
     Attributes:
-        scale: (x, y) value that stands for the right and lower edge of the image.
+        scale: (x, y) coordinates of the lower right corner of the image.
         tagged: whether the answer must stand in `<answer>`; otherwise any JSON in the text counts.
-        box: what the name of an instance's box contains.
-        points: gives the list of an instance's points, None when it has none.
-        wanted: how many points an instance must have; None for up to two.
+        box: part of the key of an instance's box.
+        points: returns the list of an instance's points, None for an instance without points.
+        wanted: number of points that an instance must have; None for up to two.
     """
 
     scale: tuple[float, float]
@@ -49,8 +49,9 @@ def parse_tagged(text: str | bytes, image_size: tuple[int, int], form: Form, tru
     """Read `<think>…</think><answer>JSON</answer>` into a Response.
 
     Args:
-        text: what the model generated.
+        text: the generated answer.
         image_size: (width, height) of the original image in pixels.
+        form: JSON form of the dialect.
         truncated: whether generation stopped at the token limit.
     """
     text = as_text(text)
@@ -64,21 +65,21 @@ def parse_tagged(text: str | bytes, image_size: tuple[int, int], form: Form, tru
     data, error, repaired = _load(answer if opened else rest, form.box, may_repair=not open_ended)
     if open_ended and (truncated or repaired or data is None):
         error = ResponseError.TRUNCATED
-    if data is None:  # nothing could be read, or the JSON is `null`, which is not an empty list
+    if data is None:  # nothing is readable, or the JSON is `null`, which is not an empty list
         return Response(text, reasoning, error=error or ResponseError.WRONG_SCHEMA)
     instances, problem = _instances(data, image_size, form)
     return Response(text, reasoning, instances, error or problem, repaired)
 
 
 def as_text(text: str | bytes) -> str:
-    """Generated text, cut to what is read of it."""
+    """Return generated text as a string of at most MAX_CHARACTERS."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", errors="replace")
     return text[:MAX_CHARACTERS]
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
-    """(reasoning, what follows it). An answer inside the think part is only a thought."""
+    """Return the think part and the text after it. An answer inside the think part does not count."""
     thought, closed, rest = text.rpartition("</think>")
     if closed:
         before, opened, inside = thought.partition("<think>")
@@ -88,11 +89,11 @@ def split_reasoning(text: str) -> tuple[str, str]:
 
 
 def _load(answer: str, box: str, may_repair: bool) -> tuple[Any, ResponseError | None, bool]:
-    """(JSON value or None, what is wrong, whether it had to be repaired).
+    """Return the JSON value or None, the error, and whether the JSON was repaired.
 
-    JSON may stand in prose or fences, or lack brackets: every complete object with a box is found.
-    When there are fewer of them than boxes were begun, json-repair may add or remove punctuation, if
-    that is unambiguous: the same numbers in the same order, and no brackets swallowed by a string.
+    JSON may stand in prose or fences, or lack brackets: every complete object with a box counts. If the text names more
+    boxes than complete objects have, json-repair may add or remove punctuation. Its result counts only if it has the
+    same numbers in the same order, and no string in it contains a bracket.
     """
     try:
         return json.loads(answer), None, False
@@ -117,7 +118,7 @@ def _load(answer: str, box: str, may_repair: bool) -> tuple[Any, ResponseError |
 
 
 def _complete_values(text: str) -> list[Any]:
-    """The outermost complete JSON lists and objects in a text, left to right."""
+    """Return the outermost complete JSON lists and objects of a text, left to right."""
     values, failures = [], 0
     decoder = json.JSONDecoder()
     start = _BRACKET.search(text)
@@ -139,7 +140,7 @@ def _repaired(answer: str) -> Any:
     try:
         data = json_repair.loads(answer, skip_json_loads=True)
         written = json.dumps(data, ensure_ascii=False)
-    except Exception:  # noqa: BLE001  hostile text in a third-party parser: any failure means "not JSON"
+    except Exception:  # noqa: BLE001  hostile text in a third-party parser: any error means "not JSON"
         return None
     swallowed = any(_BRACKET.search(text) for text in re.findall(r'"[^"]*"', written))
     if isinstance(data, list | dict) and data and not swallowed and _numbers(written) == _numbers(answer):
@@ -152,7 +153,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _finite(values: Any, count: int) -> list[float] | None:
-    """`count` finite floats, or None."""
+    """Return `count` finite floats, or None."""
     if not isinstance(values, list) or len(values) != count:
         return None
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
@@ -193,7 +194,13 @@ def _instance(item: Any, image_size: tuple[int, int], form: Form) -> tuple[Insta
 def pixel_box(
     raw: Any, image_size: tuple[int, int], scale: tuple[float, float]
 ) -> tuple[Box | None, ResponseError | None]:
-    """A box as the model says it, in pixels, ordered and cut to the image; or what is wrong with it."""
+    """Return a box in pixels, ordered and cut to the image, or the error of the box.
+
+    Args:
+        raw: the box in the model's coordinates, [x1, y1, x2, y2], or any other JSON value.
+        image_size: (width, height) of the original image in pixels.
+        scale: see `Form`.
+    """
     values = _finite(raw, 4)
     if values is None:
         return None, ResponseError.WRONG_SCHEMA
@@ -210,7 +217,13 @@ def pixel_box(
 
 
 def pixel_points(raw: Any, image_size: tuple[int, int], scale: tuple[float, float]) -> tuple[list[Point], bool]:
-    """(the readable points in pixels, whether all could be read)."""
+    """Return the readable points in pixels, and whether all points are readable.
+
+    Args:
+        raw: points in the model's coordinates, [[x, y], ...], or any other JSON value.
+        image_size: (width, height) of the original image in pixels.
+        scale: see `Form`.
+    """
     x_unit, y_unit = image_size[0] / scale[0], image_size[1] / scale[1]
     pairs = [_finite(pair, 2) for pair in raw[:MAX_INSTANCES]] if isinstance(raw, list) else [None]
     points = [(pair[0] * x_unit, pair[1] * y_unit) for pair in pairs if pair]
@@ -219,11 +232,12 @@ def pixel_points(raw: Any, image_size: tuple[int, int], scale: tuple[float, floa
 
 
 def inside(point: Point, box: Box) -> bool:
+    """Return whether a point lies in a box or on its edge."""
     return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
 
 
 def _points(raw: Any, image_size: tuple[int, int], form: Form) -> tuple[tuple[Point, ...], bool]:
-    """(the readable points in pixels, whether all was as asked)."""
+    """Return the readable points in pixels, and whether they have the wanted form."""
     if raw is None:
         return (), form.wanted is None
     points, clean = pixel_points(raw, image_size, form.scale)

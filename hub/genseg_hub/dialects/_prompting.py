@@ -1,9 +1,10 @@
-"""What every dialect's prompt shares: the chat form, and an expression that stays data."""
+"""Parts that the prompts of all dialects share: chats, and expressions that cannot act as control tokens."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from genseg_hub.schema import normalize_expression
 
 MAX_EXPRESSION_CHARACTERS = 2000
 
@@ -12,19 +13,18 @@ _TAG_OPENING = re.compile(r"<(?=[^\s\d=<])")
 
 
 def as_data(expression: str) -> str:
-    """An expression on one line in which no control token of the tokenizer can appear.
+    """Return an expression in which no control token of the tokenizer can appear.
 
-    A `<` that could open a token is followed by a space: "<think>" becomes "< think>", "a < b"
-    stays as it is.
+    The expression is normalized. A space follows every `<` that could open a token: "<think>" becomes "< think>", and
+    "a < b" stays as it is.
 
     Raises:
-        TypeError: when the expression is not a string.
-        ValueError: when it is empty, or longer than MAX_EXPRESSION_CHARACTERS.
+        TypeError: the expression is not a string.
+        ValueError: the expression is empty, or longer than MAX_EXPRESSION_CHARACTERS.
     """
     if not isinstance(expression, str):
         raise TypeError(f"an expression must be a string, got {type(expression).__name__}: {expression!r:.80}")
-    printable = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in expression)
-    text = " ".join(printable.split())
+    text = normalize_expression(expression)
     if not text:
         raise ValueError("the expression is empty; type what to look for, for example: the dog on the left")
     if len(text) > MAX_EXPRESSION_CHARACTERS:
@@ -35,10 +35,10 @@ def as_data(expression: str) -> str:
 
 
 def question(request: str) -> list[dict]:
-    """The image and the request, without system instructions."""
+    """Return a chat of the image and the request, without system instructions."""
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": request}]}]
 
 
 def chat(instructions: str, request: str) -> list[dict]:
-    """System instructions, then the image and the request."""
+    """Return a chat of system instructions, the image and the request."""
     return [{"role": "system", "content": [{"type": "text", "text": instructions}]}, *question(request)]

@@ -1,10 +1,9 @@
 """The dialect of GenSeg-R1 checkpoints.
 
-Answer: `<think>…</think><answer>[{"bbox_2d":[x1,y1,x2,y2],"points":[[x,y],[x,y]]}, …]</answer>`,
-coordinates 0-1000 of the image's own frame, `[]` for no-target. The paper (arXiv 2602.09701) does
-not publish its prompt or its schema: both are this project's own choice. The instructions come
-first and the expression last, so that everything before it is one shared prefix for a server's or
-a trainer's cache.
+Answer: `<think>…</think><answer>[{"bbox_2d":[x1,y1,x2,y2],"points":[[x,y],[x,y]]}, …]</answer>`, coordinates 0-1000 of
+the image's own frame, `[]` for no-target. The paper (arXiv 2602.09701) publishes neither prompt nor schema: both are
+this project's own choice. The instructions come first and the expression last, because a server or a trainer can
+then cache everything before the expression as one shared prefix.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ _FORM = _parsing.Form(scale=(1000, 1000))
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
-    """The chat for one expression; the image takes the place of {"type": "image"}."""
+    """See `Dialect.messages`."""
     return chat(INSTRUCTIONS, f"Expression: {as_data(expression)}")
 
 
 def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
-    """Read an answer. Never raises; see `Response.error`."""
+    """See `Dialect.parse`."""
     return _parsing.parse_tagged(text, image_size, _FORM, truncated)
 
 
 def render(reasoning: str, instances: Iterable[InstancePrompt], image_size: tuple[int, int]) -> str:
-    """Write an answer as `parse` reads it: the inverse of `parse` up to rounding to 1/1000."""
+    """Write an answer that `parse` reads back, up to rounding to 1/1000."""
     width, height = image_size
 
     def scaled(*xy: float) -> list[int]:

@@ -1,8 +1,7 @@
-"""The dialect of Qwen3-VL Instruct checkpoints as they come: the paper's baseline.
+"""The dialect of untuned Qwen3-VL Instruct checkpoints: the paper's baseline.
 
-Qwen3-VL gives boxes and points in 0-1000 of the image's own frame. An untuned model often fences
-its JSON, adds prose, gives one object in place of a list or leaves the points out: all of that is
-read.
+Qwen3-VL gives boxes and points in 0-1000 of the image's own frame. An untuned model often fences its JSON, adds prose,
+gives one object in place of a list, or omits the points. `parse` reads all of these.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ _FORM = _parsing.Form(scale=(1000, 1000), tagged=False, wanted=None)
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
-    """The chat for one expression; the image takes the place of {"type": "image"}."""
+    """See `Dialect.messages`."""
     return chat(INSTRUCTIONS, f"Expression: {as_data(expression)}")
 
 
 def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
-    """Read an answer. Never raises; see `Response.error`."""
+    """See `Dialect.parse`."""
     return _parsing.parse_tagged(text, image_size, _FORM, truncated)

@@ -1,10 +1,11 @@
 """The dialect of Seg-R1 (arXiv 2506.22624; github.com/geshang777/Seg-R1).
 
-The instructions and the request are those of its evaluation (eval/eval_referring_segmentation.py). As there, the image
-is shown at 1024 x 1024 (training: 768 x 768) and the answer is in pixels of that, in tags:
-`<bbox>[x1,y1,x2,y2]</bbox>`, once or several times, `<points>[[x,y],...]</points>` and `<labels>[1,0,...]</labels>`, 1
-for a point of the object and 0 for one of the background. A point goes to the boxes that it lies in. It cannot say that
-nothing is meant. Unlike there, SAM 2 sees the image undistorted, in its right colours, and decoding is greedy.
+The instructions and the request come from its evaluation (eval/eval_referring_segmentation.py). As in that evaluation,
+the reasoner sees the image at 1024 x 1024 pixels (training: 768 x 768) and answers in them, in tags:
+`<bbox>[x1,y1,x2,y2]</bbox>`, once or several times, `<points>[[x,y],...]</points>` and `<labels>[1,0,...]</labels>`.
+The label 1 marks a point of the object and 0 a point of the background. A point belongs to every box that contains it.
+The dialect has no no-target answer. Unlike in that evaluation, SAM 2 sees the image undistorted and in its right
+colours, and decoding is greedy.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ MULTIMASK = False
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
-    """The chat for one expression; the image takes the place of {"type": "image"}."""
+    """See `Dialect.messages`."""
     return chat(INSTRUCTIONS, f"Identify and segment {as_data(expression)}")
 
 
 def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
-    """Read an answer. Never raises; see `Response.error`."""
+    """See `Dialect.parse`."""
     text = _parsing.as_text(text)
     reasoning, rest = _parsing.split_reasoning(text)
     boxes = _tagged(rest, "bbox")
@@ -60,7 +61,7 @@ def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = Fals
 
 
 def _tagged(text: str, name: str) -> list[Any]:
-    """The JSON value of each `<name>…</name>`, None for one that is none."""
+    """Return the value of each `<name>…</name>`, None for invalid JSON."""
     values = []
     for content in re.findall(rf"<{name}>([^<]*)</{name}>", text):
         try:
@@ -71,5 +72,5 @@ def _tagged(text: str, name: str) -> list[Any]:
 
 
 def _joined(lists: list[Any]) -> list[Any]:
-    """One list of several; what is no list stays an item, which is then found to be wrong."""
+    """Concatenate lists; another value stays an item, which later checks reject."""
     return [item for value in lists for item in (value if isinstance(value, list) else [value])]

@@ -1,8 +1,8 @@
 """The dialect of Seg-Zero (arXiv 2503.06520; github.com/dvlab-research/Seg-Zero, inference_scripts/infer.py).
 
-The prompt is the one that its checkpoint was trained with. The image is shown at 840 x 840 and the answer is in pixels
-of that: one object, `{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}`. It cannot say that nothing is
-meant.
+The prompt is the training prompt of its checkpoint. The reasoner sees the image at 840 x 840 pixels and answers in
+these pixels with one object, `{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}`. The dialect has no
+no-target answer.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _FORM = _parsing.Form(scale=(840, 840), tagged=False, box="bbox", points=_points
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
-    """The chat for one expression; the image takes the place of {"type": "image"}."""
+    """See `Dialect.messages`."""
     asked = as_data(expression).lower()
     return question(PROMPT.format(expression=asked.strip(".") or asked))
 
 
 def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
-    """Read an answer. Never raises; see `Response.error`."""
+    """See `Dialect.parse`."""
     return _parsing.parse_tagged(text, image_size, _FORM, truncated)

@@ -1,8 +1,8 @@
-"""The dialect of VisionReasoner (arXiv 2505.12081; github.com/dvlab-research/VisionReasoner,
-vision_reasoner/models/vision_reasoner_model.py).
+"""The dialect of VisionReasoner (arXiv 2505.12081; github.com/dvlab-research/VisionReasoner).
 
-The prompt is the one that its checkpoint was trained with. The image is shown at 840 x 840 and the answer is in pixels
-of that: a list with one `{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}` per object.
+The prompt is the training prompt of its checkpoint (vision_reasoner/models/vision_reasoner_model.py). The reasoner sees
+the image at 840 x 840 pixels and answers in these pixels with a list: one
+`{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}` per object.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _FORM = _parsing.Form(scale=(840, 840), points=_point, wanted=1)
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
-    """The chat for one expression; the image takes the place of {"type": "image"}."""
+    """See `Dialect.messages`."""
     asked = as_data(expression).lower()
     return question(PROMPT.format(expression=asked.strip('."?!') or asked))
 
 
 def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
-    """Read an answer. Never raises; see `Response.error`."""
+    """See `Dialect.parse`."""
     return _parsing.parse_tagged(text, image_size, _FORM, truncated)

@@ -1,1 +1,1 @@
-"""Metrics, scores and benchmark runs: how predictions are measured and reported."""
+"""Measure predictions and report the figures: metrics, scores and benchmark runs."""

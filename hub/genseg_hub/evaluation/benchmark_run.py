@@ -1,6 +1,6 @@
-"""A checkpoint, or predictions made elsewhere, scored on referring examples: a folder that is a run.
+"""Benchmark runs: score a checkpoint, or predictions of another system, on referring examples.
 
-A run killed at any moment goes on where it stopped; scoring reads the predictions alone and needs no model.
+A run is a folder. A killed run resumes where it stopped. Scoring reads the stored predictions and needs no model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from genseg_hub.evaluation.scores import Scores
 from genseg_hub.images import image_size, load_image
 from genseg_hub.pipeline import GenSegR1
 from genseg_hub.referring_dataset import from_dataset
-from genseg_hub.schema import Failure, Prediction, ReferringExample
+from genseg_hub.schema import Failure, Prediction, ReferringExample, normalize_expression
 
 SETTINGS, PREDICTIONS, ROWS, METRICS, REPORT, PAGE = FILES = (
     "run.json",
@@ -37,7 +37,7 @@ SETTINGS, PREDICTIONS, ROWS, METRICS, REPORT, PAGE = FILES = (
 )
 LOCK = ".lock"
 _UNFINISHED = ".part"
-_MARKS = {"benchmark", "split", "model"}  # of the settings of every run
+_MARKS = {"benchmark", "split", "model"}  # settings that every run has
 _VERSIONS_OF = ("fiftyone-genseg", "transformers", "torch", "sam2")
 
 
@@ -52,24 +52,28 @@ def run(
     batch_size: int = 8,
     overwrite: bool = False,
 ) -> str:
-    """Predict what a run does not have yet, score it, and write its figures and its reports.
+    """Predict the missing expressions of a run, score all, and write figures and reports.
 
     Args:
-        folder: new, empty, or that of the same run.
-        settings: `benchmark`, `split`, `model` and what else must be the same when a run goes on (see `identity`).
-        examples: of `referring_dataset`, with ids that tell them apart.
-        source: loads the model, called only where a prediction is missing; or a file of predictions (see
+        folder: new, empty, or the folder of the same run.
+        settings: `benchmark`, `split` and `model`, and all other values that must be the same when a run resumes (see
+            `checkpoints.fingerprint`).
+        examples: of `referring_dataset`, with unique ids.
+        source: a function that loads the model, called only if a prediction is missing; or a file of predictions (see
             `predictions.read`).
-        policy: of `metrics`.
-        archive, command: said in the reports.
-        overwrite: begin anew, whatever run the folder holds. Its files are removed once the model is loaded, or the
-            file of predictions read.
+        policy: a name in `metrics.POLICIES`.
+        archive: origin of the examples, for the reports.
+        command: that started the run, for the reports.
+        batch_size: expressions that the reasoner answers at once.
+        overwrite: replace any run in the folder. Its files are removed after the model is loaded, or after the file of
+            predictions is read.
 
     Returns:
         The report, in Markdown.
 
     Raises:
-        RunError, PredictionError: see their messages.
+        RunError: the folder, the settings or the source cannot be used.
+        PredictionError: the file of predictions cannot be used.
         ValueError: there is no such policy.
     """
     get_policy(policy)
@@ -99,8 +103,8 @@ def run(
 
 @contextlib.contextmanager
 def _locked(folder: Path, settings: Mapping[str, str], overwrite: bool) -> Iterator[None]:
-    """Keep a folder that may be used for this process alone."""
-    _check(folder, settings, overwrite)  # before anything is written into a stranger's folder
+    """Check a folder, and lock it for this process."""
+    _check(folder, settings, overwrite)  # before anything is written into a folder that is no run
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
@@ -115,7 +119,7 @@ def _locked(folder: Path, settings: Mapping[str, str], overwrite: bool) -> Itera
 
 
 def _check(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
-    """Raise RunError unless a folder is new, holds the same run, or a run that may be overwritten."""
+    """Raise RunError unless a folder is new, holds the same run, or holds a run that may be overwritten."""
     file = folder / SETTINGS
     something_else = RunError(f"{folder} holds something else than a run; name another --out")
     if not file.is_file():
@@ -145,20 +149,20 @@ def _check(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
 def _begin(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
     if overwrite:
         for name in FILES:
-            if name != SETTINGS:  # which stands until the new one does, so that this stays a run
+            if name != SETTINGS:  # it is replaced below, because without it the folder is no run
                 (folder / name).unlink(missing_ok=True)
     _write(folder / SETTINGS, json.dumps(dict(settings), indent=2) + "\n")
 
 
 def _write(file: Path, text: str) -> None:
-    """The whole text or nothing of it; what UTF-8 cannot hold becomes a question mark."""
+    """Write the whole text or nothing; characters that UTF-8 cannot hold become question marks."""
     unfinished = file.with_name(file.name + _UNFINISHED)
     unfinished.write_text(text, encoding="utf-8", errors="replace")
     unfinished.replace(file)
 
 
 def _import(source: Path, file: Path) -> Path:
-    """What is going to be `file`, beside it."""
+    """Write checked predictions beside `file`, and return the path."""
     unfinished = file.with_name(file.name + _UNFINISHED)
     try:
         with unfinished.open("w", encoding="utf-8") as stream:
@@ -171,11 +175,12 @@ def _import(source: Path, file: Path) -> Path:
 
 
 def _predict(load: Callable[[], GenSegR1], examples: datasets.Dataset, file: Path, batch_size: int) -> None:
-    """Append the predictions that are not there; expressions that failed before are asked again."""
+    """Append the missing predictions; ask failed expressions again."""
     _drop_torn_line(file)
     stored = predictions.lines(file) if file.is_file() else ()
     done = {predictions.asked(line) for _, _, line in stored if "failure" not in line}
-    columns = zip(examples["example_id"], examples["image_id"], examples["expression"], strict=True)
+    expressions = map(normalize_expression, examples["expression"])
+    columns = zip(examples["example_id"], examples["image_id"], expressions, strict=True)
     todo = [i for i, asked in enumerate(columns) if asked not in done]
     if not todo:
         return
@@ -192,7 +197,7 @@ def _predict(load: Callable[[], GenSegR1], examples: datasets.Dataset, file: Pat
 
 
 def _drop_torn_line(file: Path) -> None:
-    """Cut off what a killed run left of a line."""
+    """Remove the incomplete last line of a killed run."""
     if file.is_file():
         with file.open("rb+") as stream:
             size = stream.seek(0, os.SEEK_END)
@@ -214,19 +219,21 @@ def score(
     policy: str = DEFAULT_POLICY,
     on_result: Callable[[Prediction | Failure, dict[str, Any]], Any] = lambda *_: None,
 ) -> dict[str, Any]:
-    """Score stored predictions, without keeping their masks.
+    """Score stored predictions, without keeping their masks in memory.
 
     Args:
-        index: of predictions of these examples or of more.
-        policy: of `metrics`.
+        examples: of `referring_dataset`.
+        index: of predictions of these examples; it may have more.
+        policy: a name in `metrics.POLICIES`.
         on_result: called with the result and the row of each expression (`Scores.add`), in the order of the examples.
 
     Returns:
-        The figures of `Scores.compute`, and `missing`: how many expressions have no prediction. These count as failed.
+        The figures of `Scores.compute`, and `missing`: the number of expressions without a prediction, which count as
+        failed.
 
     Raises:
-        RunError: when no prediction is about these examples, or a mask has another size than its image.
-        PredictionError: a line that cannot be read.
+        RunError: no prediction is about these examples, or a mask has another size than its image.
+        PredictionError: a line cannot be read.
     """
     scores, missing = Scores(policy), 0
     for example in from_dataset(examples):
@@ -249,11 +256,14 @@ def score(
 
 
 def _check_size(example: ReferringExample, result: Prediction | Failure) -> None:
-    """Where there is a target, its masks have the image's size, and are compared with the predicted ones."""
+    """Raise ValueError if a no-target example's predicted masks have another size than the image.
+
+    `metrics.measure` compares the sizes of all other examples.
+    """
     if not example.masks and isinstance(result, Prediction) and result.masks:
         try:
             size = image_size(example.image) if isinstance(example.image, Path) else load_image(example.image).size
-        except ImageError:  # the prediction may be right about it
+        except ImageError:  # nobody knows the size
             return
         if result.image_size != size:
             raise ValueError(f"the image is {size} (width, height), the prediction {result.image_size}")

@@ -1,4 +1,4 @@
-"""The few expressions of a run that its report shows: which they are, and their pictures."""
+"""Choose the few expressions of a run that its report shows, and draw their pictures."""
 
 from __future__ import annotations
 
@@ -26,16 +26,21 @@ _MAX_TEXT = 600
 
 
 class Choice:
-    """Sees every result of a run and keeps of each what it takes to choose: no more than a few numbers."""
+    """Choice of a run's expressions; it sees every result and keeps a few numbers of each."""
 
     def __init__(self) -> None:
         self._seen = 0
-        # (IoU, area of the target or of what was found where nothing is meant, place)
+        # (IoU, area of the target, or of the prediction if there is no target, place)
         self._targets: list[tuple[float, int, int]] = []
         self._wrong: list[tuple[float, int, int]] = []
 
     def add(self, result: Prediction | Failure, row: dict[str, Any]) -> None:
-        """Look at the next example's result and row (`Scores.add`); those that failed have nothing to show."""
+        """Add the next example's result; failures have nothing to show.
+
+        Args:
+            result: of the example.
+            row: of the example, from `Scores.add`.
+        """
         if isinstance(result, Prediction):
             if row["target_area"]:
                 self._targets.append((row["iou"], row["target_area"], self._seen))
@@ -44,7 +49,9 @@ class Choice:
         self._seen += 1
 
     def made(self, image_ids: Sequence[str]) -> dict[str, dict[int, float]]:
-        """Heading -> place of an example -> IoU, under one heading each of another image; of equals the largest first.
+        """Return heading -> place of an example -> IoU.
+
+        Under one heading each example has another image. Among equal IoUs the larger areas come first.
 
         Args:
             image_ids: of all examples, in their order.
@@ -73,14 +80,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One expression as it is shown.
+    """One expression of a report.
 
     Attributes:
-        iou: of its masks under the policy of the run.
-        meant, found: how many masks are true, and predicted.
-        answer: of the model, as it was given, shortened; "" for predictions made elsewhere.
-        error: why the answer could not be used as it was; "" for a clean one.
-        truth, predicted: pictures, JPEG in base64; "" where the image cannot be drawn, for which `error` says why.
+        expression: the natural-language query.
+        iou: of its masks, under the policy of the run.
+        meant, found: numbers of true and of predicted masks.
+        answer: of the model, shortened; "" for predictions of another system.
+        error: of the answer, or of an image that cannot be drawn; "" for none.
+        truth, predicted: pictures, JPEG in base64; "" if the image cannot be drawn.
     """
 
     expression: str
@@ -94,10 +102,14 @@ class Exhibit:
 
 
 def draw(examples: datasets.Dataset, index: predictions.Index, chosen: Choice) -> dict[str, list[Exhibit]]:
-    """The chosen examples of a run, by heading. An image that cannot be drawn is told, not raised.
+    """Draw the chosen examples of a run, by heading.
+
+    An exhibit whose image cannot be drawn says why in its `error`.
 
     Args:
-        index: where the predictions are.
+        examples: all examples of the run.
+        index: of their predictions.
+        chosen: has seen all results.
     """
     shown: dict[str, list[Exhibit]] = {}
     for heading, ious in chosen.made(examples["image_id"][:]).items():

@@ -1,4 +1,4 @@
-"""Published figures of the systems whose checkpoints this project runs; none of them was measured here."""
+"""Published figures of the systems whose checkpoints this project runs; this project measured none of them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class PublishedFigures:
     """One row of a published table.
 
     Attributes:
-        system: as its authors name it.
-        benchmark, split: as in `benchmarks`.
-        figures: names of `metrics` -> share in [0, 1].
-        source: who says so.
-        checkpoint: its name in `checkpoints`; "" where the weights are not public.
+        system: name that its authors use.
+        benchmark, split: names in `archives`.
+        figures: name in `metrics.NAMES` -> share in [0, 1].
+        source: the publication.
+        checkpoint: name in `checkpoints.catalog`; "" if the weights are not public.
     """
 
     system: str
@@ -65,10 +65,10 @@ PUBLISHED = (
 
 
 def of(benchmark: str, split: str) -> list[PublishedFigures]:
-    """The rows about one split."""
+    """Return the rows about one split."""
     return [row for row in PUBLISHED if (row.benchmark, row.split) == (benchmark, split)]
 
 
 def about(checkpoint: str) -> list[PublishedFigures]:
-    """The rows of one checkpoint."""
+    """Return the rows of one checkpoint."""
     return [row for row in PUBLISHED if row.checkpoint == checkpoint]

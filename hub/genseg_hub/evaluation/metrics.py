@@ -1,7 +1,7 @@
-"""Metrics of referring segmentation, streaming, with the empty cases decided by a named policy.
+"""Streaming metrics of referring segmentation; a named policy scores empty masks.
 
-What each published evaluator does with an expression whose target, prediction or both are empty
-(I and U are the sums behind cIoU; IoU enters mIoU):
+Published evaluators differ in expressions with an empty target or an empty prediction (I and U are the sums of cIoU;
+IoU enters mIoU):
 
 | policy    | target empty, prediction empty | target empty, prediction not      | target, prediction empty         |
 |-----------|--------------------------------|-----------------------------------|----------------------------------|
@@ -9,10 +9,9 @@ What each published evaluator does with an expression whose target, prediction o
 | reasonseg | IoU 1, nothing to I and U      | IoU 0, predicted area added to U  | IoU 0, target area added to U    |
 | refcoco   | IoU 0, nothing to I and U      | IoU 0, predicted area added to U  | IoU 0, target area added to U    |
 
-On masks alone, grefcoco and reasonseg therefore agree; they stay two names because a result says
-which evaluator it is to be compared with. `min_pixels` is the area below which a prediction counts
-as empty: gRefCOCO's paper (arXiv 2306.00968) says 50, its code has none, so 0 is the default of
-all policies.
+On masks, grefcoco and reasonseg agree. They are two names because a result's policy names the evaluator that it can be
+compared with. A prediction of fewer than `min_pixels` pixels counts as empty. gRefCOCO's paper (arXiv 2306.00968) says
+50, but its code has no such limit, so all policies default to 0.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from genseg_hub.schema import Box, Rle, decode_mask, encode_mask
 
 Number = TypeVar("Number", int, float)
 PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
-# Figure -> how it is written
+# Figure -> its printed name
 NAMES = {
     "ciou": "cIoU",
     "miou": "mIoU",
@@ -39,17 +38,17 @@ NAMES = {
     "t_acc": "T-acc",
     **{f"pr@{threshold}": f"Pr@{threshold}" for threshold in PRECISION_AT},
 }
-_BLOCK = 1000  # adding one expression as arrays of length 1 costs more than measuring it
+_BLOCK = 1000  # expressions added at once, because arrays of length 1 cost more than the measurement
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How an evaluator scores what is empty.
+    """Rules of an evaluator for empty masks.
 
     Attributes:
-        name: what results are marked with.
-        rejection_iou: IoU of a no-target expression that was answered with nothing.
-        source: the evaluator it follows.
+        name: stored with every result.
+        rejection_iou: IoU of a no-target expression with an empty prediction.
+        source: the evaluator that has these rules.
     """
 
     name: str
@@ -69,14 +68,13 @@ DEFAULT_POLICY = "grefcoco"
 
 
 class Overlap(NamedTuple):
-    """How far predictions and targets agree: one expression as numbers, or N as arrays [N].
+    """Overlap of predictions and targets: one expression as numbers, or N expressions as arrays [N].
 
     Attributes:
         intersection, target_area, prediction_area: pixels.
-        box_iou: IoU of the target's tight box and the predicted one; ignored without a target.
-        answered: False when the model failed or its answer could not be read. A no-target
-            expression is then not correct (this project's own choice: a mask alone cannot tell
-            silence from "nothing is meant").
+        box_iou: IoU of the target's tight box and the predicted box; ignored without a target.
+        answered: False if the model failed or its answer is unreadable. A no-target expression is then not correct.
+            This is the project's own choice, because an empty mask cannot tell a failure from a no-target answer.
     """
 
     intersection: Any
@@ -108,7 +106,7 @@ def _without(ignore: Rle | None, rle: Rle | None) -> Rle | None:
 
 
 def box_iou(a: Box, b: Box) -> float:
-    """IoU of two xyxy boxes; 0 when both are empty."""
+    """Return the IoU of two xyxy boxes; 0 if both are empty."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     both = max(0.0, width) * max(0.0, height)
     either = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both
@@ -116,7 +114,7 @@ def box_iou(a: Box, b: Box) -> float:
 
 
 def enclosing_box(boxes: Iterable[tuple[Number, Number, Number, Number]]) -> tuple[Number, Number, Number, Number]:
-    """The smallest xyxy box around boxes; at least one."""
+    """Return the smallest xyxy box around one or more boxes."""
     x1, y1, x2, y2 = zip(*boxes, strict=True)
     return min(x1), min(y1), max(x2), max(y2)
 
@@ -127,15 +125,15 @@ def measure(
     """Compare one expression's target and prediction.
 
     Args:
-        target, prediction: the union mask bool[H, W], its COCO RLE, or the RLEs of its instances;
-            None or an empty list is nothing.
+        target: the union mask bool[H, W], its COCO RLE, or the RLEs of its instances; None or [] for an empty mask.
+        prediction: as `target`.
         answered: see `Overlap`.
-        boxes: the boxes that the model itself predicted, xyxy pixels. Their enclosing box is
-            compared with the target's; without any, the tight box of the predicted mask is.
-        ignore: pixels that are taken out of both masks, as LISA does for ReasonSeg.
+        boxes: boxes that the model itself predicted, xyxy pixels. Their enclosing box is compared with the target's
+            box; without boxes, the tight box of the predicted mask is.
+        ignore: pixels that are removed from both masks, as LISA does for ReasonSeg.
 
     Raises:
-        ValueError: when the two masks have different sizes.
+        ValueError: the two masks have different sizes.
     """
     truth, guess = (_without(ignore, _union(masks)) for masks in (target, prediction))
     target_area = int(coco_mask.area(truth)) if truth else 0
@@ -153,10 +151,10 @@ def measure(
 
 
 def get_policy(name: str) -> Policy:
-    """The policy of that name.
+    """Return the policy of that name.
 
     Raises:
-        ValueError: naming the policies that exist.
+        ValueError: there is no such policy; the message lists all policies.
     """
     if name not in POLICIES:
         raise ValueError(f"there is no policy {name!r}; choose one of {', '.join(POLICIES)}")
@@ -164,9 +162,9 @@ def get_policy(name: str) -> Policy:
 
 
 class ReferringMetrics:
-    """Accumulates expressions in constant memory; `compute` may be called at any time.
+    """Metrics that accumulate in constant memory; `compute` may be called at any time.
 
-    Single expressions wait until there are 1,000, and are then added as arrays.
+    Single expressions are collected and added as arrays of 1,000.
 
     Args:
         policy: a name in `POLICIES`.
@@ -181,11 +179,21 @@ class ReferringMetrics:
         self._waiting: list[Overlap] = []
 
     def update(self, target: Masks, prediction: Masks, answered: bool = True, boxes: Sequence[Box] = ()) -> float:
-        """Add one expression and return its IoU; the arguments and errors are those of `measure`."""
+        """Measure one expression, add it and return its IoU.
+
+        Args:
+            target: as `measure` takes it.
+            prediction: as `measure` takes it.
+            answered: as `measure` takes it.
+            boxes: as `measure` takes them.
+
+        Raises:
+            ValueError: as `measure`.
+        """
         return self.add_one(measure(target, prediction, answered, boxes))
 
     def add_one(self, overlap: Overlap) -> float:
-        """Add what was measured of one expression and return its IoU."""
+        """Add the overlap of one expression and return its IoU."""
         iou = float(self._iou(*overlap[:3], bool(overlap.answered)))
         self._waiting.append(overlap)
         if len(self._waiting) >= _BLOCK:
@@ -199,7 +207,7 @@ class ReferringMetrics:
             self.add(overlap)
 
     def _iou(self, intersection: Any, target: Any, prediction: Any, answered: Any) -> Any:
-        """IoU of one expression, as numbers, or of N, as arrays."""
+        """Return the IoU of one expression, given as numbers, or of N, given as arrays."""
         seen = prediction >= max(1, self.min_pixels)
         intersection, prediction = intersection * seen, prediction * seen
         union = target + prediction - intersection
@@ -207,12 +215,12 @@ class ReferringMetrics:
         return rejected * self.policy.rejection_iou + intersection / (union + (union == 0))
 
     def ious(self, overlap: Overlap) -> np.ndarray:
-        """float64[N]: the IoU of each expression under this policy, without adding anything."""
+        """Return the IoU of each expression under this policy, float64[N]; add nothing."""
         intersection, target, prediction, _, answered = self._columns(overlap)
         return self._iou(intersection, target, prediction, answered)
 
     def add(self, overlap: Overlap) -> np.ndarray:
-        """Add what was measured of many expressions and return their IoUs: float64[N]."""
+        """Add the overlaps of N expressions and return their IoUs: float64[N]."""
         intersection, target, prediction, boxes, answered = self._columns(overlap)
         ious = self._iou(intersection, target, prediction, answered)
         has_target, silent = target > 0, prediction == 0
@@ -240,10 +248,10 @@ class ReferringMetrics:
         return intersection * seen, target, prediction * seen, np.where(seen, boxes, 0.0), answered
 
     def merge(self, other: ReferringMetrics) -> None:
-        """Add everything that `other` has seen.
+        """Add all expressions of other metrics.
 
         Raises:
-            ValueError: when it follows another policy or `min_pixels`.
+            ValueError: their policy or `min_pixels` is another one.
         """
         mine, its = (self.policy.name, self.min_pixels), (other.policy.name, other.min_pixels)
         if mine != its:
@@ -254,12 +262,13 @@ class ReferringMetrics:
             self._sums[name] += total
 
     def compute(self) -> dict[str, Any]:
-        """The figures, each share in [0, 1] and None where undefined.
+        """Return the figures: shares in [0, 1], or None if undefined, and counts.
 
-        `ciou`: sum of intersections / sum of unions. `miou`: mean IoU of all expressions, which
-        gRefCOCO and ReasonSeg call `giou`. `target_miou`, `box_miou` and `pr@X` (share with IoU >= X):
-        over expressions with a target. `n_acc`: no-target expressions answered with nothing.
-        `t_acc`: target expressions answered with something. `n_failed`: not answered at all.
+        Returns:
+            `ciou`: sum of intersections / sum of unions. `miou`: mean IoU of all expressions, which gRefCOCO and
+            ReasonSeg call `giou`. `target_miou`, `box_miou` and `pr@X` (share with IoU >= X): over expressions with a
+            target. `n_acc`: share of no-target expressions with an empty prediction. `t_acc`: share of the others with
+            a prediction. `n`, `n_target`, `n_no_target` and `n_failed` (not answered): numbers of expressions.
         """
         self._add_waiting()
         counts, sums = self._counts, self._sums

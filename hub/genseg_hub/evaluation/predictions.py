@@ -1,4 +1,4 @@
-"""Predictions at rest: one JSON line per expression, of this project's making or of somebody else's.
+"""Stored predictions: one JSON line per expression, from this project or from another system.
 
 {"example_id": "7", "image_size": [640, 480], "answer": "...", "reasoning": "...", "error": null, "instances": [
     {"box": [x1, y1, x2, y2], "points": [[x, y], [x, y]], "negative_points": [], "score": 0.9,
@@ -26,18 +26,26 @@ from genseg_hub.schema import (
     Response,
     ResponseError,
     decode_mask,
+    normalize_expression,
 )
 
-_MAX_MASKS = 1_000_000_000  # pixels of all masks of one expression: a byte each in memory
+_MAX_MASKS = 1_000_000_000  # pixels of all masks of one expression, one byte each in memory
 
 
 def to_line(example: ReferringExample, result: Prediction | Failure) -> dict[str, Any]:
-    """One line: `example_id`, `image_id`, `expression`, and `failure` or what `Prediction.to_dict` gives with the raw
-    `answer`."""
+    """Return the line of one result.
+
+    The line has `example_id`, `image_id` and the normalized `expression`. A Failure adds `failure`; a Prediction adds
+    the raw `answer` and the values of `Prediction.to_dict`.
+
+    Args:
+        example: the question.
+        result: its prediction, or the reason why there is none.
+    """
     line: dict[str, Any] = {
         "example_id": example.example_id,
         "image_id": example.image_id,
-        "expression": example.expression,
+        "expression": normalize_expression(example.expression),
     }
     if isinstance(result, Failure):
         return line | {"failure": result.message}
@@ -45,13 +53,16 @@ def to_line(example: ReferringExample, result: Prediction | Failure) -> dict[str
 
 
 def from_line(line: Mapping[str, Any]) -> Prediction | Failure:
-    """What `to_line` was given.
+    """Return the result of a line of `to_line`, or of another system.
 
-    Of an instance only its `mask` must be there: a box that is not said is that of the mask (see `has_boxes`), a score
-    is 1.
+    An instance must have a `mask`. A missing box becomes the mask's tight box (see `has_boxes`), and a missing score
+    becomes 1.
+
+    Args:
+        line: parsed JSON.
 
     Raises:
-        PredictionError: for anything else, numbers that are not finite included.
+        PredictionError: the line has another form, or a number that is not finite.
     """
     try:
         if "failure" in line:
@@ -75,7 +86,7 @@ def from_line(line: Mapping[str, Any]) -> Prediction | Failure:
         size = masks[0].shape[::-1] if masks else map(_number, line.get("image_size") or (0, 0))
         across, down = map(int, size)
         return Prediction(response, tuple(masks), tuple(scores), (across, down))
-    except Exception as error:  # files of strangers are malformed in any way they like
+    except Exception as error:  # a stranger's file can raise errors of any type
         raise PredictionError(
             f"the prediction of {line.get('example_id')!r} cannot be read: {_reason(error)}"
         ) from error
@@ -97,32 +108,35 @@ def _points(pairs: Sequence[Any] | None) -> tuple[Point, ...]:
 
 def _number(value: Any) -> float:
     number = float(value)
-    if not abs(number) <= MAX_PIXELS:  # NaN is not, either
+    if not abs(number) <= MAX_PIXELS:  # False for NaN, too
         raise ValueError(f"{value!r} is no number of pixels and no score")
     return number
 
 
 def has_boxes(line: Mapping[str, Any]) -> bool:
-    """Whether every instance of a readable line has a box of its own, and not only that of its mask."""
+    """Return whether every instance of a line has its own box, so that no box comes from a mask."""
     return all(instance.get("box") for instance in line.get("instances") or ())
 
 
 def read(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file of predictions made elsewhere: JSON lines as above, or COCO's results.
+    """Yield the lines of another system's file of predictions: JSON lines as above, or COCO's results.
 
-    Of COCO's results (`.json`, a list of {"image_id", "segmentation", "score"}) each entry is an instance of the
-    expression whose `example_id` it names, or else whose id it has for its `image_id`. An expression without an entry
-    has no line.
+    COCO's results are a `.json` file with a list of {"image_id", "segmentation", "score"}. Each entry is an instance of
+    one expression: its `example_id`, or else its `image_id`, is the expression's id. An expression without an entry has
+    no line.
+
+    Args:
+        file: of JSON lines, or of COCO's results.
 
     Raises:
-        PredictionError: for a file that is neither, naming the line or the entry.
+        PredictionError: the file is neither; the message names the line or the entry.
     """
     if file.suffix.lower() == ".json":
         yield from _coco_results(file)
         return
     seen: dict[str, int] = {}
     for _, number, line in lines(file):
-        # A run asks again what failed, so that its own lines may say the same expression twice.
+        # A run asks again after a failure, so its own lines may have the same expression twice.
         before = seen.setdefault(line["example_id"], number)
         if before != number and not _is_own(line):
             raise PredictionError(
@@ -161,11 +175,13 @@ def _check(line: dict[str, Any], where: str) -> None:
 
 
 def lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """(byte where it begins, its number from 1, the line) of each line of JSON lines; blank ones are skipped.
+    """Yield the first byte, the number from 1 and the content of each JSON line; skip blank lines.
+
+    Args:
+        file: of JSON lines.
 
     Raises:
-        PredictionError: a line that is no JSON object in UTF-8 with an `example_id`, or that has a number which is not
-            finite.
+        PredictionError: a line is no JSON object in UTF-8 with an `example_id`, or has a number that is not finite.
     """
     with file.open("rb") as stream:
         place = 0
@@ -182,10 +198,13 @@ def lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
 
 
 class Index:
-    """Where in a file of JSON lines the prediction of each expression is; the last one counts. Keeps no masks.
+    """Places of the predictions in a file of JSON lines, without their masks; the last line of an expression counts.
+
+    Args:
+        file: of JSON lines.
 
     Raises:
-        PredictionError: see `lines`.
+        PredictionError: as `lines`.
     """
 
     def __init__(self, file: Path):
@@ -193,7 +212,7 @@ class Index:
         self._places = {line["example_id"]: (place, asked(line)) for place, _, line in lines(file)}
 
     def find(self, example: ReferringExample) -> dict[str, Any] | None:
-        """The line about an example, None where there is none about this very image and expression."""
+        """Return the line about an example; None if no line is about its id, image and expression."""
         place, said = self._places.get(example.example_id, (0, None))
         if said is None or not is_about(said, example.example_id, example.image_id, example.expression):
             return None
@@ -203,19 +222,29 @@ class Index:
 
 
 def asked(line: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
-    """(example_id, image_id, expression) that a line of `to_line` is about; of a line made elsewhere the id alone
-    counts, and the others are None."""
+    """Return the example_id, the image_id and the normalized expression that a line is about.
+
+    Only a line of `to_line` has the last two; for a line of another system they are None.
+
+    Args:
+        line: with an `example_id`.
+    """
     said = [line.get(name) if _is_own(line) else None for name in ("image_id", "expression")]
     image_id, expression = (None if value is None else str(value) for value in said)
-    return line["example_id"], image_id, expression
+    return line["example_id"], image_id, None if expression is None else normalize_expression(expression)
 
 
 def is_about(said: tuple[str, str | None, str | None], example_id: str, image_id: str | None, expression: str) -> bool:
-    """Whether what `asked` says is about this example; unknown images of either side are not compared."""
-    return all(
-        mine is None or its is None or mine == its
-        for mine, its in zip(said, (example_id, image_id, expression), strict=True)
-    )
+    """Return whether a line is about an example; a None on either side is not compared.
+
+    Args:
+        said: `asked` of the line.
+        example_id: of the example.
+        image_id: of the example, None for unknown.
+        expression: of the example, normalized or not.
+    """
+    its = (example_id, image_id, normalize_expression(expression))
+    return all(a is None or b is None or a == b for a, b in zip(said, its, strict=True))
 
 
 def _is_own(line: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What a benchmark run says of itself: its figures beside the published ones, in Markdown and as a page of HTML."""
+"""Reports of a benchmark run: its figures beside the published ones, in Markdown and as a page of HTML."""
 
 from __future__ import annotations
 
@@ -18,78 +18,49 @@ COLUMNS = {figure: NAMES[figure] for figure in _FIGURES}
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
-    """A table of a run's figures, the published ones of the same split beside them.
+    """Return a table of a run's figures beside the published figures of the same split.
 
     Args:
-        figures: as `benchmarking.run` writes them to metrics.json.
+        figures: as `benchmark_run.run` writes them to metrics.json.
     """
-
-    def row(name: str, values: Mapping[str, Any], source: str) -> str:
-        cells = [_points(values.get(column)) for column in COLUMNS]
-        return f"| {' '.join(name.replace('|', '/').split())} | {' | '.join(cells)} | {source} |"
-
-    rows = [row(f"**{figures['model']}**", figures, "this run")]
-    rows += [row(other.system, other.figures, other.source) for other in _others(figures)]
-    notes = [
-        f"{figures['n']:,} expressions, {figures['n_target']:,} with a target; policy `{figures['policy']}`. "
-        f"Parse failures {figures['parse_failures']:.2%}, not segmented {figures['failures']:,}, "
-        f"of which without a prediction {figures['missing']:,}.",
-        f"Archive: {figures['archive']}",
-        f"Command: `{figures['command']}`",
-        *([f"Reasoner: on a server, which calls it `{figures['served']}`"] if "served" in figures else []),
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in figures["versions"].items()),
-    ]
-    return "\n".join(
-        [
-            f"# {figures['benchmark']} {figures['split']}",
-            "",
-            f"| system | {' | '.join(COLUMNS.values())} | source |",
-            f"|---|{'---:|' * len(COLUMNS)}---|",
-            *rows,
-            "",
-            "\n\n".join(notes),
-            "",
-        ]
-    )
+    return _render("report.md.jinja", figures)
 
 
 def html(figures: Mapping[str, Any], gallery: Mapping[str, Sequence[Exhibit]]) -> str:
-    """The same, with the figures of each group, what went wrong, and pictures: one page that needs no other file.
+    """Return the same table, the figures of each group, errors and pictures as a page that needs no other file.
 
-    Whatever the expressions, the model and the archive say is shown as text.
+    The page shows every expression, answer and archive name as text, never as HTML.
 
     Args:
-        figures: as `benchmarking.run` writes them to metrics.json.
+        figures: as `benchmark_run.run` writes them to metrics.json.
         gallery: of `gallery.draw`.
     """
+    return _render("report.html.jinja", figures, troubles=_troubles(figures), max_groups=MAX_GROUPS, gallery=gallery)
+
+
+def _render(template: str, figures: Mapping[str, Any], **more: Any) -> str:
+    others = literature.of(figures["benchmark"], figures["split"])
+    return _environment().get_template(template).render(run=figures, columns=COLUMNS, others=others, **more)
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(disabled_extensions=["md.jinja"], default=True),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["points"] = _points
-    return environment.get_template("report.html").render(
-        run=figures,
-        columns=COLUMNS,
-        others=_others(figures),
-        troubles=_troubles(figures),
-        max_groups=MAX_GROUPS,
-        gallery=gallery,
-    )
+    return environment
 
 
 def _points(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.2f}"
 
 
-def _others(figures: Mapping[str, Any]) -> list[literature.PublishedFigures]:
-    return literature.of(figures["benchmark"], figures["split"])
-
-
 def _troubles(figures: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-    """(what went wrong, how many times, of how many expressions)."""
+    """Return each kind of error, how many expressions have it, and of how many."""
     n, targets, others = figures["n"], figures["n_target"], figures["n_no_target"]
     return [
         ("Without a prediction", figures["missing"], n),

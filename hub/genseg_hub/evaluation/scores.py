@@ -1,4 +1,4 @@
-"""Scoring a model on referring examples with known masks."""
+"""Score predictions on referring examples with known masks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from genseg_hub.evaluation.metrics import DEFAULT_POLICY, ReferringMetrics, meas
 from genseg_hub.pipeline import GenSegR1
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 
-MAX_GROUPS = 100  # values of an attribute; one that has more is no way to look at a result
+MAX_GROUPS = 100  # values of an attribute; figures of more groups help nobody
 _IDS = re.compile(r"(.*_)?ids?", re.IGNORECASE)
 
 
 class Scores:
-    """The figures of examples, over all and by each of their attributes; several can be merged.
+    """Figures of examples, over all of them and for each value of their attributes.
 
-    Attributes with more than MAX_GROUPS values and those that are ids by their name (`id`, `ref_id`) make no groups.
+    Ids (attributes named `id` or `..._id`) and attributes with more than MAX_GROUPS values make no groups.
 
     Args:
-        policy: see `metrics`.
+        policy: a name in `metrics.POLICIES`.
     """
 
     def __init__(self, policy: str = DEFAULT_POLICY):
@@ -32,16 +32,22 @@ class Scores:
         self._failures = 0
 
     def add(self, example: ReferringExample, result: Prediction | Failure, own_boxes: bool = True) -> dict[str, Any]:
-        """Add one result. An example that failed, or whose answer cannot be read, counts as answered with nothing
-        and in `n_failed`.
+        """Add one result.
+
+        A Failure and an unreadable answer count as an empty prediction and in `n_failed`.
 
         Args:
-            own_boxes: whether the instances' boxes are the model's own, to be compared with the target's; else the box
-                of its mask is.
+            example: with masks.
+            result: of the example.
+            own_boxes: whether the instances' boxes are the model's own, for `box_miou`; otherwise the mask's tight box
+                counts.
 
         Returns:
-            Its row: `example_id`, `image_id`, `expression`, its attributes, `iou`, and `intersection`, `target_area`
-            and `prediction_area` in pixels.
+            The example's row: `example_id`, `image_id`, `expression`, its attributes, `iou`, and `intersection`,
+            `target_area` and `prediction_area` in pixels.
+
+        Raises:
+            ValueError: a mask has another size than the target's masks.
         """
         if isinstance(result, Failure):
             self._failures += 1
@@ -69,7 +75,7 @@ class Scores:
         }
 
     def merge(self, other: Scores) -> None:
-        """Add what another one counted, under the same policy."""
+        """Add the results of other scores under the same policy."""
         self.overall.merge(other.overall)
         for attribute in other._ungrouped:
             self._give_up(attribute)
@@ -81,9 +87,13 @@ class Scores:
         self._failures += other._failures
 
     def compute(self) -> dict[str, Any]:
-        """The figures of `ReferringMetrics.compute` plus `parse_failures` (share of answers with an error), `errors`
-        (error of an answer -> count), `failures` (examples that could not be segmented at all), `by` (attribute ->
-        value -> figures) and `ungrouped` (attributes with more than MAX_GROUPS values)."""
+        """Return the figures.
+
+        Returns:
+            The figures of `ReferringMetrics.compute`, and `parse_failures` (share of answers with an error), `errors`
+            (error of an answer -> count), `failures` (number of examples without a prediction), `by` (attribute ->
+            value -> figures) and `ungrouped` (attributes with more than MAX_GROUPS values).
+        """
         figures = self.overall.compute()
         return figures | {
             "parse_failures": self._errors.total() / max(1, figures["n"]),
@@ -120,11 +130,14 @@ def evaluate(
     """Segment examples and score them.
 
     Args:
+        model: to score.
         examples: with masks; read lazily.
-        on_result: called after each example with it, its result and its row (`Scores.add`).
+        batch_size: expressions that the reasoner answers at once.
+        on_result: called after each example with the example, its result and its row (`Scores.add`).
+        policy: a name in `metrics.POLICIES`.
 
     Raises:
-        ValueError: for an example without ground truth.
+        ValueError: an example has no ground truth.
     """
     scores = Scores(policy)
     kept: list[ReferringExample] = []

@@ -1,1 +1,1 @@
-"""A checkpoint folder on its way to the Hub: the model card and the push."""
+"""Publish checkpoints on the Hugging Face Hub, with their model cards."""

@@ -1,7 +1,7 @@
-"""A checkpoint folder becomes one commit on the Hugging Face Hub.
+"""Publish a checkpoint folder as one commit on the Hugging Face Hub.
 
-Files travel first and the commit names them afterwards, on top of the head that was read before: either all of
-the folder is published or nothing of it. Tokens are passed on and never kept.
+Files are uploaded first. The commit then names all of them, on top of the head that was read before, so that either the
+whole folder is published or nothing. Tokens are passed on and never stored.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub as hub
+import jinja2
 import yaml
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import validate_repo_id
@@ -23,7 +24,7 @@ from genseg_hub import checkpoints
 from genseg_hub.errors import CheckpointError, PublishError
 from genseg_hub.publishing import card
 
-# What a checkpoint folder may hold; nothing else leaves this disk.
+# Files of a checkpoint folder that are published; no other file leaves this disk.
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "segmenter/model.safetensors")
 _PUBLISHED = (
     *_WEIGHTS,
@@ -50,20 +51,20 @@ _CARD = "README.md"
 _Operation = hub.CommitOperationAdd | hub.CommitOperationCopy | hub.CommitOperationDelete
 _TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")  # a training recipe can carry one
 _NOTHING = "nothing was published"
-_ATTEMPTS, _PATIENCE = 3, 60  # when the Hub asks to come back within so many seconds
+_ATTEMPTS, _PATIENCE = 3, 60  # attempts when the Hub asks to wait, and the most seconds to wait
 
 
 @dataclass(frozen=True)
 class Push:
-    """What a push did.
+    """Outcome of a push.
 
     Attributes:
         repo_id: owner/name.
-        url: page of the repository at that revision.
+        url: page of the repository at this revision.
         revision: branch.
         commit: hash of the branch's head; None for a dry run.
         files: path in the repository and size in bytes of each file of the checkpoint.
-        changed: whether the push made a commit; False for a dry run and when the Hub had this very content.
+        changed: whether the push made a commit; False for a dry run, and if the Hub had the same content already.
     """
 
     repo_id: str
@@ -86,17 +87,17 @@ def push(
 ) -> Push:
     """Publish a checkpoint folder in one commit, with a model card.
 
-    What an earlier checkpoint had of such files and the folder does not have is deleted by the same commit, so that
-    nobody loads or reads a mixture; history keeps it. Files of other kinds stay.
+    The same commit deletes an earlier checkpoint's files that the folder does not have, so that nobody loads a mixture
+    of two checkpoints. The repository's history keeps them, and files of other kinds stay.
 
     Args:
-        folder: as `genseg-train export` writes it; the card is added to what is sent, not to the folder.
-        repo_id: owner/name; the repository is made when there is none.
-        private: make it private. A repository that is public already is refused.
-        revision: branch, made when there is none; the main branch by default.
-        dry_run: only say what would be sent. Makes no request and needs no token.
+        folder: as `genseg-train export` writes it. The card is added to the commit, not to the folder.
+        repo_id: owner/name; a missing repository is created.
+        private: whether the repository is private. An existing public repository is refused.
+        revision: branch; a missing branch is created. The main branch by default.
+        dry_run: only return the files that would be sent. Make no request; no token is needed.
         message: of the commit.
-        token: for the Hub; by default the one of `hf auth login` or HF_TOKEN.
+        token: for the Hub; by default the token of `hf auth login` or HF_TOKEN.
 
     Raises:
         PublishError: the folder, the name, the rights, the network, the Hub or a concurrent push does not allow it.
@@ -126,13 +127,13 @@ def push(
                 time.sleep(wait)
     except PublishError:
         raise
-    except Exception as error:  # huggingface_hub lets its HTTP client's, xet's and the system's errors through
+    except Exception as error:  # huggingface_hub passes on errors of its HTTP client, of xet and of the system
         raise PublishError(_explain(error, repo_id, revision)) from error
     return Push(repo_id, url, revision, commit, sizes, commit != head)
 
 
 def _files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
-    """Path in the repository -> what is sent, after every check that needs no network."""
+    """Return path in the repository -> file or content, after every check that needs no network."""
     try:
         validate_repo_id(repo_id)
         if repo_id.count("/") != 1:
@@ -158,7 +159,7 @@ def _files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {f.relative_to(folder).as_posix(): f for f in found}
     try:
         files[_CARD] = str(card.card(folder, repo_id)).encode()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, jinja2.TemplateError) as error:
         raise PublishError(f"the model card of {folder} cannot be made, {_NOTHING}: {error}") from error
     return files
 
@@ -166,7 +167,7 @@ def _files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
 def _commit(
     api: hub.HfApi, repo_id: str, private: bool, revision: str, files: dict[str, Path | bytes], message: str
 ) -> tuple[str | None, str]:
-    """The branch's head as it was, and as it is."""
+    """Commit the files, and return the branch's head before and after."""
     api.create_repo(repo_id, private=private, exist_ok=True)
     if private and not api.model_info(repo_id).private:
         raise PublishError(
@@ -180,13 +181,13 @@ def _commit(
 
 
 def _retry_after(error: errors.HfHubHTTPError) -> int | None:
-    """Seconds after which the Hub asks to come again, where that is soon. huggingface_hub waits for uploads only."""
+    """Return the seconds that the Hub asks to wait, None if too many; huggingface_hub itself waits for uploads only."""
     wait = error.response.headers.get("Retry-After", "")
     return int(wait) if error.response.status_code == 429 and wait.isdigit() and int(wait) <= _PATIENCE else None
 
 
 def _check_segmenter(folder: Path, segmenter: str) -> None:
-    """What genseg.json names is in segmenter/, which is sent, or on the Hub."""
+    """Raise CheckpointError unless the named segmenter is in segmenter/, which is published, or on the Hub."""
     if segmenter == "segmenter":
         checkpoints.check_segmenter(folder / segmenter)
     elif "/" not in segmenter or (folder / segmenter).exists():
@@ -222,13 +223,13 @@ def _deletions(head: hub.ModelInfo, files: dict[str, Path | bytes]) -> list[hub.
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """As `Path.glob` understands the pattern: `*` stays within a folder."""
+    """Return whether a path matches a pattern as in `Path.glob`: `*` stays within a folder."""
     return path.count("/") == pattern.count("/") and Path(path).match(pattern)
 
 
 def _explain(error: BaseException, repo_id: str, revision: str) -> str:
-    """What happened, whether something was published, and what to do."""
-    while isinstance(error, RuntimeError) and error.__cause__:  # how huggingface_hub wraps a failed upload
+    """Return a message: what happened, whether something was published, and what to do."""
+    while isinstance(error, RuntimeError) and error.__cause__:  # huggingface_hub wraps a failed upload
         error = error.__cause__
     asked = _url(error)
     committing = asked is not None and "/commit/" in asked
@@ -253,7 +254,7 @@ def _explain(error: BaseException, repo_id: str, revision: str) -> str:
         if status >= 500:
             return f"the Hub has a problem, {outcome}; push again later ({said})"
         return f"the Hub refused {repo_id}, {_NOTHING}: {said}"
-    if isinstance(error, json.JSONDecodeError):  # a proxy's page, where huggingface_hub looks at the answer first
+    if isinstance(error, json.JSONDecodeError):  # the page of a proxy in place of the Hub's answer
         return f"{constants.ENDPOINT} does not answer as a Hub does, {outcome}; push again later"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full, {_NOTHING}: free some space, then push again"
@@ -266,7 +267,7 @@ def _explain(error: BaseException, repo_id: str, revision: str) -> str:
 
 
 def _url(error: BaseException) -> str | None:
-    """The address that an error of the HTTP client is about."""
+    """Return the address of the request that failed, if an error of the HTTP client has one."""
     try:
         return str(getattr(error, "response", error).request.url)  # type: ignore[union-attr]
     except (AttributeError, RuntimeError):

@@ -1,1 +1,1 @@
-"""The reasoner: a VLM that answers chats about images with text, in this process or on a server."""
+"""Reasoners: VLMs that answer chats about images with text, in this process or on a server."""

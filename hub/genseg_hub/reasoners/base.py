@@ -1,6 +1,6 @@
-"""The reasoner: a VLM that answers chats about images with text.
+"""Interface of reasoners: VLMs that answer chats about images with text.
 
-It knows chats and images. It does not know what the text means: that is the dialect's.
+A reasoner knows chats and images. Only the dialect knows the meaning of the text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Prompt:
     Attributes:
         image: RGB.
         chat: messages with one {"type": "image"}.
-        image_key: equal, among neighbours, for one and the same image.
+        image_key: neighbours with equal keys have the same image.
     """
 
     image: Image.Image
@@ -29,48 +29,36 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Generation:
-    """Generated text, and whether generation stopped at the token limit."""
+    """Generated text; `truncated` is True if generation stopped at the token limit."""
 
     text: str
     truncated: bool
 
 
 class Session(Protocol):
-    """Questions that a reasoner works on at once, each alone: what is wrong with one is its answer."""
+    """Prompts that a reasoner answers at once; an error of one prompt becomes its answer."""
 
     def room(self) -> int:
-        """How many prompts to ask now; it may let some end first."""
+        """Return how many prompts to ask now; 0 while the session first finishes some."""
         ...
 
     def ask(self, prompts: Sequence[Prompt]) -> None:
-        """Take prompts, at most `room()`."""
+        """Take at most `room()` prompts."""
         ...
 
     def advance(self) -> list[tuple[Prompt, Generation | Exception]]:
-        """Work on what is open for a while. The answers that are complete, in any order; there may be none yet."""
+        """Work on the open prompts for a while, and return the complete answers, if any, in any order."""
         ...
 
 
 class Reasoner(Protocol):
-    """Anything that answers prompts, several at once."""
+    """A model that answers several prompts at once."""
 
     @property
     def takes_cores(self) -> bool:
-        """Whether it computes on the CPU, in steps so short that the cores can be divided anew at each."""
+        """Whether it computes on the CPU in short steps, so that the cores can be divided anew at each step."""
         ...
 
     def session(self, batch_size: int) -> Session:
-        """Begin, with at most that many prompts open at once."""
+        """Begin a session with at most `batch_size` open prompts."""
         ...
-
-
-def ask(reasoner: Reasoner, prompts: Sequence[Prompt], batch_size: int = 8) -> list[Generation | Exception]:
-    """The answer to each prompt, or what is wrong with it."""
-    session, answers, asked = reasoner.session(batch_size), dict[Prompt, Generation | Exception](), 0
-    while len(answers) < len(prompts):
-        new = prompts[asked : asked + session.room()]
-        if new:
-            session.ask(new)
-            asked += len(new)
-        answers.update(session.advance())
-    return [answers[prompt] for prompt in prompts]

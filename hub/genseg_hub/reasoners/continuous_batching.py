@@ -1,12 +1,12 @@
 """Continuous batching with a shared image prefix, for the Qwen-VL architectures.
 
-Two things make batched `generate` slow for referring expressions: a batch runs until its longest answer ends, and every
-expression of an image pays for the image again. Here a row that has ended makes room for the next prompt at once, and
-the part of the prompt that expressions of one image have in common is computed once for all of them.
+Batched `generate` is slow for referring expressions, because a batch runs until its longest answer ends, and because
+every expression computes its image again. Here a row that has ended makes room for the next prompt at once, and the
+prompt's common part is computed once for all expressions of an image.
 
-Rows that began at different times are right-aligned in the cache of keys and values: a row holds its own prompt and
-answer in its last columns, and what lies before is masked. Positions are given explicitly, so that alignment changes
-nothing.
+Rows that began at different times are right-aligned in the cache of keys and values. The last columns of a row hold its
+prompt and answer, and the columns before are masked. Positions are passed explicitly, so alignment does not change the
+answers.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 from genseg_hub.reasoners.base import Generation, Prompt
 from genseg_hub.reasoners.transformers import end_tokens
 
-_GROWTH = 128  # columns that a cache grows by
-# A checkpoint's generation settings that greedy decoding does not read, or that are honoured below.
+_GROWTH = 128  # columns by which a cache grows
+# Generation settings that greedy decoding does not read, or that this module obeys.
 _UNDERSTOOD = {
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens", "max_length"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "transformers_version", "_from_model_config"),
@@ -32,7 +32,10 @@ _UNDERSTOOD = {
 
 
 class _Layer(DynamicLayer):
-    """Keys and values [rows, heads, columns, size] with room to grow: Transformers' own copies all at each token."""
+    """Keys and values [rows, heads, columns, size] with room to grow.
+
+    Transformers' own layer copies all keys and values at each token.
+    """
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -61,21 +64,22 @@ class _Layer(DynamicLayer):
         return self.columns
 
     def take(self, rows: torch.Tensor) -> None:
-        """Keep these rows, in this order; one may be taken several times."""
+        """Keep these rows, in this order; a row may be taken several times."""
         self.keys, self.values = self.keys[rows], self.values[rows]
 
 
 @dataclass
 class _Rows:
-    """Questions under way, one row each.
+    """Prompts in work, one row each.
 
     Attributes:
-        prompts: None where the answer has been given.
-        tokens: generated so far.
-        layers: keys and values of everything before `last`.
-        mask: bool[rows, columns]: which columns of the cache belong to the row.
-        last: int64[rows], the token to go on from, its `position` int64[rows] beside.
-        seen: bool[rows, vocabulary], the tokens of prompt and answer; None without a repetition penalty.
+        prompts: of each row; None once its answer is complete.
+        tokens: generated tokens of each row.
+        layers: keys and values of all tokens before `last`.
+        mask: bool[rows, columns]: the columns of the cache that belong to the row.
+        last: int64[rows]: the newest token.
+        position: int64[rows]: the position of `last`.
+        seen: bool[rows, vocabulary]: the tokens of prompt and answer; None without a repetition penalty.
     """
 
     prompts: list[Prompt | None]
@@ -87,12 +91,12 @@ class _Rows:
     seen: torch.Tensor | None
 
     def open(self) -> list[int]:
-        """The rows that are not answered yet."""
+        """Return the rows without a complete answer."""
         return [i for i, prompt in enumerate(self.prompts) if prompt]
 
 
 class ContinuousReasoner:
-    """A Qwen2.5-VL or Qwen3-VL in this process, greedy decoding: the answers of `TransformersReasoner`, sooner.
+    """A Qwen2.5-VL or Qwen3-VL in this process: the greedy answers of `TransformersReasoner`, faster.
 
     Args:
         model: the model, on its device, in its dtype, whole (not divided among processes).
@@ -109,33 +113,33 @@ class ContinuousReasoner:
 
     @property
     def takes_cores(self) -> bool:
-        """See `reasoner.Reasoner`."""
+        """See `base.Reasoner`."""
         return self.model.device.type == "cpu"
 
     @staticmethod
     def supports(model) -> bool:
-        """Whether the model's positions and generation settings are those that are understood here."""
+        """Return whether this class knows the model's positions and all its generation settings."""
         settings = model.generation_config.to_diff_dict()
         return hasattr(model.model, "get_rope_index") and _UNDERSTOOD.issuperset(settings)
 
     def session(self, batch_size: int) -> _Rolling:
-        """See `reasoner.Reasoner`."""
+        """See `base.Reasoner`."""
         return _Rolling(self, batch_size)
 
     def is_over(self, tokens: list[int]) -> bool:
-        """Whether an answer is complete."""
+        """Return whether an answer is complete."""
         return tokens[-1] in self._ends or len(tokens) >= self.max_new_tokens
 
     def read(self, tokens: list[int]) -> Generation:
-        """Generated tokens as text."""
+        """Return generated tokens as text."""
         text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Generation(text, truncated=tokens[-1] not in self._ends)
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Prompt]) -> _Rows:
-        """The rows of prompts, with the first token of each answer.
+        """Return the rows of prompts, with the first token of each answer.
 
-        What neighbours about one image have in common is computed in a first pass, the rest in a second one.
+        A first pass computes the common part of neighbours about one image, and a second pass the rest.
         """
         device, tokenizer = self.model.device, self.processor.tokenizer
         groups = [list(group) for _, group in groupby(prompts, key=lambda prompt: prompt.image_key)]
@@ -158,7 +162,7 @@ class ContinuousReasoner:
         leaders = [of_group.index(number) for number in range(len(groups))]
         if any(shared[n] <= _last(token_ids[i], self.processor.image_token_id) for n, i in enumerate(leaders)):
             raise ValueError("the expression stands before the image in this dialect's prompt")
-        if len(groups) == len(prompts):  # nothing is in common: one pass
+        if len(groups) == len(prompts):  # there is no common part: one pass
             shared = [len(ids) for ids in token_ids]
         layers = [_Layer() for _ in range(self.model.config.get_text_config().num_hidden_layers)]
         cache = _cache(layers)
@@ -209,7 +213,7 @@ class ContinuousReasoner:
 
     @torch.inference_mode()
     def step(self, rows: _Rows) -> None:
-        """One token more in each row."""
+        """Generate one token in each row."""
         rows.mask = torch.nn.functional.pad(rows.mask, (0, 1), value=True)
         logits = self.model(
             input_ids=rows.last[:, None],
@@ -221,6 +225,40 @@ class ContinuousReasoner:
         ).logits[:, -1]
         rows.position = rows.position + 1
         self._take(rows, logits)
+
+    @staticmethod
+    @torch.inference_mode()
+    def join(parts: list[tuple[_Rows, list[int]]]) -> _Rows:
+        """Join chosen rows, right-aligned, without columns that belong to none of them."""
+        device = parts[0][0].mask.device
+        chosen = [(rows, torch.tensor(keep, device=device)) for rows, keep in parts]
+        masks = [rows.mask[keep] for rows, keep in chosen]
+        starts = [int(mask.any(0).long().argmax()) for mask in masks]
+        width = max(mask.shape[1] - start for mask, start in zip(masks, starts, strict=True))
+        count = sum(len(keep) for _, keep in chosen)
+        mask = torch.zeros(count, width, dtype=torch.bool, device=device)
+        layers = []
+        for old in parts[0][0].layers:
+            shape = (count, old.keys.shape[1], width + _GROWTH, old.keys.shape[3])
+            layers.append(_Layer(old.keys.new_zeros(shape), old.values.new_zeros(shape), width))
+        at = 0
+        for (rows, keep), its, start in zip(chosen, masks, starts, strict=True):
+            place, columns = slice(at, at + len(keep)), slice(width - (its.shape[1] - start), width)
+            mask[place, columns] = its[:, start:]
+            for new, old in zip(layers, rows.layers, strict=True):
+                new.keys[place, :, columns] = old.keys[keep, :, start : old.columns]
+                new.values[place, :, columns] = old.values[keep, :, start : old.columns]
+            at += len(keep)
+        seen = [rows.seen[keep] for rows, keep in chosen if rows.seen is not None]
+        return _Rows(
+            [rows.prompts[i] for rows, keep in parts for i in keep],
+            [rows.tokens[i] for rows, keep in parts for i in keep],
+            layers,
+            mask,
+            torch.cat([rows.last[keep] for rows, keep in chosen]),
+            torch.cat([rows.position[keep] for rows, keep in chosen]),
+            torch.cat(seen) if seen else None,
+        )
 
     def _take(self, rows: _Rows, logits: torch.Tensor) -> None:
         """Append the likeliest token of each row, under the repetition penalty of CTRL (arXiv 1909.05858)."""
@@ -236,7 +274,7 @@ class ContinuousReasoner:
 
 
 class _Rolling:
-    """A session in which each row that ends makes room. When decoding fails, it goes on with half as many rows."""
+    """A session in which each complete row makes room. After an error it continues with half as many rows."""
 
     def __init__(self, reasoner: ContinuousReasoner, batch_size: int):
         self._reasoner, self._batch_size = reasoner, batch_size
@@ -246,7 +284,7 @@ class _Rolling:
 
     def room(self) -> int:
         free = self._batch_size - len(self._again) - (len(self._rows.open()) if self._rows else 0)
-        # A few at a time would cost a pass of the whole model for each
+        # Every `ask` costs a pass of the whole model, so wait for several free rows
         return free if free >= max(1, self._batch_size // 4) else 0
 
     def ask(self, prompts: Sequence[Prompt]) -> None:
@@ -266,21 +304,21 @@ class _Rolling:
             try:
                 self._reasoner.step(self._rows)
                 self._close(self._rows)
-            except Exception as error:  # noqa: BLE001  given back once a row is alone with it
+            except Exception as error:  # noqa: BLE001  the answer of a prompt that fails alone
                 self._retreat([prompt for prompt in self._rows.prompts if prompt], error)
         answers, self._answers = self._answers, []
         return answers
 
     def _join(self, parts: list[tuple[_Rows, list[int]]]) -> None:
-        """Go on with these rows; it needs memory for a copy of them."""
+        """Continue with these rows; needs memory for a copy of them."""
         try:
-            self._rows = _stack(parts) if parts else None
+            self._rows = self._reasoner.join(parts) if parts else None
         except Exception as error:  # noqa: BLE001  as in `advance`
             self._retreat([prompt for rows, keep in parts for i in keep if (prompt := rows.prompts[i])], error)
 
     def _retreat(self, stopped: list[Prompt], error: Exception) -> None:
-        """Ask prompts that failed together again, half as many at once; the error is the answer of one alone."""
-        error.__traceback__ = None  # it would keep the failed batch's tensors alive
+        """Ask prompts that failed together again, half as many at once; a prompt that failed alone is answered."""
+        error.__traceback__ = None  # it keeps the failed batch's tensors alive
         self._rows = None
         if len(stopped) == 1:
             self._answers.append((stopped[0], error))
@@ -289,18 +327,18 @@ class _Rolling:
             self._batch_size = len(stopped) // 2
 
     def _close(self, rows: _Rows) -> None:
-        """Take the answers that are complete."""
+        """Collect the complete answers."""
         for i, (prompt, tokens) in enumerate(zip(rows.prompts, rows.tokens, strict=True)):
             if prompt and self._reasoner.is_over(tokens):
                 self._answers.append((prompt, self._reasoner.read(tokens)))
                 rows.prompts[i] = None
 
     def _begin(self, prompts: Sequence[Prompt]) -> Iterator[_Rows]:
-        """Compute the token_ids of prompts; halves of them when they fail, until the culprit is alone."""
+        """Yield the first rows of prompts; halve prompts that fail, until the failing prompt is alone."""
         rows: _Rows | None = None
         try:
             rows = self._reasoner.prefill(prompts)
-        except Exception as error:  # noqa: BLE001  it is the answer
+        except Exception as error:  # noqa: BLE001  the error is the answer
             error.__traceback__ = None
             if len(prompts) == 1:
                 self._answers.append((prompts[0], error))
@@ -317,7 +355,7 @@ def _cache(layers: list[_Layer]) -> Cache:
 
 
 def _common(token_ids: list[torch.Tensor]) -> int:
-    """How many first tokens token_ids share; at least one token of each is left over."""
+    """Return the length of the common prefix; at least one token of each prompt stays outside of it."""
     shortest = min(map(len, token_ids)) - 1
     first = token_ids[0][:shortest]
     same = torch.stack([first == ids[:shortest] for ids in token_ids]).all(0)
@@ -329,41 +367,7 @@ def _last(ids: torch.Tensor, token: int) -> int:
 
 
 def _padded(ids: list[torch.Tensor], device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-aligned int64[rows, columns], and bool[rows, columns] of what is no padding."""
+    """Return right-aligned tokens int64[rows, columns], and bool[rows, columns], False for padding."""
     tokens = pad_sequence(ids, batch_first=True, padding_side="left").to(device)
     mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in ids], batch_first=True, padding_side="left")
     return tokens, mask.to(device)
-
-
-@torch.inference_mode()
-def _stack(parts: list[tuple[_Rows, list[int]]]) -> _Rows:
-    """Some rows of several, right-aligned, without columns that none of them has."""
-    device = parts[0][0].mask.device
-    chosen = [(rows, torch.tensor(keep, device=device)) for rows, keep in parts]
-    masks = [rows.mask[keep] for rows, keep in chosen]
-    starts = [int(mask.any(0).long().argmax()) for mask in masks]
-    width = max(mask.shape[1] - start for mask, start in zip(masks, starts, strict=True))
-    count = sum(len(keep) for _, keep in chosen)
-    mask = torch.zeros(count, width, dtype=torch.bool, device=device)
-    layers = []
-    for old in parts[0][0].layers:
-        shape = (count, old.keys.shape[1], width + _GROWTH, old.keys.shape[3])
-        layers.append(_Layer(old.keys.new_zeros(shape), old.values.new_zeros(shape), width))
-    at = 0
-    for (rows, keep), its, start in zip(chosen, masks, starts, strict=True):
-        place, columns = slice(at, at + len(keep)), slice(width - (its.shape[1] - start), width)
-        mask[place, columns] = its[:, start:]
-        for new, old in zip(layers, rows.layers, strict=True):
-            new.keys[place, :, columns] = old.keys[keep, :, start : old.columns]
-            new.values[place, :, columns] = old.values[keep, :, start : old.columns]
-        at += len(keep)
-    seen = [rows.seen[keep] for rows, keep in chosen if rows.seen is not None]
-    return _Rows(
-        [rows.prompts[i] for rows, keep in parts for i in keep],
-        [rows.tokens[i] for rows, keep in parts for i in keep],
-        layers,
-        mask,
-        torch.cat([rows.last[keep] for rows, keep in chosen]),
-        torch.cat([rows.position[keep] for rows, keep in chosen]),
-        torch.cat(seen) if seen else None,
-    )

@@ -1,4 +1,4 @@
-"""The reasoner of a checkpoint: loaded into this process, or found on a server."""
+"""Load the reasoner of a checkpoint into this process, or find it on a server."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ from genseg_hub.reasoners.transformers import TransformersReasoner
 
 
 def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target) -> Reasoner:
+    """Load the reasoner of a checkpoint, in bfloat16 on a GPU and in float32 on a CPU.
+
+    Args:
+        checkpoint: with the reasoner's files on this disk.
+        dialect: of the checkpoint; it limits the length of answers.
+        target: torch.device.
+    """
     import torch
     import transformers
 
@@ -28,17 +35,21 @@ def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target) -> 
 
 
 def connect(checkpoint: Checkpoint, server: str, **options: Any) -> tuple[ServerReasoner, Checkpoint]:
-    """The reasoner of a checkpoint on a server, and the checkpoint as the server's word has it: with its name there,
-    and without a commit unless that name, or where the server loaded it from, says which.
+    """Find the reasoner of a checkpoint on a server.
 
     Args:
-        checkpoint: as `checkpoints.pull` gives it; the reasoner need not be there.
-        server, options: as `GenSegR1.from_pretrained` takes them.
+        checkpoint: as `checkpoints.pull` returns it; the reasoner's weights may be missing.
+        server: address of the server's API.
+        **options: of `ServerReasoner`.
+
+    Returns:
+        The reasoner, and the checkpoint with its name on the server. The checkpoint keeps its commit only if this name,
+        or the path from which the server loaded the model, has the commit.
 
     Raises:
-        CheckpointError: a file of it cannot be read.
+        CheckpointError: a file of the checkpoint cannot be read.
         NotServedError, ReasonerError: as `ServerReasoner`.
-        ValueError: an argument that cannot be used.
+        ValueError: an argument cannot be used.
     """
     import transformers
 
@@ -50,12 +61,12 @@ def connect(checkpoint: Checkpoint, server: str, **options: Any) -> tuple[Server
         except Exception as error:  # a stranger's file
             raise CheckpointError(f"{file} cannot be read: {error}; mend or remove it") from error
     pinned = dataclasses.replace(checkpoint, chosen_segmenter=None).pinned
-    folder = str(checkpoint.reasoner.resolve())  # in the cache of the Hub, it names the commit
+    folder = str(checkpoint.reasoner.resolve())  # in huggingface_hub's cache, the path has the commit
     reasoner = ServerReasoner(server, max_new_tokens=limit, **{"model": (pinned, checkpoint.name, folder), **options})
     commit = checkpoint.commit if reasoner.known_as in (pinned, folder) else None
     return reasoner, dataclasses.replace(checkpoint, commit=commit, served=reasoner.label)
 
 
 def _limit(dialect: dialects.Dialect, generation_config) -> int:
-    """Tokens of an answer: what the dialect says, or less where the checkpoint does."""
+    """Return the token limit of an answer: the smaller limit of dialect and checkpoint."""
     return min(dialect.MAX_NEW_TOKENS, generation_config.max_new_tokens or dialect.MAX_NEW_TOKENS)

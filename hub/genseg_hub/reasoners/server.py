@@ -1,14 +1,12 @@
-"""The reasoner on a server: any that speaks OpenAI's chat completions (vLLM, SGLang, `transformers serve`).
+"""A reasoner on any server with OpenAI's chat completions (vLLM, SGLang, `transformers serve`).
 
-It knows requests and images. It does not know what the text means, which is the dialect's, nor how an engine is
-started, which is `serving`'s.
+This module knows requests and images. The dialect knows the meaning of the text, and `serving` how to start an engine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import io
 import os
 import re
 import tempfile
@@ -25,40 +23,41 @@ from urllib.request import url2pathname
 from PIL import Image
 
 from genseg_hub.errors import NotServedError, ReasonerError
+from genseg_hub.images import to_png
 from genseg_hub.reasoners.base import Generation, Prompt
 from genseg_hub.reasoners.serving import checked_address
 
 _CONNECT_SECONDS = 10.0
-_QUOTED_CHARACTERS = 300  # of a server's own message: some repeat the request, image included
+_QUOTED_CHARACTERS = 300  # of a server's message, because some servers repeat the request with its image
 _T = TypeVar("_T")
 
 
 class ServerReasoner:
     """A VLM behind an OpenAI-compatible server, greedy decoding.
 
-    Requests that fail for the moment (no connection, no answer in time, 408, 409, 429, 5xx) are repeated with growing
-    pauses, or after the pause that the server names; then only their own chat has failed.
+    Requests that fail temporarily (no connection, timeout, 408, 409, 429, 5xx) are repeated with growing pauses, or
+    after the pause that the server names. After the last attempt only the request's own prompt fails.
 
     Args:
-        base_url: where the API is, for example "http://localhost:8000/v1".
-        model: what the server calls the model; of several names the first that it serves.
+        base_url: address of the API, for example "http://localhost:8000/v1".
+        model: name of the model on the server; of several names the first that the server has.
         max_new_tokens: token limit of an answer.
-        api_key: what the server was started with; None for OPENAI_API_KEY, if there is one. Neither stored nor logged.
+        api_key: key of the server; None for OPENAI_API_KEY, if set. It is neither stored nor logged.
         concurrency: requests that are open at once.
         timeout: seconds that one attempt waits for its answer.
         max_retries: attempts after the first.
         media_folder: a folder that the server sees under the same path and may read (vLLM:
-            `--allowed-local-media-path`). Images are handed over there, as PNG files that are removed after the
-            answer. Without it they travel in the request, as PNG, too.
+            `--allowed-local-media-path`). Images are passed there as PNG files, which are removed after the answer.
+            Without a folder, each request contains its image as PNG.
 
     Attributes:
-        model: what the server calls the model; `label` is the same for people.
-        known_as: by which of the names that were given it was found.
+        model: name of the model on the server; `label` is the same name for people.
+        known_as: the given name under which the model was found.
 
     Raises:
-        NotServedError: it serves none of these models.
-        ReasonerError: no server there, or a key that it refuses.
-        ValueError: an argument that cannot be used.
+        NotServedError: the server has none of these models.
+        ReasonerError: there is no server, or it refuses the key.
+        ValueError: an argument cannot be used.
     """
 
     takes_cores = False
@@ -94,12 +93,12 @@ class ServerReasoner:
         self._key = api_key or os.environ.get("OPENAI_API_KEY") or ""
         self._client = openai.AsyncOpenAI(
             base_url=self.base_url,
-            api_key=self._key or "none",  # the client wants one
+            api_key=self._key or "none",  # the client requires a key
             timeout=openai.Timeout(timeout, connect=_CONNECT_SECONDS),
             max_retries=max_retries,
         )
         self.concurrency = concurrency
-        # A loop of its own: prompts may be asked where one runs already (notebooks), and are given up at once.
+        # Its own loop, because notebooks run one already, and because requests must be cancelled at once.
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="server-reasoner", daemon=True).start()
         weakref.finalize(self, _close, self._client, self._loop)
@@ -107,11 +106,11 @@ class ServerReasoner:
         self.label = self._quoted(self.model)
 
     def session(self, batch_size: int) -> _Requests:
-        """See `reasoner.Reasoner`; up to `concurrency` prompts are open, whatever the batch size."""
+        """See `base.Reasoner`; up to `concurrency` prompts are open, whatever the batch size."""
         return _Requests(self)
 
     def submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
-        """Run something on the loop of the requests."""
+        """Run a coroutine on the loop of the requests."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -123,11 +122,13 @@ class ServerReasoner:
             raise
 
     async def _named(self, names: list[str]) -> tuple[str, str]:
-        """What the server calls the model that has one of the names, or was loaded from a path or id of that name; and
-        that name."""
+        """Return the first model with one of the names, and that name.
+
+        A model also has the name of the path or id from which the server loaded it.
+        """
         try:
             page = await self._client.models.list()
-        except Exception as error:  # whatever a server or the network answers
+        except Exception as error:  # servers and networks cause errors of any type
             raise self._explained(error) from error
         try:
             served = {str(model.id): str(getattr(model, "root", None) or model.id) for model in page.data}
@@ -145,7 +146,7 @@ class ServerReasoner:
         raise self._error(text, NotServedError)
 
     async def request(self, url: Future[str], chat: list[dict]) -> Generation | ReasonerError:
-        """The answer to one chat about the image behind a URL, or why there is none."""
+        """Return the answer to one chat about the image behind a URL, or the error."""
         try:
             shown = {"type": "image_url", "image_url": {"url": await asyncio.wrap_future(url)}}
             messages: Any = [
@@ -156,13 +157,13 @@ class ServerReasoner:
                 model=self.model, messages=messages, temperature=0, max_tokens=self.max_new_tokens
             )
             return self._read(completion)
-        except Exception as error:  # noqa: BLE001  recorded on the expression
+        except Exception as error:  # noqa: BLE001  recorded on the example
             return self._explained(error)
 
     def _read(self, completion: Any) -> Generation:
-        """The text as the model generated it.
+        """Return the text that the model generated.
 
-        A server with a parser for reasoning takes the think part out of the text: it is put back.
+        A server with a parser for reasoning removes the think part from the text, and this function puts it back.
         """
         try:
             choice = completion.choices[0]
@@ -213,19 +214,19 @@ class ServerReasoner:
         return kind(f"the server {self.base_url} {text}")
 
     def _quoted(self, words: Any) -> str:
-        """A server's words, which may hold anything: without control codes and without the key, and not too many."""
+        """Return the beginning of a server's message, without control characters and without the key."""
         text = "".join(character if character.isprintable() else " " for character in str(words))
         text = text.replace(self._key, "***") if self._key else text
         return " ".join(text.split())[:_QUOTED_CHARACTERS]
 
 
 class _Requests:
-    """A session: each prompt is one request, each image is encoded once for its neighbours."""
+    """A session: each prompt is one request, and neighbours share one encoded image."""
 
     def __init__(self, reasoner: ServerReasoner):
         self._reasoner = reasoner
         self._open: dict[Future[Generation | ReasonerError], Prompt] = {}
-        self._images: dict[object, tuple[Future[str], set[Prompt]]] = {}  # by key, with the prompts about it
+        self._images: dict[object, tuple[Future[str], set[Prompt]]] = {}  # key -> URL, open prompts about the image
         self._folder = None
         if reasoner.media_folder:
             self._folder = tempfile.TemporaryDirectory(dir=reasoner.media_folder, ignore_cleanup_errors=True)
@@ -271,13 +272,12 @@ def _give_up(requests: dict[Future[Generation | ReasonerError], Prompt]) -> None
 
 
 def _url(image: Image.Image, folder: Path | None) -> str:
-    """A PNG without the image's metadata: the pixels that the server decodes are those that were given."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1, icc_profile=None)
+    """Return the URL of an image: its data, or a new file in a folder."""
+    content = to_png(image)
     if folder is None:
-        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        return f"data:image/png;base64,{base64.b64encode(content).decode()}"
     file = folder / f"{uuid.uuid4().hex}.png"
-    file.write_bytes(buffer.getvalue())
+    file.write_bytes(content)
     return file.as_uri()
 
 

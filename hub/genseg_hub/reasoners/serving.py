@@ -1,7 +1,7 @@
-"""How an engine is started that serves the reasoner of a checkpoint, and what is an address. It starts nothing itself.
+"""Commands that start an engine to serve a checkpoint's reasoner, and checks of a server's address.
 
-The engine gets the folder that `checkpoints.pull` made, with safetensors and without code, and the name by which
-`ServerReasoner` finds the checkpoint.
+This module starts no process. The engine gets the folder that `checkpoints.pull` made, with safetensors and without
+code, and the name under which `ServerReasoner` finds the checkpoint.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from genseg_hub.checkpoints import Checkpoint
 from genseg_hub.errors import ServingError
 
 ENGINES = ("vllm", "sglang", "transformers")
-# 16,384 tokens of an image, the most that the processors of Qwen-VL make, and room for the prompt and the answer.
+# 16,384 tokens of an image, the maximum of Qwen-VL's processors, and room for the prompt and the answer.
 MAX_MODEL_LEN = 20_480
 
 
 def checked_address(address: str) -> str:
-    """The address of a server's API, such as "http://localhost:8000/v1"; it is not asked.
+    """Return the address of a server's API without a final slash; ask no server.
+
+    Args:
+        address: such as "http://localhost:8000/v1".
 
     Raises:
-        ValueError: it is none, or has a password in it, which would stand in every error message.
+        ValueError: the text is no address, or has a password, which every error message would show.
     """
     try:
         parts = urlsplit(address)
@@ -39,12 +42,15 @@ def checked_address(address: str) -> str:
 
 
 def find(engine: str | None = None) -> tuple[str, str]:
-    """The engine of that name, or the first that is installed: (name, executable).
+    """Return the name and the executable of an engine.
 
-    Looked for beside this Python, then on PATH: engines often have an environment of their own.
+    The function looks beside this Python and then on PATH, because engines often have their own environment.
+
+    Args:
+        engine: a name in ENGINES; None for the first installed engine.
 
     Raises:
-        ServingError: no such engine, or it is not installed.
+        ServingError: there is no such engine, or it is not installed.
     """
     if engine is not None and engine not in ENGINES:
         raise ServingError(f"there is no engine {engine!r}; choose one of {', '.join(ENGINES)}")
@@ -69,19 +75,21 @@ def command(
     media_folder: Path | None = None,
     further: list[str] | None = None,
 ) -> list[str]:
-    """The command that serves a checkpoint.
+    """Return the command that serves a checkpoint.
 
     Args:
-        checkpoint: as `pull` gives it.
-        engine, executable: as `find` gives them.
-        host, port: where it listens.
+        checkpoint: as `pull` returns it.
+        engine: name that `find` returned.
+        executable: path that `find` returned.
+        host: address on which the engine listens.
+        port: on which the engine listens.
         dtype: "bfloat16" on a GPU and "float32" on a CPU, as `GenSegR1` loads the same weights.
-        max_model_len: tokens of image, prompt and answer; None for MAX_MODEL_LEN or what the model can do at most.
-        media_folder: from which it may read images (vLLM).
-        further: arguments for the engine; they come last and win.
+        max_model_len: tokens of image, prompt and answer; None for MAX_MODEL_LEN, or the model's maximum if smaller.
+        media_folder: from which the engine may read images (vLLM only).
+        further: arguments for the engine; they come last and override the others.
 
     Raises:
-        ServingError: an argument that the engine does not have, or that would run a repository's code.
+        ServingError: the engine has no such argument, or the argument would run a repository's code.
     """
     further = further or []
     if any(argument.replace("_", "-").lower().startswith("--trust") for argument in further):
@@ -91,7 +99,7 @@ def command(
     if engine == "transformers" and max_model_len is not None:
         raise ServingError("`transformers serve` has no limit of the context; leave --max-model-len out")
     where = ["--host", host, "--port", str(port), "--dtype", dtype]
-    if engine == "transformers":  # it knows no other name than what it loads
+    if engine == "transformers":  # it serves a model only under the name or path that it loads
         return [
             executable,
             "serve",
@@ -106,7 +114,7 @@ def command(
     else:
         limits = ["--max-model-len", length, "--limit-mm-per-prompt", '{"image": 1, "video": 0}']
         start = [executable, "serve", str(_folder(checkpoint))]
-    # Not the name without its commit: who wants another commit is to notice.
+    # With its commit, so that a client that wants another commit notices.
     name = ["--served-model-name", checkpoint.pinned]
     media = ["--allowed-local-media-path", str(media_folder.resolve())] if media_folder else []
     return [*start, *name, "--load-format", "safetensors", *where, *limits, *media, *further]
@@ -117,7 +125,7 @@ def _folder(checkpoint: Checkpoint) -> Path:
 
 
 def _longest(checkpoint: Checkpoint) -> int:
-    """Tokens that the model has positions for."""
+    """Return the number of tokens for which the model has positions."""
     try:
         config = json.loads((checkpoint.reasoner / "config.json").read_text())
         positions = (config.get("text_config") or config).get("max_position_embeddings", MAX_MODEL_LEN)

@@ -1,4 +1,4 @@
-"""The reasoner in this process, by Transformers' own `generate`."""
+"""A reasoner in this process that uses Transformers' own `generate`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from genseg_hub.reasoners.base import Generation, Prompt
 
 
 class TransformersReasoner:
-    """Any `AutoModelForImageTextToText` in this process, by its own `generate`, greedy, batch after batch.
+    """Any `AutoModelForImageTextToText` in this process: greedy `generate`, batch after batch.
 
-    `continuous.ContinuousReasoner` gives the same answers faster; this one also serves weights that are divided among
-    processes, which must all take the same number of steps.
+    `continuous_batching.ContinuousReasoner` gives the same answers faster. Weights that are divided among processes
+    need this class, because all processes must take the same number of steps.
 
     Args:
         model: the model, on its device, in its dtype.
@@ -30,12 +30,12 @@ class TransformersReasoner:
         processor.tokenizer.padding_side = "left"
 
     def session(self, batch_size: int) -> _Batches:
-        """See `Reasoner`."""
+        """See `base.Reasoner`."""
         return _Batches(self, batch_size)
 
-    @torch.no_grad()  # not inference_mode: with FSDP the weights that are gathered here are those that train
+    @torch.no_grad()  # not inference_mode: FSDP gathers the training weights here
     def generate(self, batch: Sequence[Prompt]) -> list[Generation]:
-        """Generation one batch at once."""
+        """Generate the answers of one batch."""
         texts = [
             self.processor.apply_chat_template(prompt.chat, tokenize=False, add_generation_prompt=True)
             for prompt in batch
@@ -43,7 +43,7 @@ class TransformersReasoner:
         inputs = self.processor(
             text=texts, images=[prompt.image for prompt in batch], padding=True, return_tensors="pt"
         ).to(self.model.device)
-        # The generation settings of a checkpoint may sample; segmentation is reproducible.
+        # A checkpoint's generation settings may sample, but segmentation must be reproducible.
         tokens = self.model.generate(
             **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
         )[:, inputs["input_ids"].shape[1] :]
@@ -54,7 +54,7 @@ class TransformersReasoner:
 
 
 class _Batches:
-    """A session of batches; one that fails is halved until the culprit is alone."""
+    """A session of batches; a failing batch is halved until the failing prompt is alone."""
 
     def __init__(self, reasoner: TransformersReasoner, batch_size: int):
         self._reasoner, self._batch_size = reasoner, batch_size
@@ -73,7 +73,7 @@ class _Batches:
     def _answer(self, batch: Sequence[Prompt]) -> list[tuple[Prompt, Generation | Exception]]:
         try:
             return list(zip(batch, self._reasoner.generate(batch), strict=True))
-        except Exception as error:  # noqa: BLE001  it is the answer
+        except Exception as error:  # noqa: BLE001  the error is the answer
             error.__traceback__ = None  # it would keep the failed batch's tensors alive
             if len(batch) == 1:
                 return [(batch[0], error)]
@@ -82,6 +82,6 @@ class _Batches:
 
 
 def end_tokens(model) -> list[int]:
-    """The tokens with which the model ends an answer."""
+    """Return the tokens that end an answer of the model."""
     ends = model.generation_config.eos_token_id
     return ends if isinstance(ends, list) else [ends]

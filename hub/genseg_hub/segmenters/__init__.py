@@ -1,1 +1,1 @@
-"""The segmenter: a frozen SAM that turns instance prompts into masks."""
+"""Segmenters: frozen promptable models that turn instance prompts into masks."""

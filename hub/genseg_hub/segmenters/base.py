@@ -1,6 +1,6 @@
-"""The segmenter: a frozen SAM that turns instance prompts into masks.
+"""Base of segmenters: frozen SAM models that turn instance prompts into masks.
 
-It knows pixels, boxes and points. It knows nothing of expressions, chats or the reasoner.
+A segmenter knows pixels, boxes and points. It knows no expressions, chats or reasoners.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 from genseg_hub.schema import InstancePrompt
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# What one decoding chunk keeps at once stays about below this many float32 values (256 MB).
-_MAX_VALUES = 64_000_000
-# Float32 values per pixel of what the model sees that an instance takes in the decoder: measured 7 (sam2), 10
-# (Transformers) at 1024 pixels. Its upsampled logits come after that.
+# Approximate limit of the float32 values of one decoding chunk (256 MB).
+MAX_VALUES = 64_000_000
+# Float32 values of one instance in the decoder, per pixel of the model's input: measured 7 (sam2) and 10 (Transformers)
+# at 1024 pixels. The upsampled logits need more memory only later.
 _DECODER_VALUES = 8
 
 
 class Segmenter(abc.ABC):
-    """Masks of instance prompts, an image embedded once however many prompts refer to it; for any number of threads.
+    """Masks of instance prompts, with one embedding per image; safe for several threads.
 
     Args:
-        side: pixels of the square that the model sees of every image.
-        device: where the model is.
+        side: pixels of the square to which every image is resized for the model.
+        device: of the model.
     """
 
     def __init__(self, side: int, device: torch.device):
@@ -37,13 +37,13 @@ class Segmenter(abc.ABC):
     def segment(
         self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object = None, multimask: bool = False
     ) -> tuple[list[np.ndarray], list[float]]:
-        """One mask per instance prompt.
+        """Return one mask per instance prompt.
 
         Args:
             image: uint8[H, W, 3], RGB.
             instances: boxes and points in pixels of `image`; points may be missing.
-            key: identity of the image; when it equals the last call's, the embedding is reused.
-            multimask: take the best, by predicted IoU, of the model's three masks instead of its single one.
+            key: identity of the image; if it equals the key of the last call, the embedding is reused.
+            multimask: take the model's best of three masks, by predicted IoU, instead of its single mask.
 
         Returns:
             Masks bool[H, W] and predicted IoUs in [0, 1], in the order of `instances`.
@@ -54,8 +54,8 @@ class Segmenter(abc.ABC):
         masks: list[np.ndarray] = [np.empty(0)] * len(instances)
         scores: list[float] = [0.0] * len(instances)
         upsampled = image.shape[0] * image.shape[1] * (3 if multimask else 1)
-        chunk = max(1, _MAX_VALUES // max(upsampled, _DECODER_VALUES * self._side**2))
-        # The models attend to what fills a row up, so only instances with as many points are decoded together.
+        chunk = max(1, MAX_VALUES // max(upsampled, _DECODER_VALUES * self._side**2))
+        # The models attend to padding, so only instances with equally many points are decoded together.
         alike: dict[int, list[int]] = {}
         for i, instance in enumerate(instances):
             alike.setdefault(len(instance.points) + len(instance.negative_points), []).append(i)
@@ -72,19 +72,26 @@ class Segmenter(abc.ABC):
         return masks, scores
 
     def _embedding(self, image: np.ndarray, key: object) -> Any:
-        last = self._last  # once: another thread may replace it
+        last = self._last  # read once, because another thread may replace it
         if key is None or key != last[0]:
-            last = self._last = None, None  # room for the next one
+            last = self._last = None, None  # free the memory of the last embedding first
             last = self._last = key, self._embed(image)
         return last[1]
 
     @abc.abstractmethod
     def _embed(self, image: np.ndarray) -> Any:
-        """What `_decode` needs of uint8[H, W, 3]."""
+        """Return the embedding of uint8[H, W, 3] for `_decode`."""
 
     @abc.abstractmethod
     def _decode(
         self, embedding: Any, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Masks bool[n, H, W] and predicted IoUs float[n] on an embedded image, of boxes float32[n, 4] with as many
-        points each: float32[n, p, 2] and int64[n, p], 1 for inside and 0 for outside; p may be 0."""
+        """Return masks bool[n, H, W] and predicted IoUs float[n] of n prompts with p points each; p may be 0.
+
+        Args:
+            embedding: of the image, from `_embed`.
+            boxes: float32[n, 4], xyxy pixels.
+            points: float32[n, p, 2], pixels.
+            labels: int64[n, p], 1 for a point inside the instance and 0 for a point outside.
+            multimask: see `segment`.
+        """

@@ -1,4 +1,4 @@
-"""Choosing the class of a segmenter by what its folder says."""
+"""Load the segmenter of a checkpoint; its folder decides the class."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from genseg_hub.segmenters.sam2 import Sam2Segmenter
 
 
 def load_segmenter(weights: Path, config: str | None, device: torch.device | str) -> Segmenter:
-    """Load the segmenter that `checkpoints.Checkpoint` names; a folder's config.json says of which kind it is.
+    """Load the segmenter of a `checkpoints.Checkpoint`; the folder's config.json names its kind.
 
     Args:
         weights: folder that `save_sam2` or Transformers wrote, or a file of the SAM 2 authors.
         config: for a file, its configuration in the sam2 package; None for a folder.
+        device: for the model.
 
     Raises:
-        ValueError, OSError: the folder is of no kind that is known, or lacks or damages something.
+        ValueError, OSError: the kind is unknown, or files are missing or damaged.
     """
     if config is None:
         file = weights / CONFIG_FILE

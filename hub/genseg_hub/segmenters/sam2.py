@@ -1,7 +1,4 @@
-"""The segmenter: a frozen SAM that turns instance prompts into masks; here that of the sam2 package.
-
-It knows pixels, boxes and points. It knows nothing of expressions, chats or the reasoner.
-"""
+"""The segmenter of the sam2 package: SAM 2."""
 
 from __future__ import annotations
 
@@ -24,15 +21,15 @@ from genseg_hub.segmenters.base import CONFIG_FILE, WEIGHTS_FILE, Segmenter
 
 
 def build_sam2(base: str, overrides: Mapping[str, Any] | None = None) -> SAM2Base:
-    """An untrained SAM 2 in eval mode.
+    """Return an untrained SAM 2 in eval mode.
 
     Args:
-        base: a configuration that the sam2 package ships, such as "sam2.1/sam2.1_hiera_l".
+        base: a configuration of the sam2 package, such as "sam2.1/sam2.1_hiera_l".
         overrides: dotted keys of its `model` section -> values, for other sizes.
 
     Raises:
-        ValueError: when the base does not exist, or an override names a class (`_target_`):
-            configurations are data and cannot choose code.
+        ValueError: the base does not exist, or an override names a class (`_target_`), because configurations are data
+            and must not choose code.
     """
     file = resources.files("sam2").joinpath("configs", *f"{base}.yaml".split("/"))
     if ".." in base or not file.is_file():
@@ -56,7 +53,14 @@ def build_sam2(base: str, overrides: Mapping[str, Any] | None = None) -> SAM2Bas
 
 
 def save_sam2(model: SAM2Base, folder: Path, base: str, overrides: Mapping[str, Any]) -> None:
-    """Write `config.json` and `model.safetensors` so that `load_sam2` reads them."""
+    """Write `config.json` and `model.safetensors`, which `load_sam2` reads.
+
+    Args:
+        model: SAM 2.
+        folder: is created if missing.
+        base: as `build_sam2` took it.
+        overrides: as `build_sam2` took them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).write_text(json.dumps({"base": base, "overrides": dict(overrides)}, indent=2) + "\n")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -64,7 +68,7 @@ def save_sam2(model: SAM2Base, folder: Path, base: str, overrides: Mapping[str, 
 
 
 def load_sam2(folder: Path) -> SAM2Base:
-    """Read what `save_sam2` wrote."""
+    """Load the model that `save_sam2` wrote into a folder."""
     config = json.loads((folder / CONFIG_FILE).read_text())
     model = build_sam2(config["base"], config["overrides"])
     model.load_state_dict(load_file(folder / WEIGHTS_FILE))
@@ -81,12 +85,18 @@ class Sam2Segmenter(Segmenter):
     def __init__(self, model: SAM2Base):
         super().__init__(model.image_size, model.device)
         self._predictor = SAM2ImagePredictor(model.eval())
-        # The predictor has these for 1024 pixels only.
+        # The predictor's own sizes are for 1024 pixels only.
         self._predictor._bb_feat_sizes = [(self._side // stride, self._side // stride) for stride in (4, 8, 16)]
 
     @classmethod
     def load(cls, weights: Path, config: str | None, device: torch.device | str) -> Sam2Segmenter:
-        """Load from a folder that `save_sam2` wrote, or from a file of the SAM 2 authors and its configuration."""
+        """Load a segmenter.
+
+        Args:
+            weights: folder that `save_sam2` wrote, or a file of the SAM 2 authors.
+            config: for a file, its configuration in the sam2 package; None for a folder.
+            device: for the model.
+        """
         if config is None:
             model = load_sam2(weights)
         else:
@@ -95,14 +105,14 @@ class Sam2Segmenter(Segmenter):
         return cls(model.to(device))
 
     def _embed(self, image: np.ndarray) -> SAM2ImagePredictor:
-        predictor = copy.copy(self._predictor)  # its model is shared, its image is not
+        predictor = copy.copy(self._predictor)  # the copy shares the model, not the image
         predictor.set_image(image)
         return predictor
 
     def _decode(
         self, embedding: SAM2ImagePredictor, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        # What `predict` calls; it makes floats of the bool masks.
+        # `predict` calls these two, and then converts the bool masks to floats.
         _, *prompts = embedding._prep_prompts(
             points if labels.size else None, labels if labels.size else None, boxes, None, normalize_coords=True
         )

@@ -1,6 +1,6 @@
-"""Segmenters of Transformers: SAM 2, and of SAM 3 the part that takes boxes and points.
+"""Segmenters of Transformers: SAM 2, and the part of SAM 3 that takes boxes and points.
 
-Images are resized as the authors of each do it: SAM 2 keeps fractions of grey levels, SAM 3 rounds them.
+Images are resized as in the authors' code: SAM 2 keeps fractions of grey levels, and SAM 3 rounds them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import transformers
 
 from genseg_hub.segmenters.base import CONFIG_FILE, Segmenter
 
-# `model_type` of config.json -> processor of images; the folder of a video model holds the image model, too.
+# `model_type` of config.json -> image processor; the folder of a video model contains the image model.
 _PROCESSORS: dict[str, Any] = {
     "sam2": transformers.Sam2Processor,
     "sam2_video": transformers.Sam2Processor,
@@ -28,9 +28,9 @@ class TransformersSegmenter(Segmenter):
     """Sam2Model or Sam3TrackerModel with its processor.
 
     Args:
-        model: on its device, in float32: coordinates need it.
-        processor: made for the size of the model.
-        embedding_dtype: in which the image encoder, nearly all of the work, calculates.
+        model: on its device, in float32, because coordinates need this precision.
+        processor: for the model's image size.
+        embedding_dtype: of the image encoder, which does nearly all of the work.
 
     Raises:
         ValueError: the processor makes images of another size.
@@ -53,10 +53,16 @@ class TransformersSegmenter(Segmenter):
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str) -> TransformersSegmenter:
-        """Load what `save_pretrained` of a model and its processor wrote; the encoder is bfloat16 on a GPU.
+        """Load the folder that `save_pretrained` of a model and its processor wrote.
+
+        On a GPU the image encoder computes in bfloat16.
+
+        Args:
+            folder: of model and processor.
+            device: for the model.
 
         Raises:
-            ValueError: config.json names no such model, or the weights lack something.
+            ValueError: config.json names another kind of model, or the weights lack tensors.
             OSError: files are missing.
         """
         kind = json.loads((folder / CONFIG_FILE).read_text()).get("model_type")
@@ -68,7 +74,7 @@ class TransformersSegmenter(Segmenter):
         model, found = transformers.AutoModelForMaskGeneration.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
-        if found["missing_keys"]:  # Transformers would fill them with random numbers
+        if found["missing_keys"]:  # Transformers fills them with random numbers
             names = ", ".join(sorted(found["missing_keys"])[:3])
             raise ValueError(f"the weights in {folder} lack {len(found['missing_keys'])} tensors: {names} ...")
         processor = _PROCESSORS[kind].from_pretrained(folder, trust_remote_code=False)
@@ -77,7 +83,7 @@ class TransformersSegmenter(Segmenter):
 
     @torch.no_grad()
     def _embed(self, image: np.ndarray) -> tuple[list[torch.Tensor], list[tuple[int, ...]]]:
-        # The processor alone would round for SAM 2, too, which differs from the sam2 package by up to a grey level.
+        # For uint8 the processor rounds, which differs from the sam2 package by up to a grey level.
         pixels = image.astype(np.float32) if isinstance(self._model, transformers.Sam2Model) else image
         inputs = self._processor(images=pixels, input_data_format="channels_last", return_tensors="pt")
         device, lower = self._model.device, self._dtype != torch.float32

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Features, List, Value
 from genseg_hub.referring_dataset import FEATURES, RLE
-from genseg_hub.schema import encode_mask
+from genseg_hub.schema import encode_mask, normalize_expression
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +19,7 @@ import fiftyone_genseg
 from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import columns, export
 from fiftyone_genseg.datasets.importing import ReferringDatasetImporter
+from tests.helpers.squares import square
 
 SIZE = (12, 8)  # width, height
 
@@ -43,7 +44,7 @@ def saved(rows: list[dict], features: dict) -> datasets.Dataset:
 
 
 def facts(dataset: fo.Dataset) -> tuple[dict, list]:
-    """The schema, and per sample everything but where its file is and when it was made."""
+    """Return the schema, and per sample everything but the place of its file and its times."""
     schema = {
         name: str(field)
         for name, field in dataset.get_field_schema().items()
@@ -178,7 +179,7 @@ def tables(draw):
         features["tags"] = List(Value("string"))
         values["tags"] = st.lists(st.sampled_from("abc"), unique=True)
     values["masks"] = st.lists(st.integers(0, 9).map(rle), max_size=3)
-    values["expression"] = TEXT.filter(bool)
+    values["expression"] = TEXT.filter(normalize_expression)
     return draw(st.lists(st.fixed_dictionaries(values), min_size=1, max_size=3)), features
 
 
@@ -206,6 +207,30 @@ def test_load_export_load_is_the_identity(tmp_path, table):
     assert facts(first) == facts(second)
     first.delete()
     second.delete()
+
+
+@pytest.mark.parametrize(
+    ("typed", "normal"),
+    [("the  red   shape", "the red shape"), ("cafe\u0301", "caf\u00e9")],
+    ids=["white space", "composition"],
+)
+def test_spellings_of_an_expression_are_exported_as_one(make, typed, normal):
+    truth = fo.Detections(
+        detections=[square(0, 0, 8, expression=typed), square(16, 0, 8, expression=[normal, "other"])]
+    )
+    dataset = make({"ground_truth": truth, "asked": [typed, normal, " "], "single": typed})
+    sample = dataset.first()
+
+    def found(field, pairs=None):
+        return [(e.expression, len(e.masks)) for e in export.examples(dataset, "ground_truth", field, pairs)]
+
+    assert found(None) == [(normal, 2), ("other", 1)]
+    assert found("asked") == [(normal, 2)]
+    assert found("single") == [(normal, 2)]
+    for spelling in (typed, normal):
+        assert found(None, {(sample.id, spelling)}) == [(normal, 2)]
+        assert found("single", {(sample.id, spelling)}) == [(normal, 2)]
+    assert found("single", {(sample.id, "other")}) == []
 
 
 def half_saved(dataset, folder):

@@ -13,7 +13,7 @@ from genseg_hub import archives
 from genseg_hub.evaluation.metrics import measure
 from genseg_hub.images import load_image
 from genseg_hub.referring_dataset import FEATURES, from_dataset, to_dataset, to_rows
-from genseg_hub.schema import decode_mask, encode_mask
+from genseg_hub.schema import ReferringExample, decode_mask, encode_mask
 from genseg_training.nano.refscenes import refscenes
 from PIL import Image
 
@@ -21,7 +21,7 @@ import fiftyone_genseg
 from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import export, importing
 from fiftyone_genseg.datasets.importing import ReferringDatasetImporter, add_predictions
-from fiftyone_genseg.operators.load_referring_dataset import LoadReferringDataset
+from fiftyone_genseg.operators.load_referring_dataset import LoadDatasetRequest, LoadReferringDataset
 from tests.fiftyone_genseg.operators.test_pull_checkpoint import messages
 from tests.helpers import archive_files
 
@@ -116,7 +116,7 @@ def damaged(folder: Path) -> datasets.Dataset:
     rows[4]["masks"] = [{"size": [1, 1], "counts": "01"}]
     rows[5]["masks"] = [encode_mask(np.zeros(target[0]["size"], bool))]
     rows[6]["masks"] = None
-    rows[7]["expression"] = ""
+    rows[7]["expression"] = " \n"
     return datasets.Dataset.from_list(rows, features=FEATURES)
 
 
@@ -219,6 +219,16 @@ def test_the_form_says_what_is_missing(name, tmp_path):
     assert "problem" not in form()  # nothing chosen yet is no error
 
 
+def test_a_form_and_a_run_have_the_same_defaults(monkeypatch):
+    monkeypatch.setenv("GENSEG_BENCHMARKS", "/data")
+    request = LoadDatasetRequest.from_params({"source": "refcoco+", "root": None, "name": " "})
+    assert request == LoadDatasetRequest("refcoco+", "refcocoplus", "/data", "val", None, False)
+    properties = form(source="refcoco+", root="/mine", name="mine")
+    assert [properties[name]["default"] for name in ("root", "split", "name")] == ["/data", "val", "refcocoplus"]
+    # the split of a benchmark that was chosen before
+    assert LoadDatasetRequest.from_params({"source": "me/x:test", "split": "val"}).name == "x-test"
+
+
 def test_what_cannot_be_loaded_leaves_no_dataset(name, plugin, tmp_path, monkeypatch):
     archive_files.reasonseg(tmp_path / "data")
     with pytest.raises(ExecutionError, match=r"needed is, under .*ReasonSeg/val"):
@@ -305,7 +315,7 @@ def test_a_prediction_that_may_be_of_two_samples_is_refused(photos, plugin, tmp_
     file = tmp_path / "mine.jsonl"
     file.write_text(json.dumps({"example_id": examples[0].example_id, "instances": []}) + "\n")
     with pytest.raises(
-        ExecutionError, match=r"could be about several samples each, the first is that of .* choose a view"
+        ExecutionError, match=r"could be about several samples each, the first has the example_id .* choose a view"
     ):
         load_predictions(dataset, file)
     assert dataset.get_field("mine") is None
@@ -325,6 +335,28 @@ def test_a_line_of_a_run_is_of_its_own_expression_and_image_only(photos, tmp_pat
     file.write_text(json.dumps(line | {"failure": "out of memory"}) + "\n")
     *_, summary = add_predictions(dataset, file, "mine")
     assert summary.done == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "normal"),
+    [("the  red   shape", "the red shape"), ("cafe\u0301", "caf\u00e9")],
+    ids=["white space", "composition"],
+)
+def test_spellings_of_an_expression_are_one(photos, tmp_path, typed, normal):
+    dataset, examples = photos
+    assert importing.to_sample(ReferringExample("a.png", typed), tmp_path / "a.png").expression == normal
+    sample, example, file = dataset.first(), examples[0], tmp_path / "run.jsonl"
+    for stored, said in ((typed, normal), (normal, typed)):
+        sample["expression"] = stored  # of a dataset that somebody else made
+        sample.save()
+        answer = {"answer": "[]", "instances": [{"mask": mask} for mask in example.masks]}
+        line = {"example_id": example.example_id, "image_id": example.image_id, "expression": said}
+        file.write_text(json.dumps(line | answer) + "\n")
+        *_, summary = add_predictions(dataset, file, "mine")
+        assert summary.done == 1
+        sample.reload()
+        assert [response.expression for response in sample["mine_responses"]] == [normal]
+        assert {detection.expression for detection in sample["mine"].detections} == {normal}
 
 
 def test_the_last_prediction_counts_and_the_image_may_be_gone(photos, tmp_path):

@@ -168,7 +168,7 @@ def test_distractors_are_counted_where_the_objects_are_known(make):
 
 @pytest.fixture(scope="module")
 def photos():
-    """The photos with their own masks as predictions, and with those of the next expression."""
+    """Load the photos, with their own masks as predictions and with the masks of the next expression."""
     dataset = photos_dataset("eval-photos", PHOTOS)
     dataset.clone_sample_field("ground_truth", "same")
     dataset.compute_metadata(progress=False)

@@ -1,8 +1,10 @@
 """The life of an evaluation run of FiftyOne: what is stored, loaded, renamed, replaced and refused."""
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
@@ -12,7 +14,8 @@ from bson import json_util
 
 import fiftyone_genseg
 from fiftyone_genseg import evaluation
-from tests.helpers.squares import KINDS, one_of_each
+from fiftyone_genseg.evaluation.table import MATCHES, TABLE
+from tests.helpers.squares import KINDS, one, one_of_each, square
 
 
 @pytest.fixture
@@ -63,9 +66,8 @@ def test_nothing_is_recorded_without_a_key(dataset):
     results = fiftyone_genseg.evaluate(dataset)
     assert results.table["kind"].tolist() == KINDS
     assert dataset.list_evaluations() == []
-    assert {name for name in dataset.get_field_schema(flat=True) if "metadata" not in name} == {
-        name for name in before if "metadata" not in name
-    }
+    assert dataset.get_field_schema(flat=True).keys() == before
+    assert dataset.count("metadata") == 0
 
 
 @pytest.mark.parametrize(
@@ -105,10 +107,85 @@ def test_keys_and_labels_that_would_collide_are_refused(dataset):
 
 def test_a_run_that_fails_leaves_the_one_before(dataset, monkeypatch):
     fiftyone_genseg.evaluate(dataset, eval_key="ev")
-    monkeypatch.setattr("fiftyone_genseg.checks.check_masks", lambda *_: 1 / 0)
+    monkeypatch.setattr("fiftyone_genseg.evaluation.checks.check_masks", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fiftyone_genseg.evaluate(dataset, eval_key="ev")
     assert len(dataset.load_evaluation_results("ev", cache=False).table) == 10
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize(
+    "last_step", ["fiftyone_genseg.evaluation.writing._put_run", "pymongo.collection.Collection.bulk_write"]
+)
+def test_a_run_that_is_killed_is_absent_or_loads(dataset, earlier, last_step):
+    """A process is killed before its run is stored, and while the run's fields are written."""
+    dataset.persistent = True
+    if earlier:
+        fiftyone_genseg.evaluate(dataset.limit(3), eval_key="ev")
+    owner, name = last_step.rsplit(".", 1)
+    code = f"""
+import os, signal
+import fiftyone as fo
+import fiftyone_genseg
+from pydoc import locate
+dataset = fo.load_dataset({dataset.name!r})
+setattr(locate({owner!r}), {name!r}, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+fiftyone_genseg.evaluate(dataset, eval_key="ev")
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    dataset.reload()
+    dataset.clear_cache()
+    stored = "_put_run" not in last_step
+    assert dataset.list_evaluations() == (["ev"] if stored or earlier else [])
+    if stored or earlier:
+        assert len(dataset.load_evaluation_results("ev", cache=False).table) == (10 if stored else 3)
+        assert dataset.get_evaluation_info("ev").config.fields_written is not stored
+    fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    assert dataset.values("ev_failure") == KINDS
+    assert dataset.get_evaluation_info("ev").config.fields_written
+
+
+def test_a_run_is_replaced_whole(dataset):
+    """What only the earlier run wrote is gone, and nothing of it stays in the database."""
+    runs, files = (fo.core.odm.get_db_conn()[name] for name in ("runs", "fs.files"))
+    fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    before = runs.count_documents({}), files.count_documents({})
+    fiftyone_genseg.evaluate(dataset.limit(3), eval_key="ev")
+    assert dataset.values("ev_failure") == [*KINDS[:3], *[None] * 7]
+    assert dataset.count("genseg.detections.ev") == dataset.limit(3).count("genseg.detections.ev") > 0
+    assert (runs.count_documents({}), files.count_documents({})) == before
+
+
+def test_expressions_are_normalized_before_they_are_evaluated(make):
+    """A response is found under its normalized expression, however the sample and the labels spell it."""
+    rows = one("the  red\tshape", [square(0, 0)], [square(0, 0, expression="the red shape")])
+    rows["genseg_responses"][0]["expression"] = "the red shape"
+    results = fiftyone_genseg.evaluate(make(rows))
+    assert results.table[["expression", "kind"]].values.tolist() == [["the red shape", "correct"]]
+
+
+def test_a_run_of_before_the_packages_had_wings_opens():
+    """The run was stored by version 0.1.0, at the commit before its classes moved."""
+    stored = json_util.loads((Path(__file__).parents[2] / "data" / "evaluation_run_0.1.0.json").read_text())
+    database = fo.core.odm.get_db_conn()
+    (document,) = stored["datasets"]
+    for collection in ("datasets", "runs", "fs.files", "fs.chunks"):
+        database[collection].insert_many(stored[collection])
+    database[document["sample_collection_name"]].insert_many(stored["samples"])
+    dataset = fo.load_dataset(document["name"])
+    try:
+        assert dataset.list_evaluations(type="detection", method="referring") == ["before"]
+        results = dataset.load_evaluation_results("before")
+        assert isinstance(results, evaluation.ReferringResults)
+        assert results.figures() == pytest.approx(stored["figures"])
+        assert results.table["kind"].tolist() == stored["kinds"] == KINDS
+        dataset.rename_evaluation("before", "after")
+        assert dataset.values("after_failure") == KINDS
+        dataset.delete_evaluation("after")
+        assert not dataset.has_field("after_failure")
+    finally:
+        dataset.delete()
 
 
 def test_a_view_on_the_run_that_is_replaced(dataset):
@@ -152,10 +229,10 @@ def test_results_are_compact():
             "target_y": rng.random(n),
             "distractors": -1,
         }
-    ).astype(evaluation.TABLE)
+    ).astype(TABLE)
     matches = pd.DataFrame(
         {"gt_id": ids[1::4], "pred_id": ids[2::4], "iou": rng.random(n), "confidence": rng.random(n)}
-    ).astype(evaluation.MATCHES)
+    ).astype(MATCHES)
     config = evaluation.ReferringEvaluationConfig("genseg", "ground_truth")
     results = evaluation.ReferringResults(None, config, "ev", table, matches)
     stored = json_util.dumps(results.serialize())

@@ -8,9 +8,9 @@ import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError
 from genseg_hub.checkpoints.catalog import KNOWN
 
+from fiftyone_genseg import proposals
 from fiftyone_genseg.datasets.photos import photos_dataset
-from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints, fields_of
-from fiftyone_genseg.panels import _runs
+from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints, ComparisonRequest
 from tests.conftest import PHOTOS
 from tests.fiftyone_genseg.operators.test_pull_checkpoint import messages
 from tests.helpers.families import save_qwen2_5_vl
@@ -18,10 +18,13 @@ from tests.helpers.families import save_qwen2_5_vl
 URI = "@fiftyone-genseg/genseg/compare_checkpoints"
 
 
+def context(dataset, **params) -> ExecutionContext:
+    request = {"dataset_name": dataset.name, "dataset_id": str(dataset._doc.id), "params": params}
+    return ExecutionContext(operator_uri=URI, request_params=request)
+
+
 def form(dataset, **params) -> dict:
-    request = {"dataset_name": dataset.name, "params": params}
-    context = ExecutionContext(operator_uri=URI, request_params=request)
-    return CompareCheckpoints().resolve_input(context).to_json()["type"]["properties"]
+    return CompareCheckpoints().resolve_input(context(dataset, **params)).to_json()["type"]["properties"]
 
 
 def test_two_checkpoints_are_segmented_evaluated_and_opened(dataset, plugin):
@@ -33,7 +36,8 @@ def test_two_checkpoints_are_segmented_evaluated_and_opened(dataset, plugin):
     assert figures["nano"]["miou"] > figures["nano_sft"]["miou"]
     (opened,) = [params for name, params in told if name == "open_panel"]
     assert opened["name"] == "referring_evaluation"
-    assert _runs._PROPOSED.pop(dataset.name) == ["nano", "nano_sft"]
+    assert proposals.taken(context(dataset)) == ["nano", "nano_sft"]
+    assert proposals.taken(context(dataset)) is None
     shares = [params["progress"] for name, params in told if name == "set_progress"]
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -69,7 +73,7 @@ def test_four_families_run_on_photographs_to_the_panel(plugin, tmp_path):
         dataset.reload()
         keys = dataset.list_evaluations()
         assert sorted(keys) == ["nano", "seg_r1", "seg_zero", "vision_reasoner"]
-        assert set(_runs.keys(dataset)) == set(keys)
+        assert set(dataset.list_evaluations(method="referring")) == set(keys)
         for key in keys:
             results = dataset.load_evaluation_results(key)
             assert results.figures()["n"] == 12
@@ -81,17 +85,16 @@ def test_four_families_run_on_photographs_to_the_panel(plugin, tmp_path):
 
 
 def test_fields_are_named_after_the_checkpoints():
-    assert fields_of(["nano", "Qwen/Qwen3-VL-8B-Instruct", "me/Nano@v1", "/models/genseg/loop/best", "7b"]) == {
+    names = ("nano", "Qwen/Qwen3-VL-8B-Instruct", "me/Nano@v1", "/models/genseg/loop/best", "7b")
+    assert ComparisonRequest(names).fields == {
         "nano": "nano",
         "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl_8b_instruct",
         "me/Nano@v1": "nano_2",
         "/models/genseg/loop/best": "loop",
         "7b": "checkpoint_7b",
     }
-    assert list(fields_of(["nano+me/Sam-3@v1", "/models/genseg/loop/best+./sam"]).values()) == [
-        "nano_sam_3",
-        "loop_sam",
-    ]
+    names = ("nano+me/Sam-3@v1", "/models/genseg/loop/best+./sam")
+    assert list(ComparisonRequest(names).fields.values()) == ["nano_sam_3", "loop_sam"]
 
 
 def test_the_form_says_what_is_wrong(dataset):

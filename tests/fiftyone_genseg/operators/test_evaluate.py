@@ -3,6 +3,7 @@
 import fiftyone.operators as foo
 import pytest
 
+from fiftyone_genseg.evaluation.request import EvaluationRequest
 from tests.helpers.squares import KINDS, one_of_each
 
 OPERATOR = "@fiftyone-genseg/genseg/evaluate_referring_segmentation"
@@ -54,9 +55,24 @@ def test_it_can_be_called_and_delegated(dataset, plugin):
     ],
 )
 def test_the_form_says_what_is_wrong(dataset, plugin, params, message):
-    from fiftyone_genseg.operators import evaluate_referring_segmentation as operator
-
-    assert message in operator._problem(dataset.view(), params)
+    request = EvaluationRequest.from_params(dataset, params)
+    assert message in request.problem(dataset)
     with pytest.raises(Exception, match="Validation error"):
         run(dataset, **params)
     assert dataset.list_evaluations() == []
+
+
+def test_a_request_is_read_back_from_its_own_parameters(dataset):
+    for request in (
+        EvaluationRequest(eval_key="ev"),
+        EvaluationRequest("genseg", "ground_truth", "ev", "refcoco", 50, "expression", ignore_field=""),
+    ):
+        assert EvaluationRequest.from_params(dataset, request.to_params()) == request
+
+
+def test_an_untouched_form_chooses_by_the_fields_that_are_there(dataset):
+    request = EvaluationRequest.from_params(dataset, {})
+    assert request == EvaluationRequest("genseg", "ground_truth", "eval_genseg", overwrite=False)
+    dataset.rename_sample_field("ground_truth", "truth")
+    assert EvaluationRequest.from_params(dataset, {}).gt_field == "truth"
+    assert EvaluationRequest.from_params(None, {}).problem(None) == "Open a dataset first."

@@ -8,6 +8,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionContext
+from genseg_hub import checkpoints
 from genseg_hub.errors import CheckpointError
 from genseg_hub.referring_dataset import to_dataset
 from genseg_training.nano.refscenes import refscenes
@@ -134,19 +135,19 @@ def test_a_folder_that_holds_something_else_is_refused_before_the_work(tmp_path,
         with pytest.raises(ValueError, match=message):
             _forms.check_source(str(source), "a benchmark")
     for name in ("nano", "Qwen/Qwen3-VL-2B-Instruct", "me/x@v1", str(folder)):
-        _forms.check_checkpoint(name)
+        checkpoints.check_available(name)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
-        _forms.check_checkpoint(str(tmp_path))
+        checkpoints.check_available(str(tmp_path))
     for name in ("nano@x", "nano@x+nano"):
-        with pytest.raises(CheckpointError, match="nano is on this disk and has no revisions: leave @x out"):
-            _forms.check_checkpoint(name)
+        with pytest.raises(CheckpointError, match="nano is on this disk and has no revisions; leave @x out"):
+            checkpoints.check_available(name)
     (tmp_path / "sam").mkdir()
     with pytest.raises(CheckpointError, match=r"the segmenter .* lacks config\.json and model\.safetensors"):
-        _forms.check_checkpoint(f"nano+{tmp_path / 'sam'}")
+        checkpoints.check_available(f"nano+{tmp_path / 'sam'}")
     (folder / "x.safetensors.index.json").write_text("[]")
     for name in (str(folder), f"{folder}+nano"):
         with pytest.raises(CheckpointError, match="is damaged"):
-            _forms.check_checkpoint(name)
+            checkpoints.check_available(name)
 
 
 def test_the_name_of_a_dataset(dataset, plugin, tmp_path):
@@ -162,4 +163,4 @@ def test_the_name_of_a_dataset(dataset, plugin, tmp_path):
     assert "..." in said("...")
     assert "already" in said(dataset.name)
     assert said(dataset.name, overwrite=True) is None
-    assert "too much like that of" in said(dataset.name.upper(), overwrite=True)
+    assert "is too much like" in said(dataset.name.upper(), overwrite=True)

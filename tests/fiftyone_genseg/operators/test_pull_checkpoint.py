@@ -9,7 +9,6 @@ from fiftyone.operators.executor import ExecutionContext, ExecutionError, execut
 from genseg_hub import checkpoints
 from genseg_hub.publishing import publish
 
-from fiftyone_genseg.operators import _progress
 from fiftyone_genseg.operators.pull_checkpoint import PullCheckpoint
 from tests.helpers.checkpoints import NANO, weights
 from tests.helpers.hub_server import REPO
@@ -19,8 +18,7 @@ SEGMENT = "@fiftyone-genseg/genseg/referring_segment"
 
 
 @pytest.fixture(autouse=True)
-def pushed(hub, folder, monkeypatch):
-    monkeypatch.setattr(_progress, "_POLL_SECONDS", 0.001)
+def pushed(hub, folder):
     return publish.push(folder, REPO).commit
 
 
@@ -30,7 +28,7 @@ def form(name) -> dict:
 
 
 def messages(uri, dataset, **params) -> list[tuple[str, dict]]:
-    """What the App is told while an operator runs."""
+    """Return what the App is told while an operator runs."""
     request = {"dataset_name": dataset.name, "view": dataset.view()._serialize(), "params": params}
 
     async def collect():
@@ -61,13 +59,29 @@ def test_the_form_says_how_much_and_where(hub, tmp_path):
 def test_progress_is_shown_and_the_checksums_are_compared(dataset, plugin, pushed, tmp_path):
     told = messages(URI, dataset, checkpoint=REPO)
     progress = [params for name, params in told if name == "set_progress"]
-    assert progress
-    assert all(0 <= params["progress"] <= 1 for params in progress)
-    assert f"of 18.1 MB of {REPO}, into {tmp_path / 'cache'}" in progress[-1]["label"]
+    shares = [params["progress"] for params in progress]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert any(0 < share < 1 for share in shares)
+    assert shares[-1] == 1
+    assert progress[-1]["label"] == f"18.1 MB of 18.1 MB of {REPO}, into {tmp_path / 'cache'}"
     ((_, last),) = [t for t in told if t[0] == "notify"]
     assert f"{REPO}@{pushed} is in" in last["message"]
     assert "checksums of 10 files agree" in last["message"]
     assert weights(checkpoints.pull(REPO, local_files_only=True).reasoner) == weights(NANO)
+
+
+def test_a_checkpoint_on_this_disk_shows_no_download(dataset, plugin):
+    checkpoints.pull(REPO)
+    told = messages(URI, dataset, checkpoint=REPO)
+    assert [name for name, _ in told] == ["notify"]
+
+
+def test_a_resumed_download_counts_what_is_here(hub, dataset, plugin):
+    with hub.fault("GET .*/resolve/.*/model.safetensors", "reset", times=1):
+        told = messages(URI, dataset, checkpoint=REPO)
+    shares = [params["progress"] for name, params in told if name == "set_progress"]
+    assert max(shares) == shares[-1] == 1
 
 
 def test_what_cannot_be_pulled_is_refused(dataset, plugin):

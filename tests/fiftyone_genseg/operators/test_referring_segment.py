@@ -11,7 +11,7 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError
 
-from fiftyone_genseg.operators.referring_segment import ReferringSegment, describe
+from fiftyone_genseg.operators.referring_segment import ReferringSegment
 
 URI = "@fiftyone-genseg/genseg/referring_segment"
 ROOT = Path(__file__).resolve().parents[3]
@@ -66,7 +66,7 @@ def test_no_engine_is_offered_without_ray(dataset, monkeypatch):
         ({"output_field": "expression"}, "already holds something else"),
         ({"checkpoint": "nanno"}, "There is no checkpoint 'nanno'"),
         ({"batch_size": 0}, "batch size must be between 1 and 512"),
-        ({"engine": "spark"}, "It runs on local or ray, not on 'spark'"),
+        ({"engine": "spark"}, "There is no engine 'spark'; choose 'local' or 'ray'"),
         ({"engine": "ray", "workers": 0}, "at least one worker, not 0"),
         ({"source": "field", "expression_field": "held_out"}, "must be a string field"),
     ],
@@ -144,11 +144,6 @@ def test_a_delegated_run_that_cannot_load_its_checkpoint_is_failed(dataset, plug
     assert "cannot be loaded" in operation.result.error
 
 
-def test_a_summary_in_words():
-    summary = {"segmented": 3, "no_target": 1, "unparsable": 1, "failed": 2, "skipped": 4, "reasons": {"no file x": 2}}
-    assert describe(summary) == "3 segmented, 1 no-target, 1 unparsable, 2 failed, 4 skipped (2 x no file x)"
-
-
 ONE_COPY = """
 import os, sys
 hidden = {hidden!r}
@@ -165,7 +160,7 @@ print(imported.__file__)
 
 @pytest.mark.parametrize(("how", "installed"), [("linked", True), ("downloaded", True), ("downloaded", False)])
 def test_exactly_one_copy_is_imported(how, installed, tmp_path, plugin):
-    """`fiftyone plugins download` copies the repository. Where the package is installed as well, that one runs."""
+    """Where FiftyOne has copied the repository and the package is installed, too, the package runs."""
     folder = tmp_path / "plugins" / "genseg"
     folder.parent.mkdir()
     if how == "linked":

@@ -1,8 +1,10 @@
-"""From a view to a trained checkpoint that the other operators take, by the delegated road of the App."""
+"""From a view to a trained checkpoint that the other operators take, as a delegated operation of the App."""
 
-import fcntl
 import json
 import re
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import datasets
 import fiftyone as fo
@@ -30,7 +32,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def recipe(tmp_path):
-    """nano_r1 with few completions."""
+    """Write nano_r1 with few completions."""
     settings = yaml.safe_load(training_runs.recipes()["nano_r1"].read_text())
     small = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_generations": 4}
     file = tmp_path / "small.yaml"
@@ -46,7 +48,7 @@ def form(operator, uri, dataset, **params) -> dict:
 
 
 def train(view, **params):
-    """Queues the run and works through the queue as `fiftyone delegated launch` does."""
+    """Queue the run and work through the queue as `fiftyone delegated launch` does."""
     foo.execute_operator(URI, {"view": view.view()}, params=params, request_delegation=True)
     service = DelegatedOperationService()
     service.execute_queued_operations(log=False)
@@ -90,7 +92,34 @@ def test_the_loop_is_closed(dataset, plugin, recipe, home):
     assert "against before on 16 expressions" in panel.state["difference"]
 
 
-def test_a_run_that_was_ended_goes_on_as_it_was_begun(dataset, plugin, recipe, home):
+PAUSED = """
+import sys, time
+from pathlib import Path
+from fiftyone_genseg import training_runs
+
+def pause(share, label):
+    if share == 1:
+        print("paused", flush=True)
+        time.sleep(600)
+
+training_runs.run(Path(sys.argv[1]), pause)
+"""
+
+
+@contextmanager
+def paused_in_another_process(folder):
+    """Train in another process until its last step, and kill the process at the end."""
+    process = subprocess.Popen([sys.executable, "-c", PAUSED, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert "paused\n" in process.stdout
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_run_that_was_killed_goes_on_as_it_was_begun(dataset, plugin, recipe, home):
     from fiftyone_genseg.datasets.export import examples
 
     found = list(examples(dataset, "ground_truth", "expression"))
@@ -103,12 +132,14 @@ def test_a_run_that_was_ended_goes_on_as_it_was_begun(dataset, plugin, recipe, h
     done = train(dataset, name="begun", steps=50)
     assert done.run_state == "failed"
     assert "was begun with steps 2, not 50" in done.result.error
-    with (folder / "plan.json").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with paused_in_another_process(folder):
         done = train(dataset, name="begun")
-    assert "'begun' is being trained already" in done.result.error
+        assert "'begun' is being trained already" in done.result.error
+    (first,) = folder.glob("checkpoint-*")
+    written_at = (first / "trainer_state.json").stat().st_mtime_ns
     done = train(dataset, name="begun")
     assert done.run_state == "completed", done.result.error
+    assert (folder / "checkpoint-1" / "trainer_state.json").stat().st_mtime_ns == written_at, "it was trained again"
     assert "step 2 of 2" in done.status.label
     written = yaml.safe_load((folder / "best" / "recipe.yaml").read_text())
     assert written["data"] == ["train", "refscenes:8"], "no path of this machine"
@@ -127,6 +158,8 @@ def test_a_run_that_was_ended_goes_on_as_it_was_begun(dataset, plugin, recipe, h
         ({"gt_field": "nothing"}, "field 'nothing' holds no Detections"),
         ({"checkpoint": "nowhere"}, "There is no checkpoint 'nowhere'"),
         ({"mix": "refscene:8"}, "is neither rendered scenes (refscenes:COUNT), nor a folder, nor a Hub dataset"),
+        ({"mix": "refscenes:none"}, "is none of refscenes:10000"),
+        ({"held_out": "refscenes:test"}, "final figures alone"),
     ],
 )
 def test_what_cannot_work_is_refused_before_it_is_queued(dataset, plugin, home, params, message):
@@ -141,16 +174,11 @@ def test_what_cannot_work_is_refused_before_it_is_queued(dataset, plugin, home, 
     assert {file.name for file in home.iterdir()} == {"done"}
 
 
-def test_a_run_that_cannot_start_leaves_its_name_free(dataset, plugin, recipe, home):
-    for more, message in (
-        ({"mix": "refscenes:none"}, "is none of refscenes:10000"),
-        ({"recipe": recipe, "held_out": "refscenes:test"}, "final figures alone"),
-        ({}, "examples to train on, and 16 prompts are answered at once"),
-    ):
-        done = train(dataset.limit(12), name="new", **more)
-        assert done.run_state == "failed"
-        assert message in done.result.error
-        assert not (home / "new").exists()
+def test_a_run_that_cannot_start_leaves_its_name_free(dataset, plugin, home):
+    done = train(dataset.limit(12), name="new")
+    assert done.run_state == "failed"
+    assert "examples to train on, and 16 prompts are answered at once" in done.result.error
+    assert not (home / "new").exists()
 
 
 def test_without_a_way_to_delegate_the_form_says_how(dataset, plugin, monkeypatch):

@@ -1,19 +1,20 @@
 """Both panels, event by event as the App sends them, without a browser."""
 
 import asyncio
+import copy
 import json
+import re
 
 import datasets
 import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
-from fiftyone.operators.executor import execute_or_delegate_operator
+from fiftyone.operators.executor import ExecutionContext, execute_or_delegate_operator
 from PIL import Image
 
 import fiftyone_genseg
-from fiftyone_genseg import labels
+from fiftyone_genseg import labels, proposals
 from fiftyone_genseg.datasets.export import export
-from fiftyone_genseg.panels import _runs
 from tests.helpers.squares import one, response, square
 
 EVALUATION = "@fiftyone-genseg/genseg/referring_evaluation"
@@ -28,11 +29,18 @@ class Panel:
         self.id = f"panel-{id(self)}"
         self.state, self.data, self.schema = {}, {}, None
 
+    def pick(self, method, path, value):
+        """Pick a value, as a user does: the App copies all data into the panel's state with it."""
+        part, name = path.split(".")
+        self.state = copy.deepcopy(self.state | self.data)
+        self.state.setdefault(part, {})[name] = value
+        return self.send(method, value=value, path=path)
+
     def send(self, method, **params):
         request = {
             "dataset_name": self.dataset.name,
             "view": self.view._serialize(),
-            "params": {"panel_id": self.id, "__method__": method, "panel_state": self.state, **params},
+            "params": {"panel_id": self.id, "__method__": method, "panel_state": copy.deepcopy(self.state), **params},
         }
         result = asyncio.run(execute_or_delegate_operator(self.uri, request, exhaust=True))
         assert result.error is None, result.error
@@ -40,6 +48,9 @@ class Panel:
         for call in result.executor._requests:
             name, given = call.operator_uri.split("/")[-1], call.params
             if name.endswith("panel_state"):
+                # Each change makes the App reload and clear the sidebar's filters
+                assert set(given["state"].values()) == {None}
+                assert all(self.state[name] is not None for name in given["state"])
                 self.state |= given["state"]
             elif name.endswith("panel_data"):
                 self.data |= given["data"]
@@ -48,6 +59,13 @@ class Panel:
             else:
                 self.asked.append((name, given))
         return self
+
+    def traces(self, path):
+        """Return the traces of a plot, which are part of the layout."""
+        found = {"type": json.loads(self.schema)["type"]}
+        for name in path.split("."):
+            found = found["type"]["properties"][name]
+        return found["view"]["data"]
 
     def shown(self):
         """Sample ids of the view that was asked for."""
@@ -90,46 +108,98 @@ def test_the_empty_states_tell_the_next_step(uri, make, plugin):
 
 def test_figures_clicks_and_comparison(dataset):
     panel = Panel(EVALUATION, dataset).send("on_load")
-    assert panel.state["runs"] == ["bad"]
-    assert panel.state["scope"] == "bad: All 60 expressions of the run."
+    assert shown_runs(panel) == ["bad"]
+    assert panel.data["scope"] == "bad: All 60 expressions of the run."
     assert panel.send("click_figures", row=0, column=1).shown() == blue(dataset)
-    assert sum(panel.data["plots.histogram"][0]["y"]) == 60
+    assert sum(panel.traces("plots.histogram")[0]["y"]) == 60
     assert panel.send("click_histogram", idx=0, trace_idx=0).shown() == blue(dataset)
     assert panel.send("click_histogram", idx=19, trace_idx=0).shown() == set(dataset.values("id")) - blue(dataset)
     assert panel.send("click_precision", idx=0, trace_idx=0).shown() == set(dataset.values("id")) - blue(dataset)
     assert panel.send("click_confusion", x="answered", y="target").shown() == set(dataset.values("id"))
     panel.send("compare_with", value="good")
-    assert panel.state["runs"] == ["bad", "good"]
-    assert "good against bad on 60 expressions" in panel.state["difference"]
-    assert "20 better, 0 worse" in panel.state["difference"]
+    assert shown_runs(panel) == ["bad", "good"]
+    assert "good against bad on 60 expressions" in panel.data["difference"]
+    assert "20 better, 0 worse" in panel.data["difference"]
     assert panel.send("click_flips", row=0).shown() == blue(dataset)
     assert panel.send("click_flips", row=1).asked[0][0] == "notify"
     panel.send("alone")
-    assert panel.state["runs"] == ["bad"]
+    assert shown_runs(panel) == ["bad"]
 
 
-def test_a_late_event_does_not_undo_a_choice(dataset):
-    """The App sends events with the state as it was when their handler was made."""
+def shown_runs(panel):
+    """Return the runs that a panel with figures shows."""
+    return [text.split(":")[0] for text in re.findall(r"(\w+): (?:All|\d+ of)", panel.data["scope"])]
+
+
+def test_what_is_chosen_already_changes_nothing(dataset):
+    panel = Panel(EVALUATION, dataset).send("on_load").pick("compare_with", "bar.compare", "good")
+    assert panel.data["bar"] == {"run": "bad", "compare": ""}
+    panel.send("compare_with", value="")
+    panel.send("choose_run", value="bad")
+    assert shown_runs(panel.send("on_change_view")) == ["bad", "good"]
+
+
+@pytest.mark.parametrize("uri", [EVALUATION, SLICES])
+def test_a_panel_leaves_its_state_to_the_app(dataset, uri):
+    """The App reloads on each change of the state, and a reload clears the sidebar's filters."""
+    panel = Panel(uri, dataset).send("on_load")
+    whole = panel.data["scope"]
+    panel.view = dataset.match(fo.ViewField("light") == "day")
+    assert panel.send("on_change_view").data["scope"] != whole
+    panel.send("on_change_dataset").send("reload")
+    for method in {EVALUATION: ["click_figures", "alone"], SLICES: ["choose_slice", "show_in_grid"]}[uri]:
+        panel.send(method, row=0, column=1)
+    assert panel.state == {}
+
+
+@pytest.mark.parametrize("uri", [EVALUATION, SLICES])
+def test_data_that_the_app_copied_into_the_state_is_dropped(dataset, uri):
+    panel = Panel(uri, dataset).send("on_load")
+    part = {EVALUATION: "bar", SLICES: "top"}[uri]
+    panel.pick("choose_run", f"{part}.run", "good")
+    assert panel.state[part]["run"] == "good"
+    assert {name for name, value in panel.state.items() if value is not None} == {part}
+    assert panel.data[part]["run"] == "good"
+    panel.state = copy.deepcopy(panel.state | panel.data)
+    panel.send("choose_run", value="good")  # also by an event that changes nothing
+    assert {name for name, value in panel.state.items() if value is not None} == {part}
+
+
+def test_panels_share_no_choice_and_a_new_server_knows_it(dataset):
+    first, second = Panel(SLICES, dataset).send("on_load"), Panel(SLICES, dataset).send("on_load")
+    first.send("choose_run", value="good").send("add_field", value="light").send("choose_sort", value="n")
+    assert second.send("reload").data["top"] == {"run": "bad", "against": "", "sort": "z", "field": ""}
+    reloaded = Panel(SLICES, dataset)
+    reloaded.id = first.id
+    assert reloaded.send("on_load").data["top"] == {"run": "good", "against": "", "sort": "n", "field": ""}
+    assert "Sample fields: light" in reloaded.schema
+
+
+def test_a_run_that_is_made_later_does_not_take_the_place_of_the_shown_one(dataset):
     panel = Panel(EVALUATION, dataset).send("on_load")
-    early = dict(panel.state)
-    panel.send("compare_with", value="good")
-    panel.state = early
-    panel.send("on_change_view")
-    assert panel.state["runs"] == ["bad", "good"]
-    panel.send("compare_with", value="")  # what the App sends when it draws the choice
-    assert panel.state["runs"] == ["bad", "good"]
+    fiftyone_genseg.evaluate(dataset, "genseg", eval_key="newer", progress=False)
+    assert panel.send("click_figures", row=0, column=1).shown() == blue(dataset)
+    assert shown_runs(panel.send("on_change_view")) == ["bad"]
+
+
+def test_proposed_runs_are_shown_once(dataset):
+    panel = Panel(EVALUATION, dataset).send("on_load")
+    proposals.propose(ExecutionContext(request_params={"dataset_name": dataset.name}), ["good", "bad"])
+    assert shown_runs(panel.send("on_change_dataset")) == ["good", "bad"]
+    panel.send("alone")
+    assert shown_runs(panel.send("reload")) == ["good"]
 
 
 def test_the_figures_follow_the_view_but_not_the_panels_own(dataset):
     panel = Panel(EVALUATION, dataset).send("on_load")
     panel.view = dataset.match(fo.ViewField("light") == "day")
     panel.send("on_change_view")
-    assert panel.state["scope"].startswith("bad: 30 of the 60 expressions")
+    assert panel.data["scope"].startswith("bad: 30 of the 60 expressions")
     shown = panel.send("click_figures", row=0, column=1).shown()
     assert shown == blue(dataset) & set(panel.view.values("id"))
     panel.view = fo.DatasetView._build(dataset, panel.asked[0][1]["view"])
     panel.send("on_change_view")
-    assert panel.state["scope"].startswith("bad: 30 of the 60 expressions")
+    assert panel.data["scope"].startswith("bad: 30 of the 60 expressions")
 
 
 def test_an_overwritten_run_shows_its_new_figures(dataset):
@@ -146,9 +216,10 @@ def test_slices_kinds_gallery_and_actions(dataset, tmp_path):
     panel = Panel(SLICES, dataset).send("on_load")
     assert panel.data["slices"][0]["slice"] == "colour = blue"
     panel.send("choose_slice", row=0)
-    assert panel.state["chosen"] == "colour = blue: 20 expressions"
-    assert panel.data["kinds"] == [{"type": "bar", "name": "reasoner", "x": ["wrong_instance"], "y": [20]}]
-    assert len(panel.state["gallery"]) == 6
+    assert panel.data["chosen"] == "colour = blue: 20 expressions"
+    assert panel.traces("kinds") == [{"type": "bar", "name": "reasoner", "x": ["wrong_instance"], "y": [20]}]
+    assert sum(name.startswith("picture_") for name in panel.data) == 6
+    assert "picture_5" in panel.schema
     assert panel.data["picture_0"].startswith("data:image/jpeg;base64,")
     assert panel.data["expression_0"] == "the blue thing"
     assert panel.data["verdict_0"] == "wrong_instance, IoU 0.00"
@@ -158,7 +229,7 @@ def test_slices_kinds_gallery_and_actions(dataset, tmp_path):
     dataset.reload()
     assert set(dataset.match_tags("failure-slice").values("id")) == blue(dataset)
     panel.send("choose_against", value="good")
-    assert "-100.0 points [-100.0, -100.0] against good on 20 expressions" in panel.state["difference"]
+    assert "-100.0 points [-100.0, -100.0] against good on 20 expressions" in panel.data["difference"]
     prompt = panel.send("export").asked[0][1]
     folder = tmp_path / "set"
     foo.execute_operator(
@@ -169,24 +240,27 @@ def test_slices_kinds_gallery_and_actions(dataset, tmp_path):
     assert len(saved) == 20
     assert (panel.data["slices"][0]["wins"], panel.data["slices"][0]["losses"]) == ("0", "20")
     panel.send("choose_slice", row=-1)
-    assert panel.state["chosen"] == "everything: 60 expressions"
+    assert panel.data["chosen"] == "everything: 60 expressions"
 
 
 def test_a_panel_does_not_follow_the_view_that_it_set(dataset):
     panel = Panel(SLICES, dataset).send("on_load").send("choose_slice", row=0).send("show_in_grid")
     panel.view = fo.DatasetView._build(dataset, panel.asked[0][1]["view"])
     panel.send("on_change_view").send("choose_slice", row=-1)
-    assert panel.state["chosen"] == "everything: 60 expressions"
+    assert panel.data["chosen"] == "everything: 60 expressions"
     assert len(panel.data["slices"]) > 0
 
 
 def test_what_is_gone_does_not_wedge_an_open_panel(dataset):
-    panel = Panel(SLICES, dataset).send("on_load").send("add_field", value="light")
-    _runs._MEMORIES[panel.id]["slice"] = {"light": "night"}
+    for sample in dataset.match(fo.ViewField("light") == "night").iter_samples(autosave=True):
+        sample["other"] = fo.Detections()
+    fiftyone_genseg.evaluate(dataset, "other", eval_key="bad", progress=False)
+    panel = Panel(SLICES, dataset).send("on_load").send("add_field", value="light").send("choose_slice", row=0)
+    assert panel.data["chosen"] == "light = night: 30 expressions"
     dataset.delete_sample_field("light")
     panel.send("reload")
-    assert panel.state["problem"] is None
-    assert panel.state["chosen"] == "everything: 60 expressions"
+    assert "could not be shown" not in panel.schema
+    assert panel.data["chosen"] == "everything: 60 expressions"
     figures = Panel(EVALUATION, dataset).send("on_load")
     for key in dataset.list_evaluations():
         dataset.delete_evaluation(key)
@@ -204,10 +278,10 @@ def test_the_slices_of_another_field_are_not_taken_for_it(dataset):
 def test_runs_under_different_policies_are_not_compared(dataset):
     fiftyone_genseg.evaluate(dataset, "genseg", eval_key="other_policy", policy="refcoco", progress=False)
     panel = Panel(EVALUATION, dataset).send("on_load").send("compare_with", value="good")
-    assert "different (policy, min_pixels)" in panel.state["difference"]
+    assert "different (policy, min_pixels)" in panel.data["difference"]
     assert panel.data["flips"] == []
     panel = Panel(SLICES, dataset).send("on_load").send("choose_against", value="good")
-    assert "different (policy, min_pixels)" in panel.state["difference"]
+    assert "different (policy, min_pixels)" in panel.data["difference"]
 
 
 def test_slices_are_sorted_filtered_and_widened_by_fields(dataset):
@@ -234,8 +308,10 @@ def test_an_error_is_a_sentence_in_the_panel(dataset):
     document.results.put(b"{}", content_type="application/json")
     document.save()
     panel = Panel(SLICES, dataset).send("on_load")
-    assert panel.state["problem"].startswith("The run could not be shown")
-    assert "could not be shown" in panel.schema
+    assert "The run could not be shown" in panel.schema
+    assert "The run could not be shown" in panel.send("choose_sort", value="n").schema
+    assert panel.send("show_in_grid").asked[0][0] == "notify"
+    assert "The runs could not be shown" in Panel(EVALUATION, dataset).send("on_load").schema
 
 
 def test_export_of_several_expressions_per_image(make, tmp_path):

@@ -5,12 +5,17 @@ import numpy as np
 import pytest
 
 from fiftyone_genseg import labels
-from fiftyone_genseg.segmentation import OVERWRITE, segment_view
-from fiftyone_genseg.segmentation.engines import in_process
+from fiftyone_genseg.segmentation.engines.local import local_engine
+from fiftyone_genseg.segmentation.request import OVERWRITE, SegmentRequest
+from fiftyone_genseg.segmentation.run import segment_view
+
+
+def progress(view, model, **options):
+    return segment_view(view, SegmentRequest(**options), local_engine(model))
 
 
 def run(view, model, **options):
-    return list(segment_view(view, in_process(model), "nano", "genseg", **options))[-1]
+    return list(progress(view, model, **options))[-1]
 
 
 def snapshot(dataset):
@@ -128,7 +133,7 @@ def test_an_empty_expression_field_is_a_failure_of_that_sample(dataset, nano):
         ({"expressions": [" ", ""]}, "not both and not neither"),
         ({"expression_field": "held_out"}, "must be a string field.*expression"),
         ({"expression_field": "nope"}, "must be a string field"),
-        ({"expressions": ["x"], "existing": "append"}, "'skip' or 'overwrite', got 'append'"),
+        ({"expressions": ["x"], "existing": "append"}, "'skip' or 'overwrite', not 'append'"),
     ],
 )
 def test_unusable_arguments_are_refused_before_anything_is_written(dataset, nano, options, message):
@@ -144,10 +149,10 @@ def test_a_field_of_another_type_is_not_touched(dataset, nano):
 
 
 def test_stopping_half_way_keeps_what_was_done(dataset, nano):
-    progress = segment_view(dataset, in_process(nano), "nano", "genseg", expression_field="expression", batch_size=4)
-    next(progress)
-    next(progress)
-    progress.close()
+    running = progress(dataset, nano, expression_field="expression", batch_size=4)
+    next(running)
+    next(running)
+    running.close()
     done = len(dataset.exists("genseg_responses"))
     assert 0 < done < 16
     summary = run(dataset, nano, expression_field="expression", batch_size=4)
@@ -169,14 +174,14 @@ def test_patches_and_groups_are_refused(dataset, nano):
 
 
 def test_what_others_write_meanwhile_stays(dataset, nano):
-    progress = segment_view(dataset, in_process(nano), "nano", "genseg", expressions=["the star"], batch_size=4)
-    next(progress)
-    next(progress)
+    running = progress(dataset, nano, expressions=["the star"], batch_size=4)
+    next(running)
+    next(running)
     run(dataset, nano, expressions=["all shapes"])
     last = dataset.last()
     last["genseg"].detections.append(fo.Detection(label="drawn by hand", bounding_box=[0, 0, 0.5, 0.5]))
     last.save()
-    list(progress)
+    list(running)
     assert {len(responses) for responses in dataset.values("genseg_responses")} == {2}
     last.reload()
     assert "drawn by hand" in [detection.label for detection in last["genseg"].detections]
@@ -194,3 +199,23 @@ def test_an_overwrite_that_fails_keeps_the_masks(dataset, nano, tmp_path):
     sample.reload()
     assert len(sample["genseg"].detections) == masks
     assert [r.status for r in sample["genseg_responses"]] == ["failed"]
+
+
+@pytest.mark.parametrize("typed", ["the red shape", "the  red   shape", " the\tred\u00a0shape\n"])
+def test_an_expression_is_one_however_it_is_spaced(dataset, nano, typed):
+    first = run(dataset[:1], nano, expressions=["the red shape"])
+    assert (first.skipped, first.done) == (0, 1)
+    again = run(dataset[:1], nano, expressions=[typed])
+    assert (again.skipped, again.done) == (1, 1)
+    assert [response.expression for response in dataset.first()["genseg_responses"]] == ["the red shape"]
+
+
+def test_the_expressions_of_a_field_are_normalized_before_they_are_stored_and_skipped(dataset, nano):
+    sample = dataset.first()
+    sample["expression"] = "the  cafe\u0301   chair"
+    sample.save()
+    run(dataset[:1], nano, expression_field="expression")
+    sample.reload()
+    assert [response.expression for response in sample["genseg_responses"]] == ["the caf\u00e9 chair"]
+    assert run(dataset[:1], nano, expression_field="expression").skipped == 1
+    assert run(dataset[:1], nano, expressions=["the caf\u00e9 chair"]).skipped == 1

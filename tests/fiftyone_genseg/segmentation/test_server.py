@@ -30,7 +30,7 @@ ANSWER = '<answer>[{"bbox_2d": [100, 100, 600, 600], "points": [[300, 300], [400
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server that has nano and wants a key."""
+    """Start a server that has nano and wants a key."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(lambda request: said(ANSWER)) as started:
         started.models = (200, {}, {"data": [{"id": "nano"}]})
@@ -39,7 +39,7 @@ def server(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    """The client's pauses before it asks again are not what is tested."""
+    """Take away the client's pauses before it asks again."""
 
     async def sleep(seconds: float) -> None:
         pass
@@ -49,7 +49,7 @@ def _no_pauses(monkeypatch):
 
 @pytest.fixture
 def scenes(tmp_path, monkeypatch):
-    """The command that benchmarks four expressions of RefScenes, in an empty folder."""
+    """Return the command that benchmarks four expressions of RefScenes, in an empty folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     runpy.run_path(str(ROOT / "examples" / "own_benchmark.py"))["write"](tmp_path / "scenes", 4)
     (tmp_path / "here").mkdir()

@@ -1,4 +1,4 @@
-"""What the tests of archives share."""
+"""Fixtures of the tests of archives."""
 
 import datasets
 import pytest
@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """An empty folder for archives, which are read into a cache of their own."""
+    """Make an empty folder for archives, with its own cache of `datasets`."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
     folder = tmp_path / "archives"
     folder.mkdir()

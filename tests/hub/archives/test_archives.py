@@ -1,4 +1,4 @@
-"""Readers of the official archives, on small ones made of the example photographs."""
+"""Readers of the official archives, on small archives of the example photographs."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def test_refcocog_is_read_with_the_masks_of_its_annotations(root):
     examples, report = archives.load_archive("refcocog", root, "val")
     assert len(examples) == expected == report.counts["expressions"]
     assert not report.problems
-    assert not report.as_published  # 2,573 refs are
+    assert not report.as_published  # the published split has 2,573 refs
     assert "published are 2,573 refs, 1,300 images, 4,896 expressions" in str(report)
     assert set(FEATURES) | {"ref_id", "category"} == set(examples.column_names)
     annotations = {a["id"]: a for a in json.loads((root / "refcocog/instances.json").read_text())["annotations"]}
@@ -56,7 +56,7 @@ def test_grefcoco_has_expressions_for_nothing_and_for_several(root):
     expected = archive_files.grefcoco(root)
     examples, report = archives.load_archive("grefcoco", root, "val")
     assert len(examples) == expected
-    assert report.as_published  # no counts are published for what its file holds
+    assert report.as_published  # no counts are published for its file
     refs = {str(ref["ref_id"]): ref for ref in json.loads((root / "grefcoco/grefs(unc).json").read_text())}
     numbers = {}
     for example in from_dataset(examples):
@@ -84,7 +84,7 @@ def test_grefcoco_leaves_crowds_out_and_skips_references_without_sentences(root)
     assert report.counts["expressions"] == 2 * len(refs) - 2
     by_ref = {example.attributes["ref_id"]: example for example in from_dataset(examples)}
     assert len(by_ref[str(several["ref_id"])].masks) == len(several["ann_id"]) - 1
-    assert str(single["ref_id"]) not in by_ref  # nothing of it is left, and that is not a no-target
+    assert str(single["ref_id"]) not in by_ref  # without its crowd it is unusable, and no no-target
     assert report.problems["empty mask"] >= 2
 
 
@@ -248,7 +248,7 @@ def test_a_second_load_reads_the_cache_and_a_changed_archive_does_not(root, monk
     archive_files.refcocog(root)
     first, _ = archives.load_archive("refcocog", root, "val")
     with monkeypatch.context() as patch:
-        patch.setattr("genseg_hub.benchmarks.refcoco.load_plain", lambda file: pytest.fail("read again"))
+        patch.setattr("genseg_hub.archives.readers.refcoco.load_plain", lambda file: pytest.fail("read again"))
         again, _ = archives.load_archive("refcocog", root, "val")
     assert again.data.equals(first.data)
     image = Path(next(from_dataset(first)).image)
@@ -308,7 +308,7 @@ def test_an_image_that_is_damaged_further_in_is_a_failure_of_its_expressions(roo
     assert isinstance(result, Prediction)
 
 
-def test_what_is_not_there_is_explained(root):
+def test_missing_and_malformed_files_are_explained(root):
     with pytest.raises(ArchiveError, match=r"no benchmark 'refcocoh'; choose one of .*refcocog"):
         archives.load_archive("refcocoh", root, "val")
     with pytest.raises(ArchiveError, match="refcocog has no split 'testA'; choose one of train, val, test"):

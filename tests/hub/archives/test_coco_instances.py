@@ -1,4 +1,4 @@
-"""Masks of annotation files, in all their forms."""
+"""Masks of annotation files, in all forms."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_every_form_of_rle_gives_the_mask(mask):
         runs[-1] += 1
     check_rle(rle)
     assert rle_runs(rle["counts"]).tolist() == runs
-    split = [part for run in runs for part in (run, 0, 0)]  # the same mask, of which pycocotools' union would crash
+    split = [part for run in runs for part in (run, 0, 0)]  # the same mask, on which pycocotools' union would crash
     for counts in (rle["counts"], rle["counts"].encode(), runs, split):
         found = coco_instances.to_rle({"size": [height, width], "counts": counts}, height, width)
         assert (found is None) == (not mask.any())
@@ -83,5 +83,5 @@ def test_an_rle_is_whole_or_an_error(counts, height, width):
 def test_runs_without_pixels_and_pixels_without_runs_are_an_error():
     runs_without_pixels = "0" * 10_000 + "4"
     for size, counts in (([2, 2], runs_without_pixels), ([2, 2], "3"), ([2, 2], "5"), ([0, 0], "0"), ([2, -2], "4")):
-        with pytest.raises(ValueError, match="the counts of an RLE are not those of a mask"):
+        with pytest.raises(ValueError, match="the counts of an RLE do not cover a mask"):
             check_rle({"size": size, "counts": counts})

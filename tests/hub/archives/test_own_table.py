@@ -35,7 +35,7 @@ def test_a_users_own_table_is_read(root):
 
 @pytest.fixture
 def table(root):
-    """A function that writes a table beside the annotations; {image} and {id} in it are there."""
+    """Return a function that writes a table beside the annotations, with a known {image} and {id}."""
     archive_files.coco(root)
     (root / "expressions.csv").unlink()
     data = json.loads((root / "instances.json").read_text())

@@ -1,4 +1,4 @@
-"""ReasonSeg: painted as LISA paints it."""
+"""ReasonSeg: shapes are painted as in LISA's code."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from PIL import Image
 from tests.helpers import archive_files
 
 
-def test_reasonseg_paints_the_largest_first_and_ignores_what_is_ambiguous(root):
+def test_reasonseg_paints_the_largest_first_and_ignores_ambiguous_pixels(root):
     archive_files.reasonseg(root)
     examples, report = archives.load_archive("reasonseg", root, "val")
     assert report.counts == {"images": 2, "expressions": 2}
@@ -34,7 +34,7 @@ def test_reasonseg_paints_the_largest_first_and_ignores_what_is_ambiguous(root):
     assert target.sum() == 21 * 21 - 4 * 4 + 5 * 5
     assert ignore.sum() == 4 * 4
     assert not (target & ignore).any()
-    # Whatever is predicted there changes nothing.
+    # Predictions in ignored pixels change nothing.
     with_hole = measure(first.masks, target, ignore=first.ignore)
     filled = measure(first.masks, target | ignore, ignore=first.ignore)
     assert with_hole == filled
@@ -89,7 +89,7 @@ def test_a_malformed_annotation_is_counted_and_the_rest_is_used(root, content, w
     assert re.search(f"1 left out, {why}", str(report))
 
 
-def test_what_belongs_together_must_be_there_once(root):
+def test_an_annotation_needs_exactly_one_image(root):
     archive_files.reasonseg(root)
     folder = root / "ReasonSeg/val"
     (folder / "a.png").write_bytes((folder / "a.jpg").read_bytes())
@@ -105,7 +105,7 @@ def test_what_belongs_together_must_be_there_once(root):
         assert re.search(said, str(raised.value))
 
 
-def test_an_annotation_needs_no_more_than_text_and_shapes(root):
+def test_an_annotation_needs_only_text_and_shapes(root):
     archive_files.reasonseg(root)
     file = root / "ReasonSeg/val/b.json"
     file.write_bytes(b"\xef\xbb\xbf" + json.dumps({"shapes": [], "text": ["nothing"]}).encode())
@@ -131,10 +131,10 @@ def test_a_replaced_image_is_painted_again(root):
         max_size=5,
     )
 )
-def test_reasonseg_is_painted_as_lisa_paints_it(shapes):
+def test_reasonseg_is_painted_by_lisas_rule(shapes):
     shapes = [{"label": label, "points": [list(point) for point in points]} for label, points in shapes]
     painted = reasonseg.paint(shapes, 30, 40)
-    # An own slow account of LISA's rule: of the regions that cover a pixel, the smallest decides.
+    # LISA's rule, slow and independent: the smallest region that covers a pixel decides.
     regions = []
     for shape in shapes:
         if shape["label"] != "flag":

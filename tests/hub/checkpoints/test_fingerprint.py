@@ -1,4 +1,4 @@
-"""Which checkpoint answered: the same by any spelling of its name, another when its files are."""
+"""Fingerprints: equal for all spellings of a name, and different for different files."""
 
 import os
 import shutil
@@ -50,7 +50,7 @@ def test_a_folder_is_another_when_a_byte_is(folder, name):
     assert after["model"] == before["model"]
 
 
-def test_what_does_not_decide_the_answers_does_not_count(folder):
+def test_files_without_influence_on_answers_do_not_count(folder):
     before = fingerprint.identify(str(folder))
     (folder / "README.md").write_text("another card")
     (folder / "logs").mkdir(exist_ok=True)
@@ -70,7 +70,7 @@ def test_a_checkpoint_of_the_hub_is_its_commit_and_its_weights_stay_there(hub, m
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.safetensors"))
     checkpoints.pull(REPO)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert fingerprint.identify(REPO) == {"model": f"{REPO}@{commit}"}  # what is here
+    assert fingerprint.identify(REPO) == {"model": f"{REPO}@{commit}"}  # the commit on this disk
     shutil.rmtree(constants.HF_HUB_CACHE)
     assert fingerprint.identify(f"{REPO}@{commit}") == {"model": f"{REPO}@{commit}"}
     with pytest.raises(CheckpointError, match="cannot be reached"):
@@ -89,12 +89,12 @@ def test_a_checkpoint_of_the_hub_is_its_commit_and_its_weights_stay_there(hub, m
         ("nano", "main", "nano is on this disk and has no revisions"),
     ],
 )
-def test_names_that_stand_for_nothing_are_refused(name, revision, message):
+def test_names_without_a_checkpoint_are_refused(name, revision, message):
     with pytest.raises(CheckpointError, match=message):
         fingerprint.identify(name, revision)
 
 
-def test_a_chosen_segmenter_belongs_to_it(folder, tmp_path, hub):
+def test_a_chosen_segmenter_is_part_of_the_fingerprint(folder, tmp_path, hub):
     other = shutil.copytree(folder / "segmenter", tmp_path / "other")
     found = fingerprint.identify(f"nano+{other}")
     assert found["model"] == f"nano+{tmp_path.name}/other"
@@ -109,7 +109,7 @@ def test_a_chosen_segmenter_belongs_to_it(folder, tmp_path, hub):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_server_says_which_commit_answers_or_it_is_not_known(known, hub, folder):
+def test_a_server_names_the_commit_or_the_commit_is_unknown(known, hub, folder):
     commit = publish.push(folder, REPO).commit
     name = f"{REPO}@{commit}" if known else REPO
     with serving(lambda request: said("<answer>[]</answer>")) as server:
@@ -121,11 +121,11 @@ def test_a_server_says_which_commit_answers_or_it_is_not_known(known, hub, folde
     assert ("dialect" in who) == (not known)
 
 
-def test_a_folder_is_known_by_what_is_here_and_what_the_server_calls_it(folder):
+def test_a_served_folder_has_a_checksum_and_a_name_on_the_server(folder):
     before = fingerprint.identify(str(folder))
     with serving(lambda request: said("<answer>[]</answer>")) as server:
         server.models = (200, {}, {"data": [{"id": "mine\n", "root": str(folder)}]})
         _, found = connect(checkpoints.pull(str(folder), with_reasoner=False), server.url)
         assert fingerprint.identify(str(folder), opened=found) == before | {"served": "mine"}
-        (folder / "model.safetensors").unlink()  # the server has them
+        (folder / "model.safetensors").unlink()  # the server has the weights
         assert fingerprint.identify(str(folder), opened=found)["checksum"] != before["checksum"]

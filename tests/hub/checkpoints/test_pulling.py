@@ -1,58 +1,20 @@
-"""A name becomes files on this disk, or an error that says what to do."""
+"""Pulling turns a name into files on this disk, or into an error that says what to do."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
 import pytest
 from genseg_hub import GenSegR1, checkpoints
 from genseg_hub.checkpoints.catalog import EMBEDDED
 from genseg_hub.errors import CheckpointError
+from genseg_hub.publishing import publish
 from huggingface_hub import constants
 from PIL import Image
 
+from tests.helpers.hub_server import REPO
+
 NANO = EMBEDDED["nano"]
-
-
-class _Hub(BaseHTTPRequestHandler):
-    """A server that refuses in the Hub's own way: the error code depends on the repository's name."""
-
-    def do_GET(self):
-        name = self.path
-        for part, status, code in (
-            ("gated", 403, "GatedRepo"),
-            ("no-revision", 404, "RevisionNotFound"),
-            ("absent", 404, "RepoNotFound"),
-            ("down", 500, ""),
-        ):
-            if part in name:
-                self.send_response(status)
-                if code:
-                    self.send_header("X-Error-Code", code)
-                self.end_headers()
-                return
-        self.send_response(404)
-        self.end_headers()
-
-    do_HEAD = do_GET
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.ENDPOINT", endpoint, raising=False)
-    from huggingface_hub import hf_api
-
-    monkeypatch.setattr(hf_api.api, "endpoint", endpoint)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-    yield endpoint
-    server.shutdown()
+SCENE = Image.new("RGB", (256, 256))
 
 
 def test_nano_is_embedded_and_small():
@@ -110,10 +72,11 @@ def test_a_checkpoint_cannot_choose_code_for_its_attention(folder, part, key, va
         checkpoints.pull(str(folder))
 
 
-def test_an_attention_of_transformers_itself_is_fine(folder):
+def test_an_attention_of_transformers_itself_is_fine(folder, nano):
     config = json.loads((folder / "config.json").read_text()) | {"_attn_implementation": "eager"}
     (folder / "config.json").write_text(json.dumps(config))
-    assert GenSegR1.from_pretrained(str(folder), device="cpu").reasoner.model.config._attn_implementation == "eager"
+    eager = GenSegR1.from_pretrained(str(folder), device="cpu")
+    assert eager.segment(SCENE, "the red star").response == nano.segment(SCENE, "the red star").response
 
 
 @pytest.mark.parametrize(
@@ -164,24 +127,41 @@ def test_a_wrong_name_is_explained(name, message):
         checkpoints.pull(name, local_files_only=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("owner/absent", "no repository owner/absent that you may see.*hf auth login"),
-        ("owner/gated", "is gated: accept its terms at .*/owner/gated"),
-        ("owner/no-revision", "has no revision 'v9'"),
-    ],
-)
-def test_what_the_hub_refuses_is_explained(hub, name, message):
-    with pytest.raises(CheckpointError, match=message):
-        checkpoints.pull(name, revision="v9")
+def test_a_refusal_of_the_hub_is_explained(hub, folder):
+    with pytest.raises(CheckpointError, match=r"no repository owner/absent that you may see.*hf auth login"):
+        checkpoints.pull("owner/absent")
+    publish.push(folder, REPO)
+    with pytest.raises(CheckpointError, match=f"{REPO} has no revision 'v9'"):
+        checkpoints.pull(REPO, revision="v9")
+    with (
+        hub.fault("GET /api/models/", 403, headers={"X-Error-Code": "GatedRepo"}),
+        pytest.raises(CheckpointError, match=f"{REPO} is gated: accept its terms at .*/{REPO}"),
+    ):
+        checkpoints.pull(REPO)
+    with (
+        hub.fault("GET .*/resolve/", 403),
+        pytest.raises(CheckpointError, match=f"the Hub refused {REPO}: "),
+    ):
+        checkpoints.pull(REPO)
+
+
+def test_arriving_bytes_are_reported(hub, folder):
+    publish.push(folder, REPO)
+    arrived = []
+    checkpoints.plan(REPO)  # downloads genseg.json
+    planned = checkpoints.plan(REPO).missing
+    checkpoints.pull(REPO, on_bytes=arrived.append)
+    assert len(arrived) > 10  # large files arrive in parts
+    assert sum(arrived) == planned > 18_000_000
+    checkpoints.pull(REPO, on_bytes=arrived.append)
+    assert sum(arrived) == planned
 
 
 def test_a_full_disk_is_explained(monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.hub, "snapshot_download", full)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
     with pytest.raises(CheckpointError, match=r"disk is full.*HF_HOME"):
         checkpoints.pull("owner/name")
 
@@ -204,4 +184,4 @@ def test_the_warm_start_shares_the_segmenter_of_nano():
     assert before.segmenter_config is None
     assert before.reasoner != nano.reasoner
     assert before.dialect == nano.dialect
-    assert GenSegR1.from_pretrained("nano-sft", device="cpu").segment(Image.new("RGB", (256, 256)), "the red star")
+    assert GenSegR1.from_pretrained("nano-sft", device="cpu").segment(SCENE, "the red star").response.error is None

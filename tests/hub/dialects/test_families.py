@@ -1,7 +1,8 @@
-"""The other systems' checkpoints: their architecture, what they are shown, what SAM 2 is given, and their names."""
+"""Checkpoints of other systems: their architecture, the image that they see, SAM 2's input, and their names."""
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from genseg_hub import GenSegR1, ReferringExample, checkpoints, dialects
 from genseg_hub.checkpoints.catalog import KNOWN, NANO, SAM2_REPOSITORIES
@@ -10,7 +11,6 @@ from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_hub.schema import InstancePrompt, Prediction
 from genseg_hub.segmenters.sam2 import Sam2Segmenter
 from PIL import Image
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from tests.helpers.archive_files import PHOTOS
 from tests.helpers.families import save_qwen2_5_vl
@@ -35,11 +35,11 @@ def test_a_checkpoint_of_qwen2_5_vl_runs_on_photographs(dialect, tmp_path):
     for photo, result in zip(photos, results, strict=True):
         assert isinstance(result, Prediction)
         assert result.image_size == Image.open(photo).size
-        assert result.response.error is not None  # random weights say nothing that can be read
+        assert result.response.error is not None  # random weights give unreadable answers
 
 
 class _Scripted(TransformersReasoner):
-    """Stands for a reasoner whose answer is known; keeps what it was shown."""
+    """Reasoner with a known answer, which keeps the images of its prompts."""
 
     def __init__(self, text):
         self.text, self.shown = text, []
@@ -65,47 +65,41 @@ def test_the_image_is_shown_in_their_frame_and_segmented_in_its_own(dialect, nan
     assert result.mask.shape == (height, width)
 
 
-def test_negative_points_reach_sam2_and_multimask_takes_its_best(nano):
+def test_negative_points_reach_sam2_and_multimask_takes_its_best(nano, nano_sam2):
     image = np.array(Image.open(PHOTO).convert("RGB"))
     box, inside, outside = (100.0, 50.0, 400.0, 350.0), ((250.0, 200.0),), ((120.0, 60.0), (380.0, 340.0))
-    predictor = nano.segmenter._predictor
-    given = {}
+    given, decoded = {}, []
 
     def keep(module, args, kwargs):
         coords, labels = kwargs["points"]
         given[coords.shape[1] - 2] = coords.numpy(), labels.tolist()  # after the two corners of the box
 
-    segmenter = Sam2Segmenter(predictor.model)
+    segmenter = Sam2Segmenter(nano_sam2)
     prompts = [
         InstancePrompt(box, inside, negative_points=outside),
         InstancePrompt(box, ()),
         InstancePrompt(box, inside),
     ]
-    with predictor.model.sam_prompt_encoder.register_forward_pre_hook(keep, with_kwargs=True):
+    with nano_sam2.sam_prompt_encoder.register_forward_pre_hook(keep, with_kwargs=True):
         masks, scores = segmenter.segment(image, prompts)
     coords, labels = given[3]
-    pixels = coords[0] / predictor.model.image_size * image.shape[1::-1]
+    pixels = coords[0] / nano_sam2.image_size * image.shape[1::-1]
     assert pixels == pytest.approx(np.array([(100, 50), (400, 350), *inside, *outside]), abs=1e-3)
     assert labels == [[2, 3, 1, 0, 0]]
     assert given[1][1] == [[2, 3, 1]]
     assert given[0][1] == [[2, 3]]
-    # Whatever stands beside it, an instance has the mask that it has alone.
+    # Other instances do not change a mask.
     for prompt, mask, score in zip(prompts, masks, scores, strict=True):
         (alone,), (its,) = nano.segmenter.segment(image, [prompt])
         assert (mask != alone).mean() < 1e-3
         assert score == pytest.approx(its, abs=1e-4)
-    best, their = segmenter.segment(image, prompts[:1], multimask=True)
-    predictor = SAM2ImagePredictor(predictor.model)
-    predictor._bb_feat_sizes = segmenter._predictor._bb_feat_sizes
-    predictor.set_image(image)
-    three, ious, _ = predictor.predict(
-        point_coords=np.array([[*inside, *outside]]),
-        point_labels=np.array([[1, 0, 0]]),
-        box=np.array([box]),
-        multimask_output=True,
-    )
-    assert their[0] == pytest.approx(min(1.0, float(ious.max())), abs=1e-6)
-    assert np.array_equal(best[0], three[ious.argmax()] > 0)
+    with nano_sam2.sam_mask_decoder.register_forward_hook(lambda *given: decoded.append(given[-1][:2])):
+        (best,), (score,) = segmenter.segment(image, prompts[:1], multimask=True)
+    ((logits, ious),) = ((logits[0], ious[0]) for logits, ious in decoded)
+    assert len(ious) == 3
+    assert score == pytest.approx(min(1.0, float(ious.max())), abs=1e-6)
+    whole = torch.nn.functional.interpolate(logits[None], image.shape[:2], mode="bilinear")[0]
+    assert np.array_equal(best, (whole[ious.argmax()] > 0).numpy())
 
 
 def test_known_names_have_their_dialect_and_segmenter(tmp_path):

@@ -1,4 +1,4 @@
-"""A benchmark run: resumed wherever it stopped, scored without a model, from predictions made anywhere."""
+"""Benchmark runs: resumed after a kill, scored without a model, from predictions of any system."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Twelve expressions that nano can answer."""
+    """Make twelve expressions that nano can answer."""
     return to_dataset(refscenes("val", 12))
 
 
@@ -136,7 +136,7 @@ def test_a_changed_table_is_asked_again_and_two_processes_do_not_mix(scenes, nan
     few = scenes.select(range(3))
     run(folder, few, nano)
     before = [json.loads(line) for line in (folder / benchmark_run.PREDICTIONS).read_text().splitlines()]
-    # The same ids, other questions: rows of a user's table are numbered, and a row was taken out.
+    # A row was removed from a user's table, whose rows are numbered, so the same ids have other questions.
     moved = scenes.select(range(1, 4)).remove_columns("example_id").add_column("example_id", few["example_id"][:])
     run(folder, moved, nano)
     after = [json.loads(line) for line in (folder / benchmark_run.PREDICTIONS).read_text().splitlines()]
@@ -157,7 +157,7 @@ def test_the_true_masks_as_coco_results_are_perfect(photos, tmp_path):
     file.write_text(json.dumps(entries))
     figures = [run(tmp_path / "run", photos, file) and metrics_of(tmp_path / "run")]
     assert figures[0]["target_miou"] == figures[0]["ciou"] == figures[0]["box_miou"] == 1
-    # COCO's results cannot say that nothing is meant: those expressions have no prediction.
+    # COCO's results have no no-target answer, so no-target expressions have no prediction.
     assert figures[0]["missing"] == figures[0]["n_no_target"] > 0
     lines = [{"example_id": e.example_id, "instances": [{"mask": m} for m in e.masks]} for e in from_dataset(photos)]
     file = tmp_path / "mine.jsonl"
@@ -196,7 +196,7 @@ def test_predictions_that_do_not_fit_are_named(photos, tmp_path):
             list(predictions.read(file))
 
 
-def test_what_is_there_is_scored_without_a_model(finished, scenes, tmp_path):
+def test_stored_predictions_are_scored_without_a_model(finished, scenes, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "again")
     before = metrics_of(folder)
     run(folder, scenes, never)
@@ -208,7 +208,7 @@ def test_what_is_there_is_scored_without_a_model(finished, scenes, tmp_path):
     assert (folder / benchmark_run.PREDICTIONS).read_bytes() == (finished / benchmark_run.PREDICTIONS).read_bytes()
 
 
-def test_a_line_gives_back_what_it_was_made_of(finished, scenes, nano):
+def test_a_line_gives_back_its_prediction(finished, scenes, nano):
     for example in list(from_dataset(scenes))[:3]:
         result = nano.segment(example.image, example.expression)
         again = predictions.from_line(json.loads(json.dumps(predictions.to_line(example, result))))
@@ -226,6 +226,21 @@ def test_a_line_gives_back_what_it_was_made_of(finished, scenes, nano):
     assert failure.message == "why"
 
 
+def test_expressions_with_other_spaces_are_not_asked_again(finished, scenes, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "again")
+    spaced = [f"  {text} ".replace(" ", " \u00a0") for text in scenes["expression"]]
+    same = scenes.remove_columns("expression").add_column("expression", spaced)
+    run(folder, same, never)
+    assert metrics_of(folder)["miou"] == metrics_of(finished)["miou"]
+    # A run of an older version stored the expressions as they were.
+    lines = [json.loads(line) for line in (folder / benchmark_run.PREDICTIONS).read_text().splitlines()]
+    before = [line | {"expression": text} for line, text in zip(lines, spaced, strict=True)]
+    (folder / benchmark_run.PREDICTIONS).write_text("".join(json.dumps(line) + "\n" for line in before))
+    run(folder, scenes, never)
+    assert metrics_of(folder)["miou"] == metrics_of(finished)["miou"]
+    assert metrics_of(folder)["missing"] == 0
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "[" * 100_000, "\udcff"])
 def test_damaged_settings_are_begun_anew_only_when_asked_to(finished, scenes, nano, tmp_path, content):
     folder = shutil.copytree(finished, tmp_path / "again")
@@ -238,7 +253,7 @@ def test_damaged_settings_are_begun_anew_only_when_asked_to(finished, scenes, na
     assert len((folder / benchmark_run.PREDICTIONS).read_text().splitlines()) == 1
 
 
-def test_overwriting_removes_nothing_before_all_else_is_well(finished, scenes, tmp_path, photos):
+def test_overwriting_removes_nothing_before_all_checks(finished, scenes, tmp_path, photos):
     folder = shutil.copytree(finished, tmp_path / "again")
     (folder / "notes.txt").write_text("mine")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -290,7 +305,7 @@ def test_a_damaged_line_is_named_with_the_remedy(finished, scenes, tmp_path):
         run(folder, scenes, never)
 
 
-def test_an_image_that_is_damaged_by_now_is_scored_by_what_its_header_says(photos, tmp_path):
+def test_an_image_damaged_after_the_run_is_scored_by_the_size_in_its_header(photos, tmp_path):
     example = next(example for example in from_dataset(photos) if not example.masks)
     file, (width, height) = tmp_path / "mine.jsonl", image_size(example.image)
     mask = predictions.to_line(example, prediction_of(np.eye(height, width, dtype=bool)))["instances"][0]["mask"]
@@ -302,7 +317,7 @@ def test_an_image_that_is_damaged_by_now_is_scored_by_what_its_header_says(photo
         assert metrics_of(tmp_path / "run")["missing"] == len(photos) - 1
 
 
-def test_a_mask_must_have_its_images_size_also_where_nothing_is_meant(photos, tmp_path):
+def test_a_no_targets_masks_must_have_the_images_size(photos, tmp_path):
     file = tmp_path / "mine.jsonl"
     example = next(example for example in from_dataset(photos) if not example.masks)
     tiny = {"size": [1, 1], "counts": "01"}

@@ -1,4 +1,4 @@
-"""Figures agree with a slow, independent implementation, however masks come in and in whatever order."""
+"""Figures agree with a slow, independent implementation, for all encodings and orders of masks."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ policies = st.sampled_from(sorted(POLICIES))
 
 
 def slow(examples, policy, min_pixels=0):
-    """The table of the module, one expression at a time, with sets of pixels."""
+    """Compute the table in the docstring of `metrics`, one expression at a time, with sets of pixels."""
     inter = union = 0
     every, targets, boxes, rejected, answered, failed = [], [], [], [], [], 0
     for target, found, usable in examples:
@@ -181,7 +181,7 @@ def test_hand_computed():
     assert figures["n_acc"] == figures["t_acc"] == figures["pr@0.5"] == 0.5
 
 
-def test_a_box_that_the_model_said_is_compared_instead_of_the_masks():
+def test_boxes_of_the_model_are_compared_in_place_of_its_masks_box():
     mask = np.zeros((10, 10), bool)
     mask[:, :5] = True
     assert measure(mask, mask, boxes=[(0, 0, 5, 5), (0, 5, 5, 10)]).box_iou == 1
@@ -190,7 +190,7 @@ def test_a_box_that_the_model_said_is_compared_instead_of_the_masks():
     assert enclosing_box([(1, 2, 3, 4), (0, 3, 2, 9)]) == (0, 2, 3, 9)
 
 
-def test_what_cannot_be_combined_is_refused():
+def test_masks_policies_and_metrics_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"\[2, 2\].*\[2, 3\]"):
         ReferringMetrics().update(np.ones((2, 2), bool), np.ones((2, 3), bool))
     with pytest.raises(ValueError, match="choose one of grefcoco, reasonseg, refcoco"):

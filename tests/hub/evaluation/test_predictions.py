@@ -1,5 +1,6 @@
-"""Predictions at rest: what a line gives back, and what files of strangers may and may not hold."""
+"""Stored predictions: a line gives back its result, and files of other systems are read or refused."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -45,7 +46,7 @@ boxes = st.tuples(*[coordinates] * 4).map(lambda b: (*map(min, b[:2], b[2:]), *m
 
 @settings(max_examples=50, deadline=None)
 @given(boxes, points, points, st.floats(0, 1), st.text(), st.sampled_from([None, *ResponseError]))
-def test_a_line_gives_back_what_it_was_made_of(box, inner, negative, score, text, error):
+def test_a_line_gives_back_its_prediction(box, inner, negative, score, text, error):
     outside = sum(not (box[0] <= x <= box[2] and box[1] <= y <= box[3]) for x, y in inner)
     response = Response(text, "", (InstancePrompt(box, inner, outside, negative),), error)
     result = again(Prediction(response, (SQUARE,), (score,), (100, 100)))
@@ -70,7 +71,7 @@ def test_a_failure_is_one_again():
     ],
     ids=["blank lines", "BOM and CRLF", "numbers", "empty"],
 )
-def test_what_harms_nothing_is_read(tmp_path, text, ids):
+def test_harmless_variants_are_read(tmp_path, text, ids):
     assert [found["example_id"] for found in read(tmp_path / "mine.jsonl", text)] == ids
 
 
@@ -97,11 +98,35 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path, text, message):
         read(tmp_path / "mine.jsonl", text)
 
 
-def test_a_run_may_say_an_expression_again(tmp_path):
+def test_a_run_may_have_an_expression_twice(tmp_path):
     failed = json.dumps({"example_id": "7", "expression": "the square", "image_id": "scene", "failure": "no memory"})
     file = tmp_path / "run.jsonl"
     assert len(read(file, failed + "\n" + line(answer="x"))) == 2
     assert "instances" in predictions.Index(file).find(EXAMPLE)
+
+
+SPELLINGS = ["the square", "  the \t square\n", "the\u00a0square"]
+
+
+@pytest.mark.parametrize("stored", SPELLINGS)
+@pytest.mark.parametrize("asked", SPELLINGS)
+def test_spaces_make_no_other_question(tmp_path, stored, asked):
+    """Find the line of an expression, which older runs stored without normalizing it."""
+    file = tmp_path / "run.jsonl"
+    file.write_text(line(image_id="scene", expression=stored, answer="x") + "\n")
+    assert predictions.Index(file).find(dataclasses.replace(EXAMPLE, expression=asked))["answer"] == "x"
+    made = predictions.to_line(dataclasses.replace(EXAMPLE, expression=asked), Failure("why", ValueError()))
+    assert made["expression"] == "the square"
+    assert predictions.asked(made) == predictions.asked(json.loads(file.read_text())) == ("7", "scene", "the square")
+
+
+def test_another_expression_or_image_is_another_question(tmp_path):
+    file = tmp_path / "run.jsonl"
+    file.write_text(line(image_id="scene", expression="the square", answer="x") + "\n")
+    index = predictions.Index(file)
+    assert index.find(EXAMPLE)
+    for other in ({"expression": "the squares"}, {"image_id": "other"}, {"example_id": "8"}):
+        assert index.find(dataclasses.replace(EXAMPLE, **other)) is None
 
 
 @pytest.mark.parametrize("name", ["mine.json", "MINE.JSON", "Mine.Json"])
@@ -129,7 +154,7 @@ def test_coco_results_that_cannot_be_used_are_named(tmp_path, text, message):
 
 
 @pytest.mark.parametrize("nothing", [[], [np.zeros_like(SQUARE)]], ids=["alone", "beside an empty mask"])
-def test_masks_without_boxes_are_compared_by_the_box_of_the_masks(nothing):
+def test_masks_without_boxes_are_compared_by_their_own_box(nothing):
     masks = [SQUARE, *nothing]
     said = {"example_id": "7", "instances": [{"mask": encode_mask(mask)} for mask in masks]}
     scores = Scores()

@@ -1,4 +1,4 @@
-"""The reports of a run: figures beside the published ones, and a page that shows text as text and loads nothing."""
+"""Reports of a run: figures beside published ones, and a page that shows text as text and loads nothing."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ SIZE = (60, 40)
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: elements, addresses, handlers, text."""
+    """Elements, addresses, handlers and text of a page, as a browser reads them."""
 
     def __init__(self, text):
         super().__init__()
@@ -43,7 +43,7 @@ def square(x, y, side):
 
 
 def examples():
-    """Twelve images, each with a target of 10 x 10 pixels and an expression for nothing."""
+    """Yield two expressions for each of twelve images: one with a target of 10 x 10 pixels, and a no-target."""
     image = np.full((*SIZE[::-1], 3), 200, dtype=np.uint8)
     for i in range(12):
         attributes = {"kind": EVIL if i % 2 else "plain"}
@@ -54,7 +54,7 @@ def examples():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run in which the i-th target is missed by i pixels and the first four no-targets are not recognised."""
+    """Score a run that misses the i-th target by i pixels and predicts masks for the first four no-targets."""
     import datasets
 
     folder = tmp_path_factory.mktemp("report")
@@ -130,7 +130,7 @@ def test_an_expression_is_shown_once_and_an_image_once_a_heading():
     assert gallery.Choice().made([]) == {}
 
 
-def test_an_image_that_is_gone_is_told(finished, tmp_path):
+def test_a_page_names_an_image_that_is_gone(finished, tmp_path):
     Image.new("RGB", SIZE).save(tmp_path / "scene.png")
     example = ReferringExample(str(tmp_path / "scene.png"), "x", (encode_mask(square(0, 0, 5)),), "1", "1")
     made = to_dataset([example])

@@ -1,4 +1,4 @@
-"""Figures over all examples and by their attributes."""
+"""Figures of all examples, and of groups by their attributes."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The model card of a folder says what the folder knows."""
+"""Model cards state the facts of their folder."""
 
 import json
 
@@ -24,7 +24,7 @@ REPORT = {
 
 @pytest.fixture
 def trained(folder):
-    """A folder as a training run leaves it."""
+    """Make a folder like a training run's output."""
     (folder / "README.md").unlink()
     (folder / "evaluation").mkdir()
     (folder / "evaluation" / "held_out.json").write_text(json.dumps(REPORT))
@@ -36,7 +36,7 @@ def trained(folder):
     return folder
 
 
-def test_a_card_says_what_the_folder_knows(hub, trained):
+def test_a_card_states_the_facts_of_its_folder(hub, trained):
     publish.push(trained, "me/r1")
     made = huggingface_hub.ModelCard(hub.content("me/r1", "README.md").decode())
     assert made.data.base_model == "Qwen/Qwen3-VL-2B-Instruct"
@@ -55,6 +55,26 @@ def test_a_card_says_what_the_folder_knows(hub, trained):
     ):
         assert part in made.text
     assert "peft" not in made.text
+
+
+def test_a_card_of_few_facts_has_no_empty_sections(folder):
+    (folder / "README.md").unlink()
+    for file in (folder / "logs").iterdir():
+        file.unlink()
+    settings = {"dialect": "genseg", "segmenter": "segmenter"}
+    (folder / "genseg.json").write_text(json.dumps(settings))
+    text = card.card(folder, "me/r1").text
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        "# r1",
+        "## Use",
+        "## Training",
+        "## Limits",
+        "## Citation",
+    ]
+    assert "The folder that was published does not say how it was trained." in text
+    assert "It was published without figures: evaluate it before use." in text
+    assert "\n\n\n" not in text
+    assert text.endswith("(https://arxiv.org/abs/2602.09701).\n")
 
 
 def test_a_card_is_the_same_each_time(trained):

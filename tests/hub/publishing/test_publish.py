@@ -1,4 +1,4 @@
-"""A folder becomes one commit on a Hub, or nothing of it does, whatever happens on the way."""
+"""A push publishes a whole folder in one commit, or nothing after any fault."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 
-import huggingface_hub
 import numpy as np
 import pytest
 from genseg_hub import GenSegR1, checkpoints
@@ -43,7 +42,7 @@ def test_a_checkpoint_travels_and_is_the_same(hub, folder, nano):
     assert "of which 0 B to download" in run("pull", f"{REPO}@{head}").output
 
 
-def test_only_what_belongs_to_a_checkpoint_is_sent(hub, folder):
+def test_only_files_of_a_checkpoint_are_sent(hub, folder):
     for name in (
         "optimizer.pt",
         "model.bin",
@@ -99,7 +98,7 @@ def test_files_of_an_earlier_checkpoint_do_not_stay(hub, folder):
     publish.push(folder, REPO)
     assert {path for path in hub.paths(REPO) if "safetensors" in path} == set(weights(NANO))
     assert "logs/vision.jsonl" not in hub.paths(REPO)
-    assert ".gitattributes" in hub.paths(REPO), "what a checkpoint never holds stays"
+    assert ".gitattributes" in hub.paths(REPO), "files of other kinds stay"
 
 
 def test_a_private_repository_is_private(hub, folder):
@@ -125,6 +124,17 @@ def _link_out(folder):
     (folder / "vocab.json").symlink_to(outside)
 
 
+def _report(folder, content):
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "x.json").write_text(content)
+
+
+def _settings(folder, **more):
+    (folder / "README.md").unlink()
+    file = folder / checkpoints.SETTINGS_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -136,6 +146,9 @@ def _link_out(folder):
         (_link_out, r"vocab.json is a link that leads out of"),
         (lambda f: (f / "recipe.yaml").write_text("hub_token: hf_" + "a" * 34), "seems to hold a token"),
         (lambda f: (f / "README.md").write_text("---\n[\n---\n"), "model card .* cannot be made"),
+        (lambda f: _report(f, '{"benchmark": "x", "n": 1}'), "cannot be made.*evaluation/x.json has no 'policy'"),
+        (lambda f: _report(f, "3"), "model card .* cannot be made"),
+        (lambda f: _settings(f, versions=["torch"]), "model card .* cannot be made"),
         (shutil.rmtree, "there is no folder"),
     ],
 )
@@ -242,20 +255,19 @@ def test_space_around_a_token_does_not_matter(hub, folder):
     assert publish.push(folder, REPO, token=f" {WRITER}\n").changed
 
 
-def test_a_concurrent_push_is_not_mixed_in(hub, folder, monkeypatch):
+def test_a_concurrent_push_is_not_mixed_in(hub, folder):
     publish.push(folder, REPO)
     (folder / "recipe.yaml").write_text("seed: 1\n")
     repository = hub.repositories[REPO]
-    validate = huggingface_hub.HfApi._validate_yaml
 
-    def meanwhile(self, *args, **kwargs):
+    def meanwhile():
         repository.commit("main", repository.commits[repository.refs["main"]], "somebody else's")
-        return validate(self, *args, **kwargs)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(huggingface_hub.HfApi, "_validate_yaml", meanwhile)
-        with pytest.raises(PublishError, match="somebody else changed me/nano meanwhile, nothing was published"):
-            publish.push(folder, REPO)
+    with (
+        hub.fault("POST /api/validate-yaml", meanwhile, times=1),
+        pytest.raises(PublishError, match="somebody else changed me/nano meanwhile, nothing was published"),
+    ):
+        publish.push(folder, REPO)
     assert "recipe.yaml" not in hub.paths(REPO)
     assert publish.push(folder, REPO).changed
 
@@ -269,7 +281,7 @@ def test_no_network_is_explained(folder, monkeypatch):
 
 def test_a_push_that_is_killed_before_its_commit_publishes_nothing(hub, folder, tmp_path):
     environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "hf")}
-    code = f"from genseg_hub import publish; publish.push({str(folder)!r}, {REPO!r})"
+    code = f"from genseg_hub.publishing import publish; publish.push({str(folder)!r}, {REPO!r})"
     with hub.fault("POST .*/lfs/verify", "hold") as fault:
         process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
         assert fault.held.wait(60)
@@ -281,8 +293,8 @@ def test_a_push_that_is_killed_before_its_commit_publishes_nothing(hub, folder, 
     assert publish.push(folder, REPO).changed
 
 
-def test_a_commit_never_names_what_is_not_there(hub, folder):
-    """The server's own promise, on which the others rest."""
+def test_a_commit_never_names_a_missing_file(hub, folder):
+    """Check the promise of the test server on which the other tests rely."""
     with hub.fault(UPLOAD, 200), pytest.raises(PublishError, match="nothing was published"):
         publish.push(folder, REPO)
     assert hub.paths(REPO) == {".gitattributes"}

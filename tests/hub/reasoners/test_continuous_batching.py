@@ -1,23 +1,23 @@
-"""Continuous batching: the answers of `generate`, whatever ends, begins and fails beside them."""
+"""Continuous batching: the answers are the answers of `generate`, even beside rows that end, begin or fail."""
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from genseg_hub import GenSegR1, Prediction, ReferringExample, dialects
-from genseg_hub.reasoners import continuous_batching
-from genseg_hub.reasoners.base import Prompt, ask
+from genseg_hub.reasoners.base import Prompt
 from genseg_hub.reasoners.continuous_batching import ContinuousReasoner
 from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_training.nano.refscenes import refscenes
 from PIL import Image
 
 from tests.helpers.families import save_qwen2_5_vl
+from tests.helpers.reasoners import ask
 
 
 @pytest.fixture(scope="module")
 def examples():
-    """Eight scenes of several sizes, one to four expressions each."""
+    """Make eight scenes of several sizes, with one to four expressions each."""
     found = list(refscenes("val", 32))
     return [example for i, example in enumerate(found) if i % 4 <= i // 4 % 4]
 
@@ -51,12 +51,11 @@ def test_nano_is_answered_continuously(nano):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 40])
-def test_the_answers_are_those_of_generate(nano, questions, expected, batch_size):
+def test_the_answers_are_the_answers_of_generate(nano, questions, expected, batch_size):
     assert ask(nano.reasoner, questions, batch_size) == expected
 
 
-def test_the_masks_are_those_of_the_simple_road(nano, simple, examples):
-    """One expression at a time, through generate."""
+def test_the_masks_are_the_masks_of_generate_one_by_one(nano, simple, examples):
     plain = GenSegR1(simple, nano.segmenter, nano.dialect)
     one_by_one = [plain.segment(example.image, example.expression) for example in examples]
     together = list(nano.segment_many(examples, 7))
@@ -78,7 +77,7 @@ def test_an_image_is_looked_at_once_for_all_its_expressions(nano, questions, mon
 
 
 def test_a_row_that_ends_makes_room_for_the_next(nano, questions, expected):
-    """Fewer steps than batches that run until their longest answer ends."""
+    """Count fewer steps than batches need, which run until their longest answer ends."""
     lengths = [len(nano.reasoner.processor.tokenizer(answer.text)["input_ids"]) for answer in expected]
     batches = sum(max(lengths[start : start + 4]) for start in range(0, len(lengths), 4))
     session, steps, waiting, answered = nano.reasoner.session(4), 0, list(questions), 0
@@ -111,7 +110,7 @@ def test_a_repetition_penalty_is_honoured(nano, questions, monkeypatch):
     assert penalised != ask(nano.reasoner, questions[:6], 3)
 
 
-def test_settings_that_are_not_understood_are_left_to_generate(nano, monkeypatch):
+def test_unknown_generation_settings_are_left_to_generate(nano, monkeypatch):
     model = nano.reasoner.model
     assert ContinuousReasoner.supports(model)
     settings = transformers.GenerationConfig(**model.generation_config.to_diff_dict(), no_repeat_ngram_size=3)
@@ -135,7 +134,7 @@ def test_a_step_that_fails_goes_on_with_half_the_rows(nano, questions, expected,
     step, most = nano.reasoner.step, 5
 
     def limited(rows):
-        if len(rows.questions) > most:
+        if len(rows.prompts) > most:
             raise torch.OutOfMemoryError("simulated")
         step(rows)
 
@@ -144,14 +143,14 @@ def test_a_step_that_fails_goes_on_with_half_the_rows(nano, questions, expected,
 
 
 def test_rows_that_cannot_be_joined_go_on_with_fewer(nano, questions, expected, monkeypatch):
-    stack, most = continuous_batching._stack, 3
+    join, most = nano.reasoner.join, 3
 
     def limited(parts):
         if sum(len(keep) for _, keep in parts) > most:
             raise torch.OutOfMemoryError("simulated")
-        return stack(parts)
+        return join(parts)
 
-    monkeypatch.setattr(continuous_batching, "_stack", limited)
+    monkeypatch.setattr(nano.reasoner, "join", limited)
     assert ask(nano.reasoner, questions, 16) == expected
 
 
@@ -159,11 +158,11 @@ def test_a_row_that_cannot_be_kept_is_an_answer(nano, questions, monkeypatch):
     def full(parts):
         raise torch.OutOfMemoryError("simulated")
 
-    monkeypatch.setattr(continuous_batching, "_stack", full)
+    monkeypatch.setattr(nano.reasoner, "join", full)
     assert {str(answer) for answer in ask(nano.reasoner, questions[:5], 4)} == {"simulated"}
 
 
-def test_what_fails_alone_is_the_answer_of_its_question_only(nano, questions, expected, monkeypatch):
+def test_an_error_is_the_answer_of_its_own_prompt_only(nano, questions, expected, monkeypatch):
     prefill, step, poison = nano.reasoner.prefill, nano.reasoner.step, questions[4]
 
     def failing(asked):
@@ -178,7 +177,7 @@ def test_what_fails_alone_is_the_answer_of_its_question_only(nano, questions, ex
     monkeypatch.setattr(nano.reasoner, "prefill", prefill)
 
     def stumbling(rows):
-        if poison in rows.questions:
+        if poison in rows.prompts:
             raise RuntimeError("while decoding")
         step(rows)
 
@@ -188,8 +187,7 @@ def test_what_fails_alone_is_the_answer_of_its_question_only(nano, questions, ex
     assert answers[:4] + answers[5:] == expected[:4] + expected[5:]
 
 
-def test_a_long_answer_holds_up_what_comes_after_it_but_not_memory(nano, examples):
-    """Results wait in order; no more examples are read than the window allows."""
+def test_a_long_answer_does_not_make_the_stream_read_everything(nano, examples):
     taken = []
 
     def stream():

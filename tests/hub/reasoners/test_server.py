@@ -1,6 +1,6 @@
-"""Answers from a server: those of the same weights here, and failures that stay where they belong.
+"""Answers of a server: the same weights give the same answers, and a fault fails one prompt only.
 
-The engine is `transformers serve`, started by `genseg serve`; faults come from a server that the tests steer.
+The engine is `transformers serve`, started by `genseg serve`. Faults come from a server that the tests control.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
-from types import SimpleNamespace
 
+import anyio
 import numpy as np
 import pytest
 from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample, checkpoints
@@ -22,7 +22,6 @@ from genseg_hub.dialects import genseg
 from genseg_hub.errors import CheckpointError, ReasonerError
 from genseg_hub.publishing import publish
 from genseg_hub.reasoners.base import Generation, Prompt
-from genseg_hub.reasoners.base import ask as ask_all
 from genseg_hub.reasoners.server import ServerReasoner
 from genseg_training.nano.refscenes import refscenes
 from PIL import Image
@@ -30,13 +29,14 @@ from PIL import Image
 from tests.helpers.chat_server import expression, said, serving, shown
 from tests.helpers.checkpoints import NANO, run
 from tests.helpers.hub_server import REPO
+from tests.helpers.reasoners import ask as ask_all
 
 KEY = "sk-secret-0123"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def started(tmp_path_factory):
-    """`genseg serve nano`, which loads while the first tests run: (address, process, log)."""
+    """Start `genseg serve nano`, which loads while the first tests run; give address, process and log."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -51,7 +51,7 @@ def started(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(started):
-    """The same when it has loaded: (address, process)."""
+    """Wait until the engine has loaded; return address and process."""
     url, process, log = started
     while True:
         assert process.poll() is None, log.read_text()
@@ -81,13 +81,13 @@ def ask(reasoner: ServerReasoner, *expressions: str) -> list:
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """The client's pauses before it asks again, taken down in place of being made."""
+    """Record the client's pauses before it asks again, in place of sleeping."""
     waited: list[float] = []
 
     async def sleep(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("openai._base_client.anyio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(anyio, "sleep", sleep)
     return waited
 
 
@@ -139,7 +139,7 @@ def test_the_answers_come_in_the_order_of_the_questions():
         assert [answer.text for answer in ask(reasoner(server), *"abc")] == ["a", "b", "c"]
 
 
-def test_what_fails_for_the_moment_is_asked_again(pauses):
+def test_a_temporary_failure_is_asked_again(pauses):
     replies = [(503, {}, {}), (429, {"Retry-After": "7"}, {}), said("[]")]
     with serving(lambda request: replies.pop(0)) as server:
         assert ask(reasoner(server), "x") == [Generation("[]", truncated=False)]
@@ -185,7 +185,7 @@ def test_a_failed_request_fails_its_own_expression(nano, pauses, reply, message)
     assert KEY not in results[1].message
     assert all(character.isprintable() for character in results[1].message)
     good = [expression(request) for request in server.requests if not expression(request).endswith("bad")]
-    assert sorted(good) == ["Expression: one", "Expression: three", "Expression: two"]  # none of them asked twice
+    assert sorted(good) == ["Expression: one", "Expression: three", "Expression: two"]  # each is asked once
     assert set(server.keys) == {f"Bearer {KEY}"}
 
 
@@ -204,7 +204,7 @@ def test_a_server_that_does_not_answer_in_time_is_given_up():
     assert "no answer within 2 seconds, asked 2 times" in str(slow)
 
 
-def test_a_think_part_that_the_server_took_out_is_put_back():
+def test_a_think_part_that_the_server_removed_is_put_back():
     with serving(lambda request: said("<answer>[]</answer>", reasoning="it is red")) as server:
         (answer,) = ask(reasoner(server), "x")
     assert answer.text == "<think>it is red</think><answer>[]</answer>"
@@ -362,9 +362,9 @@ def test_genseg_segment_asks_a_server(engine, tmp_path, nano):
 
 
 def test_a_killed_server_loses_nothing_that_was_answered(nano, engine):
-    """The last test of this file: it kills the engine, which `genseg serve` became."""
+    """Kill the engine, which `genseg serve` became; this is the last test of the file."""
     examples = list(refscenes("val", 60))
-    # Of its own: nothing is asked twice here, and an old connection may be one that the server is about to close.
+    # Its own client, because the server may be about to close an older connection, and here nothing is asked twice.
     served = GenSegR1(ServerReasoner(engine[0], str(NANO), 512, max_retries=0), nano.segmenter, nano.dialect)
     stream = served.segment_many(examples, batch_size=2)
     results = [next(stream)]

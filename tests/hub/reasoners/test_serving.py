@@ -1,4 +1,4 @@
-"""The commands that start an engine."""
+"""Commands that start an engine."""
 
 import json
 import shlex
@@ -14,7 +14,7 @@ from tests.helpers.checkpoints import NANO, run
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Puts an executable with the name of an engine on PATH."""
+    """Return a function that puts an executable with the name of an engine on PATH."""
 
     def install(name):
         executable = tmp_path / name
@@ -69,7 +69,7 @@ def test_a_commit_of_the_hub_is_part_of_the_served_name():
         serving.command(pulled, engine, engine, "127.0.0.1", 8000, "bfloat16") for engine in serving.ENGINES
     )
     assert [value(command, "--served-model-name") for command in (vllm, sglang)] == [pinned, pinned]
-    assert "owner/name" not in vllm  # who wants another commit would get this one
+    assert "owner/name" not in vllm  # a client that wants another commit would get this one
     assert transformers[2] == pinned
 
 

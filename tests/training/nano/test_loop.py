@@ -1,34 +1,25 @@
-"""The stages of nano's training: they learn, resume exactly, and run on two processes."""
+"""The loop of nano's stages: it trains, resumes exactly, and averages gradients between processes."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 import torch
-from genseg_training import cli
-from genseg_training.nano import loop, segmenter, sft, vision
-from safetensors.torch import load_file
+from genseg_training.nano import loop
 
-TINY = {"batch_images": 2, "log_steps": 1, "eval_steps": 1000, "save_steps": 2, "warmup_steps": 1, "threads": 2}
+TINY = {"steps": 6, "log_steps": 1, "eval_steps": 6, "save_steps": 2, "warmup_steps": 1}
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Evaluation on two questions instead of 192."""
-    monkeypatch.setattr(sft, "HELD_OUT_QUESTIONS", 2)
-    monkeypatch.setattr(sft, "MAX_NEW_TOKENS", 8)
+def torch_as_before():
+    """Undo the process-wide settings of the loop."""
+    threads = torch.get_num_threads()
     yield
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vision")
-    vision.pretrain(loop.LoopConfig(str(folder), steps=2, **TINY))
-    return folder
 
 
 def rows(folder):
@@ -39,67 +30,88 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("stage", ["sft", "segmenter"])
-def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(stage, pretrained, tmp_path, monkeypatch):
-    def run(folder):
-        if stage == "sft":
-            sft.train(sft.SftConfig(str(folder), steps=4, init=str(pretrained / "reasoner"), questions=2, **TINY))
-        else:
-            segmenter.train(loop.LoopConfig(str(folder), steps=4, **TINY))
+def train(folder, stop_at=None, **settings):
+    """Fit two linear layers to a linear map, and return their weights; raise Stopped at a step."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Linear(16, 16))
+    seen = []
 
-    run(tmp_path / "whole")
-    schedule = loop._schedule
+    def make_batch(seed, progress):
+        return torch.randn(32, 16, generator=torch.Generator().manual_seed(int(seed.replace("-", ""))))
 
-    def stop(step, config):
-        if step == 3:
+    def loss_of(batch):
+        if len(seen) + 1 == stop_at:
             raise Stopped
-        return schedule(step, config)
+        seen.append(batch)
+        return (module(batch) - batch).square().mean(), {}
 
-    monkeypatch.setattr(loop, "_schedule", stop)
+    config = loop.LoopConfig(str(folder), **(TINY | settings))
+    loop.train(module, loop.muon_and_adamw(module, config), config, make_batch, loss_of, dict, lambda folder: None)
+    return module.state_dict()
+
+
+def test_the_loss_falls(tmp_path):
+    train(tmp_path, steps=40)
+    losses = [row["loss"] for row in rows(tmp_path) if "loss" in row]
+    assert len(losses) == 40
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path):
+    whole = train(tmp_path / "whole")
     with pytest.raises(Stopped):
-        run(tmp_path / "stopped")
-    monkeypatch.setattr(loop, "_schedule", schedule)
-    run(tmp_path / "stopped")
-    weights = ("reasoner" if stage == "sft" else "segmenter") + "/model.safetensors"
-    whole, stopped = (load_file(tmp_path / name / weights) for name in ("whole", "stopped"))
+        train(tmp_path / "stopped", stop_at=4)
+    stopped = train(tmp_path / "stopped")
+    assert [row["step"] for row in rows(tmp_path / "stopped") if "loss" in row] == [1, 2, 3, 3, 4, 5, 6]
     for name, tensor in whole.items():
         torch.testing.assert_close(tensor, stopped[name], rtol=0, atol=0)
 
 
-def test_the_loss_falls(tmp_path):
-    vision.pretrain(loop.LoopConfig(str(tmp_path), steps=30, **(TINY | {"batch_images": 8})))
-    losses = [row["loss"] for row in rows(tmp_path) if "loss" in row]
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="resume with a lower learning rate"):
+        train(tmp_path, learning_rate=1e30, muon_learning_rate=1e30)
+
+
+AVERAGE = """
+import sys
+from pathlib import Path
+import torch
+from genseg_training.nano import loop
+
+folder = Path(sys.argv[1])
+weight = torch.nn.Linear(1, 1, bias=False)
+torch.nn.init.zeros_(weight.weight)
+optimizer = torch.optim.SGD([{"params": weight.parameters(), "peak": 1.0}], lr=1.0)
+
+def make_batch(seed, progress):
+    return float(seed.rpartition("-")[2])  # the rank is the gradient
+
+def loss_of(rank):
+    return weight.weight.sum() * rank, {}
+
+config = loop.LoopConfig(str(folder), steps=1, warmup_steps=1)
+loop.train(weight, [optimizer], config, make_batch, loss_of, dict, lambda folder: None)
+(folder / str(torch.distributed.get_rank())).write_text(str(weight.weight.item()))
+"""
 
 
 def test_two_processes_average_their_gradients(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29777"]
-    options = [f"--{key}={value}" for key, value in (TINY | {"threads": 1}).items()]
-    command += ["-m", "genseg_training.cli", "vision", f"--output_dir={tmp_path}", "--steps=2", *options]
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
-    assert [row["step"] for row in rows(tmp_path) if "loss" in row] == [1, 2]
-    assert (tmp_path / "reasoner" / "model.safetensors").is_file()
-
-
-def test_export_joins_the_parts_into_a_checkpoint(pretrained, tmp_path):
-    from genseg_hub import GenSegR1
-
-    segmenter.train(loop.LoopConfig(str(tmp_path / "segmenter"), steps=1, **TINY))
-    cli.main(["export", str(pretrained), str(tmp_path / "segmenter"), str(tmp_path / "checkpoint")])
-    model = GenSegR1.from_pretrained(str(tmp_path / "checkpoint"), device="cpu")
-    assert model.dialect.__name__.endswith("genseg")
-
-
-def test_a_recipe_and_overrides_make_the_config(tmp_path, monkeypatch):
-    seen = []
-    monkeypatch.setattr(sft, "train", seen.append)
-    cli.main(["sft", "--config", "training/recipes/nano_sft.yaml", "--steps", "7"])
-    assert (seen[0].steps, seen[0].questions, seen[0].init) == (7, 5, "runs/nano_vision/reasoner")
-
-
-def test_what_is_missing_is_named(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="run `genseg-train vision` first"):
-        cli.main(["sft", "--init", str(tmp_path), "--output_dir", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        cli.main(["nonsense"])
-    assert "commands:" in capsys.readouterr().out
+    (tmp_path / "average.py").write_text(AVERAGE)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # as torchrun sets them
+    processes = [
+        subprocess.Popen(
+            [sys.executable, tmp_path / "average.py", tmp_path],
+            env=os.environ | group | {"RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    for process in processes:
+        _, problem = process.communicate(timeout=300)
+        assert process.returncode == 0, problem
+    assert [float((tmp_path / rank).read_text()) for rank in ("0", "1")] == [-0.5, -0.5]
+    assert len([row for row in rows(tmp_path) if "hours" in row]) == 1, "one process writes the log"

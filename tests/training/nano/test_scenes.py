@@ -1,36 +1,43 @@
-"""RefScenes is fixed, exact, unambiguous and as hard as it says."""
+"""RefScenes is fixed, exact, unambiguous and as hard as its documentation says."""
 
 import hashlib
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from genseg_hub.schema import decode_mask
 from genseg_training.nano.answers import answer, interior_points
 from genseg_training.nano.expressions import EXPRESSION_KINDS, refer
-from genseg_training.nano.refscenes import refscenes
+from genseg_training.nano.refscenes import VERSION, refscenes
 from genseg_training.nano.scenes import COLORS, HELD_OUT, KINDS, SIZES, scene
 
 
 @pytest.fixture(scope="module")
-def val():
-    return list(refscenes("val"))
+def splits():
+    """Both splits without their pictures."""
+    return {split: [replace(example, image=None) for example in refscenes(split)] for split in ("val", "test")}
 
 
-def test_the_benchmark_is_the_version_it_says(val):
+@pytest.fixture(scope="module")
+def val(splits):
+    return splits["val"]
+
+
+def test_the_benchmark_is_the_version_it_says(splits):
     digest = hashlib.sha256()
-    for example in [*val, *refscenes("test")]:
+    for example in [*splits["val"], *splits["test"]]:
         digest.update(json.dumps([example.expression, example.example_id, dict(example.attributes)]).encode())
-    assert (refscenes.VERSION, digest.hexdigest()) == (
+    assert (VERSION, digest.hexdigest()) == (
         "1.0",
         "fe23845528cb60833b223645abcc5d2477feb7a367bfd164f8d5c1a1cfc959ec",
     )
 
 
-def test_val_and_test_have_2000_expressions_each(val):
-    assert len(val) == sum(1 for _ in refscenes("test")) == 2000
+def test_val_and_test_have_2000_expressions_each(splits, val):
+    assert [len(examples) for examples in splits.values()] == [2000, 2000]
     kinds = Counter(example.attributes["kind"] for example in val)
     assert set(kinds) == set(EXPRESSION_KINDS)
     assert min(kinds.values()) > 200
@@ -46,12 +53,6 @@ def test_no_target_means_no_masks_and_only_that(val):
 def test_an_unknown_split_is_refused():
     with pytest.raises(ValueError, match="no fixed split 'train'; choose one of val, test"):
         next(refscenes("train"))
-
-
-def test_there_is_enough_variety():
-    assert len(KINDS) >= 5
-    assert len(COLORS) >= 7
-    assert len(SIZES) == 2
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -81,9 +82,9 @@ def test_training_never_sees_a_held_out_combination():
     for _ in range(150):
         drawn = scene(rng, allow_held_out=False)
         assert not any((shape.color, shape.kind) in HELD_OUT for shape in drawn.shapes)
-        question = refer(rng, drawn, allow_held_out=False)
-        assert not question.held_out
-        assert not any(f"{color} {kind}" in question.expression for color, kind in HELD_OUT)
+        query = refer(rng, drawn, allow_held_out=False)
+        assert not query.held_out
+        assert not any(f"{color} {kind}" in query.expression for color, kind in HELD_OUT)
 
 
 def _words(expression):
@@ -102,11 +103,11 @@ def _named(words, shape):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_an_independent_reader_finds_the_same_targets(seed):
-    """Reads each expression's words back and searches the scene: expressions are true and unambiguous."""
+    """Read each expression's words back and search the scene: expressions are true and unambiguous."""
     rng = random.Random(seed)
     drawn = scene(rng)
-    question = refer(rng, drawn)
-    text = question.expression
+    query = refer(rng, drawn)
+    text = query.expression
     relation = next((r for r in ("left of", "right of", "above", "below") if f" {r} " in text), None)
     if relation:
         head, tail = text.split(f" {relation} ")
@@ -125,7 +126,7 @@ def test_an_independent_reader_finds_the_same_targets(seed):
                 extreme
             ]
             found = [pick(found, key=lambda s: s.center[axis])]
-    assert found == list(question.targets)
+    assert found == list(query.targets)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -134,11 +135,11 @@ def test_answers_parse_back_to_the_targets(seed):
 
     rng = random.Random(seed)
     drawn = scene(rng)
-    question = refer(rng, drawn)
-    response = genseg.parse(answer(question, drawn), drawn.size)
+    query = refer(rng, drawn)
+    response = genseg.parse(answer(query, drawn), drawn.size)
     assert response.error is None
-    assert len(response.instances) == len(question.targets)
-    for instance, shape in zip(response.instances, question.targets, strict=True):
+    assert len(response.instances) == len(query.targets)
+    for instance, shape in zip(response.instances, query.targets, strict=True):
         assert np.abs(np.subtract(instance.box, shape.box)).max() <= 1
         assert instance.points_outside_box == 0
 

@@ -1,9 +1,11 @@
-"""Packing many questions behind one image changes nothing but the speed."""
+"""Packing many queries behind one image changes nothing but the speed."""
 
 import random
 
 import pytest
 import torch
+import transformers
+from genseg_hub.checkpoints.catalog import EMBEDDED
 from genseg_hub.dialects import genseg
 from genseg_training.nano import answers, architecture, sft
 from genseg_training.nano.expressions import refer
@@ -13,15 +15,13 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def packer():
-    import transformers
-
-    processor = architecture.build_processor()
+    processor = transformers.AutoProcessor.from_pretrained(EMBEDDED["nano"])
     model = architecture.build_reasoner(processor.tokenizer).eval()
     transformers.AttentionInterface.register("packed", sft.packed_attention)
     return sft.Packer(processor, model)
 
 
-def test_a_packed_question_gets_the_logits_it_would_get_alone(packer):
+def test_a_packed_query_gets_the_logits_it_would_get_alone(packer):
     rng = random.Random(0)
     drawn = [scene(rng, canvas=(320, 240)) for _ in range(2)]
     asked = [[refer(rng, s) for _ in range(3)] for s in drawn]
@@ -39,11 +39,11 @@ def test_a_packed_question_gets_the_logits_it_would_get_alone(packer):
             mm_token_type_ids=(batch["input_ids"] == model.config.image_token_id).int(),
         ).logits
     model.set_attn_implementation("sdpa")
-    for row, (s, questions, texts) in enumerate(zip(drawn, asked, said, strict=True)):
+    for row, (s, queries, texts) in enumerate(zip(drawn, asked, said, strict=True)):
         mine = batch["labels"][row] != -100
         start = 0
-        for question, answered in zip(questions, texts, strict=True):
-            chat = genseg.messages(s.size, question.expression)
+        for query, answered in zip(queries, texts, strict=True):
+            chat = genseg.messages(s.size, query.expression)
             text = packer.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
             whole = answered + "<|im_end|>"
             inputs = packer.processor(text=[text + whole], images=[Image.fromarray(s.image)], return_tensors="pt")

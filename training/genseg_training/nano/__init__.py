@@ -1,1 +1,1 @@
-"""How nano is made: rendered scenes, the architecture, and its training stages before GRPO."""
+"""How nano is made: rendered scenes, the architecture, and the training stages before GRPO."""

@@ -1,6 +1,6 @@
-"""Ground-truth answers in the genseg dialect: what the warm start of nano imitates.
+"""Ground-truth answers in the genseg dialect, which nano imitates in its warm start.
 
-Real checkpoints are never shown these: GRPO needs no supervised reasoning.
+Real checkpoints never see them, because GRPO needs no supervised reasoning.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from genseg_training.nano.scenes import Scene, Shape
 if TYPE_CHECKING:
     from genseg_hub.segmenters.base import Segmenter
 
+FITS, REFERENCE, NEITHER = "+", "*", "-"  # marks of a shape in the think part
+
 
 def interior_points(mask: np.ndarray) -> tuple[Point, Point]:
-    """Two points inside a non-empty bool[H, W] mask, as (x, y) in pixels, left then right.
+    """Return two points inside a mask, as (x, y) in pixels, left then right.
 
-    The mask is cut by the vertical line through its centroid; each point is the pixel of its half
-    that is nearest to the centroid of that half. A mask one pixel wide gives the same half twice.
+    A vertical line through the centroid cuts the mask. Each point is the pixel of its half that is nearest to the
+    centroid of that half. A mask one pixel wide gives the same half twice.
+
+    Args:
+        mask: bool[H, W].
+
+    Raises:
+        ValueError: for an empty mask.
     """
     ys, xs = np.nonzero(mask)
     if not len(xs):
@@ -43,9 +51,6 @@ def _at(shape: Shape, size: tuple[int, int]) -> str:
     return f"{round(1000 * x / size[0])},{round(1000 * y / size[1])}"
 
 
-FITS, REFERENCE, NEITHER = "+", "*", "-"
-
-
 def _mark(shape: Shape, query: SceneQuery) -> str:
     if query.reference and matches(shape, query.reference):
         return REFERENCE
@@ -53,10 +58,14 @@ def _mark(shape: Shape, query: SceneQuery) -> str:
 
 
 def reasoning(query: SceneQuery, scene: Scene) -> str:
-    """The think part: every shape from left to right with a mark and its centre, then the decision.
+    """Return the think part: every shape from left to right with a mark and its centre, then the decision.
 
-    The mark says whether the shape fits the description (+), is what a relation starts from (*),
-    or neither (-): "large red star- 312,440; small red star+ 620,180. match 620,180".
+    The mark says that the shape fits the description (+), that a relation starts from it (*), or neither (-): "large
+    red star- 312,440; small red star+ 620,180. match 620,180". Centres are thousandths of the image.
+
+    Args:
+        query: about the scene.
+        scene: with the shapes.
     """
     seen = "; ".join(f"{s.size} {s.color} {s.kind}{_mark(s, query)} {_at(s, scene.size)}" for s in scene.shapes)
     decision = " and ".join(_at(shape, scene.size) for shape in query.targets)
@@ -64,19 +73,35 @@ def reasoning(query: SceneQuery, scene: Scene) -> str:
 
 
 def instance_prompts(query: SceneQuery) -> tuple[InstancePrompt, ...]:
-    """Box and two interior points of every target, left to right."""
+    """Return box and two interior points of every target, from left to right.
+
+    Args:
+        query: with its targets.
+    """
     return tuple(InstancePrompt(shape.box, interior_points(shape.mask)) for shape in query.targets)
 
 
 def answer(query: SceneQuery, scene: Scene, thinks: bool = True) -> str:
-    """The whole answer text, with an empty think part where it does not think."""
+    """Return the whole answer text.
+
+    Args:
+        query: about the scene.
+        scene: with the shapes.
+        thinks: False for an empty think part.
+    """
     return genseg.render(reasoning(query, scene) if thinks else "", instance_prompts(query), scene.size)
 
 
 def segmenter_miou(
     segmenter: Segmenter, examples: Iterable[ReferringExample], on_example: Callable[[], Any] = lambda: None
 ) -> float:
-    """Mean IoU over instances of a segmenter that is given the true box and interior points."""
+    """Return a segmenter's mean IoU over instances, prompted with true boxes and interior points.
+
+    Args:
+        segmenter: to measure.
+        examples: with masks.
+        on_example: called after each example, for a progress bar.
+    """
     ious = []
     for example in examples:
         image = np.array(load_image(example.image))

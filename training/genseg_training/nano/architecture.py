@@ -1,6 +1,6 @@
 """The architecture of the nano checkpoint: the real classes at a tiny size, and its tokenizer.
 
-Nothing here is trained; `sft.py` and `segmenter.py` do that.
+`vision`, `sft` and `segmenter` train it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONTROL_TOKENS = (
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
-# Ordinary text that Qwen3-VL's tokenizer keeps whole, and the fixed pieces of an answer.
+# Ordinary text that Qwen3-VL's tokenizer keeps whole, and fixed pieces of an answer.
 WHOLE_TOKENS = (
     "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>", "<answer>",
     "</answer>", '{"bbox_2d":[', '],"points":[[', "],[", "]]}",
@@ -38,14 +38,18 @@ def _corpus(count: int) -> Iterator[str]:
     rng = random.Random("nano-tokenizer")
     for _ in range(count):
         scene = scenes.scene(rng, allow_held_out=False)
-        question = expressions.refer(rng, scene, allow_held_out=False)
-        yield f"Expression: {question.expression}\n{answers.reasoning(question, scene)}"
+        query = expressions.refer(rng, scene, allow_held_out=False)
+        yield f"Expression: {query.expression}\n{answers.reasoning(query, scene)}"
     for _ in range(count // 10):
         yield genseg.INSTRUCTIONS + "\nsystem\nuser\nassistant\n"
 
 
 def build_tokenizer(vocabulary: int = 768) -> Tokenizer:
-    """Byte-level BPE over the words of RefScenes, with the control tokens of Qwen3-VL."""
+    """Train byte-level BPE over the words of RefScenes, with the control tokens of Qwen3-VL.
+
+    Args:
+        vocabulary: tokens of the BPE, without control, number and whole tokens.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -66,7 +70,7 @@ def build_tokenizer(vocabulary: int = 768) -> Tokenizer:
 
 
 def build_processor() -> transformers.Qwen3VLProcessor:
-    """Qwen3VLProcessor with Qwen3-VL's chat template, at 256 x 256 pixels worth of patches."""
+    """Build a Qwen3VLProcessor with Qwen3-VL's chat template and images of about 256 x 256 pixels."""
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=build_tokenizer(),
         eos_token="<|im_end|>",
@@ -98,13 +102,17 @@ def build_processor() -> transformers.Qwen3VLProcessor:
 
 
 def number_tokens(tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, values) of the coordinate tokens, int64[991] each."""
+    """Return (ids, values) of the coordinate tokens, int64[991] each.
+
+    Args:
+        tokenizer: from `build_processor`.
+    """
     values = torch.arange(FIRST_NUMBER, LAST_NUMBER + 1)
     return torch.tensor([tokenizer.convert_tokens_to_ids(str(v)) for v in values.tolist()]), values
 
 
 def _waves(positions: torch.Tensor, channels: int) -> torch.Tensor:
-    """Smooth sin-cos features of positions in [0, 1]: float32[n, channels]."""
+    """Return smooth sin-cos features of positions in [0, 1]: float32[n, channels]."""
     frequencies = math.pi * 1.6 ** torch.arange(channels // 2).float() / 2
     frequencies = frequencies[frequencies < math.pi * 60]
     frequencies = frequencies.repeat(channels // 2 // len(frequencies) + 1)[: channels // 2]
@@ -113,10 +121,14 @@ def _waves(positions: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 def build_reasoner(tokenizer, seed: int = 0) -> transformers.Qwen3VLForConditionalGeneration:
-    """An untrained Qwen3-VL of about 4 million parameters.
+    """Build an untrained Qwen3-VL of about 4 million parameters.
 
-    Position embeddings of the vision tower and embeddings of the number tokens start as sin-cos
-    waves of what they stand for; everything else is random.
+    Position embeddings of the vision tower and embeddings of the number tokens start as sin-cos waves of their position
+    or number. Everything else is random.
+
+    Args:
+        tokenizer: from `build_processor`.
+        seed: of the random weights.
     """
     torch.manual_seed(seed)
     ids = tokenizer.convert_tokens_to_ids

@@ -1,6 +1,6 @@
 """Unambiguous referring expressions about rendered scenes.
 
-This module knows the words for shapes. It knows nothing of models, prompts or answers.
+This module knows the words for shapes. It does not know models, prompts or answers.
 """
 
 from __future__ import annotations
@@ -11,22 +11,30 @@ from dataclasses import dataclass
 
 from genseg_training.nano.scenes import COLORS, HELD_OUT, KINDS, SIZES, Scene, Shape
 
+# kind -> weight in the draw
 EXPRESSION_KINDS = {"attribute": 32, "relation": 25, "extreme": 13, "several": 15, "no_target": 15}
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITES = dict(zip(RELATIONS, ("right of", "left of", "below", "above"), strict=True))
-# word -> (axis, sign): the extreme shape has the smallest sign * centre[axis]
+# word -> (axis, sign); the extreme shape has the smallest sign * centre[axis]
 EXTREMES = {"leftmost": (0, 1), "rightmost": (0, -1), "topmost": (1, 1), "bottommost": (1, -1)}
 _COUNT_WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-_MARGIN = 0.03  # two positions closer than this share of the canvas are not compared in words
+_MARGIN = 0.03  # expressions do not compare positions that are closer than this share of the canvas
 Attributes = tuple[str | None, str | None, str | None]  # size, colour, kind; None is "any"
+# Expression, targets from left to right, and the attributes of the description and of a relation's reference.
+_Query = tuple[str, tuple[Shape, ...], tuple[Attributes, ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class SceneQuery:
-    """An expression, its kind (a key of EXPRESSION_KINDS) and the shapes it refers to, left to right.
+    """An expression about a scene, and the shapes that it refers to.
 
-    `described` are the attributes that the expression names for what it looks for, `reference`
-    those of the shape that a relation starts from.
+    Attributes:
+        kind: a key of EXPRESSION_KINDS.
+        expression: the words.
+        targets: shapes that the expression refers to, from left to right.
+        held_out: whether a target is, or the words name, a held-out pair of colour and kind.
+        described: attributes that the expression names for its targets.
+        reference: attributes of the shape that a relation starts from; None without a relation.
     """
 
     kind: str
@@ -38,10 +46,15 @@ class SceneQuery:
 
 
 def refer(rng: random.Random, scene: Scene, allow_held_out: bool = True) -> SceneQuery:
-    """Ask one unambiguous query about a scene.
+    """Draw one unambiguous query about a scene.
 
-    The kind is drawn by the weights of EXPRESSION_KINDS; kinds that the scene cannot support (an
-    extreme among one shape) are drawn again.
+    The weights of EXPRESSION_KINDS decide the kind. Where the scene cannot support it (an extreme among one shape),
+    another kind is drawn.
+
+    Args:
+        rng: the only source of randomness.
+        scene: with the shapes.
+        allow_held_out: whether the pairs of HELD_OUT may appear.
     """
     while True:
         (kind,) = rng.choices(list(EXPRESSION_KINDS), list(EXPRESSION_KINDS.values()))
@@ -49,56 +62,25 @@ def refer(rng: random.Random, scene: Scene, allow_held_out: bool = True) -> Scen
             query = _FORMS[kind](rng, scene)
             if query is None:
                 continue
-            expression, targets, names = query
-            held_out = any(map(_names_held_out, names)) or any(shape.held_out for shape in targets)
+            expression, targets, named = query
+            held_out = any(map(_names_held_out, named)) or any(shape.held_out for shape in targets)
             if held_out and not allow_held_out:
                 continue
-            reference = names[1] if len(names) > 1 else None
-            return SceneQuery(kind, expression, targets, held_out, names[0], reference)
+            reference = named[1] if len(named) > 1 else None
+            return SceneQuery(kind, expression, targets, held_out, named[0], reference)
 
 
-def matches(shape: Shape, attributes: Attributes) -> bool:
-    """Whether a shape has all of the attributes."""
-    return all(a is None or a == b for a, b in zip(attributes, (shape.size, shape.color, shape.kind), strict=True))
-
-
-def _name(attributes: Attributes, plural: bool = False) -> str:
-    size, color, kind = attributes
-    noun = kind or "shape"
-    if plural:
-        noun += "es" if noun == "cross" else "s"
-    return " ".join(word for word in (size, color, noun) if word)
-
-
-def _some_attributes(rng: random.Random, shape: Shape) -> Attributes:
-    while True:
-        attributes = (
-            shape.size if rng.random() < 0.4 else None,
-            shape.color if rng.random() < 0.75 else None,
-            shape.kind if rng.random() < 0.75 else None,
-        )
-        if any(attributes):
-            return attributes
-
-
-def _is_relation(word: str, a: Shape, b: Shape, size: tuple[int, int]) -> bool:
-    dx, dy = (a.center[0] - b.center[0]) / size[0], (a.center[1] - b.center[1]) / size[1]
-    offset = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[word]
-    return offset > _MARGIN
-
-
-def _names_held_out(attributes: Attributes) -> bool:
-    return (attributes[1], attributes[2]) in HELD_OUT
-
-
-def _attribute(rng: random.Random, scene: Scene):
+def _attribute(rng: random.Random, scene: Scene) -> _Query | None:
+    """Name attributes that one shape alone has; None where others share them."""
     target = rng.choice(scene.shapes)
     attributes = _some_attributes(rng, target)
     if sum(matches(shape, attributes) for shape in scene.shapes) == 1:
         return f"the {_name(attributes)}", (target,), (attributes,)
+    return None
 
 
-def _relation(rng: random.Random, scene: Scene):
+def _relation(rng: random.Random, scene: Scene) -> _Query | None:
+    """Name a shape by its place beside another; None where the words would be ambiguous."""
     if len(scene.shapes) < 2:
         return None
     target, anchor = rng.sample(scene.shapes, 2)
@@ -115,9 +97,11 @@ def _relation(rng: random.Random, scene: Scene):
             (target,),
             (attributes, anchor_attributes),
         )
+    return None
 
 
-def _extreme(rng: random.Random, scene: Scene):
+def _extreme(rng: random.Random, scene: Scene) -> _Query | None:
+    """Name the outermost of several shapes; None where two are about as far out."""
     like = rng.choice(scene.shapes)
     attributes: Attributes = rng.choice(
         ((None, None, None), (None, like.color, None), (None, None, like.kind), (like.size, None, None))
@@ -130,10 +114,14 @@ def _extreme(rng: random.Random, scene: Scene):
     candidates.sort(key=lambda shape: sign * shape.center[axis])
     if abs(candidates[1].center[axis] - candidates[0].center[axis]) > _MARGIN * scene.size[axis]:
         return f"the {word} {_name(attributes)}", (candidates[0],), (attributes,)
+    return None
 
 
-def _several(rng: random.Random, scene: Scene):
-    attributes = (None, None, None) if rng.random() < 0.2 else _some_attributes(rng, rng.choice(scene.shapes))
+def _several(rng: random.Random, scene: Scene) -> _Query | None:
+    """Name all shapes with some attributes; None where there are fewer than two."""
+    attributes: Attributes = (
+        (None, None, None) if rng.random() < 0.2 else _some_attributes(rng, rng.choice(scene.shapes))
+    )
     hits = tuple(shape for shape in scene.shapes if matches(shape, attributes))
     if len(hits) < 2:
         return None
@@ -141,8 +129,8 @@ def _several(rng: random.Random, scene: Scene):
     return f"{rng.choice(quantifiers)} {_name(attributes, plural=True)}", hits, (attributes,)
 
 
-def _no_target(rng: random.Random, scene: Scene):
-    """A near miss: the description of a shape that is there with one attribute, or the relation, changed."""
+def _no_target(rng: random.Random, scene: Scene) -> _Query | None:
+    """Describe a near miss: a shape of the scene with one attribute, or the relation, changed; None where it exists."""
     like = rng.choice(scene.shapes)
     attributes = _some_attributes(rng, like)
     form = rng.choice(("the", "the", "the", "all", "extreme", "relation"))
@@ -173,10 +161,52 @@ def _no_target(rng: random.Random, scene: Scene):
     return f"the {_name(wrong)}", (), (wrong,)
 
 
-_FORMS: dict[str, Callable] = {
+_FORMS: dict[str, Callable[[random.Random, Scene], _Query | None]] = {
     "attribute": _attribute,
     "relation": _relation,
     "extreme": _extreme,
     "several": _several,
     "no_target": _no_target,
 }
+
+
+def matches(shape: Shape, attributes: Attributes) -> bool:
+    """Return whether a shape has all of the attributes.
+
+    Args:
+        shape: to look at.
+        attributes: None is "any".
+    """
+    return all(a is None or a == b for a, b in zip(attributes, (shape.size, shape.color, shape.kind), strict=True))
+
+
+def _name(attributes: Attributes, plural: bool = False) -> str:
+    """Return the words for attributes, such as "large red star"."""
+    size, color, kind = attributes
+    noun = kind or "shape"
+    if plural:
+        noun += "es" if noun == "cross" else "s"
+    return " ".join(word for word in (size, color, noun) if word)
+
+
+def _some_attributes(rng: random.Random, shape: Shape) -> Attributes:
+    """Draw one or more of a shape's attributes."""
+    while True:
+        attributes = (
+            shape.size if rng.random() < 0.4 else None,
+            shape.color if rng.random() < 0.75 else None,
+            shape.kind if rng.random() < 0.75 else None,
+        )
+        if any(attributes):
+            return attributes
+
+
+def _is_relation(word: str, a: Shape, b: Shape, size: tuple[int, int]) -> bool:
+    """Return whether shape a is clearly in a relation to shape b."""
+    dx, dy = (a.center[0] - b.center[0]) / size[0], (a.center[1] - b.center[1]) / size[1]
+    offset = {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[word]
+    return offset > _MARGIN
+
+
+def _names_held_out(attributes: Attributes) -> bool:
+    return (attributes[1], attributes[2]) in HELD_OUT

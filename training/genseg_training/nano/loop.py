@@ -1,7 +1,6 @@
 """The loop that trains nano from scratch: resumable, seeded, on one or several CPU processes.
 
-It knows steps, optimizers and files, and nothing of what is trained. GRPO does not use it: that is
-TRL's trainer.
+The loop knows steps, optimizers and files. It does not know the model or its data. GRPO uses TRL's trainer instead.
 """
 
 from __future__ import annotations
@@ -21,30 +20,35 @@ from torch.utils.data import DataLoader, Dataset
 
 
 def option(default: Any, help: str) -> Any:
-    """A dataclass field that documents itself in `--help`."""
+    """Return a dataclass field with a text for `--help`.
+
+    Args:
+        default: of the field.
+        help: the text.
+    """
     return field(default=default, metadata={"help": help})
 
 
 @dataclass
 class LoopConfig:
-    """What every stage of nano's training has to be told."""
+    """Settings of every stage of nano's training."""
 
-    output_dir: str = option("runs/nano", "Folder of the checkpoint, of state.pt to resume from and of log.jsonl.")
+    output_dir: str = option("runs/nano", "Folder for the checkpoint, state.pt to resume from, and log.jsonl.")
     steps: int = option(1000, "Optimizer steps of the whole schedule.")
     batch_images: int = option(16, "Images per step and process.")
     learning_rate: float = option(1e-3, "Peak learning rate of AdamW.")
     muon_learning_rate: float = option(0.02, "Peak learning rate of Muon, which trains the matrices.")
     warmup_steps: int = option(100, "Steps of linear warm-up; the rate is then constant.")
     decay_share: float = option(0.5, "Share of the steps, at the end, in which the rate falls linearly to zero.")
-    eval_steps: int = option(200, "Evaluate every so many steps.")
-    save_steps: int = option(100, "Save every so many steps.")
-    log_steps: int = option(50, "Log every so many steps.")
+    eval_steps: int = option(200, "Steps between evaluations.")
+    save_steps: int = option(100, "Steps between saves.")
+    log_steps: int = option(50, "Steps between log entries.")
     seed: int = option(1, "Seed of the data.")
     threads: int = option(1, "CPU threads per process.")
 
 
 class _Batches(Dataset):
-    """Batch number `step` of process `rank` is a pure function of the seed, so a resumed run sees the same data."""
+    """Batches that depend on seed, step and rank alone, so that a resumed run sees the same data."""
 
     def __init__(self, make: Callable[[str, float], Any], config: LoopConfig, rank: int):
         self.make, self.config, self.rank = make, config, rank
@@ -57,7 +61,7 @@ class _Batches(Dataset):
 
 
 def _world() -> tuple[int, int]:
-    """(rank, world size); torchrun sets both."""
+    """Return (rank, world size), which torchrun sets."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("gloo")
@@ -81,9 +85,11 @@ def _schedule(step: int, config: LoopConfig) -> float:
 def muon_and_adamw(
     module: torch.nn.Module, config: LoopConfig, scale: Callable[[str], float] = lambda name: 1.0
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of a module, AdamW for embeddings, convolutions, norms and biases.
+    """Return Muon for a module's matrices, and AdamW for its embeddings, convolutions, norms and biases.
 
     Args:
+        module: everything that is trained.
+        config: holds the learning rates.
         scale: learning-rate factor of a parameter by its name; 0 freezes it.
     """
     groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
@@ -115,15 +121,20 @@ def train(
     """Run or resume a stage.
 
     Args:
-        module: everything that is trained; its state_dict is what a resumed run restores.
+        module: everything that is trained; a resumed run restores its state_dict.
+        optimizers: of the module's parameters; each group has its peak learning rate in "peak".
+        config: settings of the stage.
         make_batch: (seed, progress in [0, 1)) -> batch, called in a worker process.
         loss_of: batch -> (scalar loss, figures to log).
-        evaluate: figures on held-out data.
+        evaluate: returns figures on held-out data.
         save: writes the checkpoint into a folder.
+
+    Raises:
+        FloatingPointError: when the gradient is not finite.
     """
     rank, world = _world()
     torch.set_num_threads(config.threads)
-    # Gathering rows adds their gradients in whatever order the threads come, unless told not to.
+    # Otherwise threads add the gradients of gathered rows in random order.
     torch.use_deterministic_algorithms(True)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +148,7 @@ def train(
             settings = [{key: g[key] for key in ("peak", "weight_decay")} for g in optimizer.param_groups]
             optimizer.load_state_dict(saved)
             for group, setting in zip(optimizer.param_groups, settings, strict=True):
-                group.update(setting)  # what the config says now, not what it said then
+                group.update(setting)  # the settings of this config, not of the saved one
         step, seconds = state["step"], state["seconds"]
     log = (folder / "log.jsonl").open("a") if rank == 0 else None
 
@@ -161,7 +172,7 @@ def train(
                 temporary,
             )
             save(folder)
-            temporary.replace(state_file)  # last: a kill before this repeats the steps since the state
+            temporary.replace(state_file)  # last, so that a kill repeats the steps since the last state
 
     parameters = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     batches = DataLoader(
@@ -184,7 +195,7 @@ def train(
         if world > 1:
             _average_gradients(parameters, world)
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        if not math.isfinite(norm):  # averaged, so that all processes stop together
+        if not math.isfinite(norm):  # the averaged gradient, so that all processes stop together
             raise FloatingPointError(f"the gradient is {norm} at step {step}; resume with a lower learning rate")
         for optimizer in optimizers:
             optimizer.step()

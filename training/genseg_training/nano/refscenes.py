@@ -23,10 +23,10 @@ def refscenes(split: str, limit: int | None = None) -> Iterator[ReferringExample
         limit: stop after this many expressions.
 
     Yields:
-        ReferringExample with attributes `kind` (a key of EXPRESSION_KINDS) and `held_out`.
+        ReferringExample with attributes `kind` (a key of `expressions.EXPRESSION_KINDS`) and `held_out`.
 
     Raises:
-        ValueError: for another split. "train" is endless: see `genseg_training.sft`.
+        ValueError: for another split; `training_examples` gives examples to train on.
     """
     if split not in SPLITS:
         raise ValueError(f"RefScenes has no fixed split {split!r}; choose one of {', '.join(SPLITS)}")
@@ -50,11 +50,13 @@ def refscenes(split: str, limit: int | None = None) -> Iterator[ReferringExample
 
 
 def training_examples(count: int, seed: int) -> Iterator[ReferringExample]:
-    """Yield expressions about scenes that are neither RefScenes nor what the warm start saw, without
-    held-out combinations: EXPRESSIONS_PER_SCENE of each scene.
+    """Yield training examples without held-out combinations, EXPRESSIONS_PER_SCENE per scene.
+
+    Neither RefScenes nor the warm start of nano has these scenes.
 
     Args:
-        count: expressions. seed: another seed gives other scenes.
+        count: how many expressions.
+        seed: another seed gives other scenes.
     """
     for index in range(count):
         scene_number, number = divmod(index, EXPRESSIONS_PER_SCENE)

@@ -1,6 +1,6 @@
 """Rendered scenes: shapes of known kind, colour and size, with exact masks.
 
-This module knows shapes and pixels. It knows no words beyond their attributes.
+This module knows shapes, their attributes and pixels. It knows no expressions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,15 @@ _MAX_HIDDEN = 0.4  # an object is never covered by more than this share of its a
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """One drawn object. `mask` is its visible part, bool[H, W]; `box` its tight xyxy box in pixels."""
+    """One drawn object.
+
+    Attributes:
+        kind: one of KINDS.
+        color: a key of COLORS.
+        size: one of SIZES.
+        mask: its visible part, bool[H, W].
+        box: tight box of the mask, xyxy in pixels.
+    """
 
     kind: str
     color: str
@@ -45,12 +53,13 @@ class Shape:
 
     @property
     def center(self) -> tuple[float, float]:
-        """Centre (x, y) of the visible box, in pixels."""
+        """Centre (x, y) of the box, in pixels."""
         x1, y1, x2, y2 = self.box
         return (x1 + x2) / 2, (y1 + y2) / 2
 
     @property
     def held_out(self) -> bool:
+        """Whether colour and kind are a held-out pair."""
         return (self.color, self.kind) in HELD_OUT
 
 
@@ -77,22 +86,22 @@ def scene(
 
     Args:
         rng: the only source of randomness.
-        count: number of shapes; 2 to 6 by default. Fewer may fit on a crowded canvas.
-        canvas: (width, height) in pixels, one of CANVASES by default.
-        allow_held_out: whether HELD_OUT colour and kind pairs may appear.
+        count: number of shapes; None for 2 to 6. Fewer may fit on the canvas.
+        canvas: (width, height) in pixels; None for one of CANVASES.
+        allow_held_out: whether the colour and kind pairs of HELD_OUT may appear.
     """
     width, height = canvas or rng.choice(CANVASES)
     count = count or rng.randint(2, 6)
     unit = math.sqrt(width * height)
     image = _background(rng, width, height)
     crowded = rng.random() < 0.35  # shapes may cover each other
-    drawn: list[tuple[str, str, str, np.ndarray, int]] = []  # kind, colour, size, mask, full area
+    drawn: list[tuple[str, str, str, np.ndarray, int]] = []  # kind, colour, size, full mask, full area
     owner = np.full((height, width), -1, dtype=np.int8)
     for _ in range(count * 25):
         if len(drawn) == count:
             break
         kind, color, size = rng.choice(KINDS), rng.choice(list(COLORS)), rng.choice(SIZES)
-        if drawn and rng.random() < 0.4:  # share attributes with another shape: hard distractors
+        if drawn and rng.random() < 0.4:  # hard distractors share attributes with another shape
             like = rng.choice(drawn)
             if rng.random() < 0.6:
                 kind = like[0]
@@ -135,7 +144,45 @@ def scene(
     return Scene(pixels, tuple(sorted(shapes, key=lambda shape: shape.center)))
 
 
+def _background(rng: random.Random, width: int, height: int) -> np.ndarray:
+    """Draw a pale or dark background, float32[H, W, 3]; saturated colours belong to shapes alone."""
+    level = rng.uniform(185, 235) if rng.random() < 0.75 else rng.uniform(25, 60)
+    base = np.array([level + rng.uniform(-14, 14) for _ in range(3)], dtype=np.float32)
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    angle, contrast = rng.uniform(0, math.pi), rng.uniform(6, 22)
+    along = x * math.cos(angle) + y * math.sin(angle)
+    texture = rng.choice(("plain", "gradient", "stripes", "checks", "clouds"))
+    if texture == "plain":
+        pattern: np.ndarray = np.zeros_like(x)
+    elif texture == "gradient":
+        pattern = along / math.hypot(width, height) * 2 - 0.5
+    elif texture == "stripes":
+        pattern = np.sin(along * (2 * math.pi / rng.uniform(10, 40)))
+    elif texture == "checks":
+        cell = rng.uniform(10, 32)
+        pattern = np.where((x // cell + y // cell) % 2 == 0, 1.0, -1.0)
+    else:
+        coarse = np.random.default_rng(rng.getrandbits(32)).uniform(-1, 1, (6, 8)).astype(np.float32)
+        pattern = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    return base + contrast * pattern.astype(np.float32)[..., None]
+
+
+def _alpha(kind: str, cx: float, cy: float, radius: float, angle: float, size: tuple[int, int]):
+    """Return the coverage of a shape, float32[h, w], and the integer (x, y) of its upper left corner."""
+    width, height = size
+    reach = radius * 1.35 + 1
+    x0, y0 = max(0, int(cx - reach)), max(0, int(cy - reach))
+    x1, y1 = min(width, int(cx + reach) + 1), min(height, int(cy + reach) + 1)
+    k = _SUPERSAMPLING
+    patch = Image.new("L", ((x1 - x0) * k, (y1 - y0) * k))
+    outline = [((x + cx - x0) * k, (y + cy - y0) * k) for x, y in _outline(kind, radius, angle)]
+    ImageDraw.Draw(patch).polygon(outline, fill=255)
+    coverage = np.asarray(patch.reduce(k), dtype=np.float32) / 255
+    return coverage, x0, y0
+
+
 def _outline(kind: str, radius: float, angle: float) -> list[tuple[float, float]]:
+    """Return the polygon of a shape around (0, 0), in pixels."""
     if kind == "square":
         points = [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]
     elif kind == "triangle":
@@ -168,40 +215,3 @@ def _outline(kind: str, radius: float, angle: float) -> list[tuple[float, float]
         points = [(math.cos(i * math.pi / 16), math.sin(i * math.pi / 16)) for i in range(32)]
     c, s = math.cos(angle) * radius, math.sin(angle) * radius
     return [(x * c - y * s, x * s + y * c) for x, y in points]
-
-
-def _alpha(kind: str, cx: float, cy: float, radius: float, angle: float, size: tuple[int, int]):
-    """Coverage float32[h, w] of one outline and the integer (x, y) of its upper left corner."""
-    width, height = size
-    reach = radius * 1.35 + 1
-    x0, y0 = max(0, int(cx - reach)), max(0, int(cy - reach))
-    x1, y1 = min(width, int(cx + reach) + 1), min(height, int(cy + reach) + 1)
-    k = _SUPERSAMPLING
-    patch = Image.new("L", ((x1 - x0) * k, (y1 - y0) * k))
-    outline = [((x + cx - x0) * k, (y + cy - y0) * k) for x, y in _outline(kind, radius, angle)]
-    ImageDraw.Draw(patch).polygon(outline, fill=255)
-    coverage = np.asarray(patch.reduce(k), dtype=np.float32) / 255
-    return coverage, x0, y0
-
-
-def _background(rng: random.Random, width: int, height: int) -> np.ndarray:
-    """Pale or dark, never saturated, so that the colour words stay true: float32[H, W, 3]."""
-    level = rng.uniform(185, 235) if rng.random() < 0.75 else rng.uniform(25, 60)
-    base = np.array([level + rng.uniform(-14, 14) for _ in range(3)], dtype=np.float32)
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    angle, contrast = rng.uniform(0, math.pi), rng.uniform(6, 22)
-    along = x * math.cos(angle) + y * math.sin(angle)
-    texture = rng.choice(("plain", "gradient", "stripes", "checks", "clouds"))
-    if texture == "plain":
-        pattern: np.ndarray = np.zeros_like(x)
-    elif texture == "gradient":
-        pattern = along / math.hypot(width, height) * 2 - 0.5
-    elif texture == "stripes":
-        pattern = np.sin(along * (2 * math.pi / rng.uniform(10, 40)))
-    elif texture == "checks":
-        cell = rng.uniform(10, 32)
-        pattern = np.where((x // cell + y // cell) % 2 == 0, 1.0, -1.0)
-    else:
-        coarse = np.random.default_rng(rng.getrandbits(32)).uniform(-1, 1, (6, 8)).astype(np.float32)
-        pattern = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    return base + contrast * pattern.astype(np.float32)[..., None]

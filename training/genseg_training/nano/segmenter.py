@@ -47,16 +47,22 @@ OVERRIDES = {
     "memory_encoder.fuser.layer.dim": _WIDTH,
     "memory_encoder.fuser.num_layers": 1,
 }
-# Parts of SAM 2 that follow an object through a video; an image never reaches them.
+# Parts of SAM 2 that follow an object through a video; images never reach them.
 _VIDEO = ("memory", "mask_downsample", "maskmem", "obj_ptr", "no_obj", "no_mem_pos")
 _OBJECTS_PER_IMAGE = 4
 _LABELS = torch.tensor([2, 3, 1, 1], dtype=torch.int)  # box corners, then two positive points
 
 
 def noisy_prompt(rng: random.Random, shape: Shape, jitter: float) -> list[list[float]]:
-    """A shape's box with every side moved by up to `jitter` of its length, and two points inside
-    the mask: float[4, 2] in pixels, box corners first. Half of the points are random, half the
-    ones that answers give."""
+    """Draw a noisy prompt of a shape: float[4, 2] in pixels, two box corners, then two points inside the mask.
+
+    Half of the prompts have random points, the other half the points of `answers.interior_points`.
+
+    Args:
+        rng: the only source of randomness.
+        shape: to prompt for.
+        jitter: a side of the box moves by up to this share of its length.
+    """
     x1, y1, x2, y2 = shape.box
 
     def moved(value: float, length: float) -> float:
@@ -72,15 +78,17 @@ def noisy_prompt(rng: random.Random, shape: Shape, jitter: float) -> list[list[f
 
 
 def forward(model: SAM2Base, images: torch.Tensor, prompts: torch.Tensor, owner: torch.Tensor):
-    """All prompts of a batch at once, with gradients.
+    """Decode all prompts of a batch at once, with gradients.
 
     Args:
-        images: float32[B, 3, S, S], normalised; prompts: float32[N, 4, 2] in pixels of S x S, box
-        corners then points; owner: int64[N], the image of each prompt.
+        model: SAM 2.
+        images: float32[B, 3, S, S], normalised.
+        prompts: float32[N, 4, 2] in pixels of S x S, box corners, then points.
+        owner: int64[N], the image of each prompt.
 
     Returns:
-        Mask logits [N, 4, S/4, S/4] (single mask first, then the three of multimask), predicted
-        IoUs [N, 4], object score logits [N, 1].
+        Mask logits [N, 4, S/4, S/4] (the single mask first, then the three of multimask), predicted IoUs [N, 4] and
+        object score logits [N, 1].
     """
     _, features, _, sizes = model._prepare_backbone_features(model.forward_image(images))
     features[-1] = features[-1] + model.no_mem_embed
@@ -100,11 +108,16 @@ def forward(model: SAM2Base, images: torch.Tensor, prompts: torch.Tensor, owner:
 def mask_loss(
     logits: torch.Tensor, ious: torch.Tensor, objects: torch.Tensor, target: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Class-balanced cross-entropy + dice on the single mask and on the best of the three, L1 on
-    the predicted IoU, cross-entropy on "there is an object". Focal loss collapses to empty masks
-    at this size, hence the balanced one.
+    """Return the loss of masks, predicted IoUs and object scores, and the mean IoU of the single mask.
+
+    The loss adds class-balanced cross-entropy and dice on the single mask and on the best of the three, L1 on the
+    predicted IoUs, and cross-entropy on "there is an object". The cross-entropy is balanced, because focal loss
+    collapses to empty masks at this size.
 
     Args:
+        logits: of the masks, as `forward` returns them.
+        ious: predicted, as `forward` returns them.
+        objects: object score logits, as `forward` returns them.
         target: float32[N, S/2, S/2], the share of each pixel that the object covers.
     """
     logits = F.interpolate(logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False)
@@ -125,7 +138,11 @@ def mask_loss(
 
 
 def train(config: loop.LoopConfig) -> None:
-    """Train the nano SAM 2 and save it."""
+    """Train the nano SAM 2 and save it.
+
+    Args:
+        config: settings of the stage.
+    """
     torch.manual_seed(0)
     model = build_sam2(BASE, OVERRIDES)
     transforms = SAM2Transforms(_SIZE, 0.0)

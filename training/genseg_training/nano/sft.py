@@ -1,8 +1,8 @@
 """Stage 2 of nano: the warm start of the reasoner on rendered scenes.
 
-Several queries about one image are packed behind one shared prefix (instructions and image):
-each query sees the prefix and itself, at the positions it would have alone. Only nano is warm
-started; real checkpoints go straight to GRPO.
+Several queries about one image are packed behind one shared prefix (instructions and image). Each query sees the prefix
+and itself, at the positions that it would have alone. Only nano needs a warm start; real checkpoints go straight to
+GRPO.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from genseg_training.nano.scenes import CANVASES, Scene, scene
 
 _IGNORE = -100
 MAX_NEW_TOKENS = 320
-HELD_OUT_QUESTIONS = 192
+HELD_OUT_QUERIES = 192
 DECISION_WEIGHT = 4.0
 
 
@@ -37,18 +37,22 @@ class SftConfig(loop.LoopConfig):
 
     init: str = loop.option("runs/nano_vision/reasoner", "Checkpoint folder that starts the training.")
     easy_share: float = loop.option(0.22, "Share of the steps, at the start, whose scenes have one to three shapes.")
-    queries: int = loop.option(5, "Questions packed behind one image.")
-    think_share: float = loop.option(1.0, "Share of the answers that think before they answer; the others do not.")
+    queries: int = loop.option(5, "Queries packed behind one image.")
+    think_share: float = loop.option(1.0, "Share of the answers with a think part that is not empty.")
     vision_scale: float = loop.option(0.2, "Learning-rate factor of the pretrained vision tower.")
     sigma_start: float = loop.option(14.0, "Width, in thousandths, of a coordinate's soft label at the first step.")
-    sigma_end: float = loop.option(3.0, "The same at the last step.")
+    sigma_end: float = loop.option(3.0, "Width, in thousandths, of a coordinate's soft label at the last step.")
 
 
 def curriculum(rng: random.Random, progress: float, easy_share: float) -> int | None:
-    """Number of shapes: one at first, then up to two, then up to three, then the benchmark's 2 to 6.
+    """Draw the number of shapes: one at first, then up to two, then up to three.
+
+    After these easy steps the number is None, and a scene draws the benchmark's 2 to 6 shapes.
 
     Args:
-        progress: share of the steps done. easy_share: share of them with few shapes; 0 for none.
+        rng: the only source of randomness.
+        progress: share of the steps that are done.
+        easy_share: share of the steps with few shapes; 0 for none.
     """
     if progress >= easy_share:
         return None
@@ -56,7 +60,12 @@ def curriculum(rng: random.Random, progress: float, easy_share: float) -> int | 
 
 
 class Packer:
-    """Turns scenes and queries into one padded batch of token ids, positions, mask and labels."""
+    """Turns scenes and queries into one padded batch of token ids, positions, mask and labels.
+
+    Args:
+        processor: of nano.
+        model: of nano; it computes positions.
+    """
 
     def __init__(self, processor, model):
         self.processor, self.tokenizer, self.model = processor, processor.tokenizer, model
@@ -67,10 +76,15 @@ class Packer:
         self._prefixes: dict[tuple[int, int], tuple[list[int], torch.Tensor]] = {}
 
     def ids(self, text: str) -> list[int]:
+        """Return the token ids of a text."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def shared(self, grid: torch.Tensor) -> tuple[list[int], torch.Tensor]:
-        """Token ids and positions int64[3, L] of the prefix for one image grid (1, rows, columns)."""
+        """Return token ids and positions (int64[3, L]) of the prefix.
+
+        Args:
+            grid: of the image, int64[3]: (1, rows, columns).
+        """
         key = tuple(grid[1:].tolist())
         if key not in self._prefixes:
             pad = "<|image_pad|>"
@@ -84,7 +98,17 @@ class Packer:
     def pack(
         self, scenes: list[Scene], queries: list[list[SceneQuery]], answered: list[list[str]]
     ) -> dict[str, torch.Tensor]:
-        """Pack scenes of one canvas size with their queries and answers."""
+        """Pack scenes of one canvas size with their queries and answers.
+
+        Args:
+            scenes: of one canvas size.
+            queries: of each scene.
+            answered: the answer text of each query.
+
+        Returns:
+            `input_ids`, `labels` and `weights` [B, L], `position_ids` [3, B, L], `sees` bool[B, 1, L, L] (whether a
+            token attends to another), and the inputs of the image processor.
+        """
         images = self.processor.image_processor(images=[s.image for s in scenes], return_tensors="pt")
         prefix, prefix_positions = self.shared(images["image_grid_thw"][0])
         first = int(prefix_positions.max()) + 1
@@ -120,8 +144,10 @@ class Packer:
 
 
 def packed_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
-    """Grouped-query attention by plain matrix products in the dtype of the values: on a CPU, at this
-    size, faster than SDPA. The Transformers attention interface."""
+    """Compute grouped-query attention by plain matrix products in the dtype of the values.
+
+    At this size it is faster than SDPA on a CPU. The signature is Transformers' attention interface.
+    """
     batch, heads, length, width = query.shape
     groups, dtype = key.shape[1], value.dtype
     grouped = query.to(dtype).reshape(batch, groups, heads // groups * length, width)
@@ -133,9 +159,13 @@ def packed_attention(module, query, key, value, attention_mask=None, scaling=1.0
 
 
 def decision_weights(labels: torch.Tensor, tokenizer) -> torch.Tensor:
-    """float32[B, L]: DECISION_WEIGHT for the marks in the think part and for what follows "match", else 1.
+    """Return the weights of labels, float32[B, L]: DECISION_WEIGHT for tokens that decide, else 1.
 
-    These few tokens hold the choice; everything else is copied from the image or from them.
+    Marks in the think part and the tokens after "match" decide. All other tokens follow from the image or from these.
+
+    Args:
+        labels: int64[B, L].
+        tokenizer: of nano.
     """
 
     def ids(*words: str) -> torch.Tensor:
@@ -149,10 +179,14 @@ def decision_weights(labels: torch.Tensor, tokenizer) -> torch.Tensor:
 def answer_loss(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, numbers, sigma: float
 ) -> torch.Tensor:
-    """Weighted mean cross-entropy; a coordinate's label is a Gaussian over neighbouring values.
+    """Return the weighted mean cross-entropy.
+
+    A coordinate's label is a Gaussian over neighbouring values.
 
     Args:
-        logits: float32[N, V]; labels: int64[N]; weights: float32[N].
+        logits: float32[N, V].
+        labels: int64[N].
+        weights: float32[N].
         numbers: (ids, values) of the coordinate tokens.
         sigma: width of the Gaussian in thousandths.
     """
@@ -169,7 +203,11 @@ def answer_loss(
 
 
 def held_out_set(count: int) -> list[tuple[Scene, SceneQuery]]:
-    """Questions that training never asks and that are not RefScenes either."""
+    """Return scenes and queries that neither training nor RefScenes has.
+
+    Args:
+        count: how many.
+    """
     examples = []
     for index in range(count):
         rng = random.Random(f"sft-held-out-{index}")
@@ -181,7 +219,17 @@ def held_out_set(count: int) -> list[tuple[Scene, SceneQuery]]:
 def evaluate_boxes(
     reasoner: TransformersReasoner, examples: list[tuple[Scene, SceneQuery]], batch: int = 64
 ) -> dict[str, float]:
-    """Generate answers and compare boxes, in order from left to right: mIoU of targets, N-acc, parse failures."""
+    """Answer queries and compare boxes in their order from left to right.
+
+    Args:
+        reasoner: that answers.
+        examples: scenes and queries.
+        batch: queries answered at once.
+
+    Returns:
+        Mean box IoU per kind of query (for "no_target" the share of empty answers), `target_box_miou` over all queries
+        with targets, and `parse_failures`, a share.
+    """
     ious: dict[str, list[float]] = {}
     failures = 0
     for start in range(0, len(examples), batch):
@@ -210,6 +258,9 @@ def evaluate_boxes(
 
 def train(config: SftConfig) -> None:
     """Warm start the reasoner and save it.
+
+    Args:
+        config: settings of the stage.
 
     Raises:
         FileNotFoundError: when stage 1 has not been run.
@@ -257,7 +308,7 @@ def train(config: SftConfig) -> None:
         weights = batch["weights"][:, 1:][chosen]
         return answer_loss(logits.float(), labels[chosen], weights, numbers, batch["sigma"]), {}
 
-    examples = held_out_set(HELD_OUT_QUESTIONS)
+    examples = held_out_set(HELD_OUT_QUERIES)
 
     def evaluate() -> dict[str, float]:
         model.set_attn_implementation("sdpa")

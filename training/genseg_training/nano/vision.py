@@ -1,8 +1,8 @@
 """Stage 1 of nano: dense pretraining of the vision tower.
 
-Linear heads on the merged visual tokens say, for each cell of the picture, whether an object is
-there, its kind, colour and size, and the box of the whole object. The heads are thrown away. A
-language model learns to read positions far sooner from a tower that already knows them.
+Linear heads on the merged visual tokens predict, for each cell of the picture, whether an object is there, its kind,
+colour and size, and the box of the whole object. The heads are thrown away afterwards. A language model learns to read
+positions far sooner from a tower that already knows them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,15 @@ _CLASSES = (len(KINDS), len(COLORS), len(SIZES))
 
 
 def cell_targets(drawn: Scene, rows: int, columns: int) -> np.ndarray:
-    """float32[rows * columns, 8]: object (0 or 1), kind, colour, size, box xyxy in [0, 1].
+    """Return the targets of cells: float32[rows * columns, 8].
 
-    A cell belongs to the object that covers most of it, if that is at least 3 %.
+    The columns are object (0 or 1), kind, colour, size, and box (xyxy in [0, 1]). A cell belongs to the object that
+    covers most of it, if that object covers more than 3 %.
+
+    Args:
+        drawn: the scene.
+        rows: of cells.
+        columns: of cells.
     """
     target = np.zeros((rows, columns, 8), dtype=np.float32)
     most = np.full((rows, columns), 0.03, dtype=np.float32)
@@ -44,7 +50,12 @@ def cell_targets(drawn: Scene, rows: int, columns: int) -> np.ndarray:
 
 
 class DenseTower(torch.nn.Module):
-    """The vision tower with its temporary heads."""
+    """The vision tower with its temporary heads.
+
+    Args:
+        tower: of the reasoner.
+        width: of a merged visual token.
+    """
 
     def __init__(self, tower: torch.nn.Module, width: int):
         super().__init__()
@@ -52,13 +63,21 @@ class DenseTower(torch.nn.Module):
         self.head = torch.nn.Linear(width, 1 + sum(_CLASSES) + 4)
 
     def forward(self, pixels: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        """Return the heads' outputs for each cell, float32[cells, 19]."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             tokens = self.tower(pixels, grid_thw=grid).pooler_output
         return self.head((torch.cat(tokens) if isinstance(tokens, list | tuple) else tokens).float())
 
 
 def dense_loss(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    """Objectness + kind + colour + size (cross-entropy) + 10 x box (smooth L1), and the accuracies."""
+    """Return the loss and the accuracies.
+
+    The loss adds objectness, kind, colour and size (cross-entropy) and 10 x box (smooth L1).
+
+    Args:
+        output: of `DenseTower`.
+        target: of `cell_targets`.
+    """
     there = target[:, 0] > 0
     loss = F.binary_cross_entropy_with_logits(output[:, 0], target[:, 0])
     output, target = output[there], target[there]
@@ -74,7 +93,11 @@ def dense_loss(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor
 
 
 def pretrain(config: loop.LoopConfig) -> None:
-    """Train the vision tower of a new nano reasoner and save the whole checkpoint."""
+    """Train the vision tower of a new nano reasoner and save the whole checkpoint.
+
+    Args:
+        config: settings of the stage.
+    """
     processor = architecture.build_processor()
     model = architecture.build_reasoner(processor.tokenizer)
     model.set_attn_implementation("eager")  # faster than SDPA at this size on a CPU

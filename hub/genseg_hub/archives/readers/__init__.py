@@ -1,1 +1,1 @@
-"""One module per family of archives; each lists the benchmarks that it reads in `BENCHMARKS`."""
+"""Readers of archives: one module per family, with its benchmarks in `BENCHMARKS`."""

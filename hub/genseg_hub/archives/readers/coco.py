@@ -1,13 +1,13 @@
-"""Your own data: a COCO annotation file, and a table of expressions.
+"""The user's own data: a COCO annotation file, and a table of expressions.
 
 The folder holds `instances.json`, `images/` and `expressions.csv` or `expressions.jsonl` with the columns
 
-| column | what it holds |
+| column | contents |
 |---|---|
-| `image` | file name in `images/`, as the annotation file has it |
-| `expression` | what is looked for |
+| `image` | file name in `images/`, as in the annotation file |
+| `expression` | the natural-language query |
 | `annotations` | ids of the referred annotations, separated by spaces (JSONL: a list); empty for no-target |
-| `id` | optional; the number of the row, from 0, where it is missing or blank |
+| `id` | optional; if missing or blank, the number of the row, from 0 |
 
 Ids may be numbers or text; 7 and "7" are the same.
 """
@@ -30,7 +30,7 @@ from genseg_hub.errors import ArchiveError
 from genseg_hub.schema import Rle
 
 _REQUIRED = ("image", "expression", "annotations")
-Row = tuple[int, dict[str, Any] | Unusable]  # line number, and what it holds or what is wrong with it
+Row = tuple[int, dict[str, Any] | Unusable]  # line number, and the row or the reason why it is unusable
 
 
 def _tables(root: Path) -> list[Path]:
@@ -69,16 +69,16 @@ def _entries(root: Path, split: str) -> Iterator[Entry]:
 
 
 def _rows(table: Path) -> list[Row]:
-    """The rows of a table.
+    """Return the rows of a table.
 
     Raises:
-        ValueError: for a file that is no such table, naming the line where it stops to be one.
+        ArchiveError: the file is no such table; the message names the line.
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as stream:
             return list(_csv_rows(stream, table) if table.suffix == ".csv" else _jsonl_rows(stream, table))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{table} is not in UTF-8 ({error}); save it as UTF-8") from error
+        raise ArchiveError(f"{table} is not in UTF-8 ({error}); save it as UTF-8") from error
 
 
 def _csv_rows(stream: TextIO, table: Path) -> Iterator[Row]:
@@ -86,7 +86,7 @@ def _csv_rows(stream: TextIO, table: Path) -> Iterator[Row]:
     try:
         columns = reader.fieldnames or []
         if not set(_REQUIRED) <= set(columns):
-            raise ValueError(
+            raise ArchiveError(
                 f"{table} has the columns {', '.join(columns) or 'none'}; needed are {', '.join(_REQUIRED)}, "
                 "with commas between them"
             )
@@ -98,7 +98,7 @@ def _csv_rows(stream: TextIO, table: Path) -> Iterator[Row]:
                 yield reader.line_num, row
     except csv.Error as error:
         said = f"what follows line {reader.line_num} of {table} is not CSV ({error}); mend its quotes"
-        raise ValueError(said) from error
+        raise ArchiveError(said) from error
 
 
 def _jsonl_rows(stream: TextIO, table: Path) -> Iterator[Row]:
@@ -116,7 +116,7 @@ def _jsonl_rows(stream: TextIO, table: Path) -> Iterator[Row]:
 
 
 def _referred(row: dict[str, Any], what: str, instances: CocoInstances) -> tuple[Path, tuple[Rle, ...]]:
-    """The image of a row and the masks in it."""
+    """Return the image of a row, and the masks to which the row refers."""
     name = text_of(row, "image", what)
     if not text_of(row, "expression", what):
         raise Unusable(Problem.EMPTY_EXPRESSION, f"the expression of {what} is empty")

@@ -1,9 +1,9 @@
 """ReasonSeg (LISA, arXiv 2308.00692; github.com/dvlab-research/LISA): a JSON file of polygons beside each image.
 
-`text` lists the expressions of the image, of which val and test use the first alone. A shape labelled `flag` is no
-region, one whose label holds `ignore` marks pixels that count neither way, any other is the target. Shapes are painted
-the largest first, so that a small one stays visible in a large one, with OpenCV's outline and filling, as LISA's
-`get_mask_from_json` does. An image without a target has a no-target expression.
+`text` lists the expressions of the image; val and test use only the first. A shape labelled `flag` is no region. A
+shape whose label contains `ignore` marks pixels that no metric counts. Every other shape is the target. As in LISA's
+`get_mask_from_json`, shapes are painted with OpenCV's outline and filling, the largest first, so that a small shape
+stays visible in a large one. An image without a target has a no-target expression.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from genseg_hub.archives.base import Benchmark, Entry, Problem, Unusable
 from genseg_hub.archives.coco_instances import image_size
 from genseg_hub.archives.records import as_records, as_text, malformed, read_json, text_of
+from genseg_hub.errors import ArchiveError
 from genseg_hub.referring_dataset import RLE
 from genseg_hub.schema import Rle, encode_mask
 
@@ -68,14 +69,14 @@ def _entries(root: Path, split: str) -> Iterator[Entry]:
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
-    """Name without its suffix -> the images of that name, for all images and annotations."""
+    """Return name without suffix -> images of that name, for all images and annotations."""
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         is_image = file.suffix.lower() in _IMAGES
-        # LISA's glob leaves out what begins with a dot, such as what macOS adds to archives
+        # LISA's glob skips hidden files, such as the files that macOS adds to archives
         if (is_image or file.suffix == ".json") and not file.name.startswith(".") and file.is_file():
             if as_text(file.name) is None:
-                raise ValueError(f"the name of {str(file)!a} is not in UTF-8; give it another")
+                raise ArchiveError(f"the name of {str(file)!a} is not in UTF-8; give it another")
             found.setdefault(file.stem, []).extend([file] if is_image else [])
     return found
 
@@ -87,7 +88,7 @@ def _wrong_text(text: Any, what: str) -> Unusable | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """An annotation, with `text` a list and `shapes` as `paint` takes them."""
+    """Return an annotation with a list `text` and `shapes` for `paint`; raise Unusable if it is malformed."""
     if not file.is_file():
         raise Unusable(Problem.MISSING_ANNOTATION, f"there is no file {file}")
     try:
@@ -112,10 +113,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def paint(shapes: list[dict[str, Any]], height: int, width: int) -> np.ndarray:
-    """uint8[H, W]: 1 the target, 255 what is ignored, 0 elsewhere.
+    """Paint shapes into uint8[H, W]: 1 for the target, 255 for ignored pixels, 0 elsewhere.
 
     Args:
         shapes: with `label` and `points` [[x, y], ...] in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
     """
 
     def drawn(canvas: np.ndarray, shape: dict[str, Any], value: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: the archives of the REFER toolkit (github.com/lichengunc/refer).
 
-`refs(AUTHORS).p` lists references, each an annotation of `instances.json` with the sentences that people wrote for it;
-every sentence is an expression of its own.
+`refs(AUTHORS).p` lists references: annotations of `instances.json` with the sentences that people wrote for them. Each
+sentence is an expression.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _benchmark(
 
 
 _REF_L4 = "all but train together: Ref-L4, huggingface.co/datasets/JierunChen/Ref-L4"
-# Who published how many expressions there are; split -> references, images, expressions as published.
+# The publisher of the numbers of expressions; split -> published numbers of references, images and expressions.
 BENCHMARKS = (
     _benchmark(
         "refcoco",

@@ -1,7 +1,7 @@
-"""Segmenting past one process: workers on Ray hold the models, this process hands out work and takes the answers.
+"""The engine past one process: workers on Ray hold the models, this process hands out work and takes the answers.
 
-What goes out are paths and expressions; what comes back are predictions as JSON. Neither the workers nor this module
-know FiftyOne or its database: `segmentation` reads and writes, here as with one process.
+Paths and expressions go out, predictions come back as JSON. Neither the workers nor this module know FiftyOne or its
+database: `run` reads and writes, as with one process.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from genseg_hub.errors import CheckpointError
 from genseg_hub.evaluation import predictions
 from genseg_hub.schema import Failure, ReferringExample
 
-from fiftyone_genseg.segmentation.engines import Engine, EngineResult
+from fiftyone_genseg.segmentation.engines.base import Engine, EngineResult
 
-# Expressions that this process holds at once; between two rounds the workers load their model again.
+# Expressions that this process holds at once. Between two rounds the workers load their model again.
 ROUND = 500_000
-# A unit of work: so many batches. What a worker loses when it dies.
+# Batches in a unit of work, which is lost when its worker dies.
 _BATCHES = 8
 # Of a cluster that is started here: enough for the work of a round and the answers under way.
 _STORE_BYTES = 512 << 20
@@ -59,8 +59,15 @@ class Worker:
             self.problem = f"{error} (on {platform.node()})"
 
     def __call__(self, unit: dict[str, Any]) -> list[dict[str, Any]]:
-        """The rows {"place", "line"} of `examples`, which are {"place", "image", "expression"}; a line is JSON of
-        `predictions.to_line`. Without a model, {"place": -1, "line": why}."""
+        """Return the answers to a unit of work.
+
+        Args:
+            unit: `examples` has rows {"place", "image", "expression"}.
+
+        Returns:
+            Rows {"place", "line"}, where a line is JSON of `predictions.to_line`. Without a model, one row
+            {"place": -1, "line": why}.
+        """
         if self.model is None:
             return [{"place": -1, "line": self.problem}]
         examples = [ReferringExample(asked["image"], asked["expression"]) for asked in unit["examples"]]
@@ -72,10 +79,10 @@ class Worker:
 
 
 @contextmanager
-def engine(
+def ray_engine(
     checkpoint: Checkpoint, workers: int, gpus_per_worker: float | None = None, address: str | None = None
 ) -> Iterator[Engine]:
-    """An engine that answers with several workers.
+    """Open an engine that answers with several workers.
 
     Args:
         checkpoint: each worker pulls the same: from the Hub the same commit, else the same folder.
@@ -104,7 +111,7 @@ def engine(
         local = checkpoint.commit is None and checkpoint.name not in EMBEDDED
         name = str(checkpoint.reasoner.resolve()) if local else checkpoint.pinned
         device = "cuda" if gpus_per_worker else "cpu"
-        yield functools.partial(_answer, name, device, workers, gpus_per_worker)
+        yield Engine(functools.partial(_answer, name, device, workers, gpus_per_worker), checkpoint.pinned)
 
 
 @contextmanager
@@ -175,7 +182,7 @@ def _answer(
 
 
 def _units(asked: list[ReferringExample], answered: bytearray, size: int) -> Iterator[list[dict[str, Any]]]:
-    """What is not answered, `size` or a few more at once; an image is in one unit only."""
+    """Yield the missing answers in units of `size` or a few more; an image is in one unit only."""
     unit: list[dict[str, Any]] = []
     left = (place for place, there in enumerate(answered) if not there)
     for image, places in itertools.groupby(sorted(left, key=lambda i: str(asked[i].image)), lambda i: asked[i].image):

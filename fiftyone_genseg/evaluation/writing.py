@@ -1,0 +1,144 @@
+"""Writing what an evaluation measured: the run, then the fields on samples and labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from copy import deepcopy
+from datetime import UTC, datetime
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.constants as foc
+import numpy as np
+from bson import ObjectId, json_util
+from fiftyone.core.odm.runs import RunDocument
+from pymongo import UpdateOne
+
+from fiftyone_genseg.evaluation.config import SAMPLE_FIELDS, ReferringEvaluationConfig
+from fiftyone_genseg.evaluation.measuring import CHUNK, Measured, Verdicts
+from fiftyone_genseg.evaluation.results import ReferringResults, custom_metrics
+from fiftyone_genseg.evaluation.slicing import kinds
+from fiftyone_genseg.fields import holds_several
+
+
+def write(measured: Measured, eval_key: str | None) -> Generator[float, None, ReferringResults]:
+    """Store a measurement as a FiftyOne evaluation run.
+
+    The run is stored with its results, and one update of the dataset puts it in place of an earlier run of that name.
+    A process that is killed leaves the earlier run, or the new run, whole. After that the fields on samples and labels
+    are written; `ReferringEvaluationConfig.fields_written` says whether all of them are.
+
+    Args:
+        measured: see `measure`.
+        eval_key: name of the run; None writes nothing.
+
+    Yields:
+        The share of the samples that is written, in (0, 1].
+
+    Returns:
+        The results.
+
+    Raises:
+        ValueError: labels have an attribute of the run's name; nothing is written.
+    """
+    config, samples = measured.config, measured.samples
+    method = config.build()
+    results = ReferringResults(samples, config, eval_key, measured.table, measured.matches, backend=method)
+    results.custom_metrics = custom_metrics(results.figures())
+    if eval_key is None:
+        return results
+    for name in (config.gt_field, config.pred_field):
+        if f"{name}.detections.{eval_key}" in samples._dataset.get_dynamic_field_schema(fields=name):
+            raise ValueError(f"detections in {name!r} have an attribute {eval_key!r}; choose another key")
+    config.fields_written = False
+    earlier = _put_run(samples, eval_key, results)
+    if earlier is not None:
+        _remove(samples, eval_key, earlier)
+    method.register_samples(samples, eval_key)
+    writer = _Writer(measured, results, eval_key)
+    for start in range(0, len(measured.ids), CHUNK):
+        writer.write(measured.ids[start : start + CHUNK])
+        yield min(1.0, (start + CHUNK) / len(measured.ids))
+    config.fields_written = True
+    method.update_run_config(samples, eval_key, config)
+    method.add_fields_to_sidebar_group(samples, eval_key)
+    return results
+
+
+def _put_run(samples: fo.Dataset | fo.DatasetView, eval_key: str, results: ReferringResults) -> RunDocument | None:
+    """Store a run with its results under a name; return the run that had the name before."""
+    dataset = samples._dataset
+    stages = samples._serialize(include_uuids=False) if isinstance(samples, fo.DatasetView) else None
+    document = RunDocument(
+        dataset_id=dataset._doc.id,
+        key=eval_key,
+        version=foc.VERSION,
+        timestamp=datetime.now(UTC).replace(tzinfo=None),
+        config=deepcopy(results.config.serialize()),
+        view_stages=None if stages is None else [json_util.dumps(stage) for stage in stages],
+    )
+    document.results.put(json_util.dumps(results.serialize()).encode(), content_type="application/json")
+    document.save(upsert=True)
+    earlier = dataset._doc.evaluations.get(eval_key)
+    dataset._doc.evaluations[eval_key] = document
+    dataset.save()
+    dataset._evaluation_cache[eval_key] = results
+    return earlier
+
+
+def _remove(samples: fo.Dataset | fo.DatasetView, eval_key: str, earlier: RunDocument) -> None:
+    """Remove the fields and the results of a run that another one has replaced."""
+    ReferringEvaluationConfig.from_dict(deepcopy(earlier.config)).build().cleanup(samples, eval_key)
+    earlier.results.delete()
+    earlier.delete()
+
+
+class _Writer:
+    """Writes the fields of a run.
+
+    `set_values` would send each of the fields by itself, and the database write the whole document, masks and all, once
+    for each of them. This sends what belongs together at once.
+    """
+
+    def __init__(self, measured: Measured, results: ReferringResults, eval_key: str):
+        self._dataset, self._config, self._key = measured.samples._dataset, measured.config, eval_key
+        self._verdicts: Verdicts = measured.verdicts
+        self._several = holds_several(measured.samples, measured.config.expression_field)
+        self._rows = results.table.groupby("sample_id", sort=False).indices  # of each sample
+        self._columns = {name: results.table[name].to_numpy() for name in ("iou", "box_iou", "target_area", "kind")}
+
+    def write(self, ids: Sequence[str]) -> None:
+        now = datetime.now(UTC).replace(tzinfo=None)
+        paths = {"gt": f"{self._config.gt_field}.detections", "pred": f"{self._config.pred_field}.detections"}
+        read = self._dataset.select(ids, ordered=True).values(["id", *(f"{path}.id" for path in paths.values())])
+        writes = []
+        for sample_id, *label_ids in zip(*read, strict=True):
+            judged: Counter[tuple[str, str | None]] = Counter()
+            for (side, path), of in zip(paths.items(), label_ids, strict=True):
+                for label_id in of or ():
+                    verdict = self._verdicts[side].get((sample_id, label_id))
+                    found = (verdict.eval, verdict.match, verdict.iou) if verdict else (None, None, None)
+                    judged[side, found[0]] += 1
+                    where = {"_id": ObjectId(sample_id), f"{path}._id": ObjectId(label_id)}
+                    names = (f"{path}.$.{self._key}{suffix}" for suffix in ("", "_id", "_iou"))
+                    writes.append(UpdateOne(where, {"$set": dict(zip(names, found, strict=True))}))
+            values = self._sample_values(sample_id)
+            values |= {"tp": judged["pred", "tp"], "fp": judged["pred", "fp"], "fn": judged["gt", "fn"]}
+            changed = {f"{self._key}_{name}": value for name, value in values.items()} | {"last_modified_at": now}
+            writes.append(UpdateOne({"_id": ObjectId(sample_id)}, {"$set": changed}))
+        self._dataset._bulk_write(writes, ids=[ObjectId(sample_id) for sample_id in ids])
+
+    def _sample_values(self, sample_id: str) -> dict[str, Any]:
+        """Return the values of `SAMPLE_FIELDS` on a sample, None where it has no expression."""
+        at = self._rows.get(sample_id)
+        if at is None:
+            return dict.fromkeys(SAMPLE_FIELDS)
+        rows: dict[str, np.ndarray] = {name: column[at] for name, column in self._columns.items()}
+        targets, of = rows["target_area"] > 0, rows["kind"].tolist()
+        return {
+            "mask_iou": float(rows["iou"].mean()),
+            "box_iou": float(rows["box_iou"][targets].mean()) if targets.any() else None,
+            "no_target_correct": None if targets.all() else bool((rows["kind"][~targets] == kinds.CORRECT).all()),
+            "failure": of if self._several else of[0],
+        }

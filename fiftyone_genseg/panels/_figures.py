@@ -1,0 +1,220 @@
+"""What the panel "Referring evaluation" draws of runs' tables, and the expressions behind each mark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from genseg_hub.evaluation.metrics import NAMES
+
+from fiftyone_genseg.evaluation.results import ReferringResults
+from fiftyone_genseg.evaluation.slicing import comparison, kinds
+from fiftyone_genseg.panels import _runs
+from fiftyone_genseg.panels._layout import percent
+from fiftyone_genseg.statuses import FAILED, MISSING, UNPARSABLE
+
+_METRICS = ("ciou", "miou", "target_miou", "n_acc", "t_acc", "pr@0.5", "pr@0.9", "box_miou")
+_FIGURES = {name: NAMES[name] for name in _METRICS} | {
+    "n": "expressions",
+    "n_target": "with a target",
+    "n_no_target": "with no target",
+    "n_failed": "without a usable answer",
+    "policy": "policy",
+}
+# The expressions that keep a figure from being perfect.
+_LOWERING: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "ciou": lambda t: t["intersection"] < t["target_area"] + t["prediction_area"] - t["intersection"],
+    "miou": lambda t: t["iou"] < 1,
+    "target_miou": lambda t: (t["target_area"] > 0) & (t["iou"] < 1),
+    "n_acc": lambda t: (t["target_area"] == 0) & (t["kind"] != kinds.CORRECT),
+    "t_acc": lambda t: (t["target_area"] > 0) & (t["prediction_area"] == 0),
+    "pr@0.5": lambda t: (t["target_area"] > 0) & (t["iou"] < 0.5),
+    "pr@0.9": lambda t: (t["target_area"] > 0) & (t["iou"] < 0.9),
+    "box_miou": lambda t: (t["target_area"] > 0) & (t["box_iou"] < 1),
+    "n": lambda t: t["iou"] >= 0,
+    "n_target": lambda t: t["target_area"] > 0,
+    "n_no_target": lambda t: t["target_area"] == 0,
+    "n_failed": lambda t: t["kind"].isin([UNPARSABLE, FAILED, MISSING]),
+    "policy": lambda t: t["iou"] >= 0,
+}
+_THRESHOLDS = np.round(np.arange(0.5, 1.0, 0.05), 2)
+_BINS = 20
+_SIZES = (0.0025, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 1.0)
+
+
+def figure_rows(results: Mapping[str, ReferringResults], rows: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
+    """Return the table of figures: a row per figure, a column `run_0`, `run_1`, ... per run.
+
+    Args:
+        results: run -> its results.
+        rows: run -> bool[N], the expressions that the figures are about.
+    """
+    figures = {key: found.figures(rows[key]) for key, found in results.items()}
+    intervals = {key: comparison.intervals(found.table[rows[key]]) for key, found in results.items()}
+    table = []
+    for name, label in _FIGURES.items():
+        row = {"figure": label}
+        for number, key in enumerate(figures):
+            value = figures[key][name]
+            if name in comparison.FIGURES:
+                text = percent(value, intervals[key][name].low, intervals[key][name].high)
+            elif isinstance(value, int):
+                text = f"{value:,}"
+            else:
+                text = value if isinstance(value, str) else percent(value)
+            row[f"run_{number}"] = text
+        table.append(row)
+    return table
+
+
+def lowering(row: int, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the expressions that lower the figure of a row of `figure_rows`."""
+    return table[_LOWERING[list(_FIGURES)[row]](table)]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A run against the first one.
+
+    Attributes:
+        text: the difference in words, or why there is none.
+        rows: of the table of flips: better, worse; none without a comparison.
+        flips: rows of `comparison.Difference.flips`, for each of `rows`.
+    """
+
+    text: str
+    rows: tuple[dict[str, str], ...] = ()
+    flips: tuple[pd.DataFrame, ...] = ()
+
+
+def differences(results: Mapping[str, ReferringResults], rows: Mapping[str, np.ndarray]) -> list[Difference]:
+    """Compare each run after the first with the first.
+
+    Args:
+        results: run -> its results.
+        rows: run -> bool[N], the expressions to compare.
+    """
+    first, *others = results
+    found = []
+    for key in others:
+        problem = _runs.comparable(results[first], results[key])
+        if problem:
+            found.append(Difference(f"{key} is not compared with {first}: {problem}."))
+        else:
+            tables = [results[name].table[rows[name]] for name in (first, key)]
+            found.append(_difference(first, tables[0], key, tables[1]))
+    return found
+
+
+def _difference(a: str, before: pd.DataFrame, b: str, after: pd.DataFrame) -> Difference:
+    try:
+        found = comparison.compare(before, after)
+    except ValueError as error:
+        return Difference(f"{b}: {error}.")
+    text = [
+        f"{label} {100 * interval.value:+.1f} points [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+        for label, interval in (("cIoU", found.figures["ciou"]), ("mIoU", found.figures["miou"]))
+        if interval.value is not None and interval.low is not None and interval.high is not None
+    ]
+    alone = (
+        f" {found.only_a} and {found.only_b} expressions are in one run only." if found.only_a or found.only_b else ""
+    )
+    words = f"{b} against {a} on {found.n:,} expressions: {', '.join(text)}; "
+    risen = found.flips["iou_b"] > found.flips["iou_a"]
+    rows = (
+        {"flip": f"wrong in {a}, right in {b}", "n": f"{int(risen.sum()):,}"},
+        {"flip": f"right in {a}, wrong in {b}", "n": f"{int((~risen).sum()):,}"},
+    )
+    return Difference(
+        f"{words}{found.wins:,} better, {found.losses:,} worse.{alone}", rows, (found.flips[risen], found.flips[~risen])
+    )
+
+
+def plots(tables: Mapping[str, pd.DataFrame]) -> dict[str, list[dict[str, Any]]]:
+    """Return name -> traces of each plot; the confusion is about the first run."""
+    return {
+        "histogram": [_histogram(key, table) for key, table in tables.items()],
+        "precision": [_precision(key, table) for key, table in tables.items()],
+        "sizes": [_by_size(key, table) for key, table in tables.items()],
+        "confusion": [_confusion(next(iter(tables.values())))],
+    }
+
+
+def in_histogram(table: pd.DataFrame, bar: int) -> pd.DataFrame:
+    """Return the expressions of a bar of the histogram of IoU."""
+    return table[_iou_bin(table) == bar]
+
+
+def in_precision(table: pd.DataFrame, point: int) -> pd.DataFrame:
+    """Return the expressions with a target that reach the IoU of a point of the precision."""
+    return table[(table["target_area"] > 0) & (table["iou"] >= _THRESHOLDS[point])]
+
+
+def in_sizes(table: pd.DataFrame, bar: int) -> pd.DataFrame:
+    """Return the expressions of a bar of the mean IoU by size."""
+    return table[_has_size(table) & (_size_bin(table) == bar)]
+
+
+def in_confusion(table: pd.DataFrame, truth: str | None, answer: str | None) -> pd.DataFrame:
+    """Return the expressions of a cell: "target" or "no target", "answered" or "nothing"."""
+    meant = (table["target_area"] > 0) == (truth == "target")
+    return table[meant & ((table["prediction_area"] > 0) == (answer == "answered"))]
+
+
+def _iou_bin(table: pd.DataFrame) -> np.ndarray:
+    return np.minimum((table["iou"].to_numpy() * _BINS).astype(int), _BINS - 1)
+
+
+def _histogram(key: str, table: pd.DataFrame) -> dict[str, Any]:
+    counts = np.bincount(_iou_bin(table), minlength=_BINS)
+    return {"type": "bar", "name": key, "x": ((np.arange(_BINS) + 0.5) / _BINS).tolist(), "y": counts.tolist()}
+
+
+def _precision(key: str, table: pd.DataFrame) -> dict[str, Any]:
+    ious = table.loc[table["target_area"] > 0, "iou"].to_numpy()
+    shares = [float((ious >= threshold).mean()) if len(ious) else None for threshold in _THRESHOLDS]
+    return {"type": "scatter", "mode": "lines+markers", "name": key, "x": _THRESHOLDS.tolist(), "y": shares}
+
+
+def _size_bin(table: pd.DataFrame) -> np.ndarray:
+    share = (table["target_area"] / np.maximum(table["image_area"], 1)).to_numpy()
+    return np.searchsorted(_SIZES, share, side="left")
+
+
+def _has_size(table: pd.DataFrame) -> pd.Series:
+    return (table["target_area"] > 0) & (table["kind"] != FAILED)
+
+
+def _by_size(key: str, table: pd.DataFrame) -> dict[str, Any]:
+    table = table[_has_size(table)]
+    bins = _size_bin(table)
+    counts = np.bincount(bins, minlength=len(_SIZES))[: len(_SIZES)]
+    sums = np.bincount(bins, weights=table["iou"], minlength=len(_SIZES))[: len(_SIZES)]
+    lows = (0.0, *_SIZES[:-1])
+    names = [f"{100 * low:g}-{100 * high:g}%" for low, high in zip(lows, _SIZES, strict=True)]
+    means = [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
+    return {
+        "type": "bar", "name": key, "x": names, "y": means,
+        "text": [f"n={count}" for count in counts], "hoverinfo": "x+y+text",
+    }  # fmt: skip
+
+
+def _confusion(table: pd.DataFrame) -> dict[str, Any]:
+    target, answered = table["target_area"] > 0, table["prediction_area"] > 0
+    counts = [
+        [int((target & answered).sum()), int((target & ~answered).sum())],
+        [int((~target & answered).sum()), int((~target & ~answered).sum())],
+    ]
+    return {
+        "type": "heatmap",
+        "x": ["answered", "nothing"],
+        "y": ["target", "no target"],
+        "z": counts,
+        "text": counts,
+        "texttemplate": "%{text}",
+        "showscale": False,
+        "colorscale": [[0, "rgba(86, 180, 233, 0.1)"], [1, "rgba(0, 114, 178, 1)"]],
+    }

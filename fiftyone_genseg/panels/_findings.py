@@ -1,0 +1,186 @@
+"""What the panel "Failure slices" shows: a function of the user's choices and of the view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pandas as pd
+
+from fiftyone_genseg.evaluation.config import SAMPLE_FIELDS
+from fiftyone_genseg.evaluation.results import ReferringResults
+from fiftyone_genseg.evaluation.slicing import comparison, kinds, slices
+from fiftyone_genseg.panels import _choices, _runs, _views
+from fiftyone_genseg.panels._layout import percent
+
+SORTS = {"z": "evidence", "gap": "gap", "n": "support", "ciou": "cIoU", "miou": "mIoU"}
+_ASCENDING = ("ciou", "miou")
+_LISTED = 100
+_EXAMPLES = 6
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user chose, without runs and fields that are gone.
+
+    Attributes:
+        run: the run whose failures are looked for, the newest one until another is chosen.
+        against: the run to compare with.
+        fields: sample fields whose values make slices, too.
+        sort: a key of `SORTS`.
+        words: a text that the names of the listed slices contain.
+        attributes: attribute -> value of the chosen slice; {} for everything.
+    """
+
+    run: str
+    against: str | None
+    fields: tuple[str, ...]
+    sort: str
+    words: str
+    attributes: dict[str, str]
+
+    @classmethod
+    def of(cls, ctx) -> Choice:
+        """Return the choices of an event's panel. There must be a run."""
+        chosen, runs = _choices.chosen(ctx), _runs.keys(ctx.dataset)
+        known = sample_fields(ctx.dataset)
+        return cls(
+            chosen.get("run") if chosen.get("run") in runs else runs[0],
+            chosen.get("against") if chosen.get("against") in runs else None,
+            tuple(name for name in chosen.get("fields") or [] if name in known),
+            chosen.get("sort") or "z",
+            chosen.get("filter") or "",
+            chosen.get("slice") or {},
+        )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Slices of a run, and the chosen one.
+
+    Attributes:
+        choice: what they are about.
+        results: of the run.
+        rows: bool[N], the expressions of the run that the panel is about.
+        columns: attributes of the N expressions.
+        found, tried: numbers of slices that are worse than the rest, and of all that were tried.
+        listed: the found slices that the table lists, in its order.
+        attributes: of the chosen slice; {} for everything, also where an attribute is gone.
+    """
+
+    choice: Choice
+    results: ReferringResults
+    rows: np.ndarray
+    columns: pd.DataFrame
+    found: int
+    tried: int
+    listed: pd.DataFrame
+    attributes: dict[str, str]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The expressions of the chosen slice."""
+        return self.results.table[self.rows & slices.members(self.columns, self.attributes)]
+
+    @property
+    def worst(self) -> pd.DataFrame:
+        """The worst examples of the chosen slice that failed, at most six."""
+        table = self.table
+        return table[table["kind"] != kinds.CORRECT].sort_values("iou", kind="stable").head(_EXAMPLES)
+
+
+def look(ctx) -> Findings:
+    """Return what an event's panel shows."""
+    choice = Choice.of(ctx)
+    results = _runs.load_results(ctx.dataset, choice.run)
+    rows = _views.rows(ctx, results)
+    values = _runs.field_values(ctx.dataset, choice.run, choice.fields)
+    columns = _runs.run_attributes(ctx.dataset, choice.run, values)
+    found = _runs.run_slices(ctx.dataset, choice.run, values, rows)
+    listed = found.sort_values(choice.sort, ascending=choice.sort in _ASCENDING, kind="stable")
+    if len(listed):
+        listed = listed[listed["slice"].str.lower().str.contains(choice.words.lower(), regex=False)]
+    attributes = choice.attributes if set(choice.attributes) <= set(columns) else {}
+    tried = found.attrs.get("tried", 0)
+    return Findings(choice, results, rows, columns, len(found), tried, listed.head(_LISTED), attributes)
+
+
+def data(ctx, findings: Findings) -> dict[str, Any]:
+    """Return the values of the panel's choices, texts and table."""
+    choice, table = findings.choice, findings.table
+    other = _runs.load_results(ctx.dataset, choice.against) if choice.against else None
+    name = slices.describe(findings.attributes) if findings.attributes else "everything"
+    return {
+        "top": {"run": choice.run, "against": choice.against or "", "sort": choice.sort, "field": ""},
+        "scope": (
+            f"{_views.scope(findings.rows)} {findings.found} of {findings.tried} slices tried are worse than the rest "
+            "beyond chance (5 % after correction for their number)."
+        ),
+        "slices": _slice_rows(findings, other),
+        "chosen": f"{name}: {len(table):,} expressions",
+        "difference": _difference(findings, choice.against, other) if choice.against and other else "",
+    }
+
+
+def sample_fields(dataset: fo.Dataset) -> list[str]:
+    """Return the sample fields whose values can make slices."""
+    types = (fo.StringField, fo.BooleanField, fo.IntField, fo.FloatField)
+    hidden = {"id", "filepath", "expression", "image_id"}
+    suffixes = ("tp", "fp", "fn", *SAMPLE_FIELDS)
+    own = {f"{key}_{suffix}" for key in dataset.list_evaluations() for suffix in suffixes}
+    return ["tags", *(name for name in dataset.get_field_schema(ftype=types) if name not in hidden | own)]
+
+
+def _slice_rows(findings: Findings, other: ReferringResults | None) -> list[dict[str, str]]:
+    """Return a row per listed slice, with its wins and losses against another run that is comparable."""
+    change = None
+    if other is not None and not _runs.comparable(other, findings.results):
+        change = comparison.changes(other.table, findings.results.table)
+    rows = []
+    for row in findings.listed.to_dict("records"):
+        compared = {}
+        if change is not None:
+            inside = change[findings.rows & slices.members(findings.columns, row["attributes"])]
+            compared = {"wins": f"{(inside > 0).sum():,}", "losses": f"{(inside < 0).sum():,}"}
+        shown = {
+            "slice": row["slice"],
+            "n": f"{row['n']:,}",
+            "ciou": percent(row["ciou"] if np.isfinite(row["ciou"]) else None),
+            "miou": percent(row["miou"]),
+            "gap": percent(row["gap"], row["gap_low"], row["gap_high"]),
+            "q": f"{row['q']:.2g}",
+        }
+        rows.append(shown | compared)
+    return rows
+
+
+def _difference(findings: Findings, against: str, other: ReferringResults) -> str:
+    """Return the chosen slice against the same expressions of another run, in words."""
+    problem = _runs.comparable(other, findings.results)
+    if problem:
+        return f"{against} is not compared: {problem}."
+    try:
+        found = comparison.compare(other.table, findings.table)
+    except ValueError as error:
+        return f"{error}."
+    interval = found.figures["miou"]
+    return (
+        f"mIoU {100 * (interval.value or 0):+.1f} points [{100 * (interval.low or 0):+.1f}, "
+        f"{100 * (interval.high or 0):+.1f}] against {against} on {found.n:,} expressions of the slice; "
+        f"{found.wins:,} better, {found.losses:,} worse, {len(found.flips):,} crossed IoU 0.5."
+    )
+
+
+def kind_traces(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the bars of the failure kinds, a trace per cause: reasoner, segmenter, run."""
+    counts = table["kind"].value_counts().reindex(kinds.KINDS, fill_value=0)
+    counts = counts[(counts > 0) & (counts.index != kinds.CORRECT)]
+    fault = kinds.faults(table)
+    traces = []
+    for who in (kinds.REASONER, kinds.SEGMENTER, kinds.RUN):
+        mine = table.loc[fault == who, "kind"].value_counts().reindex(counts.index, fill_value=0)
+        if mine.sum():
+            traces.append({"type": "bar", "name": who, "x": counts.index.tolist(), "y": mine.tolist()})
+    return traces

@@ -1,0 +1,72 @@
+"""The view that a panel's figures are about, and the views that its marks open.
+
+A panel follows the view and the filters of the sidebar. It does not follow a view that it set itself when a mark was
+clicked: its figures stay about the view of before.
+"""
+
+from __future__ import annotations
+
+import json
+
+import fiftyone as fo
+import fiftyone.core.stages as fos
+import numpy as np
+import pandas as pd
+
+from fiftyone_genseg.evaluation.results import ReferringResults
+from fiftyone_genseg.panels import _choices
+
+SHOWN_AT_MOST = 5000
+
+
+def rows(ctx, results: ReferringResults) -> np.ndarray:
+    """Return bool[N]: the expressions of a run that the panel's figures are about."""
+    view = _followed(ctx)
+    return np.ones(len(results.table), dtype=bool) if view is None else results.in_view(view)
+
+
+def scope(inside: np.ndarray) -> str:
+    """Return which expressions the figures are about, in words."""
+    if inside.all():
+        return f"All {len(inside):,} expressions of the run."
+    return f"{inside.sum():,} of the {len(inside):,} expressions of the run: those in the current view."
+
+
+def show(ctx, table: pd.DataFrame) -> None:
+    """Set the view to the samples of some expressions, worst first."""
+    ids = list(dict.fromkeys(table.sort_values("iou", kind="stable")["sample_id"]))
+    if not ids:
+        ctx.ops.notify("There are no samples here.", variant="info")
+        return
+    if len(ids) > SHOWN_AT_MOST:
+        ctx.ops.notify(f"The {SHOWN_AT_MOST:,} worst of {len(ids):,} samples are shown.", variant="warning")
+        ids = ids[:SHOWN_AT_MOST]
+    followed = _followed(ctx)
+    stages = None if followed is None else json.dumps(followed._serialize())
+    _choices.choose(ctx, shown=_digest(ids), followed=stages)
+    ctx.ops.set_view(ctx.dataset.select(ids, ordered=True))
+
+
+def follow_again(ctx) -> None:
+    """Let the panel follow the current view, also when the panel set it."""
+    _choices.choose(ctx, shown=None)
+
+
+def is_own(ctx) -> bool:
+    """Return whether `show` set the current view."""
+    stages = ctx.view._stages
+    last = stages[-1] if stages else None
+    ids = list(last.sample_ids or []) if isinstance(last, fos.Select) else []
+    return bool(ids) and _digest(ids) == _choices.chosen(ctx).get("shown")
+
+
+def _followed(ctx) -> fo.DatasetView | None:
+    """Return the view that the figures are about, None for the whole dataset."""
+    if not is_own(ctx):
+        return None if ctx.view == ctx.dataset.view() else ctx.view
+    stages = _choices.chosen(ctx).get("followed")
+    return None if stages is None else fo.DatasetView._build(ctx.dataset, json.loads(stages))
+
+
+def _digest(ids: list[str]) -> str:
+    return f"{len(ids)}-{ids[0]}-{ids[-1]}"

@@ -1,0 +1,55 @@
+"""The counts of a run, and the words for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from fiftyone_genseg.statuses import STATUSES
+
+_REASONS_TOLD = 3
+
+
+@dataclass
+class Summary:
+    """Counts of a run, in expressions; `str` gives them as a sentence.
+
+    Attributes:
+        total: expressions that were asked for.
+        skipped: expressions that had a result already.
+        statuses: status of a response, one of `STATUSES` -> expressions that ended with it.
+        reasons: error -> expressions that ended with it.
+    """
+
+    total: int = 0
+    skipped: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        """Expressions that need no more work."""
+        return self.skipped + sum(self.statuses.values())
+
+    @property
+    def share_done(self) -> float:
+        """Share of the expressions that need no more work, in [0, 1]."""
+        return self.done / self.total if self.total else 1.0
+
+    def progress(self, seconds: float) -> str:
+        """Return how far the run is after some seconds, how fast it is, and how long it will take."""
+        computed, text = self.done - self.skipped, f"{self.done} of {self.total} expressions"
+        if not computed or not seconds:
+            return text
+        rate = computed / seconds
+        left = (self.total - self.done) / rate
+        return f"{text}, {rate:.1f} per second, {int(left // 60)}:{int(left % 60):02d} left"
+
+    def __str__(self) -> str:
+        counts = {status.replace("_", "-"): self.statuses[status] for status in STATUSES}
+        always = ("segmented", "no-target")
+        counts["skipped"] = self.skipped
+        parts = [f"{count} {what}" for what, count in counts.items() if count or what in always]
+        worst = self.reasons.most_common(_REASONS_TOLD)
+        why = f" ({'; '.join(f'{count} x {reason}' for reason, count in worst)})" if worst else ""
+        return ", ".join(parts) + why

@@ -1,0 +1,7 @@
+"""Statuses of an expression: what became of it. This module is free of FiftyOne, which takes seconds to import."""
+
+SEGMENTED, NO_TARGET, UNPARSABLE, FAILED = "segmented", "no_target", "unparsable", "failed"
+# Of a stored response.
+STATUSES = (SEGMENTED, NO_TARGET, UNPARSABLE, FAILED)
+# Of an evaluated expression without a response.
+MISSING = "missing"
