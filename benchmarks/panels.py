@@ -15,6 +15,7 @@ import pandas as pd
 from fiftyone.operators.executor import execute_or_delegate_operator
 
 from fiftyone_genseg import evaluation, plugin
+from fiftyone_genseg.evaluation.table import MATCHES, TABLE
 from fiftyone_genseg.panels import _runs
 
 WORDS = ("the", "red", "blue", "man", "dog", "left of", "right of", "above", "largest", "second", "chair", "not")
@@ -52,8 +53,8 @@ def make(expressions: int) -> fo.Dataset:
                 "target_y": rng.random(expressions),
                 "distractors": -1,
             }
-        ).astype(evaluation.TABLE)
-        matches = pd.DataFrame({name: [] for name in evaluation.MATCHES}).astype(evaluation.MATCHES)
+        ).astype(TABLE)
+        matches = pd.DataFrame({name: [] for name in MATCHES}).astype(MATCHES)
         config = evaluation.ReferringEvaluationConfig(key, "ground_truth", expression_field="expression")
         method = config.build()
         method.register_run(dataset, key)
@@ -71,9 +72,9 @@ def send(uri: str, dataset: fo.Dataset, method: str, **params) -> float:
     started = time.perf_counter()
     result = asyncio.run(execute_or_delegate_operator(f"@fiftyone-genseg/genseg/{uri}", request, exhaust=True))
     seconds = time.perf_counter() - started
-    problems = [call.params.get("state", {}).get("problem") for call in result.executor._requests]
-    if result.error or any(problems):
-        raise RuntimeError(result.error or problems)
+    layouts = [str(call.params["output"]) for call in result.executor._requests if "output" in call.params]
+    if result.error or any("could not be shown" in layout for layout in layouts):
+        raise RuntimeError(result.error or layouts)
     return seconds
 
 
@@ -85,9 +86,9 @@ def main() -> None:
     plugin.install()
     dataset = make(options.expressions)
     send("failure_slices", dataset, "drop_fields")  # imports and registers everything
-    _runs._load.cache_clear()
+    _runs._results.cache_clear()
     _runs._attributes.cache_clear()
-    _runs._SLICES.clear()
+    _runs._slices.cache_clear()
     fo.load_dataset(NAME).clear_cache()
     print(f"{options.expressions:,} expressions, seconds")
     for label, uri, method, params in (

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from genseg_hub import GenSegR1, Prediction, streaming
-from genseg_hub.reasoners import continuous_batching
 from pipeline import BATCH_SIZE, files
 
 seconds: Counter[str] = Counter()
@@ -45,7 +44,7 @@ def main() -> None:
         for owner, name in (
             (model.reasoner, "prefill"),
             (model.reasoner, "step"),
-            (continuous_batching, "_stack"),
+            (model.reasoner, "join"),
             (model.segmenter, "segment"),
             (model.segmenter, "_embed"),
             (streaming, "load_image"),

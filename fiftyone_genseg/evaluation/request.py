@@ -61,8 +61,9 @@ class EvaluationRequest:
             del given["expression_field"]
         if given.get("ignore_field") == NONE:
             given["ignore_field"] = ""
-        masks = [] if samples is None else list(samples.get_field_schema(embedded_doc_type=fo.Detections))
-        answers = [name for name in masks if samples.get_field(labels.responses_field(name)) is not None]
+        schema = {} if samples is None else samples.get_field_schema()
+        masks = [name for name, kind in schema.items() if getattr(kind, "document_type", None) is fo.Detections]
+        answers = [name for name in masks if labels.responses_field(name) in schema]
         others = [name for name in masks if name not in (cls.gt_field, labels.IGNORE)]
         pred_field = given.setdefault("pred_field", next(iter([*answers, *others]), cls.pred_field))
         rest = [name for name in masks if name != pred_field]

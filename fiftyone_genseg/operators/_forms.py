@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import fiftyone as fo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import KNOWN
@@ -16,6 +17,11 @@ from fiftyone_genseg import fields, training_runs
 
 SERVER_KEY = "OPENAI_API_KEY"
 _LONGEST = 500  # characters of a message: what was typed may be longer
+
+
+def target_view(ctx) -> fo.DatasetView | None:
+    """Return the samples that a form is about; None without a dataset."""
+    return ctx.target_view() if ctx.dataset is not None else None
 
 
 def show_problem(inputs: types.Object, problem: str) -> None:

@@ -167,7 +167,7 @@ class CompareCheckpoints(foo.Operator):
         inputs.int("batch_size", label="Batch size", default=ComparisonRequest.batch_size, min=1, max=MAX_BATCH_SIZE)
         inputs.str("device", label="Device", default=ComparisonRequest.device)
         _forms.ask_for_server(inputs, "Checkpoints that it serves are asked there, the others are loaded here.")
-        problem = request.problem(_view(ctx))
+        problem = request.problem(_forms.target_view(ctx))
         if problem is None:
             fields = "\n".join(f"- `{field}`: {name}" for name, field in request.fields.items())
             inputs.md(
@@ -182,14 +182,10 @@ class CompareCheckpoints(foo.Operator):
         return _progress.run(ctx, _compare(ctx), "The comparison stopped")
 
 
-def _view(ctx) -> fo.DatasetView | None:
-    return ctx.target_view() if ctx.dataset is not None else None
-
-
 def _compare(ctx) -> Generator[Any, None, _progress.Done]:
     """Compare; a checkpoint that cannot be loaded is reported at the end, and the others go on."""
     request = ComparisonRequest.from_params(ctx.params)
-    problem = request.problem(_view(ctx))
+    problem = request.problem(_forms.target_view(ctx))
     if problem:
         raise ValueError(problem)
     done: dict[str, str] = {}

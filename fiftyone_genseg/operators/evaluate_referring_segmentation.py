@@ -46,7 +46,7 @@ class EvaluateReferringSegmentation(foo.Operator):
     def resolve_input(self, ctx) -> types.Property:
         """Return the form."""
         inputs = types.Object()
-        view = _view(ctx)
+        view = _forms.target_view(ctx)
         request = EvaluationRequest.from_params(view, ctx.params)
         masks = [] if view is None else list(view.get_field_schema(embedded_doc_type=fo.Detections))
         for name, label, description in (
@@ -123,15 +123,11 @@ class EvaluateReferringSegmentation(foo.Operator):
         return _progress.run(ctx, _evaluate(ctx), "The evaluation stopped")
 
 
-def _view(ctx) -> fo.DatasetView | None:
-    return ctx.target_view() if ctx.dataset is not None else None
-
-
 def _evaluate(ctx) -> Generator[Any, None, _progress.Done]:
-    view = _view(ctx)
+    view = _forms.target_view(ctx)
     request = EvaluationRequest.from_params(view, ctx.params)
     problem = request.problem(view)
-    if problem:
+    if view is None or problem:
         raise ValueError(problem)
     count = f"{len(view):,} samples"
     measured = yield from _progress.follow(ctx, measure(view, request.config(view)), f"measuring {count}", 0.0, 0.5)

@@ -70,7 +70,7 @@ class ReferringSegment(foo.Operator):
     def resolve_input(self, ctx) -> types.Property:
         """Return the form."""
         inputs = types.Object()
-        view = _view(ctx)
+        view = _forms.target_view(ctx)
         request, untouched = SegmentRequest.from_params(view, ctx.params), SegmentRequest.from_params(view, {})
         names = string_fields(view)
         source = types.RadioGroup()
@@ -158,15 +158,11 @@ class ReferringSegment(foo.Operator):
         return _progress.run(ctx, _segment(ctx), "Referring segment stopped")
 
 
-def _view(ctx) -> fo.DatasetView | None:
-    return ctx.target_view() if ctx.dataset is not None else None
-
-
 def _segment(ctx) -> Generator[Any, None, _progress.Done]:
-    view = _view(ctx)
+    view = _forms.target_view(ctx)
     request = SegmentRequest.from_params(view, ctx.params)
     problem = request.problem(view)
-    if problem:
+    if view is None or problem:
         raise ValueError(problem)
     if not checkpoints.is_on_disk(request.checkpoint, with_reasoner=request.server is None):
         yield from _progress.pulling(ctx, request.checkpoint, request.server is None)

@@ -46,9 +46,10 @@ class Choice:
         """Return the choices of an event's panel. There must be a run."""
         chosen, runs = _choices.chosen(ctx), _runs.keys(ctx.dataset)
         known = sample_fields(ctx.dataset)
+        run, against = chosen.get("run"), chosen.get("against")
         return cls(
-            chosen.get("run") if chosen.get("run") in runs else runs[0],
-            chosen.get("against") if chosen.get("against") in runs else None,
+            str(run) if run in runs else runs[0],
+            against if against in runs else None,
             tuple(name for name in chosen.get("fields") or [] if name in known),
             chosen.get("sort") or "z",
             chosen.get("filter") or "",

@@ -10,6 +10,8 @@ from fiftyone.operators import types
 from fiftyone_genseg import uris
 from fiftyone_genseg.panels import _runs
 
+FILTERS_HELP = "Pick and type before you filter in the sidebar: FiftyOne clears the filters with each value."
+
 
 def column(panel: types.Object) -> types.Property:
     """Return a panel with its parts below each other."""

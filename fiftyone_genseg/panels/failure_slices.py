@@ -29,7 +29,9 @@ class FailureSlicesPanel(Panel):
             label="Failure slices",
             icon="bug_report",
             category=Categories.ANALYZE,
-            help_markdown="Where a run is worse than elsewhere. Click a row to choose a slice.",
+            help_markdown=(
+                f"Where a run is worse than elsewhere. Click a row to choose a slice.\n\n{_layout.FILTERS_HELP}"
+            ),
         )
 
     def on_load(self, ctx) -> None:

@@ -28,7 +28,10 @@ class ReferringEvaluationPanel(Panel):
             label="Referring evaluation",
             icon="troubleshoot",
             category=Categories.ANALYZE,
-            help_markdown="Figures of referring segmentation. Click a bar, point or row to see its samples.",
+            help_markdown=(
+                "Figures of referring segmentation. Click a bar, point or row to see its samples.\n\n"
+                f"{_layout.FILTERS_HELP}"
+            ),
         )
 
     def on_load(self, ctx) -> None:

@@ -124,7 +124,7 @@ class SegmentRequest:
         checkpoints.check_available(str(self.checkpoint), with_reasoner=self.server is None)
 
     def _check_engine(self) -> None:
-        if self.server:
+        if self.server is not None:
             checked_address(self.server)
         if self.engine not in (LOCAL, RAY):
             raise ValueError(f"there is no engine {self.engine!r}; choose {LOCAL!r} or {RAY!r}")

@@ -20,7 +20,7 @@ PLANTED = "green"
 
 @pytest.fixture
 def serve(plugin):
-    """Opens the App on a dataset and gives (address, session)."""
+    """Return a function that opens the App on a dataset and returns (address, session)."""
     sessions = []
 
     def start(dataset):
@@ -49,7 +49,7 @@ def page():
 
 @pytest.fixture
 def picture(page, request):
-    """Saves a screenshot where --screenshots says."""
+    """Return a function that saves a screenshot where --screenshots says."""
 
     def take(name):
         if folder := request.config.getoption("--screenshots"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import torch
 import transformers
@@ -78,6 +79,12 @@ def convert(model: SAM2Base) -> transformers.Sam2Model:
     converted = transformers.Sam2Model(configuration(model))
     converted.load_state_dict(state)
     return converted.eval()
+
+
+def save(model: SAM2Base, folder: Path) -> Path:
+    convert(model).save_pretrained(folder)
+    processor(model.image_size).save_pretrained(folder)
+    return folder
 
 
 def processor(side: int) -> transformers.Sam2Processor:

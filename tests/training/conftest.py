@@ -11,7 +11,7 @@ from tests.helpers.grpo_runs import options
 
 @pytest.fixture(scope="session")
 def finished_r1(tmp_path_factory):
-    """A run of nano_r1, evaluated at each of its two steps; to read only."""
+    """Finish a run of nano_r1, evaluated at each of its two steps; tests only read it."""
     folder = tmp_path_factory.mktemp("finished") / "r1"
     cli.main(options(folder))
     return folder
@@ -19,13 +19,13 @@ def finished_r1(tmp_path_factory):
 
 @pytest.fixture
 def copy_of_r1(finished_r1, tmp_path):
-    """A copy of the run of nano_r1, to go on from."""
+    """Copy the run of nano_r1, for a test that goes on from it."""
     return shutil.copytree(finished_r1, tmp_path / "r1")
 
 
 @pytest.fixture(scope="session")
 def finished_r1_g(tmp_path_factory):
-    """A run of nano_r1_g on one thread, evaluated at every second of its four steps; to read only."""
+    """Finish a run of nano_r1_g on one thread, evaluated at every second of its four steps; tests only read it."""
     folder = tmp_path_factory.mktemp("finished") / "r1_g"
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -44,8 +44,9 @@ def test_sources(tmp_path):
     assert len(data.load_source("refscenes:val:6")) == 6
     assert data.load_source("refscenes:val:6")["example_id"][0].startswith("refscenes-val")
     for source in ("refscenes", "refscenes:", "refscenes:0", "refscenes:x", "refscenes:val:", "refscenes:val:x"):
-        with pytest.raises(ValueError, match="is none of"):
-            data.load_source(source)
+        for function in (data.load_source, data.check_source):
+            with pytest.raises(ValueError, match="is none of"):
+                function(source)
     with pytest.raises(ValueError, match="final figures alone"):
         data.load_source("refscenes:test")
     with pytest.raises(ValueError, match="neither a folder nor a Hub dataset"):
@@ -53,6 +54,24 @@ def test_sources(tmp_path):
     datasets.Dataset.from_dict({"image": [1]}).save_to_disk(tmp_path / "other")
     with pytest.raises(ValueError, match="no column"):
         data.load_source(str(tmp_path / "other"))
+
+
+def test_a_source_is_checked_without_loading_it(tmp_path):
+    saved = to_dataset([example()])
+    saved.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict(train=saved).save_to_disk(tmp_path / "splits")
+    for source in ("refscenes:8", "refscenes:val", str(tmp_path / "saved"), "owner/name", "owner/name:val"):
+        data.check_source(source)
+    for source, message in (
+        (tmp_path, "is not a folder that `save_to_disk` wrote"),
+        (tmp_path / "splits", "holds several splits: name the folder of one"),
+        ("refscene:8", "neither rendered scenes"),
+        ("a/b/c", "neither rendered scenes"),
+        ("~nosuch/x", "cannot be used as a path: .*home directory"),
+        ("a" * 300, "cannot be used as a path: .*too long|neither rendered scenes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data.check_source(str(source))
 
 
 def test_training_never_shows_held_out_combinations():

@@ -216,4 +216,4 @@ def _check_outline(polygons: list[list[float]], height: int, width: int) -> None
             raise ValueError("it has a corner far outside the image")
         outline += np.abs(places[2:] - places[:-2]).sum()
     if outline > _LONG * (height + 1) * (width + 1):
-        raise ValueError("its outline is longer than the image has room for")
+        raise ValueError("its outline is too long for the image")

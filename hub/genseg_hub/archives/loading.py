@@ -99,7 +99,7 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
     except datasets.exceptions.DatasetGenerationError as error:
         raise ArchiveError(str(error.__cause__) or repr(error.__cause__)) from error
     except OSError as error:
-        raise ArchiveError(f"{name} {split} under {root} cannot be read, or not be kept: {error}") from error
+        raise ArchiveError(f"{name} {split} under {root} cannot be read or cached: {error}") from error
     report = _report(table, benchmark, split)
     if strict and (report.problems or not report.as_published):
         raise ArchiveError(f"{name} {split} is not as it should be: {report}")

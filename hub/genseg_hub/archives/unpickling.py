@@ -62,4 +62,4 @@ def _check(content: bytes) -> None:
                 f"it has a number of {argument.bit_length()} bits, which plain data does not need"
             )
         if opcode.name in _NUMBERED and int(argument or 0) > number:  # pickle allocates memory up to this number
-            raise pickle.UnpicklingError(f"it gives the number {argument} to an object with fewer before it")
+            raise pickle.UnpicklingError(f"it numbers an object {argument}, with fewer objects before it")

@@ -80,7 +80,7 @@ def _reasoner(name: str, revision: str | None, opened: checkpoints.Checkpoint | 
         if commit is None and opened:
             return {"model": bare, **checkpoints.check_folder(opened.reasoner, bare, with_reasoner=False)}
         if commit is None:
-            raise CheckpointError(f"{bare} has no commit by which its versions could be told apart")
+            raise CheckpointError(f"{bare} has no commit, so its versions cannot be told apart")
         return {"model": f"{bare}@{commit}"}
     if revision is not None:
         raise CheckpointError(f"{bare} is on this disk and has no revisions; leave {revision!r} out")

@@ -78,7 +78,7 @@ class ServerReasoner:
             import openai
         except ImportError as error:
             raise ReasonerError(
-                'servers are asked by the package openai: pip install "fiftyone-genseg[serve]"'
+                'a server needs the package openai on this side: pip install "fiftyone-genseg[serve]"'
             ) from error
         self.base_url = checked_address(base_url)
         if concurrency < 1 or timeout <= 0 or max_retries < 0:

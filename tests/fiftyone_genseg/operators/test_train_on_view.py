@@ -89,7 +89,7 @@ def test_the_loop_is_closed(dataset, plugin, recipe, home):
     fiftyone_genseg.evaluate(dataset, "after", "ground_truth", eval_key="after")
     panel = Panel(SLICES, dataset).send("on_load").send("choose_run", value="after")
     panel.send("choose_against", value="before")
-    assert "against before on 16 expressions" in panel.state["difference"]
+    assert "against before on 16 expressions" in panel.data["difference"]
 
 
 PAUSED = """

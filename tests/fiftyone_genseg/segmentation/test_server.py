@@ -162,7 +162,7 @@ def test_segment_dataset_asks_a_server(dataset, server):
     assert len(server.requests) == 16
     result = run(*command, "--engine", "ray")
     assert result.exit_code == 1
-    assert "workers on Ray have the reasoner themselves; leave the server out" in result.stderr
+    assert "workers on Ray load the reasoner themselves; leave the server out" in result.stderr
 
 
 def test_referring_segment_asks_a_server(dataset, plugin, server):
@@ -209,7 +209,7 @@ def test_forms_refuse_an_address_that_is_none(dataset):
         shown = form(dataset, server=f"http://me:{KEY}@host/v1", **rest)["problem"]
         assert KEY not in json.dumps(shown)
     shown = test_operator.form(dataset, server="http://localhost:8000/v1", engine="ray")["problem"]
-    assert "Workers on Ray have the reasoner themselves" in shown["error_message"]
+    assert "Workers on Ray load the reasoner themselves" in shown["error_message"]
 
 
 def test_checkpoints_are_compared_where_a_server_has_one_of_them(dataset, plugin, server):

@@ -27,17 +27,14 @@ def sam3(sam3_parts):
     return TransformersSegmenter(*sam3_parts)
 
 
-def saved(parts, folder):
-    for part in parts:
-        part.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
-def sam2_folder(sam2_parts, tmp_path_factory):
-    return saved(sam2_parts, tmp_path_factory.mktemp("sam2") / "nano")
+def sam2_folder(nano_sam2, tmp_path_factory):
+    return sam2_in_transformers.save(nano_sam2, tmp_path_factory.mktemp("sam2") / "nano")
 
 
 @pytest.fixture(scope="session")
 def sam3_folder(sam3_parts, tmp_path_factory):
-    return saved(sam3_parts, tmp_path_factory.mktemp("sam3") / "tracker")
+    folder = tmp_path_factory.mktemp("sam3") / "tracker"
+    for part in sam3_parts:
+        part.save_pretrained(folder)
+    return folder

@@ -52,7 +52,7 @@ def test_a_stage_that_was_stopped_ends_where_an_uninterrupted_one_does(stage, un
     def run(folder):
         if stage == "sft":
             init = str(untrained / "reasoner")
-            sft.train(sft.SftConfig(str(folder), steps=2, init=init, queries=2, threads=2, **TINY))
+            sft.train(sft.SftConfig(str(folder), steps=2, init=init, questions=2, threads=2, **TINY))
         else:
             segmenter.train(loop.LoopConfig(str(folder), steps=2, **TINY))
 
@@ -98,7 +98,7 @@ def test_a_recipe_and_overrides_make_the_config(monkeypatch):
     seen = []
     monkeypatch.setattr(sft, "train", seen.append)
     cli.main(["sft", "--config", "nano_sft", "--steps", "7"])
-    assert (seen[0].steps, seen[0].queries, seen[0].init) == (7, 5, "runs/nano_vision/reasoner")
+    assert (seen[0].steps, seen[0].questions, seen[0].init) == (7, 5, "runs/nano_vision/reasoner")
 
 
 def test_a_stage_and_a_command_that_are_missing_are_named(tmp_path, capsys):

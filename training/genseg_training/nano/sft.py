@@ -37,7 +37,7 @@ class SftConfig(loop.LoopConfig):
 
     init: str = loop.option("runs/nano_vision/reasoner", "Checkpoint folder that starts the training.")
     easy_share: float = loop.option(0.22, "Share of the steps, at the start, whose scenes have one to three shapes.")
-    queries: int = loop.option(5, "Queries packed behind one image.")
+    questions: int = loop.option(5, "Expressions packed behind one image.")
     think_share: float = loop.option(1.0, "Share of the answers with a think part that is not empty.")
     vision_scale: float = loop.option(0.2, "Learning-rate factor of the pretrained vision tower.")
     sigma_start: float = loop.option(14.0, "Width, in thousandths, of a coordinate's soft label at the first step.")
@@ -282,7 +282,7 @@ def train(config: SftConfig) -> None:
             scene(rng, curriculum(rng, progress, config.easy_share), canvas, allow_held_out=False)
             for _ in range(config.batch_images)
         ]
-        asked = [[refer(rng, s, allow_held_out=False) for _ in range(config.queries)] for s in drawn]
+        asked = [[refer(rng, s, allow_held_out=False) for _ in range(config.questions)] for s in drawn]
         said = [
             [answers.answer(q, s, thinks=rng.random() < config.think_share) for q in queries]
             for s, queries in zip(drawn, asked, strict=True)
