@@ -44,8 +44,8 @@ from tests.helpers.hub_server import WRITER, HubServer  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = ROOT / "examples" / "photos"
-# Seconds of each slow test with all of its cases, setting up included: `make durations` records them.
-DURATIONS, SLOW_SECONDS = ROOT / "tests" / "durations.json", 2.0
+# Seconds of each test with all of its cases, setting up included: `make durations` records them.
+DURATIONS, SLOW_SECONDS, LEAST_RECORDED = ROOT / "tests" / "durations.json", 1.0, 0.5
 _SECONDS = Counter[str]()
 hypothesis.settings.register_profile("tests", deadline=None)  # no test depends on speed
 hypothesis.settings.load_profile("tests")
@@ -124,8 +124,8 @@ def pytest_sessionfinish(session):
     with pymongo.MongoClient(os.environ["FIFTYONE_DATABASE_URI"]) as client:
         client.drop_database(name)
     if session.config.getoption("--record-durations") and "PYTEST_XDIST_WORKER" not in os.environ:
-        slow = {test: round(took, 1) for test, took in sorted(_SECONDS.items()) if took >= SLOW_SECONDS}
-        DURATIONS.write_text(json.dumps(slow, indent=1) + "\n")
+        found = {test: round(took, 1) for test, took in sorted(_SECONDS.items()) if took >= LEAST_RECORDED}
+        DURATIONS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def pytest_unconfigure():
