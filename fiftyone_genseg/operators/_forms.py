@@ -10,8 +10,6 @@ import fiftyone as fo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import KNOWN
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from fiftyone_genseg import fields, training_runs
 
@@ -59,30 +57,6 @@ def check_new_folder(folder: Path) -> None:
     above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise ValueError(f"{folder} cannot be made: {above} is no folder that may be written to")
-
-
-def check_source(source: str, or_else: str) -> None:
-    """Raise ValueError unless a source is a folder that `Dataset.save_to_disk` wrote, or may be a Hub dataset.
-
-    Args:
-        source: as typed.
-        or_else: what else it could have been.
-    """
-    from datasets import config
-
-    folder, name = path(source), source.partition(":")[0]
-    if folder.is_dir():
-        if (folder / config.DATASETDICT_JSON_FILENAME).is_file():
-            raise ValueError(f"{source} holds several splits: name the folder of one of them")
-        if not (folder / config.DATASET_STATE_JSON_FILENAME).is_file():
-            raise ValueError(f"{source} is not a folder that `save_to_disk` wrote")
-        return
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        name = ""
-    if "/" not in name:
-        raise ValueError(f"{source!r} is neither {or_else}, nor a folder, nor a Hub dataset (owner/name)")
 
 
 def checkpoint_choices() -> types.AutocompleteView:

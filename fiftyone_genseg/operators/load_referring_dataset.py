@@ -66,13 +66,13 @@ class LoadDatasetRequest:
 
     def problem(self) -> str | None:
         """Return why the request cannot be run, as a sentence; None when it can."""
-        from genseg_hub import archives
+        from genseg_hub import archives, referring_dataset
 
         if not self.source:
             return "Choose a benchmark, or name a folder or a Hub dataset."
         try:
             if self.source not in archives.by_name():
-                _forms.check_source(self.source, "a benchmark")
+                referring_dataset.check_source(self.source, "a benchmark")
             elif self.root:
                 archives.check(self.source, _forms.path(self.root), self.split)
             else:

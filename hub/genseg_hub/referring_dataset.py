@@ -9,8 +9,10 @@ from typing import Any
 
 import datasets
 import numpy as np
+from datasets import config
 from PIL import Image
 
+from genseg_hub.checkpoints.names import is_hub_id
 from genseg_hub.images import MAX_PIXELS, to_png
 from genseg_hub.schema import ReferringExample, Rle, check_rle
 
@@ -131,6 +133,27 @@ def load_examples(source: str, check_rows: bool = True) -> datasets.Dataset:
         return found
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+
+
+def check_source(source: str, or_else: str) -> None:
+    """Raise ValueError unless `load_examples` may find a source; load nothing and ask no network.
+
+    Args:
+        source: as `load_examples` takes it.
+        or_else: what else the caller understands, for the message, such as "a benchmark".
+    """
+    try:
+        folder = Path(source).expanduser()
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # the home of nobody, or a path that the file system refuses
+        raise ValueError(f"{source!r} cannot be used as a path: {getattr(error, 'strerror', None) or error}") from error
+    if is_folder:
+        if (folder / config.DATASETDICT_JSON_FILENAME).is_file():
+            raise ValueError(f"{source} holds several splits: name the folder of one of them")
+        if not (folder / config.DATASET_STATE_JSON_FILENAME).is_file():
+            raise ValueError(f"{source} is not a folder that `save_to_disk` wrote")
+    elif not is_hub_id(source.partition(":")[0]):
+        raise ValueError(f"{source!r} is neither {or_else}, nor a folder, nor a Hub dataset (owner/name)")
 
 
 def _find(source: str) -> datasets.Dataset | datasets.DatasetDict:

@@ -6,7 +6,7 @@ import pytest
 from genseg_hub import archives
 from genseg_hub.errors import ImageError
 from genseg_hub.images import load_image
-from genseg_hub.referring_dataset import FEATURES, RLE, from_dataset, load_examples, to_dataset, to_rows
+from genseg_hub.referring_dataset import FEATURES, RLE, check_source, from_dataset, load_examples, to_dataset, to_rows
 from genseg_hub.schema import ReferringExample, encode_mask
 from PIL import Image
 
@@ -221,3 +221,22 @@ def test_a_stored_image_keeps_its_bytes(tmp_path, examples):
     assert stored[1].image == content
     again = to_dataset(stored).cast_column("image", datasets.Image(decode=False))
     assert again[1]["image"]["bytes"] == content
+
+
+def test_a_source_is_checked_without_loading_it(tmp_path, examples):
+    saved = to_dataset(examples)
+    saved.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict(train=saved).save_to_disk(tmp_path / "splits")
+    for source in (str(tmp_path / "saved"), "owner/name", "owner/name:val"):
+        check_source(source, "a benchmark")
+    for source, message in (
+        (tmp_path, "is not a folder that `save_to_disk` wrote"),
+        (tmp_path / "splits", "holds several splits: name the folder of one"),
+        ("name", "neither a benchmark, nor a folder, nor a Hub dataset"),
+        ("a/b/c", "neither a benchmark"),
+        ("a/日本", "neither a benchmark"),
+        ("~nosuch/x", "cannot be used as a path: .*home directory"),
+        ("\ud800", "cannot be used as a path: .*surrogates"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_source(str(source), "a benchmark")

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import datasets
-from datasets import config
 from genseg_hub import referring_dataset
 from genseg_hub.dialects import genseg
 from genseg_hub.referring_dataset import FEATURES
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from pycocotools import mask as coco_mask
 
 from genseg_training.nano.refscenes import VERSION, refscenes, training_examples
@@ -55,27 +51,7 @@ def check_source(source: str) -> None:
     if source.partition(":")[0] == REFSCENES:
         _asked_of_refscenes(source)
         return
-    folder = Path(source)
-    try:
-        folder = folder.expanduser()
-        is_folder = folder.is_dir()
-    except (OSError, RuntimeError) as error:  # another's home, or a path that the file system refuses
-        raise ValueError(f"{source!r} cannot be used as a path: {error}") from error
-    if is_folder:
-        if (folder / config.DATASETDICT_JSON_FILENAME).is_file():
-            raise ValueError(f"{source} holds several splits: name the folder of one of them")
-        if not (folder / config.DATASET_STATE_JSON_FILENAME).is_file():
-            raise ValueError(f"{source} is not a folder that `save_to_disk` wrote")
-        return
-    name = source.partition(":")[0]
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        name = ""
-    if "/" not in name:
-        raise ValueError(
-            f"{source!r} is neither rendered scenes ({REFSCENES}:COUNT), nor a folder, nor a Hub dataset (owner/name)"
-        )
+    referring_dataset.check_source(source, f"rendered scenes ({REFSCENES}:COUNT)")
 
 
 def _asked_of_refscenes(source: str) -> re.Match[str]:

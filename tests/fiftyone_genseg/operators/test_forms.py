@@ -3,7 +3,6 @@
 import json
 import os
 
-import datasets
 import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
@@ -119,21 +118,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path):
             _forms.check_new_folder(_forms.path("/new"))
 
 
-def test_a_folder_that_holds_something_else_is_refused_before_the_work(tmp_path, folder):
-    saved = to_dataset(refscenes("val", 1))
-    saved.save_to_disk(tmp_path / "saved")
-    datasets.DatasetDict(train=saved).save_to_disk(tmp_path / "splits")
-    _forms.check_source(str(tmp_path / "saved"), "a benchmark")
-    _forms.check_source("owner/name:val", "a benchmark")
-    for source, message in (
-        (tmp_path, "is not a folder that `save_to_disk` wrote"),
-        (tmp_path / "splits", "holds several splits: name the folder of one"),
-        ("name", "neither a benchmark, nor a folder, nor a Hub dataset"),
-        ("a/b/c", "neither a benchmark"),
-        ("a/日本", "neither a benchmark"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            _forms.check_source(str(source), "a benchmark")
+def test_a_checkpoint_that_cannot_be_used_is_refused_before_the_work(tmp_path, folder):
     for name in ("nano", "Qwen/Qwen3-VL-2B-Instruct", "me/x@v1", str(folder)):
         checkpoints.check_available(name)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
