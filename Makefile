@@ -24,13 +24,13 @@ check: setup-dev  ## Check style, types, imports and the quick tests (3 minutes 
 
 .PHONY: style-and-quick-tests
 style-and-quick-tests: style
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test: setup-dev  ## Run all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 durations: setup-dev  ## Run all tests and record which are slow, into tests/durations.json
-	$(BIN)/python -m pytest -n 2 --dist worksteal --record-durations
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --record-durations
 
 bench: setup  ## Time this project against other ways of working, into benchmarks/RESULTS.md (40 minutes)
 	$(BIN)/python benchmarks/all.py $(ARGS)

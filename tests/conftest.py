@@ -108,11 +108,18 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark a test as slow by what it took when durations were recorded; a new test is quick until then."""
-    seconds = json.loads(DURATIONS.read_text()) if DURATIONS.is_file() else {}
+    """Mark tests as slow by what they took when durations were recorded, and run the slowest files first.
+
+    A new test is quick until then. With the slowest files first, no process waits at the end for another's.
+    """
+    seconds = json.loads(DURATIONS.read_text())
+    of_file = Counter[str]()
+    for test, took in seconds.items():
+        of_file[test.partition("::")[0]] += took
     for item in items:
         if seconds.get(_function(item.nodeid), 0) >= SLOW_SECONDS:
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: -of_file[item.nodeid.partition("::")[0]])
 
 
 def pytest_runtest_logreport(report):

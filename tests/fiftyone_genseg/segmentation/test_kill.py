@@ -14,7 +14,7 @@ from fiftyone_genseg.demo import refscenes_dataset
 from tests.fiftyone_genseg.segmentation.test_run import run, snapshot
 
 URI = "@fiftyone-genseg/genseg/referring_segment"
-EXPRESSIONS = 96
+EXPRESSIONS = 48
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_delegated_run_that_is_killed_twice(two_datasets, nano, plugin, launch
     rng = random.Random(0)
     stored: dict = {}
     for _ in range(2):
-        stop_at = len(stored) + rng.randint(8, 24)
+        stop_at = len(stored) + rng.randint(4, 12)
         orchestrator = launch()
         orchestrator.wait(lambda stop_at=stop_at: done() >= stop_at)
         time.sleep(rng.uniform(0, 0.5))
