@@ -98,7 +98,7 @@ def main() -> None:
             size = rng.randint(1, 4000), rng.randint(1, 4000)
             response = dialect.parse(random_answer(rng, real), size, truncated=rng.random() < 0.2)
             outcomes[response.error.value if response.error else "clean"] += 1
-            for x1, y1, x2, y2 in (instance.box for instance in response.instances):
+            for x1, y1, x2, y2 in (instance.box for instance in response.instances if instance.box):
                 assert 0 <= x1 < x2 <= size[0], response
                 assert 0 <= y1 < y2 <= size[1], response
         rate = options.answers / (time.monotonic() - started)

@@ -115,7 +115,7 @@ class Roads:
             masks, _, _ = self.predictor.predict(
                 point_coords=np.array(instance.points, dtype=np.float32),
                 point_labels=np.ones(len(instance.points)),
-                box=np.array(instance.box, dtype=np.float32),
+                box=np.array(instance.box, dtype=np.float32) if instance.box else None,
                 multimask_output=False,
             )
             union |= masks[0] > 0

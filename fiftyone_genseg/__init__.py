@@ -24,6 +24,7 @@ def register(plugin) -> None:
     from fiftyone_genseg.operators.pull_checkpoint import PullCheckpoint
     from fiftyone_genseg.operators.push_checkpoint import PushCheckpoint
     from fiftyone_genseg.operators.referring_segment import ReferringSegment
+    from fiftyone_genseg.operators.release_model import ReleaseModel
     from fiftyone_genseg.operators.train_on_view import TrainOnView
     from fiftyone_genseg.panels.failure_slices import FailureSlicesPanel
     from fiftyone_genseg.panels.referring_evaluation import ReferringEvaluationPanel
@@ -37,6 +38,7 @@ def register(plugin) -> None:
         LoadPredictions,
         PullCheckpoint,
         PushCheckpoint,
+        ReleaseModel,
         TrainOnView,
         ReferringEvaluationPanel,
         FailureSlicesPanel,

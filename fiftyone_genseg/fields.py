@@ -9,6 +9,12 @@ import fiftyone.core.media as fom
 from fiftyone_genseg import labels
 
 EXPRESSION, GROUND_TRUTH = "expression", "ground_truth"
+RENDERED = "genseg_rendered"  # key of a dataset's info: its images are rendered shapes, which nano knows
+
+
+def is_rendered(samples: fo.DatasetView | fo.Dataset) -> bool:
+    """Return whether the images are rendered shapes of this project, as far as their dataset says."""
+    return bool(samples._dataset.info.get(RENDERED))
 
 
 def check_view(view: fo.DatasetView | fo.Dataset) -> None:

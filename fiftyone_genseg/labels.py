@@ -36,6 +36,9 @@ _RESPONSE_FIELDS = {
     "checkpoint": fo.StringField,
     "instances": fo.IntField,
     "points_outside_box": fo.IntField,
+    "dialect": fo.StringField,
+    "no_target_in_words": fo.BooleanField,
+    "repeated": fo.IntField,
 }
 
 
@@ -142,13 +145,12 @@ def detections(prediction: Prediction, expression: str, checkpoint: str) -> list
     """Return one Detection per non-empty mask.
 
     Its confidence is the segmenter's predicted IoU. Its attributes are `expression`, `reasoning`, `checkpoint`,
-    `points` (relative xy) and `prompt_box` (the reasoner's box, relative xywh).
+    `points` (relative xy) and `prompt_box` (the reasoner's box, relative xywh; None if it gave points only).
     """
     width, height = prediction.image_size
     found = []
     response = prediction.response
     for instance, mask, score in zip(response.instances, prediction.masks, prediction.scores, strict=True):
-        x1, y1, x2, y2 = instance.box
         detection = detection_from_mask(
             mask,
             label=LABEL,
@@ -157,18 +159,36 @@ def detections(prediction: Prediction, expression: str, checkpoint: str) -> list
             reasoning=response.reasoning,
             checkpoint=checkpoint,
             points=[[x / width, y / height] for x, y in instance.points],
-            prompt_box=[x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height],
+            prompt_box=_relative(instance.box, prediction.image_size),
         )
         if detection:
             found.append(detection)
     return found
 
 
+def _relative(box: Box | None, size: tuple[int, int]) -> list[float] | None:
+    """Return a box in pixels as relative xywh."""
+    if box is None:
+        return None
+    (x1, y1, x2, y2), (width, height) = box, size
+    return [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
+
+
 def response_document(result: Prediction | Failure, expression: str, checkpoint: str) -> fo.DynamicEmbeddedDocument:
     """Return the response to one expression, with `status` one of `statuses.STATUSES`."""
-    document = {"expression": expression, "checkpoint": checkpoint, "error": None, "reasoning": "", "instances": 0}
+    document = {
+        "expression": expression,
+        "checkpoint": checkpoint,
+        "error": None,
+        "reasoning": "",
+        "instances": 0,
+        "points_outside_box": 0,
+        "dialect": None,
+        "no_target_in_words": False,
+        "repeated": 0,
+    }
     if isinstance(result, Failure):
-        document |= {"status": FAILED, "error": result.message, "points_outside_box": 0}
+        document |= {"status": FAILED, "error": result.message}
     else:
         response = result.response
         document |= {
@@ -177,6 +197,9 @@ def response_document(result: Prediction | Failure, expression: str, checkpoint:
             "reasoning": response.reasoning,
             "instances": len(response.instances),
             "points_outside_box": sum(instance.points_outside_box for instance in response.instances),
+            "dialect": result.dialect or None,
+            "no_target_in_words": response.no_target_in_words,
+            "repeated": response.repeated,
         }
     return fo.DynamicEmbeddedDocument(**document)
 

@@ -37,6 +37,7 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
         expression_field: string field with each sample's own expression; `apply_model` takes it, too.
         device: see `GenSegR1.from_pretrained`.
         revision: branch, tag or commit of a Hub id.
+        options: other options of `GenSegR1.from_pretrained`, such as `max_pixels`, `quantization` and `server`.
 
     Raises:
         ValueError: both an expression and a field are given.
@@ -65,11 +66,12 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
         expression_field: str | None = None,
         device: str = "auto",
         revision: str | None = None,
+        **options: Any,
     ):
         if expression and expression_field:
             raise ValueError(_ONE_SOURCE)
         self.expression, self.expression_field = expression, expression_field
-        self._model = GenSegR1.from_pretrained(checkpoint, device=device, revision=revision)
+        self._model = GenSegR1.from_pretrained(checkpoint, device=device, revision=revision, **options)
         self.checkpoint = self._model.checkpoint.pinned if self._model.checkpoint else checkpoint
 
     def build_get_item(self, field_mapping: Mapping[str, str] | None = None) -> fout.GetItem:

@@ -31,6 +31,8 @@ os.environ |= {
     "FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS": "true",
 }
 
+os.environ.pop("GENSEG_CHECKPOINT", None)  # of the person who runs the tests
+
 import hypothesis  # noqa: E402
 import pymongo  # noqa: E402
 import pytest  # noqa: E402
@@ -50,6 +52,12 @@ _SECONDS = Counter[str]()
 hypothesis.settings.register_profile("tests", deadline=None)  # no test depends on speed
 hypothesis.settings.load_profile("tests")
 CHUNK = 1_000_000  # of downloads: smaller than the weights, for the client keeps whole chunks only
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_used_before():
+    """Forget the checkpoint that an earlier test used, so that the default is nano."""
+    (Path(_HOME.name) / ".fiftyone" / "genseg.json").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

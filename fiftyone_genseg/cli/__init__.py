@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from fiftyone_genseg.cli import benchmark, checkpoints, demo, evaluate, plugin, segment, segment_dataset, serve
+from fiftyone_genseg.cli import benchmark, checkpoints, demo, doctor, evaluate, plugin, segment, segment_dataset, serve
 
 app = typer.Typer(
     name="genseg", help="Describe a thing in words, get its mask.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -16,6 +16,7 @@ app.command()(segment.segment)
 app.command()(segment_dataset.segment_dataset)
 app.command(cls=benchmark.ListsArchives)(benchmark.benchmark)
 app.command()(demo.demo)
+app.command()(doctor.doctor)
 app.command()(checkpoints.models)
 app.command()(checkpoints.pull)
 app.command()(checkpoints.push)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help='"nano", a Hub id (owner/name or owner/name@revision), or a folder; name+segmenter for another segmenter.',
-    ),
+_MODEL = '"nano", a Hub id (owner/name or owner/name@revision), or a folder; name+segmenter for another segmenter.'
+# Read it with `named`.
+Model = Annotated[str | None, typer.Option("--model", "-m", help=_MODEL, show_default="nano")]
+# Read it with `chosen`.
+ModelOrDefault = Annotated[
+    str | None, typer.Option("--model", "-m", help=_MODEL, show_default="as `genseg doctor` says")
 ]
 Segmenter = Annotated[str | None, typer.Option(help='Segmenter to use instead: "nano", a Hub id or a folder.')]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 or mps.")]
@@ -23,6 +24,10 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a H
 Server = Annotated[
     str | None,
     typer.Option(help="Address of the server that has the model, see `genseg serve`: http://localhost:8000/v1"),
+]
+ServedModel = Annotated[
+    str | None,
+    typer.Option(help="Name of the model on the server: qwen3-vl:8b-instruct. Without --model it tells the dialect."),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Expressions answered at once.")]
 
@@ -51,14 +56,71 @@ def fail(error: Exception) -> typer.Exit:
     return typer.Exit(1)
 
 
-def load_model(model: str, device: str, revision: str | None, server: str | None = None, segmenter: str | None = None):
-    """Load a checkpoint; end the command with a message where that fails."""
+def warn(text: str) -> None:
+    """Print a warning."""
+    typer.secho(f"warning: {text}", fg="yellow", err=True)
+
+
+def named(model: str | None, server: str | None) -> str | None:
+    """Return the checkpoint that the user named, else nano; None if the server's list is to tell the model."""
+    return model or (None if server else "nano")
+
+
+def chosen(model: str | None, rendered: bool = False) -> str:
+    """Return the checkpoint that the user named, else the default one, and say which it is.
+
+    Args:
+        model: as the user typed it; None for the default.
+        rendered: whether the images are known to be rendered shapes, which nano knows.
+    """
+    if model is not None:
+        return model
+    from genseg_hub.checkpoints.catalog import NANO
+
+    from fiftyone_genseg import default_checkpoint, messages
+
+    name, why = default_checkpoint.find()
+    if name != NANO:
+        typer.echo(f"checkpoint {name}: {why}", err=True)
+    elif not rendered:
+        warn(messages.nano_in_a_terminal())
+    return name
+
+
+def load_model(
+    model: str | None,
+    device: str,
+    revision: str | None,
+    server: str | None = None,
+    segmenter: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    served_model: str | None = None,
+):
+    """Load a checkpoint; end the command with a message where that fails.
+
+    Args:
+        model: see `GenSegR1.from_pretrained`, as for the next four.
+        device: where the model computes.
+        revision: branch, tag or commit.
+        server: address of the server that has the reasoner.
+        segmenter: in place of the checkpoint's own.
+        options: further ones, as `_options.takes_model_options` gives them.
+        served_model: name of the model on the server.
+    """
     from genseg_hub import GenSegR1
     from genseg_hub.errors import CheckpointError, ReasonerError
 
     try:
-        return GenSegR1.from_pretrained(model, device=device, revision=revision, server=server, segmenter=segmenter)
-    except (CheckpointError, ReasonerError, ValueError) as error:
+        return GenSegR1.from_pretrained(
+            model,
+            device=device,
+            revision=revision,
+            server=server,
+            segmenter=segmenter,
+            served_model=served_model,
+            **options,
+        )
+    except (CheckpointError, ReasonerError, TypeError, ValueError) as error:
         raise fail(error) from error
 
 

@@ -6,11 +6,24 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, Server, fail, load_model, possible
+from fiftyone_genseg.cli._options import takes_model_options
+from fiftyone_genseg.cli._shared import (
+    BatchSize,
+    Device,
+    Model,
+    Revision,
+    Segmenter,
+    ServedModel,
+    Server,
+    fail,
+    load_model,
+    named,
+    possible,
+)
 
 _LONGEST = 120  # characters of a run's folder
 
@@ -34,10 +47,12 @@ class ListsArchives(typer.core.TyperCommand):
         super().format_help(ctx, formatter)
 
 
+@takes_model_options
 def benchmark(
     name: Annotated[str, typer.Argument(help="refcocog, grefcoco, reasonseg, coco ...", show_default=False)],
     split: Annotated[str, typer.Option(help="Split of the benchmark.")] = "val",
-    model: Model = "nano",
+    model: Model = None,
+    segmenter: Segmenter = None,
     root: Annotated[
         Path,
         typer.Option(
@@ -66,6 +81,9 @@ def benchmark(
     device: Device = "auto",
     revision: Revision = None,
     server: Server = None,
+    served_model: ServedModel = None,
+    *,
+    model_options: dict[str, Any],
 ) -> None:
     """Score a checkpoint on an official benchmark, beside the published figures.
 
@@ -78,27 +96,42 @@ def benchmark(
     from genseg_hub.errors import CheckpointError
     from genseg_hub.evaluation import benchmark_run
     from genseg_hub.evaluation.metrics import get_policy
+    from genseg_hub.options import HubOptions, ReasonerOptions, pick
     from rich.console import Console
 
     console = Console(stderr=True)
     try:
         archives.check(name, root, split)
         policy = get_policy(policy or archives.by_name()[name].policy).name
-        asked = load_model(model, device, revision, server) if server is not None and not predictions else None
+        model = named(model, server)
+        asked = None
+        if server is not None and not predictions:
+            asked = load_model(model, device, revision, server, segmenter, model_options, served_model)
         opened = asked.checkpoint if asked else None
-        who = {"model": str(predictions)} if predictions else fingerprint.identify(model, revision, opened)
+        options, hub = pick(ReasonerOptions, model_options), pick(HubOptions, model_options)
+        known = f"{model}+{segmenter}" if segmenter else model
+        if predictions:
+            who = {"model": str(predictions)}
+        elif model is None and opened:
+            who = fingerprint.identify_served(opened, options)
+        else:
+            who = fingerprint.identify(str(known), revision, opened, options, hub)
         examples, archive = archives.load_archive(name, root, split, strict)
         console.print(str(archive), highlight=False, markup=False)
         if first_expression:
             examples = archives.first_expressions(examples)
         examples = examples.select(range(min(limit or len(examples), len(examples))))
+
+        def load() -> GenSegR1:
+            return asked or GenSegR1.from_pretrained(fingerprint.loadable(str(known), who), device, **model_options)
+
         system = who["model"] + (" served" if asked else "")
         folder = out or Path("runs/benchmarks", f"{name}-{split}", _folder_name(system))
         report = benchmark_run.run(
             folder,
             settings={"benchmark": name, "split": split, **who},
             examples=examples,
-            source=predictions or (lambda: asked or GenSegR1.from_pretrained(fingerprint.loadable(model, who), device)),
+            source=predictions or load,
             policy=policy,
             archive=str(archive),
             command=shlex.join(["genseg", *sys.argv[1:]]),

@@ -12,27 +12,41 @@ from fiftyone_genseg.cli._shared import Revision, fail, possible
 
 
 def models() -> None:
-    """List the checkpoints known by name, with their needs and published figures.
+    """List the checkpoints known by name, the families of other checkpoints, and published figures.
 
-    Any Hub id or folder works, too, and each checkpoint with another segmenter: name+segmenter.
+    Any Hub id or folder of a known family works, too, and each checkpoint with another segmenter: name+segmenter.
     """
-    from genseg_hub import checkpoints
+    from genseg_hub import checkpoints, dialects
     from genseg_hub.checkpoints.catalog import KNOWN
     from genseg_hub.evaluation import literature
+    from genseg_hub.options import THINKING_TOKENS
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for heading in ("name", "dialect", "segmenter", "parameters", "memory", "licence", "here"):
+    for heading in ("name", "dialect", "segmenter", "parameters", "context", "memory", "licence", "here"):
         table.add_column(heading, no_wrap=True)
     for known in KNOWN:
         here = "yes" if checkpoints.is_on_disk(known.name) else "no"
         memory, licence = f"{known.memory:.1f} GB", known.licence or "see its page"
-        table.add_row(known.name, known.dialect, known.segmenter, known.parameters, memory, licence, here)
-    console = Console(width=140)
+        context = f"{known.context:,}"
+        table.add_row(known.name, known.dialect, known.segmenter, known.parameters, context, memory, licence, here)
+    families = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for heading in ("dialect", "types in config.json", "coordinates", "answer, tokens"):
+        families.add_column(heading)
+    for name in dialects.names():
+        dialect = dialects.get_dialect(name)
+        types = ", ".join(dialect.MODEL_TYPES) or "tuned: by the checkpoint's name or genseg.json"
+        families.add_row(name, types, dialect.FRAME, f"{dialect.MAX_NEW_TOKENS:,}")
+    console = Console(width=150)
     console.print(table)
-    console.print("Memory is an estimate for one image at a time. Published, not measured here:")
+    console.print(
+        "Memory is an estimate for one answer about an image of the default size (2,048 tokens). "
+        f"A thinking checkpoint may answer with {THINKING_TOKENS:,} tokens."
+    )
+    console.print(families)
+    console.print("Published, not measured here:")
     for known in KNOWN:
         for row in literature.about(known.name):
             console.print(f"  {known.name}: {row}", highlight=False)

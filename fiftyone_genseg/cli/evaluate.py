@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from fiftyone_genseg.cli._options import takes_model_options
 from fiftyone_genseg.cli._shared import (
     BatchSize,
     Device,
     Model,
     Revision,
+    Segmenter,
+    ServedModel,
     Server,
     fail,
     figures_table,
     load_model,
+    named,
     possible,
 )
 
 
+@takes_model_options
 def refscenes(
     split: Annotated[str, typer.Option(help="val or test.")] = "val",
-    model: Model = "nano",
+    model: Model = None,
+    segmenter: Segmenter = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first expressions.")] = None,
     batch_size: BatchSize = 32,
     device: Device = "auto",
     revision: Revision = None,
     server: Server = None,
+    served_model: ServedModel = None,
     out: Annotated[Path | None, typer.Option(callback=possible, help="JSON file for the figures.")] = None,
     rows: Annotated[
         Path | None, typer.Option(callback=possible, help="JSONL file for each expression, for `compare`.")
     ] = None,
+    *,
+    model_options: dict[str, Any],
 ) -> None:
     """Score a checkpoint on RefScenes, rendered scenes with exact masks.
 
@@ -43,7 +52,8 @@ def refscenes(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    loaded = load_model(model, device, revision, server)
+    model = named(model, server)
+    loaded = load_model(model, device, revision, server, segmenter, model_options, served_model)
     try:
         examples = list(refscenes.refscenes(split, limit))
     except ValueError as error:
@@ -51,7 +61,7 @@ def refscenes(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console()
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"{model} on RefScenes {split}", total=len(examples))
+        task = progress.add_task(f"{loaded.checkpoint.name} on RefScenes {split}", total=len(examples))
         measured: list[dict] = []
 
         def on_result(example, result, row: dict) -> None:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fiftyone_genseg.cli._shared import BatchSize, Device, Model, Revision, Server, fail
+from fiftyone_genseg.cli._options import takes_model_options
+from fiftyone_genseg.cli._shared import (
+    BatchSize,
+    Device,
+    ModelOrDefault,
+    Revision,
+    Segmenter,
+    ServedModel,
+    Server,
+    chosen,
+    fail,
+    warn,
+)
 from fiftyone_genseg.segmentation.request import EngineName, Existing, SegmentRequest
 
 
+@takes_model_options
 def segment_dataset(
     dataset: Annotated[str, typer.Argument(help="Name of a FiftyOne dataset.", show_default=False)],
     expression: Annotated[
@@ -21,7 +34,8 @@ def segment_dataset(
     output_field: Annotated[
         str, typer.Option(help="Field of the masks, beside <field>_responses.")
     ] = SegmentRequest.output_field,
-    model: Model = SegmentRequest.checkpoint,
+    model: ModelOrDefault = None,
+    segmenter: Segmenter = None,
     revision: Revision = None,
     existing: Annotated[
         Existing, typer.Option(help="What to do where an expression has a result already.")
@@ -29,6 +43,7 @@ def segment_dataset(
     batch_size: BatchSize = SegmentRequest.batch_size,
     device: Device = SegmentRequest.device,
     server: Server = None,
+    served_model: ServedModel = None,
     engine: Annotated[
         EngineName, typer.Option(help="This process, or workers on Ray (docs/scale.md).")
     ] = SegmentRequest.engine,
@@ -40,6 +55,8 @@ def segment_dataset(
         str | None,
         typer.Option(help="Of a Ray cluster: host:port or auto.", show_default="$RAY_ADDRESS, or one is started"),
     ] = None,
+    *,
+    model_options: dict[str, Any],
 ) -> None:
     """Segment a FiftyOne dataset, in this process or on a Ray cluster.
 
@@ -49,37 +66,43 @@ def segment_dataset(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from fiftyone_genseg.fields import is_rendered
     from fiftyone_genseg.segmentation import engines
     from fiftyone_genseg.segmentation.run import segment_view
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    request = SegmentRequest(
-        expressions=tuple(expression or ()),
-        expression_field=expression_field,
-        checkpoint=model,
-        revision=revision,
-        output_field=output_field,
-        existing=existing,
-        batch_size=batch_size,
-        engine=engine,
-        device=device,
-        server=server,
-        workers=workers,
-        gpus_per_worker=gpus_per_worker,
-        address=address,
-    )
     try:
         if not fo.dataset_exists(dataset):
             names = fo.list_datasets()
             there = ", ".join(names[:20]) + (", ..." if names[20:] else "")
             raise ValueError(f"there is no dataset {dataset!r}; there are: {there or 'none'}")
         samples = fo.load_dataset(dataset)
+        request = SegmentRequest(
+            expressions=tuple(expression or ()),
+            expression_field=expression_field,
+            checkpoint=(model or "") if server else chosen(model, is_rendered(samples)),
+            revision=revision,
+            output_field=output_field,
+            existing=existing,
+            batch_size=batch_size,
+            engine=engine,
+            device=device,
+            server=server,
+            served_model=served_model,
+            segmenter=segmenter,
+            model_options={name: value for name, value in model_options.items() if name != "token"},
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            address=address,
+        )
         request.check(samples)
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(f"loading {model}", total=None)
-            with engines.opened(request) as opened:
+            task = progress.add_task(f"loading {request.name or served_model}", total=None)
+            with engines.opened(request, token=model_options.get("token")) as opened:
                 for summary in segment_view(samples, request, opened):
                     progress.update(task, description=opened.checkpoint, completed=summary.done, total=summary.total)
     except (ValueError, RuntimeError) as error:
         raise fail(error) from error
     typer.echo(str(summary))
+    if summary.advice:
+        warn(summary.advice)

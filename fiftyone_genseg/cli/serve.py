@@ -39,14 +39,15 @@ def serve(
 
     Example: genseg serve nano --engine vllm -- --tensor-parallel-size 2
     """
-    import torch
     from genseg_hub import checkpoints
+    from genseg_hub.pipeline import pick_device
     from genseg_hub.reasoners import serving
+    from genseg_hub.reasoners.loading import dtype_of
 
     try:
         found, executable = serving.find(engine)
         checkpoint = checkpoints.pull(name, revision)
-        dtype = "bfloat16" if torch.cuda.is_available() or torch.backends.mps.is_available() else "float32"
+        dtype = str(dtype_of(pick_device("auto"), checkpoint.options)).removeprefix("torch.")
         command = serving.command(
             checkpoint, found, executable, host, port, dtype, max_model_len, media_folder, further
         )

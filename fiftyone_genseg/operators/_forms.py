@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 from fiftyone.operators import types
-from genseg_hub import checkpoints
-from genseg_hub.checkpoints.catalog import KNOWN
+from genseg_hub import checkpoints, dialects
+from genseg_hub.checkpoints.catalog import KNOWN, NANO
+from genseg_hub.options import HubOptions, ReasonerOptions
 
-from fiftyone_genseg import fields, training_runs
+from fiftyone_genseg import default_checkpoint, fields, messages, training_runs
 
 SERVER_KEY = "OPENAI_API_KEY"
+HUB_TOKEN = "HF_TOKEN"
 _LONGEST = 500  # characters of a message: what was typed may be longer
 
 
@@ -28,6 +32,20 @@ def show_problem(inputs: types.Object, problem: str) -> None:
     shown = inputs.view("problem", types.Error(label=problem))
     shown.invalid = True
     shown.error_message = problem
+
+
+def about_nano(samples: fo.DatasetView | None, checkpoint: str | None) -> str:
+    """Return what to choose instead of nano, where nano would get photographs; "" otherwise.
+
+    Nano counts as chosen by the user where another checkpoint is the default.
+
+    Args:
+        samples: what the form is about; None without a dataset.
+        checkpoint: as the form has it.
+    """
+    if (checkpoint or "").partition("+")[0] != NANO or samples is None or fields.is_rendered(samples):
+        return ""
+    return messages.NANO_IN_A_FORM if default_checkpoint.find().name == NANO else ""
 
 
 def path(text: str) -> Path:
@@ -96,6 +114,41 @@ def ask_for_server(inputs: types.Object, whose: str) -> None:
         f"Its key is the secret {SERVER_KEY}",
         required=False,
     )
+
+
+def ask_for_model_options(inputs: types.Object, params: Mapping[str, Any]) -> None:
+    """Ask for the options of `genseg_hub.options`, behind a switch. The Hub's token is no part of a form.
+
+    Args:
+        inputs: the form.
+        params: its values.
+    """
+    inputs.bool(
+        "advanced",
+        label="Advanced",
+        description="How the checkpoint is loaded and asked",
+        default=False,
+        view=types.SwitchView(),
+    )
+    if not params.get("advanced"):
+        return
+    for option in (option for kind in (ReasonerOptions, HubOptions) for option in dataclasses.fields(kind)):
+        choices = dialects.names() if option.name == "dialect" else option.metadata["choices"]
+        asked: dict[str, Any] = {
+            "label": option.name.replace("_", " ").capitalize(),
+            "description": option.metadata["help"],
+            "required": False,
+        }
+        if option.name == "token":
+            continue
+        if choices:
+            inputs.enum(option.name, choices, view=dropdown(choices), **asked)
+        elif "int" in str(option.type):
+            inputs.int(option.name, min=1, **asked)
+        elif "bool" in str(option.type):
+            inputs.bool(option.name, default=False, **asked)
+        else:
+            inputs.str(option.name, **asked)
 
 
 def ask_for_examples(ctx, inputs: types.Object) -> None:

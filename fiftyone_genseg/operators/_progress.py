@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import fiftyone.operators as foo
 from genseg_hub import checkpoints
+from genseg_hub.options import HubOptions, pick
 from huggingface_hub import constants
 
 _Result = TypeVar("_Result")
@@ -95,26 +97,29 @@ def follow(
         yield from tell(ctx, start + (end - start) * share, label)
 
 
-def pulling(ctx, name: str, with_reasoner: bool = True) -> Generator[Any, None, checkpoints.Checkpoint]:
+def pulling(
+    ctx, name: str, with_reasoner: bool = True, options: Mapping[str, Any] = MappingProxyType({})
+) -> Generator[Any, None, checkpoints.Checkpoint]:
     """Download the missing files of a checkpoint; yield messages of the progress and return the checkpoint.
 
     Args:
         ctx: FiftyOne's context of the running operator.
         name: as `checkpoints.pull` takes it.
         with_reasoner: as `checkpoints.pull` takes it.
+        options: of `GenSegR1.from_pretrained`; the dialect, token, cache and network among them count.
 
     Raises:
         CheckpointError: as `checkpoints.pull`.
     """
-    plan = checkpoints.plan(name, with_reasoner=with_reasoner)
+    asked: dict[str, Any] = {"with_reasoner": with_reasoner, "dialect": options.get("dialect")}
+    asked["options"] = pick(HubOptions, options)
+    plan = checkpoints.plan(name, **asked)
     missing, here = plan.missing, 0
     arrived: SimpleQueue[int | None] = SimpleQueue()
     if missing:
         arrived.put(0)
     with ThreadPoolExecutor(1, thread_name_prefix="pull") as worker:
-        download = worker.submit(
-            checkpoints.pull, plan.name, plan.revision, with_reasoner=with_reasoner, on_bytes=arrived.put
-        )
+        download = worker.submit(checkpoints.pull, plan.name, plan.revision, on_bytes=arrived.put, **asked)
         download.add_done_callback(lambda _: arrived.put(None))
         while (count := arrived.get()) is not None:
             here = min(missing, here + count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import re
@@ -17,6 +18,7 @@ from fiftyone.operators import types
 from genseg_hub import checkpoints
 from genseg_hub.errors import CheckpointError, NotServedError, ReasonerError
 from genseg_hub.evaluation.metrics import POLICIES
+from genseg_hub.options import OF_WEIGHTS, HubOptions, pick
 
 from fiftyone_genseg import labels, proposals
 from fiftyone_genseg.evaluation.measuring import measure
@@ -26,7 +28,7 @@ from fiftyone_genseg.fields import EXPRESSION
 from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms, _progress
 from fiftyone_genseg.segmentation import engines
-from fiftyone_genseg.segmentation.request import MAX_BATCH_SIZE, SegmentRequest
+from fiftyone_genseg.segmentation.request import MAX_BATCH_SIZE, MODEL_OPTIONS, SegmentRequest
 from fiftyone_genseg.segmentation.run import segment_view
 
 PANEL = "referring_evaluation"
@@ -41,6 +43,7 @@ class ComparisonRequest:
         gt_field, policy: see `EvaluationRequest`.
         expression_field, batch_size, device: see `SegmentRequest`.
         server: address of a server; checkpoints that it serves are asked there, the others are loaded here.
+        model_options: of all checkpoints, see `SegmentRequest`; those of the weights are left out for served ones.
     """
 
     checkpoints: tuple[str, ...] = ()
@@ -50,6 +53,7 @@ class ComparisonRequest:
     batch_size: int = SegmentRequest.batch_size
     device: str = SegmentRequest.device
     server: str | None = None
+    model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> ComparisonRequest:
@@ -57,7 +61,9 @@ class ComparisonRequest:
         given = {name: params[name] for name in cls.__dataclass_fields__ if params.get(name)}
         names = dict.fromkeys(str(name).strip() for name in given.pop("checkpoints", ()))
         server = str(given.pop("server", "")).strip() or None
-        return cls(tuple(name for name in names if name), server=server, **given)
+        options = {name: params[name] for name in MODEL_OPTIONS if params.get(name)}
+        given |= {"server": server, "model_options": options}
+        return cls(tuple(name for name in names if name), **given)
 
     @property
     def fields(self) -> dict[str, str]:
@@ -94,6 +100,7 @@ class ComparisonRequest:
             batch_size=self.batch_size,
             device=self.device,
             server=self.server if served else None,
+            model_options={k: v for k, v in self.model_options.items() if not (served and k in OF_WEIGHTS)},
         )
 
     def evaluation(self, field: str) -> EvaluationRequest:
@@ -112,7 +119,7 @@ class ComparisonRequest:
             if not len(samples):
                 raise ValueError("there are no samples to segment")
             for name in self.checkpoints:  # before a field is named after one that is none
-                checkpoints.check_available(name, with_reasoner=self.server is None)
+                checkpoints.check_available(name, self.server is None, self.model_options.get("dialect"))
             for name, field in self.fields.items():
                 self.segmentation(name, field, served=self.server is not None).check(samples)
                 self._check_run(samples, name, field)
@@ -167,6 +174,7 @@ class CompareCheckpoints(foo.Operator):
         inputs.int("batch_size", label="Batch size", default=ComparisonRequest.batch_size, min=1, max=MAX_BATCH_SIZE)
         inputs.str("device", label="Device", default=ComparisonRequest.device)
         _forms.ask_for_server(inputs, "Checkpoints that it serves are asked there, the others are loaded here.")
+        _forms.ask_for_model_options(inputs, ctx.params)
         problem = request.problem(_forms.target_view(ctx))
         if problem is None:
             fields = "\n".join(f"- `{field}`: {name}" for name, field in request.fields.items())
@@ -189,20 +197,21 @@ def _compare(ctx) -> Generator[Any, None, _progress.Done]:
     if problem:
         raise ValueError(problem)
     done: dict[str, str] = {}
-    refused: list[str] = []
+    warnings: list[str] = []
     served = (yield from _served(ctx, request)) if request.server else set()
     for number, (name, field) in enumerate(request.fields.items()):
         try:
-            done[field] = yield from _one(ctx, request, name, field, name in served, number)
+            done[field], advice = yield from _one(ctx, request, name, field, name in served, number)
+            warnings += [f"{field}: {advice}"] if advice else []
         except (CheckpointError, ReasonerError) as error:
-            refused.append(str(error))
+            warnings.append(str(error))
     if not done:
-        raise ValueError("; ".join(refused))
+        raise ValueError("; ".join(warnings))
     if not ctx.delegated:
         proposals.propose(ctx, list(done))
     return _progress.Done(
-        "; ".join([*(f"{field}: {figures}" for field, figures in done.items()), *refused]),
-        "warning" if refused else "success",
+        "; ".join([*(f"{field}: {figures}" for field, figures in done.items()), *warnings]),
+        "warning" if warnings else "success",
         (ctx.ops.reload_dataset, partial(ctx.ops.open_panel, PANEL, layout="horizontal")),
     )
 
@@ -235,13 +244,14 @@ def _served(ctx, request: ComparisonRequest) -> Generator[Any, None, set[str]]:
 
 def _one(
     ctx, request: ComparisonRequest, name: str, field: str, served: bool, number: int
-) -> Generator[Any, None, str]:
-    """Segment and evaluate with one checkpoint; return its figures as a sentence."""
+) -> Generator[Any, None, tuple[str, str]]:
+    """Segment and evaluate with one checkpoint; return its figures as a sentence, and `Summary.advice`."""
     view, count = ctx.target_view(), len(request.checkpoints)
     asked = request.segmentation(name, field, served)
-    if not checkpoints.is_on_disk(name, with_reasoner=not served):
-        yield from _progress.pulling(ctx, name, with_reasoner=not served)
-    with engines.opened(asked, ctx.secret(_forms.SERVER_KEY)) as engine:
+    options = {**asked.model_options, "token": ctx.secret(_forms.HUB_TOKEN)}
+    if not checkpoints.is_on_disk(name, not served, options.get("dialect"), pick(HubOptions, options)):
+        yield from _progress.pulling(ctx, name, not served, options)
+    with engines.opened(asked, ctx.secret(_forms.SERVER_KEY), options["token"]) as engine:
         stored = f"{labels.responses_field(field)}.checkpoint"
         others = set(view.distinct(stored)) - {engine.checkpoint} if view.get_field(stored) is not None else set()
         if others:
@@ -257,4 +267,4 @@ def _one(
     view, end = ctx.target_view(), (number + 1) / count
     measured = yield from _progress.follow(ctx, measure(view, evaluation.config(view)), f"{name}: evaluating", end, end)
     results = yield from _progress.follow(ctx, write(measured, field), f"{name}: writing", end, end)
-    return results.describe() + (" (asked on the server)" if served else "")
+    return results.describe() + (" (asked on the server)" if served else ""), summary.advice

@@ -11,15 +11,18 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from genseg_hub import checkpoints
+from genseg_hub.options import HubOptions, pick
 
+from fiftyone_genseg import default_checkpoint
 from fiftyone_genseg.fields import string_fields
-from fiftyone_genseg.operators import _forms, _progress
+from fiftyone_genseg.operators import _forms, _progress, _served_models
 from fiftyone_genseg.segmentation import engines
 from fiftyone_genseg.segmentation.request import (
     DEFAULT_EXPRESSION,
     FIELD,
     LOCAL,
     MAX_BATCH_SIZE,
+    MODEL_OPTIONS,
     OVERWRITE,
     RAY,
     SKIP,
@@ -57,13 +60,15 @@ class ReferringSegment(foo.Operator):
             expressions: asked of every image; a string is one expression.
             expression_field: string field with each sample's own expression, in place of `expressions`.
             delegate: run it in the background, see `fiftyone delegated launch`.
-            options: other fields of `SegmentRequest`, such as `checkpoint`, `output_field` and `batch_size`.
+            options: other fields of `SegmentRequest`, such as `checkpoint`, `output_field` and `batch_size`, and the
+                names in `request.MODEL_OPTIONS`, such as `max_pixels`.
 
         Raises:
             ValueError, CheckpointError, ReasonerError: the request cannot be run.
         """
         typed = (expressions,) if isinstance(expressions, str) else tuple(expressions or ())
-        request = SegmentRequest(typed, expression_field, **options)
+        model_options = {name: options.pop(name) for name in MODEL_OPTIONS if name in options}
+        request = SegmentRequest(typed, expression_field, model_options=model_options, **options)
         params = request.to_params() | {"raise_errors": True}
         return foo.execute_operator(self.uri, {"view": samples.view()}, params=params, request_delegation=delegate)
 
@@ -71,15 +76,20 @@ class ReferringSegment(foo.Operator):
         """Return the form."""
         inputs = types.Object()
         view = _forms.target_view(ctx)
-        request, untouched = SegmentRequest.from_params(view, ctx.params), SegmentRequest.from_params(view, {})
+        default = {"checkpoint": default_checkpoint.find().name}
+        filled = {name: value for name, value in ctx.params.items() if value is not None}
+        request = SegmentRequest.from_params(view, default | filled)
+        untouched = SegmentRequest.from_params(view, default)
+        if about_nano := _forms.about_nano(view, request.name):
+            inputs.view("about_nano", types.Warning(label=about_nano))
         names = string_fields(view)
         source = types.RadioGroup()
         source.add_choice(TYPED, label="Type them")
         if names:
             source.add_choice(FIELD, label="Take them from a field")
-        default = FIELD if untouched.expression_field else TYPED
-        inputs.enum("source", source.values(), label="Expressions", default=default, view=source)
-        if names and ctx.params.get("source", default) == FIELD:
+        default_source = FIELD if untouched.expression_field else TYPED
+        inputs.enum("source", source.values(), label="Expressions", default=default_source, view=source)
+        if names and ctx.params.get("source", default_source) == FIELD:
             inputs.enum(
                 "expression_field",
                 names,
@@ -96,13 +106,14 @@ class ReferringSegment(foo.Operator):
                 default=DEFAULT_EXPRESSION,
                 view=types.TextFieldView(multiline=True, rows=3),
             )
-        inputs.str(
-            "checkpoint",
-            label="Checkpoint",
-            description="A known name, any Hub id (owner/name or owner/name@revision), or a folder",
-            default=untouched.checkpoint,
-            view=_forms.checkpoint_choices(),
-        )
+        if request.name is not None:
+            inputs.str(
+                "checkpoint",
+                label="Checkpoint",
+                description="A known name, any Hub id (owner/name or owner/name@revision), or a folder",
+                default=untouched.checkpoint,
+                view=_forms.checkpoint_choices(),
+            )
         inputs.str(
             "output_field",
             label="Output field",
@@ -143,6 +154,15 @@ class ReferringSegment(foo.Operator):
         else:
             inputs.enum("device", _DEVICES, label="Device", default=untouched.device, view=_forms.dropdown(_DEVICES))
         _forms.ask_for_server(inputs, "Empty to load the reasoner here.")
+        _served_models.ask_for_served_model(inputs, request.server)
+        if request.name is None:
+            inputs.str(
+                "segmenter",
+                label="Segmenter",
+                description="A Hub id such as facebook/sam2.1-hiera-tiny, or a folder. Empty for SAM 2.1 large",
+                required=False,
+            )
+        _forms.ask_for_model_options(inputs, ctx.params)
         problem = request.problem(view)
         if problem:
             _forms.show_problem(inputs, problem)
@@ -164,11 +184,15 @@ def _segment(ctx) -> Generator[Any, None, _progress.Done]:
     problem = request.problem(view)
     if view is None or problem:
         raise ValueError(problem)
-    if not checkpoints.is_on_disk(request.checkpoint, with_reasoner=request.server is None):
-        yield from _progress.pulling(ctx, request.checkpoint, request.server is None)
+    options = {**request.model_options, "token": ctx.secret(_forms.HUB_TOKEN)}
+    here, dialect = request.server is None, options.get("dialect")
+    name = request.name
+    if name is not None and not checkpoints.is_on_disk(name, here, dialect, pick(HubOptions, options)):
+        yield from _progress.pulling(ctx, name, here, options)
     started = time.monotonic()
-    with engines.opened(request, ctx.secret(_forms.SERVER_KEY)) as engine:
+    with engines.opened(request, ctx.secret(_forms.SERVER_KEY), options["token"], keep=True) as engine:
         for summary in segment_view(view, request, engine):
             yield from _progress.tell(ctx, summary.share_done, summary.progress(time.monotonic() - started))
-    variant = "warning" if summary.statuses["failed"] else "success"
-    return _progress.Done(str(summary), variant, (ctx.ops.reload_dataset,))
+    told = [text for text in (summary.advice, _forms.about_nano(view, name)) if text]
+    variant = "warning" if told or summary.statuses["failed"] else "success"
+    return _progress.Done(". ".join([str(summary), *told]), variant, (ctx.ops.reload_dataset,))

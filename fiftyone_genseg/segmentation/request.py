@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import NANO
 from genseg_hub.errors import CheckpointError
+from genseg_hub.options import OF_WEIGHTS, HubOptions, ReasonerOptions, pick
 from genseg_hub.reasoners.serving import checked_address
 from genseg_hub.schema import normalize_expression
 
@@ -25,6 +26,9 @@ LOCAL: Final = "local"
 RAY: Final = "ray"
 DEFAULT_EXPRESSION = "the main object"
 MAX_BATCH_SIZE = 512
+MODEL_OPTIONS = tuple(
+    option.name for kind in (ReasonerOptions, HubOptions) for option in fields(kind) if option.name != "token"
+)
 # What the form and Python say of where the expressions are.
 TYPED, FIELD = "typed", "field"
 
@@ -36,7 +40,8 @@ class SegmentRequest:
     Attributes:
         expressions: asked of every sample; normalized, each once. A string has one expression on each line.
         expression_field: string field with each sample's own expression, in place of `expressions`.
-        checkpoint, revision: see `GenSegR1.from_pretrained`.
+        checkpoint, revision: see `GenSegR1.from_pretrained`. The default is nano, because a script must do the same on
+            every machine; forms and commands ask `default_checkpoint`.
         output_field: field of the masks; see `labels` for what is stored.
         existing: "skip" leaves an expression alone that has a result and asks failed ones again; "overwrite" asks
             again and replaces. Results of other expressions always stay.
@@ -44,6 +49,11 @@ class SegmentRequest:
         engine: "local" for this process, "ray" for workers on a Ray cluster.
         device: device of the model in this process; Ray gives its workers theirs.
         server: address of the server that has the reasoner; None to load the reasoner here.
+        served_model: name of the model on the server. With the default checkpoint, nano, the server's model counts and
+            no checkpoint: its name tells the dialect. Without it, an empty checkpoint means the server's only model.
+        segmenter: in place of the checkpoint's own.
+        model_options: other options of `GenSegR1.from_pretrained` by name: those of `ReasonerOptions`, and `cache_dir`,
+            `local_files_only` and `force_download`. The token is none of them, because a run keeps its request.
         workers, gpus_per_worker, address: see `engines.ray.ray_engine`.
     """
 
@@ -57,6 +67,9 @@ class SegmentRequest:
     engine: EngineName = LOCAL
     device: str = "auto"
     server: str | None = None
+    served_model: str | None = None
+    segmenter: str | None = None
+    model_options: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 2
     gpus_per_worker: float | None = None
     address: str | None = None
@@ -66,6 +79,13 @@ class SegmentRequest:
         given: Iterable[str] = self.expressions.split("\n") if isinstance(self.expressions, str) else self.expressions
         normalized = dict.fromkeys(map(normalize_expression, given))
         object.__setattr__(self, "expressions", tuple(expression for expression in normalized if expression))
+
+    @property
+    def name(self) -> str | None:
+        """The checkpoint with its segmenter, for `checkpoints.pull`; None if only the server knows the model."""
+        if self.server and (not self.checkpoint or (self.served_model and self.checkpoint == NANO)):
+            return None
+        return f"{self.checkpoint}+{self.segmenter}" if self.segmenter else self.checkpoint
 
     @classmethod
     def from_params(cls, samples: fo.Dataset | fo.DatasetView | None, params: Mapping[str, Any]) -> SegmentRequest:
@@ -80,15 +100,20 @@ class SegmentRequest:
 
         given = {name: value for name, value in params.items() if value is not None}
         chosen = {name: given[name] for name in cls.__dataclass_fields__ if name in given}
-        field = default_expressions(samples)
-        source = given.get("source") or (TYPED if given.get("expressions") or field is None else FIELD)
+        own_field = default_expressions(samples)
+        source = given.get("source") or (TYPED if given.get("expressions") or own_field is None else FIELD)
         if source == FIELD:
             chosen.pop("expressions", None)
-            chosen.setdefault("expression_field", field or next(iter(string_fields(samples)), None))
+            chosen.setdefault("expression_field", own_field or next(iter(string_fields(samples)), None))
         else:
             chosen.pop("expression_field", None)
             chosen.setdefault("expressions", DEFAULT_EXPRESSION)
-        chosen["server"] = str(given.get("server") or "").strip() or None
+        options = {name: given[name] for name in MODEL_OPTIONS if name in given}
+        chosen["model_options"] = {name: value for name, value in options.items() if value != "" and value is not False}
+        for name in ("server", "served_model", "segmenter"):
+            chosen[name] = str(given.get(name) or "").strip() or None
+        if chosen["server"] is None:
+            chosen.pop("served_model")  # of a form whose address was taken out again
         if given.get("engine") == RAY:
             chosen.pop("device", None)  # of a form that was filled before Ray was chosen
         return cls(**chosen)
@@ -96,7 +121,8 @@ class SegmentRequest:
     def to_params(self) -> dict[str, Any]:
         """Return the form's values that `from_params` reads as this request."""
         return {
-            **{name: getattr(self, name) for name in self.__dataclass_fields__},
+            **{name: getattr(self, name) for name in self.__dataclass_fields__ if name != "model_options"},
+            **self.model_options,
             "source": FIELD if self.expression_field else TYPED,
             "expressions": "\n".join(self.expressions),
         }
@@ -119,13 +145,26 @@ class SegmentRequest:
             raise ValueError(f"the batch size must be between 1 and {MAX_BATCH_SIZE}, not {self.batch_size}")
         if self.existing not in (SKIP, OVERWRITE):
             raise ValueError(f"where a result exists, choose {SKIP!r} or {OVERWRITE!r}, not {self.existing!r}")
+        if not self.checkpoint and not self.server:
+            raise ValueError("name a checkpoint; only with a server it may be left out")
         self._check_engine()
+        unknown = set(self.model_options) - set(MODEL_OPTIONS)
+        if unknown:
+            raise ValueError(f"there is no option {min(unknown)!r}; choose from {', '.join(MODEL_OPTIONS)}")
+        dialect = pick(ReasonerOptions, self.model_options).dialect
+        loaded = [name for name in OF_WEIGHTS if name in self.model_options]
+        if self.server and loaded:
+            raise ValueError(f"the server has loaded the weights; give {', '.join(loaded)} to the server instead")
         labels.check_fields(samples, str(self.output_field))
-        checkpoints.check_available(str(self.checkpoint), with_reasoner=self.server is None)
+        # A segmenter is checked beside nano where there is no checkpoint.
+        name = self.name or (f"{NANO}+{self.segmenter}" if self.segmenter else NANO)
+        checkpoints.check_available(name, self.server is None, dialect)
 
     def _check_engine(self) -> None:
         if self.server is not None:
             checked_address(self.server)
+        elif self.served_model:
+            raise ValueError(f"the model {self.served_model} is on a server; give its address, too")
         if self.engine not in (LOCAL, RAY):
             raise ValueError(f"there is no engine {self.engine!r}; choose {LOCAL!r} or {RAY!r}")
         if self.engine == LOCAL:

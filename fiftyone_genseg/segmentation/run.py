@@ -127,6 +127,7 @@ def store(
         response = labels.response_document(result, expression, checkpoint)
         responses.append(response)
         summary.statuses[response.status] += 1
+        summary.in_words += response.no_target_in_words
         if response.error:
             summary.reasons[response.error] += 1
         if isinstance(result, Prediction):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from fiftyone_genseg.statuses import STATUSES
+from fiftyone_genseg.messages import error_in_words
+from fiftyone_genseg.statuses import NO_TARGET, SEGMENTED, STATUSES, UNPARSABLE
 
 _REASONS_TOLD = 3
 
@@ -19,12 +20,14 @@ class Summary:
         skipped: expressions that had a result already.
         statuses: status of a response, one of `STATUSES` -> expressions that ended with it.
         reasons: error -> expressions that ended with it.
+        in_words: expressions whose no-target answer was read from words, a null or an empty box.
     """
 
     total: int = 0
     skipped: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    in_words: int = 0
 
     @property
     def done(self) -> int:
@@ -35,6 +38,17 @@ class Summary:
     def share_done(self) -> float:
         """Share of the expressions that need no more work, in [0, 1]."""
         return self.done / self.total if self.total else 1.0
+
+    @property
+    def advice(self) -> str:
+        """What to try where more than half of the answers could not be read; "" otherwise."""
+        answers = sum(self.statuses[status] for status in (SEGMENTED, NO_TARGET, UNPARSABLE))
+        if 2 * self.statuses[UNPARSABLE] <= answers:
+            return ""
+        return (
+            "More than half of the answers could not be read. Try another dialect, or a larger checkpoint "
+            "(genseg doctor says what fits)"
+        )
 
     def progress(self, seconds: float) -> str:
         """Return how far the run is after some seconds, how fast it is, and how long it will take."""
@@ -49,7 +63,8 @@ class Summary:
         counts = {status.replace("_", "-"): self.statuses[status] for status in STATUSES}
         always = ("segmented", "no-target")
         counts["skipped"] = self.skipped
-        parts = [f"{count} {what}" for what, count in counts.items() if count or what in always]
+        notes = {"no-target": f" ({self.in_words} in words)"} if self.in_words else {}
+        parts = [f"{count} {what}{notes.get(what, '')}" for what, count in counts.items() if count or what in always]
         worst = self.reasons.most_common(_REASONS_TOLD)
-        why = f" ({'; '.join(f'{count} x {reason}' for reason, count in worst)})" if worst else ""
+        why = f" ({'; '.join(f'{count} x {error_in_words(reason)}' for reason, count in worst)})" if worst else ""
         return ", ".join(parts) + why

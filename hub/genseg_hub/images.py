@@ -72,10 +72,40 @@ def image_size(path: Path) -> tuple[int, int]:
         return (image.height, image.width) if sideways else image.size
 
 
+def shown_size(size: tuple[int, int], side: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Return the (width, height) to which Qwen-VL's image processors resize an image.
+
+    Both are multiples of `side`, and the aspect ratio changes as little as that allows.
+
+    Args:
+        size: (width, height) in pixels.
+        side: of the square that is one image token, in pixels.
+        min_pixels: least width times height.
+        max_pixels: largest width times height.
+
+    Raises:
+        ImageError: the aspect ratio is above MAX_ASPECT_RATIO.
+    """
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    try:
+        height, width = smart_resize(size[1], size[0], side, min_pixels, max_pixels)
+    except ValueError as error:
+        raise ImageError(f"an image of {size[0]} x {size[1]} pixels cannot be shown: {error}") from error
+    return width, height
+
+
 def to_png(image: Image.Image) -> bytes:
     """Return a PNG with the pixels of an image, without its metadata and colour profile."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1, icc_profile=None)  # lossless, and much faster than the default
+    return buffer.getvalue()
+
+
+def to_jpeg(image: Image.Image) -> bytes:
+    """Return a JPEG of quality 95 of an image, without its metadata and colour profile."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=None, exif=b"", comment=b"")
     return buffer.getvalue()
 
 

@@ -43,7 +43,8 @@ def draw_prediction(image: Image.Image, prediction: Prediction) -> Image.Image:
     width = max(1, round(max(drawn.size) / 400))
     for i, instance in enumerate(prediction.response.instances):
         color = COLORS[i % len(COLORS)]
-        pen.rectangle(instance.box, outline=color, width=width)
+        if instance.box:
+            pen.rectangle(instance.box, outline=color, width=width)
         for x, y in instance.points:
             pen.ellipse([x - 2 * width, y - 2 * width, x + 2 * width, y + 2 * width], fill="white", outline="black")
     return drawn

@@ -5,17 +5,25 @@ It joins the three parts of a checkpoint: dialect, reasoner and segmenter. It kn
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from genseg_hub import checkpoints, dialects
+from genseg_hub import checkpoints, dialects, memory
 from genseg_hub.errors import CheckpointError
+from genseg_hub.options import OF_WEIGHTS, HubOptions, ReasonerOptions, pick
 from genseg_hub.reasoners.base import Reasoner
-from genseg_hub.reasoners.loading import connect, load_reasoner
+from genseg_hub.reasoners.loading import connect, connect_by_name, dtype_bytes, load_reasoner
+from genseg_hub.reasoners.server import ServerReasoner
 from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
 from genseg_hub.segmenters.base import Segmenter
 from genseg_hub.segmenters.loading import load_segmenter
 from genseg_hub.streaming import Stream
+
+_DEFAULTS = ReasonerOptions()
+_log = logging.getLogger(__name__)
 
 
 class GenSegR1:
@@ -26,6 +34,8 @@ class GenSegR1:
         segmenter: turns instance prompts into masks.
         dialect: writes the chats and reads the answers.
         checkpoint: the origin of the three; store its `pinned` name with every result.
+        options: `min_pixels` and `max_pixels` of the image that the reasoner sees.
+        needed: forecast of the memory, by which batches are checked; None to check none.
 
     Example:
         >>> model = GenSegR1.from_pretrained("nano")
@@ -39,62 +49,95 @@ class GenSegR1:
         segmenter: Segmenter,
         dialect: dialects.Dialect,
         checkpoint: checkpoints.Checkpoint | None = None,
+        options: ReasonerOptions = _DEFAULTS,
+        needed: memory.Forecast | None = None,
     ):
         self.reasoner, self.segmenter, self.dialect, self.checkpoint = reasoner, segmenter, dialect, checkpoint
+        self.options, self.needed = options, needed
 
     @classmethod
     def from_pretrained(
         cls,
-        name: str,
+        name: str | None = None,
         device: str = "auto",
         revision: str | None = None,
         server: str | None = None,
         segmenter: str | None = None,
-        **server_options: Any,
+        served_model: str | None = None,
+        **options: Any,
     ) -> GenSegR1:
         """Load a checkpoint.
 
         Args:
-            name: "nano", a Hub id (also owner/name@revision), or a local folder. A Hub id or folder without
-                `genseg.json` counts as an untuned Qwen3-VL with facebook/sam2.1-hiera-large.
-            device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best device. Weights are bfloat16 on a GPU and
-                float32 on a CPU.
+            name: "nano", a Hub id (also owner/name@revision), or a local folder. Without `genseg.json`, the family in
+                config.json decides the dialect, and the segmenter is facebook/sam2.1-hiera-large. None for a model
+                that only a server knows: its name there decides the dialect.
+            device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the best device.
             revision: branch, tag or commit of a Hub id.
             server: address of an OpenAI-compatible server that has the reasoner, such as "http://localhost:8000/v1".
                 The reasoner's weights are then not downloaded, and `device` is the segmenter's device. See
                 `reasoners.loading.connect`.
             segmenter: replaces the checkpoint's own: "nano", a Hub id such as facebook/sam2.1-hiera-tiny, or a local
                 folder. from_pretrained("nano+./sam") is from_pretrained("nano", segmenter="./sam").
-            server_options: of `ServerReasoner`: api_key, concurrency, timeout, max_retries, media_folder, and `model`
-                if the server has another name for the checkpoint.
+            served_model: name of the model on the server, such as "qwen3-vl:8b-instruct". None to look for `name`, or,
+                without a name, for the only model that takes images. See `reasoners.served_models.choose`.
+            options: of `options.ReasonerOptions` (dialect, max_new_tokens, max_pixels, min_pixels, dtype, device_map,
+                attn_implementation, quantization), which count before those of `genseg.json`; of `options.HubOptions`
+                (token, cache_dir, local_files_only, force_download); and, with a server, of `ServerReasoner` (api_key,
+                concurrency, timeout, max_retries, media_folder).
 
         Raises:
-            CheckpointError: the name, the network, the rights, the disk, the memory or the device does not allow it.
+            CheckpointError: the name, the network, the rights, the disk, the memory or the device does not allow it,
+                or no dialect is known for the checkpoint.
             ReasonerError: the server does not allow it.
-            TypeError: there are server options, but no server.
+            TypeError: there is no such option, it does not go with or without a server, or there is neither a name
+                nor a server.
+            ValueError: an option has a value that cannot be.
         """
         import torch
 
-        target = _device(device)
-        if server is None and server_options:
-            raise TypeError(f"{', '.join(server_options)} belong to a server; give its address as server=")
-        checkpoint = checkpoints.pull(name, revision, with_reasoner=server is None, segmenter=segmenter)
-        dialect = dialects.get_dialect(checkpoint.dialect)
-        part = checkpoint.reasoner
+        target = pick_device(device)
+        given, hub = pick(ReasonerOptions, options), pick(HubOptions, options)
+        server_options = {k: v for k, v in options.items() if not (hasattr(given, k) or hasattr(hub, k))}
+        _check_options(given, server_options, server)
+        if server is None and (name is None or served_model is not None):
+            raise TypeError(
+                "give the name of a checkpoint; a model that only a server knows needs its address, server= (--server)"
+            )
         reasoner: Reasoner | None = None
-        if server is not None:
-            reasoner, checkpoint = connect(checkpoint, server, **server_options)
+        if name is None:
+            if revision is not None:
+                raise TypeError(f"revision {revision!r} belongs to the name of a checkpoint; leave it out")
+            reasoner, checkpoint = connect_by_name(str(server), served_model, segmenter, given, hub, **server_options)
+        else:
+            checkpoint = checkpoints.pull(
+                name, revision, with_reasoner=server is None, segmenter=segmenter, dialect=given.dialect, options=hub
+            )
+        if checkpoint.note:
+            _log.warning("%s", checkpoint.note)
+        chosen = given.over(checkpoint.options)
+        dialect = dialects.get_dialect(checkpoint.dialect)
+        part, label = checkpoint.reasoner, name or checkpoint.name
+        if server is not None and reasoner is None:
+            reasoner, checkpoint = connect(checkpoint, server, chosen.max_new_tokens, served_model, **server_options)
+        needed = None
+        if server is None and chosen.device_map is None:
+            limit = chosen.max_new_tokens or dialect.MAX_NEW_TOKENS
+            needed = memory.forecast(checkpoint, chosen, dtype_bytes(target, chosen), limit, batch_size=1)
+            memory.check(checkpoint, needed, chosen, memory.free_bytes(target), str(target))
         try:
-            reasoner = reasoner or load_reasoner(checkpoint, dialect, target)
+            reasoner = reasoner or load_reasoner(checkpoint, dialect, target, chosen)
             part = checkpoint.segmenter
             masks = load_segmenter(part, checkpoint.segmenter_config, target)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise CheckpointError(
-                f"{name} does not fit into the memory of {target}: take a smaller checkpoint or another device"
+                f"{label} does not fit into the memory of {target}: take a smaller checkpoint or another device"
             ) from error
+        except CheckpointError:
+            raise
         except Exception as error:  # a stranger's files can raise errors of any type
-            raise CheckpointError(f"{name} cannot be loaded from {part}: {error}") from error
-        return cls(reasoner, masks, dialect, checkpoint)
+            raise CheckpointError(f"{label} cannot be loaded from {part}: {error}") from error
+        return cls(reasoner, masks, dialect, checkpoint, chosen, needed)
 
     def segment(self, image: ImageLike, expression: str) -> Prediction:
         """Segment the instances that one expression refers to.
@@ -128,13 +171,41 @@ class GenSegR1:
 
         Raises:
             ValueError: the batch size is below 1.
+            CheckpointError: the answers of a batch do not fit into the memory.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        yield from Stream(self.reasoner, self.segmenter, self.dialect, examples, batch_size)
+        if self.needed and self.checkpoint:
+            answers = replace(self.needed, weights=0, segmenter=0, batch_size=batch_size)
+            device = self.segmenter.device
+            memory.check(self.checkpoint, answers, self.options, memory.free_bytes(device), str(device))
+        yield from Stream(self.reasoner, self.segmenter, self.dialect, examples, batch_size, self.options)
 
 
-def _device(name: str):
+def _check_options(given: ReasonerOptions, others: dict[str, Any], server: str | None) -> None:
+    """Raise TypeError for options that do not go with, or without, a server."""
+    known = set(inspect.signature(ServerReasoner).parameters) - {
+        "base_url",
+        "model",
+        "max_new_tokens",
+        "thinking_tokens",
+    }
+    unknown = sorted(set(others) - known)
+    if unknown:
+        raise TypeError(f"there is no option {unknown[0]!r}; see GenSegR1.from_pretrained")
+    if server is None and others:
+        raise TypeError(f"{', '.join(others)} belong to a server; give its address as server=")
+    here = [name for name in OF_WEIGHTS if getattr(given, name)]
+    if server is not None and here:
+        raise TypeError(f"{', '.join(here)} belong to a reasoner in this process; give them to the server instead")
+
+
+def pick_device(name: str):
+    """Return the torch.device of a name; "auto" is the best device of this machine.
+
+    Raises:
+        CheckpointError: there is no such device.
+    """
     import torch
 
     if name == "auto":

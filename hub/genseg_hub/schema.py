@@ -99,8 +99,10 @@ class ResponseError(str, Enum):
 
     NO_ANSWER_TAG = "no_answer_tag"
     TRUNCATED = "truncated"
+    TRUNCATED_THOUGHT = "truncated_thought"
     INVALID_JSON = "invalid_json"
     WRONG_SCHEMA = "wrong_schema"
+    WRONG_SCALE = "wrong_scale"
     BOX_OUT_OF_IMAGE = "box_out_of_image"
     EMPTY_BOX = "empty_box"
     TOO_MANY_INSTANCES = "too_many_instances"
@@ -111,13 +113,14 @@ class InstancePrompt:
     """One referred instance in the words of the reasoner.
 
     Attributes:
-        box: (x1, y1, x2, y2) in pixels of the original image, ordered and inside the image.
+        box: (x1, y1, x2, y2) in pixels of the original image, ordered and inside the image; None if the reasoner gave
+            points only.
         points: interior points (x, y) in pixels of the original image.
         points_outside_box: number of `points` outside `box`. They are reported, never moved.
         negative_points: points (x, y) outside the instance; only some dialects have them.
     """
 
-    box: Box
+    box: Box | None
     points: tuple[Point, ...]
     points_outside_box: int = 0
     negative_points: tuple[Point, ...] = ()
@@ -133,6 +136,8 @@ class Response:
         instances: the usable instance prompts; () is a no-target answer when `error` is None.
         error: the first error, None for a clean answer. Readable instances are kept beside an error.
         repaired: whether the JSON had to be repaired before it could be read.
+        no_target_in_words: whether the no-target answer was read from words, a null or an empty box instead of `[]`.
+        repeated: number of instances that were left out because they repeat an earlier one exactly.
     """
 
     text: str
@@ -140,6 +145,8 @@ class Response:
     instances: tuple[InstancePrompt, ...] = ()
     error: ResponseError | None = None
     repaired: bool = False
+    no_target_in_words: bool = False
+    repeated: int = 0
 
     @property
     def no_target(self) -> bool:
@@ -178,12 +185,14 @@ class Prediction:
         masks: one bool[H, W] per instance of `response`, in the same order.
         scores: SAM 2's predicted IoU of each mask, in [0, 1].
         image_size: (width, height) of the original image in pixels.
+        dialect: name of the dialect that read the answer; "" for a prediction of another system.
     """
 
     response: Response
     masks: tuple[np.ndarray, ...]
     scores: tuple[float, ...]
     image_size: tuple[int, int]
+    dialect: str = ""
 
     @property
     def mask(self) -> np.ndarray:
@@ -198,12 +207,15 @@ class Prediction:
         """Return the prediction as JSON-ready values; masks become COCO RLE."""
         return {
             "image_size": list(self.image_size),
+            "dialect": self.dialect,
             "reasoning": self.response.reasoning,
             "error": self.response.error.value if self.response.error else None,
             "no_target": self.response.no_target,
+            "no_target_in_words": self.response.no_target_in_words,
+            "repeated": self.response.repeated,
             "instances": [
                 {
-                    "box": list(instance.box),
+                    "box": None if instance.box is None else list(instance.box),
                     "points": [list(point) for point in instance.points],
                     "negative_points": [list(point) for point in instance.negative_points],
                     "score": score,

@@ -21,13 +21,15 @@ from PIL import Image
 from genseg_hub.cpu_threads import Cores
 from genseg_hub.dialects import Dialect
 from genseg_hub.errors import ReasonerError
-from genseg_hub.images import load_image
+from genseg_hub.images import load_image, shown_size
+from genseg_hub.options import MAX_IMAGE_TOKENS, ReasonerOptions
 from genseg_hub.reasoners.base import Generation, Prompt, Reasoner
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 from genseg_hub.segmenters.base import Segmenter
 
 # Batches in flight, counted from the oldest unfinished example: one long answer blocks the results after it.
 READ_AHEAD = 4
+_LEAST_TOKENS = 4  # of an image; Qwen2.5-VL's processor shows no image with fewer
 
 
 @dataclass(eq=False)
@@ -65,6 +67,7 @@ class Stream:
         reasoner, segmenter, dialect: the parts of a checkpoint.
         examples: read lazily.
         batch_size: prompts that the reasoner has open at once.
+        options: `min_pixels` and `max_pixels` of the image that the reasoner sees.
     """
 
     def __init__(
@@ -74,8 +77,10 @@ class Stream:
         dialect: Dialect,
         examples: Iterable[ReferringExample],
         batch_size: int,
+        options: ReasonerOptions,
     ):
-        self._segmenter, self._dialect = segmenter, dialect
+        self._segmenter, self._dialect, self._options = segmenter, dialect, options
+        self._dialect_name = dialect.__name__.rpartition(".")[2]
         self._session = reasoner.session(batch_size)
         self._cores = Cores(divided=reasoner.takes_cores and segmenter.device.type == "cpu")
         self._examples, self._batch_size = iter(examples), batch_size
@@ -156,13 +161,27 @@ class Stream:
             if neighbour and neighbour.image and neighbour.prompt:
                 job.image, shown, key = neighbour.image, neighbour.prompt.image, neighbour.prompt.image_key
             else:
-                job.image = shown = load_image(job.example.image)
-                key = object()
-                if self._dialect.IMAGE_SIZE:
-                    shown = job.image.resize(self._dialect.IMAGE_SIZE, Image.Resampling.BILINEAR)
+                job.image = load_image(job.example.image)
+                shown, key = self._shown(job.image), object()
             job.prompt = Prompt(shown, self._dialect.messages(job.image.size, job.example.expression), key)
         except Exception as error:  # noqa: BLE001  recorded on the example
             job.result = Failure(explain(error), error)
+
+    def _shown(self, image: Image.Image) -> Image.Image:
+        """Return an image as the reasoner is to see it.
+
+        An image within the limits is left to the processor, unless the answer's coordinates are pixels of the resized
+        image: then it has a size that every processor, also one on a server, leaves as it is.
+        """
+        if self._dialect.IMAGE_SIZE:
+            return image.resize(self._dialect.IMAGE_SIZE, Image.Resampling.BILINEAR)
+        side = self._dialect.TOKEN_SIDE
+        least = self._options.min_pixels or 0
+        most = self._options.max_pixels or max(least, MAX_IMAGE_TOKENS * side * side)
+        if least <= image.width * image.height <= most and not self._dialect.PIXELS:
+            return image
+        size = shown_size(image.size, side, least or min(_LEAST_TOKENS * side * side, most), most)
+        return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
     def _segment(self, group: _Group) -> None:
         """Turn the answers about one image into masks, all in one batch."""
@@ -186,7 +205,9 @@ class Stream:
         assert image is not None
         assert prompt is not None
         answers = [job.answer for job in jobs if job.answer]
-        responses = [self._dialect.parse(answer.text, image.size, answer.truncated) for answer in answers]
+        responses = [
+            self._dialect.parse(a.text, image.size, a.truncated, a.shown_size or prompt.image.size) for a in answers
+        ]
         instances = [instance for response in responses for instance in response.instances]
         masks, scores = (
             self._segmenter.segment(np.array(image), instances, prompt.image_key, self._dialect.MULTIMASK)
@@ -196,7 +217,7 @@ class Stream:
         start = 0
         for job, response in zip(jobs, responses, strict=True):
             its = slice(start, start := start + len(response.instances))
-            job.result = Prediction(response, tuple(masks[its]), tuple(scores[its]), image.size)
+            job.result = Prediction(response, tuple(masks[its]), tuple(scores[its]), image.size, self._dialect_name)
 
 
 def _identity(example: ReferringExample) -> Hashable:

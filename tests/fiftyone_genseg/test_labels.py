@@ -48,3 +48,16 @@ def test_a_response_says_what_came_of_it():
     assert status(prediction()) == "no_target"
     assert status(prediction(error=ResponseError.INVALID_JSON)) == "unparsable"
     assert status(Failure("boom", ValueError("boom"))) == "failed"
+
+
+def test_points_without_a_box_are_stored_and_counted():
+    mask = np.ones((4, 4), bool)
+    response = Response("", instances=(InstancePrompt(None, ((1.0, 2.0),)),), repeated=2)
+    prediction = Prediction(response, (mask,), (0.5,), (4, 4))
+    (detection,) = labels.detections(prediction, "x", "nano")
+    assert detection["prompt_box"] is None
+    assert detection["points"] == [[0.25, 0.5]]
+    document = labels.response_document(prediction, "x", "nano")
+    assert (document["repeated"], document["points_outside_box"], document["no_target_in_words"]) == (2, 0, False)
+    document = labels.response_document(Prediction(Response("", no_target_in_words=True), (), (), (4, 4)), "x", "nano")
+    assert (document["status"], document["no_target_in_words"]) == ("no_target", True)

@@ -42,6 +42,7 @@ OPERATORS = (
     "@fiftyone-genseg/genseg/load_predictions",
     "@fiftyone-genseg/genseg/pull_checkpoint",
     "@fiftyone-genseg/genseg/push_checkpoint",
+    "@fiftyone-genseg/genseg/release_model",
     "@fiftyone-genseg/genseg/train_on_view",
 )
 PANELS = (
@@ -49,18 +50,26 @@ PANELS = (
     "@fiftyone-genseg/genseg/failure_slices",
 )
 SCRIPTS = {"genseg": "fiftyone_genseg.cli:app", "genseg-train": "genseg_training.cli:main"}
+MODEL_OPTIONS = (
+    " --dialect --max-new-tokens --max-pixels --min-pixels --dtype --device-map --attn-implementation --quantization "
+    "--token --cache-dir --local-files-only --force-download"
+)
 COMMANDS = {
-    "segment": "image expression --model -m --segmenter --device --revision --server --json --out",
-    "segment-dataset": "dataset --expression --expression-field --output-field --model -m --revision --existing "
-    "--batch-size --device --server --engine --workers --gpus-per-worker --address",
-    "benchmark": "name --split --model -m --root --out --predictions --policy --first-expression --limit --strict "
-    "--overwrite --batch-size --device --revision --server",
-    "demo": "--out --headless --scenes --model -m --device --port",
+    "segment": "image expression --model -m --segmenter --device --revision --server --served-model --json --out"
+    + MODEL_OPTIONS,
+    "segment-dataset": "dataset --expression --expression-field --output-field --model -m --segmenter --revision "
+    "--existing --batch-size --device --server --served-model --engine --workers --gpus-per-worker --address"
+    + MODEL_OPTIONS,
+    "benchmark": "name --split --model -m --segmenter --root --out --predictions --policy --first-expression --limit "
+    "--strict --overwrite --batch-size --device --revision --server --served-model" + MODEL_OPTIONS,
+    "demo": "--out --headless --scenes --photos --model -m --device --server --served-model --port" + MODEL_OPTIONS,
+    "doctor": "--json",
     "models": "",
     "pull": "name --revision",
     "push": "folder repo_id --private --revision --dry-run",
     "serve": "name further --engine --host --port --max-model-len --media-folder --revision --dry-run",
-    "evaluate refscenes": "--split --model -m --limit --batch-size --device --revision --server --out --rows",
+    "evaluate refscenes": "--split --model -m --segmenter --limit --batch-size --device --revision --server "
+    "--served-model --out --rows" + MODEL_OPTIONS,
     "evaluate compare": "base others",
     "plugin install": "",
     "plugin uninstall": "",
@@ -88,7 +97,17 @@ CHECKPOINTS = (
     "Ricky06662/VisionReasoner-7B",
     "geshang/Seg-R1-7B",
 )
-DIALECTS = ("genseg", "qwen3_vl", "seg_r1", "seg_zero", "vision_reasoner")
+DIALECTS = (
+    "genseg",
+    "glm4v",
+    "internvl",
+    "qwen2_5_vl",
+    "qwen2_vl",
+    "qwen3_vl",
+    "seg_r1",
+    "seg_zero",
+    "vision_reasoner",
+)
 BENCHMARKS = ("coco", "grefcoco", "reasonseg", "refcoco", "refcoco+", "refcoco-google", "refcocog", "refcocog-google")
 EMPTY_MASK_POLICIES = ("grefcoco", "reasonseg", "refcoco")
 METRICS = (
@@ -190,7 +209,7 @@ def test_what_is_chosen_by_name():
 
 def test_the_keys_of_genseg_json(folder):
     made = json.loads((folder / "genseg.json").read_text())
-    assert sorted(made) == ["base_model", "dialect", "segmenter", "versions"]
+    assert sorted(made) == ["base_model", "dialect", "dtype", "segmenter", "versions"]
     settings = {"dialect": "seg_zero", "segmenter": "facebook/sam2-hiera-tiny"}
     (folder / "genseg.json").write_text(json.dumps(settings | {"base_model": "nano-sft", "versions": {"trl": "9.8.7"}}))
     assert checkpoints.check_folder(folder, "me/mine") == settings

@@ -30,8 +30,9 @@ def expression(request: dict) -> str:
 def shown(request: dict) -> Image.Image:
     (url,) = (part["image_url"]["url"] for part in request["messages"][-1]["content"] if part["type"] == "image_url")
     head, _, data = url.partition(",")
-    assert head == "data:image/png;base64"
-    return Image.open(io.BytesIO(base64.b64decode(data)))
+    image = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert head == f"data:image/{str(image.format).lower()};base64"
+    return image
 
 
 class ChatServer(ThreadingHTTPServer):

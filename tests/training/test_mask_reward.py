@@ -11,6 +11,7 @@ from genseg_hub.schema import InstancePrompt, decode_mask, encode_mask
 from genseg_training import mask_reward
 from genseg_training.mask_reward import MaskReward
 from genseg_training.nano import answers, refscenes
+from genseg_training.rewards import of_template
 from PIL import Image
 
 EMPTY = "<think>nothing</think><answer>[]</answer>"
@@ -197,3 +198,13 @@ def test_true_masks_of_another_size_are_an_error_of_the_data(segmenter, examples
     data["masks"][1] = [encode_mask(np.ones((3, 3), bool))]
     with pytest.raises(ValueError, match="broadcast"):
         MaskReward(segmenter)([truth(good), truth(bad)], **data)
+
+
+def test_it_reads_the_answers_of_a_template_that_opens_the_thought(segmenter, examples):
+    target = next(e for e in examples if len(e.masks) == 1)
+    reward = of_template(MaskReward(segmenter), thought_is_open=True)
+    assert reward.__name__ == "mask_reward"
+    answer = truth(target).removeprefix("<think></think>")
+    good, cut = reward([f"a</think>{answer}", f"a {answer}"], **columns(target, target))
+    assert good == one(segmenter, truth(target), target) > 0
+    assert cut == 0

@@ -106,6 +106,45 @@ def test_the_format(text, value):
     assert rewards.format_reward([[{"role": "assistant", "content": text}]]) == [value]
 
 
+THINKS = "a</think><answer>[]</answer>"
+
+
+@pytest.mark.parametrize(
+    ("thought_is_open", "text", "value"),
+    [
+        (None, EMPTY, 1),
+        (None, THINKS, 1),
+        (True, THINKS, 1),
+        (True, EMPTY, 0),
+        (False, EMPTY, 1),
+        (False, THINKS, 0),
+        (True, "a<answer>[]</answer>", 0),
+    ],
+)
+def test_the_format_depends_on_who_opens_the_thought(thought_is_open, text, value):
+    reward = rewards.format_reward
+    if thought_is_open is not None:
+        reward = rewards.of_template(reward, thought_is_open)
+        assert reward.__name__ == "format_reward"  # what TRL logs it as
+    assert reward([text]) == [value]
+
+
+@pytest.mark.parametrize("function", ACCURACY)
+def test_a_guess_in_a_thought_that_the_prompt_opened_earns_nothing(function):
+    cut = "perhaps " + said(A).removeprefix("<think></think>")
+    assert reward(function, cut, A) == 1  # nobody says that it is a thought
+    assert reward(rewards.of_template(function, True), cut, A) == 0
+    assert reward(rewards.of_template(function, True), "a</think>" + said(A).removeprefix("<think></think>"), A) == 1
+    assert reward(rewards.of_template(function, False), said(A), A) == 1
+
+
+def test_exact_repetition_never_pays():
+    for function in ACCURACY:
+        assert reward(function, said(A, A), A, B) <= 0.5
+        assert reward(function, said(A, A, A), A) == pytest.approx(1 / 3)
+        assert reward(function, said(A, A)) == 0
+
+
 def test_absurd_coordinates_do_not_break_anything():
     for numbers in ("[0,0,0,0]", "[-5,-5,2000,1e9]", "[900,900,100,100]", '["a",1,2,3]'):
         answer = f'<think></think><answer>[{{"bbox_2d":{numbers},"points":[[1e9,-3],[5000,5000]]}}]</answer>'

@@ -29,13 +29,15 @@ def _export(reasoner_run: Path, segmenter_run: Path, folder: Path) -> None:
     float16 rounds the reasoner's weights eight times finer than bfloat16.
     """
     from genseg_hub.checkpoints import SETTINGS_FILE
+    from genseg_hub.options import ReasonerOptions
 
     from genseg_training.export import export
 
     trained = next((run for run in (reasoner_run / "reasoner", reasoner_run / "best") if run.is_dir()), reasoner_run)
     settings = trained / SETTINGS_FILE
     base_model = json.loads(settings.read_text()).get("base_model") if settings.is_file() else None
-    export(trained, folder, segmenter_run / "segmenter", base_model, dtype="float16")
+    options = ReasonerOptions(dtype="float32")  # nano computes in it on every device
+    export(trained, folder, segmenter_run / "segmenter", base_model, dtype="float16", options=options)
 
 
 def recipes() -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 model.safetensors, config.json, tokenizer and processor    the reasoner; LoRA adapters are merged into it
 segmenter/                                                  SAM 2, unless it is a Hub id
-genseg.json                                                 dialect, segmenter, base model, versions
+genseg.json                                                 dialect, segmenter, options, base model, versions
 recipe.yaml, logs/, evaluation/                             recipe, log and figures of the run (written by `grpo`)
 """
 
@@ -18,14 +18,21 @@ from pathlib import Path
 import torch
 import transformers
 from genseg_hub.checkpoints import SETTINGS_FILE
+from genseg_hub.options import ReasonerOptions, given
 from transformers.integrations import deepspeed
 
+_DEFAULTS = ReasonerOptions()
 ADAPTER_FILE = "adapter_config.json"
 _VERSIONS_OF = ("fiftyone-genseg", "torch", "transformers", "trl", "peft", "sam2")
 
 
 def export(
-    trained: Path, folder: Path, segmenter: Path | str, base_model: str | None = None, dtype: str = "auto"
+    trained: Path,
+    folder: Path,
+    segmenter: Path | str,
+    base_model: str | None = None,
+    dtype: str = "auto",
+    options: ReasonerOptions = _DEFAULTS,
 ) -> None:
     """Write a checkpoint folder, in place of an earlier checkpoint.
 
@@ -35,6 +42,7 @@ def export(
         segmenter: folder of a SAM 2 in this project's format, which is copied; or a Hub id, which genseg.json names.
         base_model: model that the training started from, for the model card.
         dtype: of the written weights, such as "bfloat16"; "auto" keeps the trained one.
+        options: how the checkpoint is to be loaded, for genseg.json.
 
     Raises:
         FileNotFoundError: when there is no such model or segmenter.
@@ -55,6 +63,7 @@ def export(
     settings = {
         "dialect": "genseg",
         "segmenter": "segmenter" if isinstance(segmenter, Path) else segmenter,
+        **given(options),
         "base_model": base_model,
         "versions": {name: _version(name) for name in _VERSIONS_OF},
     }

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +22,7 @@ import yaml
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import EMBEDDED
 from genseg_hub.segmenters.loading import load_segmenter
+from genseg_hub.thinking import opens_thought
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, TrlParser, get_peft_config
@@ -34,7 +35,7 @@ from genseg_training.mask_reward import MaskReward
 from genseg_training.trainer import EVALUATIONS, SegmentationGRPOTrainer
 
 MASK = "mask"
-REWARDS: dict[str, Callable[..., list]] = {
+REWARDS: dict[str, rewards.Reward] = {
     "format": rewards.format_reward,
     "schema": rewards.schema_reward,
     "box_iou": rewards.box_iou_reward,
@@ -177,13 +178,14 @@ def train(
     with alone():
         segmenter = load_segmenter(start.segmenter, start.segmenter_config, config.device)
     available = REWARDS | {MASK: MaskReward(segmenter)}
+    thought_is_open = opens_thought(processor)
     trainer = SegmentationGRPOTrainer(
         segmenter=segmenter,
         eval_dataset=held_out,
         eval_name=_public(arguments.eval_data or ""),
         model=model,
         args=config,
-        reward_funcs=[available[name] for name in arguments.rewards],
+        reward_funcs=[rewards.of_template(available[name], thought_is_open) for name in arguments.rewards],
         train_dataset=dataset,
         processing_class=processor,
         peft_config=get_peft_config(model_config),
@@ -285,7 +287,7 @@ def _write_best(output: Path, state: transformers.TrainerState, start: checkpoin
     """Write the best checkpoint so far, or the last one without evaluations, with its recipe, log and figures."""
     chosen = Path(state.best_model_checkpoint or get_last_checkpoint(str(output)) or "")
     folder = output / BEST
-    export(chosen, folder, start.segmenter_id or start.segmenter, base_model=_origin(start))
+    export(chosen, folder, start.segmenter_id or start.segmenter, base_model=_origin(start), options=start.options)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     logs = folder / "logs" / "grpo.jsonl"
     logs.parent.mkdir(exist_ok=True)

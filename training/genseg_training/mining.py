@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,10 @@ class MiningArguments:
     batch_size: int = field(default=32, metadata={"help": "Expressions answered at once."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:0 or mps."})
     seed: int = field(default=1, metadata={"help": "Seed of rendered scenes."})
+    model_options: str = field(
+        default="{}",
+        metadata={"help": 'Other options of GenSegR1.from_pretrained, as JSON: {"quantization": "4bit"}.'},
+    )
 
 
 def mine(arguments: MiningArguments) -> None:
@@ -43,7 +48,7 @@ def mine(arguments: MiningArguments) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not an empty folder")
     examples = data.load_source(arguments.data, arguments.seed)
-    model = GenSegR1.from_pretrained(arguments.model, arguments.device)
+    model = GenSegR1.from_pretrained(arguments.model, arguments.device, **_options(arguments.model_options))
     with tqdm(total=len(examples), desc=f"failures of {arguments.model}") as progress:
         hard = hard_examples(model, examples, arguments.below, arguments.batch_size, progress.update)
     if not len(hard):
@@ -52,6 +57,16 @@ def mine(arguments: MiningArguments) -> None:
         )
     hard.save_to_disk(folder)
     print(f"{len(hard)} of {len(examples)} examples are hard; wrote {folder}")
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"model_options must be a JSON object, not {text!r}: {error}") from error
+    if not isinstance(options, dict):
+        raise ValueError(f"model_options must be a JSON object, not {text!r}")
+    return options
 
 
 def hard_examples(

@@ -4,7 +4,7 @@ Each function takes `completions` (chat messages or plain text) and the columns 
 height), `boxes` (xyxy pixels per true instance) and `masks` (COCO RLE per true instance). It returns one number per
 completion. The Hungarian method on box IoU pairs predicted and true instances one to one. A sum over pairs is divided
 by the larger number of instances, so that missing, extra and duplicated instances cost (as in VisionReasoner, arXiv
-2505.12081).
+2505.12081). An instance that repeats another exactly is paired with no true instance, and counts in that number.
 
 The GenSeg-R1 paper (arXiv 2602.09701) states that boxes and points are compared with the ground truth by distance, and
 that an expression may have no target. Formulas, scales and the following rule are this project's own. For an expression
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,9 @@ from genseg_hub.schema import Box, InstancePrompt, Response, Rle, decode_mask
 from scipy.optimize import linear_sum_assignment
 
 Completion = str | Sequence[dict[str, Any]]
+Reward = Callable[..., list]
 _FORMAT = re.compile(
-    r"\s*<think>(?:(?!</?(?:think|answer)>).)*</think>\s*<answer>(?:(?!</?(?:think|answer)>).)*</answer>\s*", re.S
+    r"\s*(<think>)?(?:(?!</?(?:think|answer)>).)*</think>\s*<answer>(?:(?!</?(?:think|answer)>).)*</answer>\s*", re.S
 )
 L1_SCALE = 100.0
 SPREAD = 0.2
@@ -45,6 +46,23 @@ def text_of(completion: Completion) -> str:
     return completion if isinstance(completion, str) else "".join(str(message["content"]) for message in completion)
 
 
+def of_template(reward: Reward, thought_is_open: bool) -> Reward:
+    """Return a reward for the completions of one chat template.
+
+    Args:
+        reward: a reward function of this module, or `MaskReward`.
+        thought_is_open: whether the template's prompt ends inside an open thought (see `genseg_hub.thinking`). Each
+            completion then gets the `<think>` that the prompt has.
+    """
+    opening = "<think>" if thought_is_open else ""
+
+    @wraps(reward)
+    def of_whole_answers(completions: Sequence[Completion], **kwargs) -> list:
+        return reward([opening + text_of(completion) for completion in completions], whole=True, **kwargs)
+
+    return of_whole_answers
+
+
 @lru_cache(maxsize=4096)
 def _parsed(text: str, size: tuple[int, int]) -> Response:
     return genseg.parse(text, size)
@@ -59,6 +77,11 @@ def _box(numbers: Sequence[float]) -> Box:
     """Return a box from the list that the data holds."""
     x1, y1, x2, y2 = numbers
     return float(x1), float(y1), float(x2), float(y2)
+
+
+def _own_box(said: InstancePrompt) -> Box:
+    """Return the box of a predicted instance; the dialect genseg reads no instance without a box."""
+    return said.box or (0.0, 0.0, 0.0, 0.0)
 
 
 def _l1(a: Box, b: Box, size: Sequence[float]) -> float:
@@ -87,22 +110,28 @@ def _accuracy(
         elif not predicted or response.error:
             rewards.append(0.0)
         else:
-            ious = np.array([[box_iou(p.box, box) for box in truth] for p in predicted])
+            ious = np.array([[box_iou(_own_box(p), box) for box in truth] for p in predicted])
             scores = np.array([[score(p, index, t) for t in range(len(truth))] for p in predicted])
             pairs = linear_sum_assignment(-(ious + _TIE * scores))
-            rewards.append(float(scores[pairs].sum()) / max(len(predicted), len(truth)))
+            rewards.append(float(scores[pairs].sum()) / max(len(predicted) + response.repeated, len(truth)))
     return rewards
 
 
-def format_reward(completions: Sequence[Completion], **kwargs) -> list[float]:
+def format_reward(completions: Sequence[Completion], whole: bool = False, **kwargs) -> list[float]:
     """Reward exactly one think part followed by one answer part and nothing else with 1, else 0.
 
     From Seg-Zero (arXiv 2503.06520).
 
-    >>> format_reward(["<think>a</think><answer>[]</answer>", "<answer>[]</answer>"])
-    [1.0, 0.0]
+    Args:
+        completions: chat messages or plain text.
+        whole: whether `<think>` must stand in the text; otherwise it may have been in the prompt.
+        **kwargs: further columns of the data, which are ignored.
+
+    >>> format_reward(["<think>a</think><answer>[]</answer>", "a</think><answer>[]</answer>", "<answer>[]</answer>"])
+    [1.0, 1.0, 0.0]
     """
-    return [float(_FORMAT.fullmatch(text_of(completion)) is not None) for completion in completions]
+    found = [_FORMAT.fullmatch(text_of(completion)) for completion in completions]
+    return [float(match is not None and (match[1] is not None or not whole)) for match in found]
 
 
 def schema_reward(completions: Sequence[Completion], image_size: Sequence[Sequence[int]], **kwargs) -> list[float]:
@@ -128,7 +157,7 @@ def box_iou_reward(
     >>> box_iou_reward([answer, answer], [(10, 10)] * 2, [[(0, 0, 10, 10)], []])
     [0.5, 0.0]
     """
-    return _accuracy(completions, image_size, boxes, lambda said, i, t: box_iou(said.box, _box(boxes[i][t])))
+    return _accuracy(completions, image_size, boxes, lambda said, i, t: box_iou(_own_box(said), _box(boxes[i][t])))
 
 
 def box_l1_reward(
@@ -145,7 +174,7 @@ def box_l1_reward(
     """
 
     def score(said: InstancePrompt, i: int, t: int) -> float:
-        return float(np.exp(-1000 * _l1(said.box, _box(boxes[i][t]), image_size[i]) / L1_SCALE))
+        return float(np.exp(-1000 * _l1(_own_box(said), _box(boxes[i][t]), image_size[i]) / L1_SCALE))
 
     return _accuracy(completions, image_size, boxes, score)
 
@@ -173,7 +202,7 @@ def points_reward(
     def score(said: InstancePrompt, i: int, t: int) -> float:
         rle = masks[i][t]
         mask = _mask(*rle["size"], rle["counts"])
-        x1, y1, x2, y2 = said.box
+        x1, y1, x2, y2 = _own_box(said)
         inside = [
             x1 <= x <= x2 and y1 <= y <= y2 and bool(mask[min(int(y), len(mask) - 1), min(int(x), mask.shape[1] - 1)])
             for x, y in said.points

@@ -16,9 +16,10 @@ import platform
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -47,14 +48,14 @@ class RayError(RuntimeError):
 class Worker:
     """A process with a model; Ray starts it again when it dies."""
 
-    def __init__(self, checkpoint: str, device: str, batch_size: int):
+    def __init__(self, checkpoint: str, device: str, batch_size: int, options: dict[str, Any]):
         from genseg_hub import GenSegR1
 
         self.batch_size = batch_size
         self.model: GenSegR1 | None = None
         self.problem = ""
         try:
-            self.model = GenSegR1.from_pretrained(checkpoint, device=device)
+            self.model = GenSegR1.from_pretrained(checkpoint, device=device, **options)
         except CheckpointError as error:  # told with the first answer: Ray would print pages around it
             self.problem = f"{error} (on {platform.node()})"
 
@@ -80,7 +81,11 @@ class Worker:
 
 @contextmanager
 def ray_engine(
-    checkpoint: Checkpoint, workers: int, gpus_per_worker: float | None = None, address: str | None = None
+    checkpoint: Checkpoint,
+    workers: int,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Engine]:
     """Open an engine that answers with several workers.
 
@@ -91,6 +96,7 @@ def ray_engine(
         address: "host:port" of a cluster, or "auto" for the one that this machine belongs to. None for the one that
             the environment variable RAY_ADDRESS names, or else one that is started here and ends with the run. Where
             this process is connected already, that connection is used.
+        options: other options of `GenSegR1.from_pretrained`.
 
     Raises:
         RayError: Ray is not installed, the cluster cannot be reached, or is too small.
@@ -111,7 +117,8 @@ def ray_engine(
         local = checkpoint.commit is None and checkpoint.name not in EMBEDDED
         name = str(checkpoint.reasoner.resolve()) if local else checkpoint.pinned
         device = "cuda" if gpus_per_worker else "cpu"
-        yield Engine(functools.partial(_answer, name, device, workers, gpus_per_worker), checkpoint.pinned)
+        answer = functools.partial(_answer, name, device, dict(options), workers, gpus_per_worker)
+        yield Engine(answer, checkpoint.pinned)
 
 
 @contextmanager
@@ -160,7 +167,13 @@ def _connect(ray: Any, address: str | None, workers: int) -> None:
 
 
 def _answer(
-    checkpoint: str, device: str, workers: int, gpus: float, examples: Iterator[ReferringExample], batch_size: int
+    checkpoint: str,
+    device: str,
+    options: dict[str, Any],
+    workers: int,
+    gpus: float,
+    examples: Iterator[ReferringExample],
+    batch_size: int,
 ) -> Iterator[EngineResult]:
     examples = iter(examples)
     while asked := list(itertools.islice(examples, ROUND)):
@@ -169,7 +182,7 @@ def _answer(
         # A unit that killed its worker twice is taken apart, so that it is known which image did.
         for size, retries in ((rows, 1), (1, 0)):
             units = [pa.table({"examples": [unit]}) for unit in _units(asked, answered, size)]
-            for row in _ask(units, (checkpoint, device, batch_size), workers, gpus, retries) if units else ():
+            for row in _ask(units, (checkpoint, device, batch_size, options), workers, gpus, retries) if units else ():
                 place = row["place"]
                 if place < 0:
                     raise RayError(f"a worker has no model: {row['line']}")

@@ -11,7 +11,9 @@ from genseg_hub.checkpoints.pulling import (
     readable_size,
     verify,
 )
-from genseg_hub.checkpoints.safety import SETTINGS_FILE, check_folder, check_segmenter
+from genseg_hub.checkpoints.safety import check_folder, check_segmenter
+from genseg_hub.checkpoints.served import of_served_model
+from genseg_hub.checkpoints.settings import SETTINGS_FILE
 
 __all__ = [
     "SETTINGS_FILE",
@@ -22,6 +24,7 @@ __all__ = [
     "check_name",
     "check_segmenter",
     "is_on_disk",
+    "of_served_model",
     "plan",
     "pull",
     "readable_size",

@@ -17,7 +17,9 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils import tqdm
 
 from genseg_hub.errors import CheckpointError
+from genseg_hub.options import HubOptions, given
 
+_DEFAULTS = HubOptions()
 _SNAPSHOT = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})")  # in huggingface_hub's cache
 _ATTEMPTS = 3  # when the connection is reset; complete files stay in the cache
 
@@ -25,8 +27,8 @@ _ATTEMPTS = 3  # when the connection is reset; complete files stay in the cache
 def download(
     name: str,
     revision: str | None,
-    local_files_only: bool,
     files: list[str],
+    options: HubOptions = _DEFAULTS,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Path:
     """Download files of a repository into huggingface_hub's cache, and return the folder that holds them.
@@ -34,8 +36,8 @@ def download(
     Args:
         name: Hub id of the repository.
         revision: branch, tag or commit; None for the main branch.
-        local_files_only: never ask the network.
         files: names or patterns; files that the repository does not have are left out.
+        options: token, cache, network.
         on_bytes: called by the download's threads with each number of arrived bytes. The number is negative when a
             file's download starts again.
 
@@ -51,8 +53,8 @@ def download(
                         name,
                         revision=revision,
                         allow_patterns=files,
-                        local_files_only=local_files_only,
                         tqdm_class=bar,
+                        **given(options),
                     )
                 )
             except errors.HTTPError as error:
@@ -79,20 +81,23 @@ def _reporting(on_bytes: Callable[[int], None]) -> type[tqdm]:
     return Bar
 
 
-def dry_run(name: str, revision: str | None, files: list[str]) -> list[hub.DryRunFileInfo]:
+def dry_run(
+    name: str, revision: str | None, files: list[str], options: HubOptions = _DEFAULTS
+) -> list[hub.DryRunFileInfo]:
     """Return the files that `download` would use, with their sizes.
 
     Args:
         name: Hub id of the repository.
         revision: branch, tag or commit; None for the main branch.
         files: names or patterns.
+        options: token, cache, network.
 
     Raises:
         CheckpointError: as `download`.
     """
     with explained(name, revision):
         try:
-            return hub.snapshot_download(name, revision=revision, allow_patterns=files, dry_run=True)
+            return hub.snapshot_download(name, revision=revision, allow_patterns=files, dry_run=True, **given(options))
         except errors.DryRunError as error:
             raise error.__cause__ or error from None
 

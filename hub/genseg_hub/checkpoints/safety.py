@@ -10,31 +10,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from genseg_hub import dialects
-from genseg_hub.checkpoints.catalog import DEFAULT_DIALECT, DEFAULT_SEGMENTER, KNOWN
+from genseg_hub.checkpoints.settings import CONFIG_FILE, read_config, read_settings
 from genseg_hub.errors import CheckpointError
-
-SETTINGS_FILE = "genseg.json"
-# With the package `kernels`, Transformers would download any other attention from the Hub and run its code.
-_ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+from genseg_hub.options import ATTENTIONS
 
 
-def check_folder(folder: Path, name: str, with_reasoner: bool = True) -> dict[str, str]:
+def check_folder(folder: Path, name: str, with_reasoner: bool = True, dialect: str | None = None) -> dict[str, str]:
     """Return the settings `dialect` and `segmenter` of a folder with a usable reasoner; ask no network.
 
     Args:
         folder: of the reasoner's files.
         name: of the checkpoint, for its known settings and for messages.
         with_reasoner: False if a server has the reasoner.
+        dialect: that the user named, in place of the checkpoint's own.
 
     Raises:
-        CheckpointError: files are missing or malformed.
+        CheckpointError: files are missing or malformed, or no dialect is known for the checkpoint.
     """
-    if not with_reasoner:
-        return read_settings(folder / SETTINGS_FILE, name)
-    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+    if with_reasoner:
+        check_reasoner(folder, name)
+    settings = read_settings(folder, name, dialect)
+    return {"dialect": settings.dialect, "segmenter": settings.segmenter}
+
+
+def check_reasoner(folder: Path, name: str) -> None:
+    """Raise CheckpointError unless a folder holds the whole safetensors weights of a reasoner; ask no network."""
+    if not (folder / CONFIG_FILE).is_file() or not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
-    _check_config(folder / "config.json", name)
+    check_config(folder / CONFIG_FILE, name)
     for index in folder.glob("*.safetensors.index.json"):
         try:
             shards = set(json.loads(index.read_text())["weight_map"].values())
@@ -43,7 +46,6 @@ def check_folder(folder: Path, name: str, with_reasoner: bool = True) -> dict[st
             raise CheckpointError(f"{index.name} of {name} is damaged ({error!r}); pull it again") from error
         if missing:
             raise CheckpointError(f"{name} lacks {', '.join(sorted(missing))}; pull it again with network access")
-    return read_settings(folder / SETTINGS_FILE, name)
 
 
 def check_segmenter(folder: Path) -> None:
@@ -51,50 +53,16 @@ def check_segmenter(folder: Path) -> None:
     missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
     if missing:
         raise CheckpointError(f"the segmenter {folder} lacks {' and '.join(missing)}")
-    _check_config(folder / "config.json", f"the segmenter {folder}")
+    check_config(folder / CONFIG_FILE, f"the segmenter {folder}")
 
 
-def read_settings(file: Path, name: str) -> dict[str, str]:
-    """Return the settings `dialect` and `segmenter` of a checkpoint, with defaults for missing ones.
-
-    Args:
-        file: the checkpoint's `genseg.json`, which may be missing.
-        name: of the checkpoint, for its known settings and for messages.
-
-    Raises:
-        CheckpointError: the file is malformed, or names an unknown dialect.
-    """
-    known = next((known for known in KNOWN if known.name == name), None)
-    settings = {
-        "dialect": known.dialect if known else DEFAULT_DIALECT,
-        "segmenter": known.segmenter if known else DEFAULT_SEGMENTER,
-    }
-    if file.is_file():
-        try:
-            settings |= {key: str(value) for key, value in json.loads(file.read_text()).items() if key in settings}
-        except (ValueError, AttributeError) as error:
-            raise CheckpointError(
-                f"{SETTINGS_FILE} of {name} is not a JSON object ({error}); mend or remove it"
-            ) from error
-    if settings["dialect"] not in dialects.names():
-        raise CheckpointError(
-            f"{name} speaks the dialect {settings['dialect']!r}, known are {', '.join(dialects.names())}; "
-            "upgrade fiftyone-genseg"
-        )
-    return settings
-
-
-def _check_config(file: Path, name: str) -> None:
+def check_config(file: Path, name: str) -> None:
     """Raise CheckpointError when a configuration cannot be read, or could load a stranger's code."""
-    try:
-        asked = list(_attentions(json.loads(file.read_text())))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file.name} of {name} cannot be read ({error}); mend it or pull it again") from error
-    for attention in asked:
-        if attention is not None and attention not in _ATTENTIONS:
+    for attention in _attentions(read_config(file, name)):
+        if attention is not None and attention not in ATTENTIONS:
             raise CheckpointError(
                 f"{file.name} of {name} asks for the attention {attention!r}, which may be code of a stranger; if you "
-                f"trust the checkpoint, copy it and take that out, or write one of {', '.join(_ATTENTIONS)}"
+                f"trust the checkpoint, copy it and take that out, or write one of {', '.join(ATTENTIONS)}"
             )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from typing import Protocol, cast
 
 from genseg_hub.schema import Response
@@ -17,6 +18,13 @@ class Dialect(Protocol):
     """Interface of a dialect module.
 
     Attributes:
+        TUNED: whether the checkpoints were trained to answer in this form. Only an untuned checkpoint may say in words
+            that there is nothing.
+        MODEL_TYPES: `model_type` values of config.json whose untuned checkpoints speak this dialect; () for a dialect
+            of tuned checkpoints.
+        FRAME: coordinates of the answers, in words, such as "0-1000 of the image".
+        PIXELS: whether the coordinates are pixels of the resized image; then `parse` needs its size.
+        TOKEN_SIDE: side in pixels of the square that is one image token.
         MAX_NEW_TOKENS: token limit of an answer.
         IMAGE_SIZE: (width, height) to which the image is resized before the reasoner sees it; None for its own size.
         MULTIMASK: whether SAM 2 makes three masks of an instance, of which the mask with the highest predicted IoU
@@ -24,6 +32,11 @@ class Dialect(Protocol):
     """
 
     __name__: str
+    TUNED: bool
+    MODEL_TYPES: tuple[str, ...]
+    FRAME: str
+    PIXELS: bool
+    TOKEN_SIDE: int
     MAX_NEW_TOKENS: int
     IMAGE_SIZE: tuple[int, int] | None
     MULTIMASK: bool
@@ -40,13 +53,21 @@ class Dialect(Protocol):
         """
         ...
 
-    def parse(self, text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
+    def parse(
+        self,
+        text: str | bytes,
+        image_size: tuple[int, int],
+        truncated: bool = False,
+        shown_size: tuple[int, int] | None = None,
+    ) -> Response:
         """Read an answer; never raise, because `Response.error` says what is wrong.
 
         Args:
-            text: the generated answer.
+            text: the generated answer; it begins with `<think>` if the prompt ended inside an open thought.
             image_size: (width, height) of the original image in pixels.
             truncated: whether generation stopped at the token limit.
+            shown_size: (width, height) in pixels of the image as the model saw it; None if unknown. Only a dialect
+                whose coordinates are pixels of the resized image reads it.
         """
         ...
 
@@ -65,3 +86,27 @@ def get_dialect(name: str) -> Dialect:
     if name not in names():
         raise ValueError(f"there is no dialect {name!r}; choose one of {', '.join(names())}")
     return cast(Dialect, importlib.import_module(f"{__name__}.{name}"))
+
+
+def of_model_type(model_type: str) -> str | None:
+    """Return the dialect of untuned checkpoints with this `model_type` in config.json; None for an unknown type."""
+    return model_types().get(model_type)
+
+
+def of_name(name: str) -> str | None:
+    """Return the dialect that a model's name tells, such as "qwen3-vl:8b-instruct"; None if it tells none.
+
+    A server lists names without config.json. The longest model type whose letters and digits stand in the name counts.
+    """
+    letters = _letters(name)
+    known = [model_type for model_type in model_types() if _letters(model_type) in letters]
+    return of_model_type(max(known, key=len)) if known else None
+
+
+def model_types() -> dict[str, str]:
+    """Return the known `model_type` values, each with its dialect."""
+    return {kind: name for name in names() for kind in get_dialect(name).MODEL_TYPES}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

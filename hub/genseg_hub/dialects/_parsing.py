@@ -1,7 +1,8 @@
-"""Parse the answers of reasoners. Model text is hostile input, so no function here raises.
+"""Parse the answers of tuned checkpoints. Model text is hostile input, so no function here raises.
 
 Each step either reads its part or returns the ResponseError that says why not. Readable parts are kept beside an error:
-a truncated list still gives its complete instances.
+a truncated list still gives its complete instances. `_untuned` reads the answers of other checkpoints; it shares the
+geometry with this module.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import json_repair
 
+from genseg_hub.dialects import _loose_json
+from genseg_hub.dialects._thought import split_thought
 from genseg_hub.schema import Box, InstancePrompt, Point, Response, ResponseError
 
 MAX_CHARACTERS = 50_000
@@ -35,14 +38,14 @@ class Form:
         tagged: whether the answer must stand in `<answer>`; otherwise any JSON in the text counts.
         box: part of the key of an instance's box.
         points: returns the list of an instance's points, None for an instance without points.
-        wanted: number of points that an instance must have; None for up to two.
+        wanted: number of points that an instance must have.
     """
 
     scale: tuple[float, float]
     tagged: bool = True
     box: str = "bbox_2d"
     points: Callable[[dict[str, Any]], Any] = lambda item: item.get("points")
-    wanted: int | None = 2
+    wanted: int = 2
 
 
 def parse_tagged(text: str | bytes, image_size: tuple[int, int], form: Form, truncated: bool) -> Response:
@@ -55,12 +58,16 @@ def parse_tagged(text: str | bytes, image_size: tuple[int, int], form: Form, tru
         truncated: whether generation stopped at the token limit.
     """
     text = as_text(text)
-    reasoning, rest = split_reasoning(text)
+    reasoning, rest, unfinished = split_thought(text)
+    if unfinished:
+        return Response(text, reasoning, error=ResponseError.TRUNCATED_THOUGHT)
     _, opened, tail = rest.rpartition("<answer>")
-    answer, closing, _ = tail.partition("</answer>")
+    answer, closing, after = tail.partition("</answer>")
     if form.tagged and not opened:
         missing = ResponseError.TRUNCATED if truncated else ResponseError.NO_ANSWER_TAG
         return Response(text, reasoning, error=missing)
+    if truncated and (after.strip() if closing else _loose_json.read(tail, cut=True).goes_on):
+        return Response(text, reasoning, error=ResponseError.TRUNCATED)  # the JSON was a guess
     open_ended = not closing and (truncated or bool(opened))
     data, error, repaired = _load(answer if opened else rest, form.box, may_repair=not open_ended)
     if open_ended and (truncated or repaired or data is None):
@@ -68,7 +75,8 @@ def parse_tagged(text: str | bytes, image_size: tuple[int, int], form: Form, tru
     if data is None:  # nothing is readable, or the JSON is `null`, which is not an empty list
         return Response(text, reasoning, error=error or ResponseError.WRONG_SCHEMA)
     instances, problem = _instances(data, image_size, form)
-    return Response(text, reasoning, instances, error or problem, repaired)
+    kept, repeated = distinct(instances)
+    return Response(text, reasoning, kept, error or problem, repaired, repeated=repeated)
 
 
 def as_text(text: str | bytes) -> str:
@@ -78,14 +86,10 @@ def as_text(text: str | bytes) -> str:
     return text[:MAX_CHARACTERS]
 
 
-def split_reasoning(text: str) -> tuple[str, str]:
-    """Return the think part and the text after it. An answer inside the think part does not count."""
-    thought, closed, rest = text.rpartition("</think>")
-    if closed:
-        before, opened, inside = thought.partition("<think>")
-        return (inside if opened else before).strip(), rest
-    before, opened, inside = text.partition("<think>")
-    return inside.strip(), before
+def distinct(instances: Sequence[InstancePrompt]) -> tuple[tuple[InstancePrompt, ...], int]:
+    """Return the different instances, and how many were left out because they repeat an earlier one exactly."""
+    kept = tuple(dict.fromkeys(instances))
+    return kept, len(instances) - len(kept)
 
 
 def _load(answer: str, box: str, may_repair: bool) -> tuple[Any, ResponseError | None, bool]:
@@ -152,7 +156,7 @@ def _numbers(text: str) -> list[float]:
     return [float(number) for number in _NUMBER.findall(text)]
 
 
-def _finite(values: Any, count: int) -> list[float] | None:
+def finite(values: Any, count: int) -> list[float] | None:
     """Return `count` finite floats, or None."""
     if not isinstance(values, list) or len(values) != count:
         return None
@@ -165,12 +169,10 @@ def _finite(values: Any, count: int) -> list[float] | None:
     return floats if all(map(math.isfinite, floats)) else None
 
 
-def _instances(
-    data: Any, image_size: tuple[int, int], form: Form
-) -> tuple[tuple[InstancePrompt, ...], ResponseError | None]:
+def _instances(data: Any, image_size: tuple[int, int], form: Form) -> tuple[list[InstancePrompt], ResponseError | None]:
     items = [data] if isinstance(data, dict) else data
     if not isinstance(items, list):
-        return (), ResponseError.WRONG_SCHEMA
+        return [], ResponseError.WRONG_SCHEMA
     error = ResponseError.TOO_MANY_INSTANCES if len(items) > MAX_INSTANCES else None
     instances = []
     for item in items[:MAX_INSTANCES]:
@@ -178,7 +180,7 @@ def _instances(
         error = error or problem
         if instance:
             instances.append(instance)
-    return tuple(instances), error
+    return instances, error
 
 
 def _instance(item: Any, image_size: tuple[int, int], form: Form) -> tuple[InstancePrompt | None, ResponseError | None]:
@@ -201,7 +203,7 @@ def pixel_box(
         image_size: (width, height) of the original image in pixels.
         scale: see `Form`.
     """
-    values = _finite(raw, 4)
+    values = finite(raw, 4)
     if values is None:
         return None, ResponseError.WRONG_SCHEMA
     width, height = image_size
@@ -225,7 +227,7 @@ def pixel_points(raw: Any, image_size: tuple[int, int], scale: tuple[float, floa
         scale: see `Form`.
     """
     x_unit, y_unit = image_size[0] / scale[0], image_size[1] / scale[1]
-    pairs = [_finite(pair, 2) for pair in raw[:MAX_INSTANCES]] if isinstance(raw, list) else [None]
+    pairs = [finite(pair, 2) for pair in raw[:MAX_INSTANCES]] if isinstance(raw, list) else [None]
     points = [(pair[0] * x_unit, pair[1] * y_unit) for pair in pairs if pair]
     points = [point for point in points if all(map(math.isfinite, point))]
     return points, len(points) == len(pairs)
@@ -239,6 +241,6 @@ def inside(point: Point, box: Box) -> bool:
 def _points(raw: Any, image_size: tuple[int, int], form: Form) -> tuple[tuple[Point, ...], bool]:
     """Return the readable points in pixels, and whether they have the wanted form."""
     if raw is None:
-        return (), form.wanted is None
+        return (), False
     points, clean = pixel_points(raw, image_size, form.scale)
-    return tuple(points[: form.wanted or 2]), clean and form.wanted in (None, len(points))
+    return tuple(points[: form.wanted]), clean and len(points) == form.wanted

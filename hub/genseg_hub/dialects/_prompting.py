@@ -7,6 +7,8 @@ import re
 from genseg_hub.schema import normalize_expression
 
 MAX_EXPRESSION_CHARACTERS = 2000
+# No maker documents a prompt that allows for "nothing", so this sentence is the project's own.
+OR_NOTHING = "If nothing in the image fits, answer []."
 
 # Every control token of the Qwen tokenizers is written <…>: <|im_end|>, <think>, </tool_call>.
 _TAG_OPENING = re.compile(r"<(?=[^\s\d=<])")

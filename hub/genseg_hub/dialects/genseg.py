@@ -20,6 +20,11 @@ INSTRUCTIONS = (
     'a JSON list with one {"bbox_2d":[x1,y1,x2,y2],"points":[[x,y],[x,y]]} per referred instance, '
     "both points inside it, coordinates 0 to 1000; [] if nothing is meant."
 )
+TUNED = True
+MODEL_TYPES: tuple[str, ...] = ()
+FRAME = "0-1000 of the image"
+PIXELS = False
+TOKEN_SIDE = 32
 MAX_NEW_TOKENS = 1024
 IMAGE_SIZE: tuple[int, int] | None = None
 MULTIMASK = False
@@ -31,20 +36,31 @@ def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
     return chat(INSTRUCTIONS, f"Expression: {as_data(expression)}")
 
 
-def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
+def parse(
+    text: str | bytes,
+    image_size: tuple[int, int],
+    truncated: bool = False,
+    shown_size: tuple[int, int] | None = None,
+) -> Response:
     """See `Dialect.parse`."""
     return _parsing.parse_tagged(text, image_size, _FORM, truncated)
 
 
 def render(reasoning: str, instances: Iterable[InstancePrompt], image_size: tuple[int, int]) -> str:
-    """Write an answer that `parse` reads back, up to rounding to 1/1000."""
+    """Write an answer that `parse` reads back, up to rounding to 1/1000.
+
+    Raises:
+        ValueError: an instance has no box, which the form demands.
+    """
     width, height = image_size
 
     def scaled(*xy: float) -> list[int]:
         return [round(1000 * value / (height if i % 2 else width)) for i, value in enumerate(xy)]
 
-    answer = [
-        {"bbox_2d": scaled(*instance.box), "points": [scaled(*point) for point in instance.points]}
-        for instance in instances
-    ]
+    answer = []
+    for instance in instances:
+        if instance.box is None:
+            raise ValueError(f"an answer of the dialect genseg needs boxes; this instance has none: {instance}")
+        points = [scaled(*point) for point in instance.points]
+        answer.append({"bbox_2d": scaled(*instance.box), "points": points})
     return f"<think>{reasoning}</think><answer>{json.dumps(answer, separators=(',', ':'))}</answer>"

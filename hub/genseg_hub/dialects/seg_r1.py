@@ -15,7 +15,9 @@ import re
 from typing import Any
 
 from genseg_hub.dialects import _parsing
+from genseg_hub.dialects._loose_json import has_words
 from genseg_hub.dialects._prompting import as_data, chat
+from genseg_hub.dialects._thought import split_thought
 from genseg_hub.schema import InstancePrompt, Response, ResponseError
 
 INSTRUCTIONS = (
@@ -26,10 +28,16 @@ INSTRUCTIONS = (
     "process here </think> <bbox>[x1,y1,x2,y2]</bbox>, <points>[[x3,y3],[x4,y4],...]</points>, "
     "<labels>[1,0,...]</labels>Where 1 indicates a foreground (object) point, and 0 indicates a background point."
 )
+TUNED = True
+MODEL_TYPES: tuple[str, ...] = ()
+FRAME = "pixels of the image at 1024 x 1024"
+PIXELS = False
+TOKEN_SIDE = 28
 MAX_NEW_TOKENS = 1024
 IMAGE_SIZE: tuple[int, int] | None = (1024, 1024)
 _SCALE = (1024, 1024)
 MULTIMASK = False
+_TAG = re.compile(r"</?(?:bbox|points|labels)>")
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
@@ -37,14 +45,26 @@ def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
     return chat(INSTRUCTIONS, f"Identify and segment {as_data(expression)}")
 
 
-def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
+def parse(
+    text: str | bytes,
+    image_size: tuple[int, int],
+    truncated: bool = False,
+    shown_size: tuple[int, int] | None = None,
+) -> Response:
     """See `Dialect.parse`."""
     text = _parsing.as_text(text)
-    reasoning, rest = _parsing.split_reasoning(text)
+    reasoning, rest, unfinished = split_thought(text)
+    if unfinished:
+        return Response(text, reasoning, error=ResponseError.TRUNCATED_THOUGHT)
+    *_, last = ("", 0), *((tag[0], tag.end()) for tag in _TAG.finditer(rest))
+    if truncated and last[0].startswith("</") and has_words(rest[last[1] :]):
+        return Response(text, reasoning, error=ResponseError.TRUNCATED)  # words follow the tags: they were a guess
     boxes = _tagged(rest, "bbox")
     if not boxes:
         return Response(text, reasoning, error=ResponseError.TRUNCATED if truncated else ResponseError.NO_ANSWER_TAG)
-    error = ResponseError.TOO_MANY_INSTANCES if len(boxes) > _parsing.MAX_INSTANCES else None
+    error = ResponseError.TRUNCATED if truncated and last[0] != "</labels>" else None
+    if len(boxes) > _parsing.MAX_INSTANCES:
+        error = error or ResponseError.TOO_MANY_INSTANCES
     raw_points, labels = (_joined(_tagged(rest, name)) for name in ("points", "labels"))
     points, clean = _parsing.pixel_points(raw_points, image_size, _SCALE)
     if not clean or len(labels) != len(points) or any(label not in (0, 1) for label in labels):
@@ -57,7 +77,8 @@ def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = Fals
             mine = [(point, label) for point, label in zip(points, labels) if _parsing.inside(point, box)]  # noqa: B905
             positive, negative = (tuple(point for point, label in mine if label == kind) for kind in (1, 0))
             instances.append(InstancePrompt(box, positive, negative_points=negative))
-    return Response(text, reasoning, tuple(instances), error)
+    kept, repeated = _parsing.distinct(instances)
+    return Response(text, reasoning, kept, error, repeated=repeated)
 
 
 def _tagged(text: str, name: str) -> list[Any]:

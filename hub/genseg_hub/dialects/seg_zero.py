@@ -21,6 +21,11 @@ PROMPT = (
     "i.e., <think> thinking process here </think>"
     "<answer>{{'bbox': [10,100,200,210], 'points_1': [30,110], 'points_2': [35,180]}}</answer>"
 )
+TUNED = True
+MODEL_TYPES: tuple[str, ...] = ()
+FRAME = "pixels of the image at 840 x 840"
+PIXELS = False
+TOKEN_SIDE = 28
 MAX_NEW_TOKENS = 1024
 IMAGE_SIZE: tuple[int, int] | None = (840, 840)
 MULTIMASK = True
@@ -40,6 +45,11 @@ def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
     return question(PROMPT.format(expression=asked.strip(".") or asked))
 
 
-def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
+def parse(
+    text: str | bytes,
+    image_size: tuple[int, int],
+    truncated: bool = False,
+    shown_size: tuple[int, int] | None = None,
+) -> Response:
     """See `Dialect.parse`."""
     return _parsing.parse_tagged(text, image_size, _FORM, truncated)

@@ -22,6 +22,11 @@ PROMPT = (
     '<answer>[{{"bbox_2d": [10,100,200,210], "point_2d": [30,110]}}, '
     '{{"bbox_2d": [225,296,706,786], "point_2d": [302,410]}}]</answer>'
 )
+TUNED = True
+MODEL_TYPES: tuple[str, ...] = ()
+FRAME = "pixels of the image at 840 x 840"
+PIXELS = False
+TOKEN_SIDE = 28
 MAX_NEW_TOKENS = 2048
 IMAGE_SIZE: tuple[int, int] | None = (840, 840)
 MULTIMASK = True
@@ -40,6 +45,11 @@ def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
     return question(PROMPT.format(expression=asked.strip('."?!') or asked))
 
 
-def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool = False) -> Response:
+def parse(
+    text: str | bytes,
+    image_size: tuple[int, int],
+    truncated: bool = False,
+    shown_size: tuple[int, int] | None = None,
+) -> Response:
     """See `Dialect.parse`."""
     return _parsing.parse_tagged(text, image_size, _FORM, truncated)

@@ -148,7 +148,7 @@ def _scaled(prediction: Prediction, scale: float, size: tuple[int, int]) -> Pred
     for prompt in prediction.response.instances:
         points = ((scale * x, scale * y) for x, y in prompt.points)
         seen = tuple((x, y) for x, y in points if 0 <= x <= width and 0 <= y <= height)
-        prompts.append(InstancePrompt(inside(prompt.box), seen))
+        prompts.append(InstancePrompt(inside(prompt.box) if prompt.box else None, seen))
     masks = tuple(_resized(mask, size) for mask in prediction.masks)
     return Prediction(Response("", instances=tuple(prompts)), masks, prediction.scores, size)
 

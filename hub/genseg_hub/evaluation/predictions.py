@@ -1,8 +1,11 @@
 """Stored predictions: one JSON line per expression, from this project or from another system.
 
-{"example_id": "7", "image_size": [640, 480], "answer": "...", "reasoning": "...", "error": null, "instances": [
+{"example_id": "7", "image_size": [640, 480], "dialect": "qwen3_vl", "answer": "...", "reasoning": "...", "error": null,
+ "no_target_in_words": false, "repeated": 0, "instances": [
     {"box": [x1, y1, x2, y2], "points": [[x, y], [x, y]], "negative_points": [], "score": 0.9,
      "mask": {"size": [h, w], "counts": "..."}}]}
+
+The `box` of an instance that has points only is null.
 """
 
 from __future__ import annotations
@@ -55,8 +58,8 @@ def to_line(example: ReferringExample, result: Prediction | Failure) -> dict[str
 def from_line(line: Mapping[str, Any]) -> Prediction | Failure:
     """Return the result of a line of `to_line`, or of another system.
 
-    An instance must have a `mask`. A missing box becomes the mask's tight box (see `has_boxes`), and a missing score
-    becomes 1.
+    An instance must have a `mask`. A missing box becomes the mask's tight box (see `has_boxes`), unless it is null
+    beside points. A missing score becomes 1.
 
     Args:
         line: parsed JSON.
@@ -80,12 +83,19 @@ def from_line(line: Mapping[str, Any]) -> Prediction | Failure:
             prompts.append(_prompt(instance, rle))
             scores.append(_number(instance.get("score", 1.0)))
         error = ResponseError(line["error"]) if line.get("error") else None
-        response = Response(str(line.get("answer", "")), str(line.get("reasoning", "")), tuple(prompts), error)
+        response = Response(
+            str(line.get("answer", "")),
+            str(line.get("reasoning", "")),
+            tuple(prompts),
+            error,
+            no_target_in_words=bool(line.get("no_target_in_words")) and not prompts and error is None,
+            repeated=int(_number(line.get("repeated") or 0)),
+        )
         if any(mask.shape != masks[0].shape for mask in masks):
             raise ValueError("its masks have several sizes")
         size = masks[0].shape[::-1] if masks else map(_number, line.get("image_size") or (0, 0))
         across, down = map(int, size)
-        return Prediction(response, tuple(masks), tuple(scores), (across, down))
+        return Prediction(response, tuple(masks), tuple(scores), (across, down), str(line.get("dialect") or ""))
     except Exception as error:  # a stranger's file can raise errors of any type
         raise PredictionError(
             f"the prediction of {line.get('example_id')!r} cannot be read: {_reason(error)}"
@@ -93,11 +103,13 @@ def from_line(line: Mapping[str, Any]) -> Prediction | Failure:
 
 
 def _prompt(instance: Mapping[str, Any], rle: dict[str, Any]) -> InstancePrompt:
+    points, negative = _points(instance.get("points")), _points(instance.get("negative_points"))
+    if points and instance.get("box", ...) is None:
+        return InstancePrompt(None, points, negative_points=negative)
     x, y, w, h = coco_mask.toBbox(rle).tolist()
     x1, y1, x2, y2 = map(_number, instance.get("box") or (x, y, x + w, y + h))
     if x1 > x2 or y1 > y2:
         raise ValueError(f"a box is {[x1, y1, x2, y2]}, not x1, y1, x2, y2 with x1 <= x2 and y1 <= y2")
-    points, negative = _points(instance.get("points")), _points(instance.get("negative_points"))
     outside = sum(not (x1 <= x <= x2 and y1 <= y <= y2) for x, y in points)
     return InstancePrompt((x1, y1, x2, y2), points, outside, negative)
 

@@ -30,6 +30,7 @@ class Scores:
         self._ungrouped: set[str] = set()
         self._errors = Counter[str]()
         self._failures = 0
+        self._in_words = 0
 
     def add(self, example: ReferringExample, result: Prediction | Failure, own_boxes: bool = True) -> dict[str, Any]:
         """Add one result.
@@ -39,8 +40,8 @@ class Scores:
         Args:
             example: with masks.
             result: of the example.
-            own_boxes: whether the instances' boxes are the model's own, for `box_miou`; otherwise the mask's tight box
-                counts.
+            own_boxes: whether the instances' boxes are the model's own, for `box_miou`. Otherwise, and where an
+                instance has points only, the mask's tight box counts.
 
         Returns:
             The example's row: `example_id`, `image_id`, `expression`, its attributes, `iou`, and `intersection`,
@@ -54,11 +55,13 @@ class Scores:
             overlap = measure(example.masks, None, answered=False, ignore=example.ignore)
         else:
             mask = result.mask if result.masks else None
-            boxes = [instance.box for instance in result.response.instances] if own_boxes else []
+            boxes = [instance.box for instance in result.response.instances if instance.box] if own_boxes else []
+            boxes = boxes if len(boxes) == len(result.response.instances) else []
             answered = bool(result.masks) or result.response.no_target
             overlap = measure(example.masks, mask, answered, boxes, example.ignore)
             if result.response.error:
                 self._errors[result.response.error.value] += 1
+            self._in_words += result.response.no_target_in_words
         iou = self.overall.add_one(overlap)
         for attribute, value in example.attributes.items():
             if group := self._group(attribute, str(value)):
@@ -85,20 +88,23 @@ class Scores:
                     group.merge(metrics)
         self._errors += other._errors
         self._failures += other._failures
+        self._in_words += other._in_words
 
     def compute(self) -> dict[str, Any]:
         """Return the figures.
 
         Returns:
             The figures of `ReferringMetrics.compute`, and `parse_failures` (share of answers with an error), `errors`
-            (error of an answer -> count), `failures` (number of examples without a prediction), `by` (attribute ->
-            value -> figures) and `ungrouped` (attributes with more than MAX_GROUPS values).
+            (error of an answer -> count), `failures` (number of examples without a prediction),
+            `no_target_in_words` (number of no-target answers that were read from words, a null or an empty box), `by`
+            (attribute -> value -> figures) and `ungrouped` (attributes with more than MAX_GROUPS values).
         """
         figures = self.overall.compute()
         return figures | {
             "parse_failures": self._errors.total() / max(1, figures["n"]),
             "errors": dict(self._errors),
             "failures": self._failures,
+            "no_target_in_words": self._in_words,
             "by": {
                 attribute: {value: metrics.compute() for value, metrics in sorted(values.items())}
                 for attribute, values in self._groups.items()

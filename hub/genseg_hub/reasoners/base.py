@@ -11,6 +11,8 @@ from typing import Protocol
 
 from PIL import Image
 
+THOUGHT = "<think>"  # begins the text of an answer whose prompt ended inside an open thought
+
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
@@ -29,10 +31,18 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Generation:
-    """Generated text; `truncated` is True if generation stopped at the token limit."""
+    """Generated text.
+
+    Attributes:
+        text: the answer. It begins with `<think>` if the prompt ended inside an open thought.
+        truncated: whether generation stopped at the token limit.
+        shown_size: (width, height) in pixels of the image as the model saw it, after the processor's resize; None if
+            the reasoner does not know.
+    """
 
     text: str
     truncated: bool
+    shown_size: tuple[int, int] | None = None
 
 
 class Session(Protocol):

@@ -20,9 +20,11 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, DynamicLayer
 
-from genseg_hub.reasoners.base import Generation, Prompt
-from genseg_hub.reasoners.transformers import end_tokens
+from genseg_hub.reasoners.base import THOUGHT, Generation, Prompt
+from genseg_hub.reasoners.transformers import end_tokens, shown_sizes
 
+# Types whose answers were compared with `generate`, text by text; see tests/hub/reasoners/test_continuous_batching.py.
+COMPARED = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm4v_moe", "glm46v"})
 _GROWTH = 128  # columns by which a cache grows
 # Generation settings that greedy decoding does not read, or that this module obeys.
 _UNDERSTOOD = {
@@ -80,6 +82,7 @@ class _Rows:
         last: int64[rows]: the newest token.
         position: int64[rows]: the position of `last`.
         seen: bool[rows, vocabulary]: the tokens of prompt and answer; None without a repetition penalty.
+        shown: of each row, the (width, height) of the image as the model sees it.
     """
 
     prompts: list[Prompt | None]
@@ -89,6 +92,7 @@ class _Rows:
     last: torch.Tensor
     position: torch.Tensor
     seen: torch.Tensor | None
+    shown: list[tuple[int, int] | None]
 
     def open(self) -> list[int]:
         """Return the rows without a complete answer."""
@@ -102,12 +106,14 @@ class ContinuousReasoner:
         model: the model, on its device, in its dtype, whole (not divided among processes).
         processor: its processor.
         max_new_tokens: token limit of an answer.
+        opens_thought: whether the chat template opens the thought in the prompt, see `genseg_hub.thinking`.
     """
 
-    def __init__(self, model, processor, max_new_tokens: int):
+    def __init__(self, model, processor, max_new_tokens: int, opens_thought: bool = False):
         self.model = model.eval()
         self.processor = processor
         self.max_new_tokens = max_new_tokens
+        self._begin = THOUGHT if opens_thought else ""
         self._ends = set(end_tokens(model))
         self._penalty = model.generation_config.repetition_penalty or 1.0
 
@@ -118,9 +124,19 @@ class ContinuousReasoner:
 
     @staticmethod
     def supports(model) -> bool:
-        """Return whether this class knows the model's positions and all its generation settings."""
-        settings = model.generation_config.to_diff_dict()
-        return hasattr(model.model, "get_rope_index") and _UNDERSTOOD.issuperset(settings)
+        """Return whether this class is known to give the answers of the model's own `generate`.
+
+        The model's type was compared, all its layers have full attention, its weights are on one device, and all its
+        generation settings are understood.
+        """
+        text = model.config.get_text_config()
+        layers = getattr(text, "layer_types", None) or ["full_attention"]
+        return (
+            model.config.model_type in COMPARED
+            and set(layers) == {"full_attention"}
+            and len(set(getattr(model, "hf_device_map", {"": 0}).values())) == 1
+            and _UNDERSTOOD.issuperset(model.generation_config.to_diff_dict())
+        )
 
     def session(self, batch_size: int) -> _Rolling:
         """See `base.Reasoner`."""
@@ -130,10 +146,10 @@ class ContinuousReasoner:
         """Return whether an answer is complete."""
         return tokens[-1] in self._ends or len(tokens) >= self.max_new_tokens
 
-    def read(self, tokens: list[int]) -> Generation:
+    def read(self, tokens: list[int], shown: tuple[int, int] | None) -> Generation:
         """Return generated tokens as text."""
         text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Generation(text, truncated=tokens[-1] not in self._ends)
+        return Generation(self._begin + text, tokens[-1] not in self._ends, shown)
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Prompt]) -> _Rows:
@@ -207,7 +223,9 @@ class ContinuousReasoner:
             seen = torch.zeros(len(prompts), logits.shape[-1], dtype=torch.bool, device=device)
             for row, prompt in zip(seen, token_ids, strict=True):
                 row[prompt.to(device)] = True
-        rows = _Rows(list(prompts), [[] for _ in prompts], layers, mask, following, following, seen)
+        sizes_shown = shown_sizes(images, self.processor, len(groups))
+        shown = [sizes_shown[number] for number in of_group]
+        rows = _Rows(list(prompts), [[] for _ in prompts], layers, mask, following, following, seen, shown)
         self._take(rows, logits)
         return rows
 
@@ -258,6 +276,7 @@ class ContinuousReasoner:
             torch.cat([rows.last[keep] for rows, keep in chosen]),
             torch.cat([rows.position[keep] for rows, keep in chosen]),
             torch.cat(seen) if seen else None,
+            [rows.shown[i] for rows, keep in parts for i in keep],
         )
 
     def _take(self, rows: _Rows, logits: torch.Tensor) -> None:
@@ -330,7 +349,7 @@ class _Rolling:
         """Collect the complete answers."""
         for i, (prompt, tokens) in enumerate(zip(rows.prompts, rows.tokens, strict=True)):
             if prompt and self._reasoner.is_over(tokens):
-                self._answers.append((prompt, self._reasoner.read(tokens)))
+                self._answers.append((prompt, self._reasoner.read(tokens, rows.shown[i])))
                 rows.prompts[i] = None
 
     def _begin(self, prompts: Sequence[Prompt]) -> Iterator[_Rows]:

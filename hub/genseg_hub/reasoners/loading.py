@@ -3,43 +3,141 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
-from genseg_hub import dialects
+from genseg_hub import checkpoints, dialects
 from genseg_hub.checkpoints import Checkpoint
+from genseg_hub.checkpoints.settings import CONFIG_FILE, read_config
 from genseg_hub.errors import CheckpointError
+from genseg_hub.options import THINKING_TOKENS, HubOptions, ReasonerOptions
 from genseg_hub.reasoners.base import Reasoner
 from genseg_hub.reasoners.continuous_batching import ContinuousReasoner
 from genseg_hub.reasoners.server import ServerReasoner
 from genseg_hub.reasoners.transformers import TransformersReasoner
+from genseg_hub.thinking import opens_thought
+
+_log = logging.getLogger(__name__)
 
 
-def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target) -> Reasoner:
-    """Load the reasoner of a checkpoint, in bfloat16 on a GPU and in float32 on a CPU.
+def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target, options: ReasonerOptions) -> Reasoner:
+    """Load the reasoner of a checkpoint.
 
     Args:
         checkpoint: with the reasoner's files on this disk.
         dialect: of the checkpoint; it limits the length of answers.
         target: torch.device.
+        options: how to load it, see `ReasonerOptions`.
+
+    Raises:
+        CheckpointError: a package is missing, or the options and the checkpoint contradict each other.
     """
-    import torch
     import transformers
 
-    dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
-    processor = transformers.AutoProcessor.from_pretrained(checkpoint.reasoner, trust_remote_code=False)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(
-        checkpoint.reasoner, dtype=dtype, use_safetensors=True, trust_remote_code=False
-    ).to(target)
-    kind = ContinuousReasoner if ContinuousReasoner.supports(model) else TransformersReasoner
-    return kind(model, processor, _limit(dialect, model.generation_config))
+    processor = transformers.AutoProcessor.from_pretrained(
+        checkpoint.reasoner, trust_remote_code=False, **_pixels(checkpoint, options)
+    )
+    try:
+        model = transformers.AutoModelForImageTextToText.from_pretrained(
+            checkpoint.reasoner, use_safetensors=True, trust_remote_code=False, **_weights(checkpoint, target, options)
+        )
+    except ImportError as error:
+        raise CheckpointError(
+            f"{checkpoint.name} needs a package that is not installed: {error}. For 4-bit and 8-bit weights: "
+            'pip install "fiftyone-genseg[quant]"'
+        ) from error
+    if not hasattr(model, "hf_device_map"):
+        model = model.to(target)
+    thinks = opens_thought(processor)
+    limit = options.max_new_tokens or _limit(dialect, model.generation_config, thinks)
+    if ContinuousReasoner.supports(model):
+        return ContinuousReasoner(model, processor, limit, thinks)
+    _log.info("%s (%s) answers with Transformers' generate", checkpoint.name, model.config.model_type)
+    return TransformersReasoner(model, processor, limit, thinks)
 
 
-def connect(checkpoint: Checkpoint, server: str, **options: Any) -> tuple[ServerReasoner, Checkpoint]:
+def _weights(checkpoint: Checkpoint, target, options: ReasonerOptions) -> dict[str, Any]:
+    """Return how Transformers loads the weights."""
+    import transformers
+
+    config = read_config(checkpoint.reasoner / CONFIG_FILE, checkpoint.name)
+    declared = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    dtype = dtype_of(target, options)
+    chosen: dict[str, Any] = {"dtype": dtype}
+    if options.attn_implementation:
+        chosen["attn_implementation"] = options.attn_implementation
+    if options.quantization:
+        if declared:
+            method = declared.get("quant_method", "an unknown method") if isinstance(declared, dict) else declared
+            raise CheckpointError(
+                f"the weights of {checkpoint.name} are quantized already ({method}); leave "
+                f"quantization={options.quantization!r} out"
+            )
+        chosen["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=options.quantization == "4bit",
+            load_in_8bit=options.quantization == "8bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype="bfloat16" if dtype == "auto" else dtype,
+        )
+    if options.device_map is not None:
+        chosen["device_map"] = options.device_map
+    elif options.quantization or declared:
+        chosen["device_map"] = {"": target}  # quantized weights cannot be moved later
+    return chosen
+
+
+def dtype_of(target, options: ReasonerOptions) -> Any:
+    """Return the torch.dtype of the weights, or "auto" for the stored one.
+
+    The default is bfloat16 on a GPU and on a CPU that computes in it, else float32.
+    """
+    import torch
+
+    if options.dtype:
+        return options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
+    can = torch.cpu.get_capabilities()
+    computes = any(can.get(feature) for feature in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.float32 if target.type == "cpu" and not computes else torch.bfloat16
+
+
+def dtype_bytes(target, options: ReasonerOptions) -> int:
+    """Return the bytes of a number of the loaded weights; 0 for the stored dtype."""
+    dtype = dtype_of(target, options)
+    return 0 if dtype == "auto" else dtype.itemsize
+
+
+def _pixels(checkpoint: Checkpoint, options: ReasonerOptions) -> dict[str, int]:
+    """Return the limits of the image for a processor that has such limits."""
+    import transformers
+
+    if not (options.min_pixels or options.max_pixels):
+        return {}
+    settings, _ = transformers.ImageProcessingMixin.get_image_processor_dict(checkpoint.reasoner)
+    size = settings.get("size")
+    size = size if isinstance(size, dict) else {}
+    least = settings.get("min_pixels") or size.get("shortest_edge")
+    most = settings.get("max_pixels") or size.get("longest_edge")
+    if not (isinstance(least, int) and isinstance(most, int)):
+        return {}
+    return {"min_pixels": options.min_pixels or least, "max_pixels": options.max_pixels or most}
+
+
+def connect(
+    checkpoint: Checkpoint,
+    server: str,
+    max_new_tokens: int | None = None,
+    served_model: str | None = None,
+    **options: Any,
+) -> tuple[ServerReasoner, Checkpoint]:
     """Find the reasoner of a checkpoint on a server.
 
     Args:
         checkpoint: as `checkpoints.pull` returns it; the reasoner's weights may be missing.
         server: address of the server's API.
+        max_new_tokens: token limit of an answer; None for the limit of dialect and checkpoint.
+        served_model: name of the checkpoint on the server, see `served_models.choose`; None to look for the
+            checkpoint's own names.
         **options: of `ServerReasoner`.
 
     Returns:
@@ -53,20 +151,64 @@ def connect(checkpoint: Checkpoint, server: str, **options: Any) -> tuple[Server
     """
     import transformers
 
-    dialect = dialects.get_dialect(checkpoint.dialect)
-    limit, file = dialect.MAX_NEW_TOKENS, checkpoint.reasoner / "generation_config.json"
+    config, file = transformers.GenerationConfig(), checkpoint.reasoner / "generation_config.json"
     if file.is_file():
         try:
-            limit = _limit(dialect, transformers.GenerationConfig.from_pretrained(checkpoint.reasoner))
+            config = transformers.GenerationConfig.from_pretrained(checkpoint.reasoner)
         except Exception as error:  # a stranger's file
             raise CheckpointError(f"{file} cannot be read: {error}; mend or remove it") from error
     pinned = dataclasses.replace(checkpoint, chosen_segmenter=None).pinned
     folder = str(checkpoint.reasoner.resolve())  # in huggingface_hub's cache, the path has the commit
-    reasoner = ServerReasoner(server, max_new_tokens=limit, **{"model": (pinned, checkpoint.name, folder), **options})
+    names = (served_model,) if served_model else (pinned, checkpoint.name, folder)
+    reasoner = ServerReasoner(server, names, THINKING_TOKENS, **options)
+    _limit_answers(reasoner, dialects.get_dialect(checkpoint.dialect), config, max_new_tokens)
     commit = checkpoint.commit if reasoner.known_as in (pinned, folder) else None
     return reasoner, dataclasses.replace(checkpoint, commit=commit, served=reasoner.label)
 
 
-def _limit(dialect: dialects.Dialect, generation_config) -> int:
-    """Return the token limit of an answer: the smaller limit of dialect and checkpoint."""
-    return min(dialect.MAX_NEW_TOKENS, generation_config.max_new_tokens or dialect.MAX_NEW_TOKENS)
+def connect_by_name(
+    server: str,
+    served_model: str | None,
+    segmenter: str | None,
+    given: ReasonerOptions,
+    hub: HubOptions,
+    **options: Any,
+) -> tuple[ServerReasoner, Checkpoint]:
+    """Find a model that only its server knows, and its segmenter.
+
+    Args:
+        server: address of the server's API.
+        served_model: name of the model, see `served_models.choose`; None for the only model that takes images.
+        segmenter: see `checkpoints.of_served_model`.
+        given: the user's options; `dialect` and `max_new_tokens` count.
+        hub: token, cache and network, for the segmenter.
+        **options: of `ServerReasoner`.
+
+    Raises:
+        CheckpointError: the model's names tell no dialect, or the segmenter cannot be used.
+        NotServedError, ReasonerError: as `ServerReasoner`.
+        ValueError: an argument cannot be used.
+    """
+    import transformers
+
+    reasoner = ServerReasoner(server, served_model, THINKING_TOKENS, **options)
+    further = [name for name in (reasoner.choice.model.hub_id, reasoner.choice.model.root) if name]
+    checkpoint = checkpoints.of_served_model(reasoner.label, further, segmenter, given.dialect, hub)
+    dialect = dialects.get_dialect(checkpoint.dialect)
+    _limit_answers(reasoner, dialect, transformers.GenerationConfig(), given.max_new_tokens)
+    return reasoner, checkpoint
+
+
+def _limit_answers(
+    reasoner: ServerReasoner, dialect: dialects.Dialect, generation_config, max_new_tokens: int | None
+) -> None:
+    """Set the token limit of a server's answers. Only a limit that nobody chose grows with an unfinished thought."""
+    limit = max_new_tokens or _limit(dialect, generation_config, reasoner.choice.model.thinks)
+    chosen = max_new_tokens or dialect.TUNED or generation_config.max_new_tokens
+    reasoner.limit_answers(limit, None if chosen else THINKING_TOKENS)
+
+
+def _limit(dialect: dialects.Dialect, generation_config, thinks: bool = False) -> int:
+    """Return the token limit of an answer: the smaller limit of the dialect, or of a thought, and the checkpoint."""
+    limit = max(THINKING_TOKENS, dialect.MAX_NEW_TOKENS) if thinks else dialect.MAX_NEW_TOKENS
+    return min(limit, generation_config.max_new_tokens or limit)

@@ -1,34 +1,33 @@
-"""A reasoner on any server with OpenAI's chat completions (vLLM, SGLang, `transformers serve`).
+"""A reasoner on any server with OpenAI's chat completions: vLLM, Ollama, LM Studio, llama.cpp, OpenRouter.
 
-This module knows requests and images. The dialect knows the meaning of the text, and `serving` how to start an engine.
+This module sends requests and repeats them in the form that the server accepts. `chat_requests` knows the forms,
+`chat_answers` the answers, `served_models` the names, and `serving` how to start an engine.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
+import dataclasses
+import logging
 import os
-import re
 import tempfile
 import threading
-import uuid
 import weakref
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
-
-from PIL import Image
 
 from genseg_hub.errors import NotServedError, ReasonerError
-from genseg_hub.images import to_png
 from genseg_hub.reasoners.base import Generation, Prompt
+from genseg_hub.reasoners.chat_answers import cut_in_thought, read_answer, read_stream
+from genseg_hub.reasoners.chat_requests import Picture, RequestForm, change
+from genseg_hub.reasoners.served_models import Choice, choose, read_models
+from genseg_hub.reasoners.server_errors import ServerErrors, import_openai
 from genseg_hub.reasoners.serving import checked_address
 
 _CONNECT_SECONDS = 10.0
-_QUOTED_CHARACTERS = 300  # of a server's message, because some servers repeat the request with its image
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -38,9 +37,13 @@ class ServerReasoner:
     Requests that fail temporarily (no connection, timeout, 408, 409, 429, 5xx) are repeated with growing pauses, or
     after the pause that the server names. After the last attempt only the request's own prompt fails.
 
+    A request whose form the server refuses is repeated at once in another form, which all later requests have; see
+    `chat_requests.RequestForm`. Each change is logged once.
+
     Args:
         base_url: address of the API, for example "http://localhost:8000/v1".
-        model: name of the model on the server; of several names the first that the server has.
+        model: name of the model, in the server's words or in others, see `served_models.choose`; of several names the
+            first that the server has; None for the only model that takes images.
         max_new_tokens: token limit of an answer.
         api_key: key of the server; None for OPENAI_API_KEY, if set. It is neither stored nor logged.
         concurrency: requests that are open at once.
@@ -49,10 +52,12 @@ class ServerReasoner:
         media_folder: a folder that the server sees under the same path and may read (vLLM:
             `--allowed-local-media-path`). Images are passed there as PNG files, which are removed after the answer.
             Without a folder, each request contains its image as PNG.
+        thinking_tokens: see `limit_answers`.
 
     Attributes:
+        choice: the model, and why it was chosen.
         model: name of the model on the server; `label` is the same name for people.
-        known_as: the given name under which the model was found.
+        known_as: the given name under which the model was found; None if no name was given.
 
     Raises:
         NotServedError: the server has none of these models.
@@ -65,7 +70,7 @@ class ServerReasoner:
     def __init__(
         self,
         base_url: str,
-        model: str | Sequence[str],
+        model: str | Sequence[str] | None,
         max_new_tokens: int,
         *,
         api_key: str | None = None,
@@ -73,13 +78,9 @@ class ServerReasoner:
         timeout: float = 600.0,
         max_retries: int = 4,
         media_folder: str | Path | None = None,
+        thinking_tokens: int | None = None,
     ):
-        try:
-            import openai
-        except ImportError as error:
-            raise ReasonerError(
-                'a server needs the package openai on this side: pip install "fiftyone-genseg[serve]"'
-            ) from error
+        openai = import_openai()
         self.base_url = checked_address(base_url)
         if concurrency < 1 or timeout <= 0 or max_retries < 0:
             raise ValueError(
@@ -89,11 +90,11 @@ class ServerReasoner:
         self.media_folder = Path(media_folder).resolve() if media_folder is not None else None
         if self.media_folder and not self.media_folder.is_dir():
             raise ValueError(f"there is no folder {self.media_folder}; make it, and let the server read it")
-        self.max_new_tokens, self.timeout, self.max_retries = max_new_tokens, timeout, max_retries
-        self._key = api_key or os.environ.get("OPENAI_API_KEY") or ""
+        key = api_key or os.environ.get("OPENAI_API_KEY") or ""
+        self._errors = ServerErrors(self.base_url, timeout, max_retries, key)
         self._client = openai.AsyncOpenAI(
             base_url=self.base_url,
-            api_key=self._key or "none",  # the client requires a key
+            api_key=key or "none",  # the client requires a key
             timeout=openai.Timeout(timeout, connect=_CONNECT_SECONDS),
             max_retries=max_retries,
         )
@@ -102,8 +103,24 @@ class ServerReasoner:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="server-reasoner", daemon=True).start()
         weakref.finalize(self, _close, self._client, self._loop)
-        self.model, self.known_as = self._wait(self._named([model] if isinstance(model, str) else list(model)))
-        self.label = self._quoted(self.model)
+        self.choice = self._wait(self._chosen([model] if isinstance(model, str) else model))
+        self.model, self.known_as = self.choice.model.name, self.choice.known_as
+        self.label = self._errors.quoted(self.model)
+        self.limit_answers(max_new_tokens, thinking_tokens)
+        if self.choice.why:
+            level = logging.INFO if self.choice.sure else logging.WARNING
+            _log.log(level, "asking %s on %s: %s", self.label, self.base_url, self.choice.why)
+
+    def limit_answers(self, max_new_tokens: int, thinking_tokens: int | None = None) -> None:
+        """Set the token limit of answers, before the first question.
+
+        Args:
+            max_new_tokens: the limit.
+            thinking_tokens: limit with which a prompt is asked again whose answer ended inside its thought; if that
+                works, later requests have this limit, too. None to keep `max_new_tokens`, which the user chose.
+        """
+        self._form = RequestForm(max_new_tokens)  # from now on changed on the loop only
+        self._thinking_tokens = thinking_tokens or 0
 
     def session(self, batch_size: int) -> _Requests:
         """See `base.Reasoner`; up to `concurrency` prompts are open, whatever the batch size."""
@@ -121,103 +138,71 @@ class ServerReasoner:
             future.cancel()
             raise
 
-    async def _named(self, names: list[str]) -> tuple[str, str]:
-        """Return the first model with one of the names, and that name.
-
-        A model also has the name of the path or id from which the server loaded it.
-        """
+    async def _chosen(self, names: Sequence[str] | None) -> Choice:
         try:
-            page = await self._client.models.list()
+            return choose(read_models(await self._client.models.list(), self._errors), names)
+        except NotServedError as error:
+            raise self._errors.error(str(error), NotServedError) from None
         except Exception as error:  # servers and networks cause errors of any type
-            raise self._explained(error) from error
-        try:
-            served = {str(model.id): str(getattr(model, "root", None) or model.id) for model in page.data}
-        except (AttributeError, TypeError):
-            text = "does not list its models as OpenAI's API does; the address usually ends in /v1"
-            raise self._error(text) from None
-        for name in names:
-            if name in served:
-                return name, name
-        for model, root in served.items():
-            if root in names:
-                return model, root
-        known = self._quoted(", ".join(sorted(served)) or "nothing")
-        text = f"does not serve {names[0]}, but {known}; start it with `genseg serve {names[0]}`"
-        raise self._error(text, NotServedError)
+            raise self._errors.explained(error) from error
 
-    async def request(self, url: Future[str], chat: list[dict]) -> Generation | ReasonerError:
-        """Return the answer to one chat about the image behind a URL, or the error."""
+    async def request(self, picture: Picture, chat: list[dict]) -> Generation | ReasonerError:
+        """Return the answer to one chat about a picture, or the error."""
         try:
-            shown = {"type": "image_url", "image_url": {"url": await asyncio.wrap_future(url)}}
-            messages: Any = [
-                {**message, "content": [shown if part["type"] == "image" else part for part in message["content"]]}
-                for message in chat
-            ]
-            completion = await self._client.chat.completions.create(
-                model=self.model, messages=messages, temperature=0, max_tokens=self.max_new_tokens
-            )
-            return self._read(completion)
+            answer, limit = await self._asked(self._form, picture, chat)
+            if cut_in_thought(answer, self.choice.model.thinks) and limit < self._thinking_tokens:
+                answer = await self._asked_again(answer, self._thinking_tokens, picture, chat)
+            if cut_in_thought(answer, self.choice.model.thinks) and "<think>" not in answer.text:
+                answer = dataclasses.replace(answer, text=f"<think>{answer.text}")
+            return answer
         except Exception as error:  # noqa: BLE001  recorded on the example
-            return self._explained(error)
+            return self._errors.explained(error)
 
-    def _read(self, completion: Any) -> Generation:
-        """Return the text that the model generated.
-
-        A server with a parser for reasoning removes the think part from the text, and this function puts it back.
-        """
-        try:
-            choice = completion.choices[0]
-            said, reason, message = choice.message.content, choice.finish_reason, choice.message
-        except (AttributeError, LookupError, TypeError):
-            raise self._error(f"gave no chat completion, but {self._quoted(completion)}") from None
-        thought = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
-        if reason not in ("stop", "length", None):
-            raise self._error(f"broke the answer off (finish_reason {self._quoted(reason)})")
-        if not isinstance(said, str | None) or not isinstance(thought, str | None):
-            raise self._error(f"gave no text, but {self._quoted(said or thought)}")
-        truncated, text = reason == "length", said or ""
-        if thought:
-            text = f"<think>{thought}" if truncated and not text else f"<think>{thought}</think>{text}"
-        return Generation(text, truncated)
-
-    def _explained(self, error: Exception) -> ReasonerError:
+    async def _asked(self, form: RequestForm, picture: Picture, chat: list[dict]) -> tuple[Generation, int]:
+        """Return the answer to one chat and the token limit that it had; change the form where the server refuses."""
         import openai
 
-        if isinstance(error, ReasonerError):
-            return error
-        attempts = f"asked {self.max_retries + 1} times" if self.max_retries else "asked once"
-        if isinstance(error, openai.APITimeoutError):
-            text = (
-                f"gave no answer within {self.timeout:g} seconds, {attempts}; allow more time or fewer requests at once"
-            )
-        elif isinstance(error, openai.APIConnectionError):
-            cause = self._quoted(error.__cause__ or error)
-            text = f"cannot be reached ({cause}), {attempts}; is it running, and done with loading?"
-        elif isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            text = "refuses the key; set OPENAI_API_KEY to the one that the server was started with"
-        elif isinstance(error, openai.APIStatusError):
-            body: Any = error.body
-            if isinstance(body, dict):
-                body = body.get("message") or body.get("detail") or body
-            text = f"answered {error.status_code}: {self._quoted(body or error.message)}"
-            if error.status_code == 404:
-                text += "; the address usually ends in /v1"
-            elif error.status_code == 413 or re.search("length|too long|max_model_len", text):
-                text += "; start it with a longer context (genseg serve --max-model-len), or show a smaller image"
-            elif error.status_code == 429 or error.status_code >= 500:
-                text += f" ({attempts})"
-        else:
-            text = f"gave no answer ({type(error).__name__}: {self._quoted(error)})"
-        return self._error(text)
+        while True:
+            try:
+                request = form.request(self.model, chat, await picture.url(form.encoding))
+                completion = await self._client.chat.completions.create(**request)
+                if form.stream:
+                    async with completion as chunks:  # the client's own timeout is of each piece
+                        answer = await asyncio.wait_for(read_stream(chunks, self._errors), self._errors.timeout)
+                else:
+                    answer = read_answer(completion, self._errors)
+                return answer, form.max_tokens
+            except openai.APIStatusError as error:
+                learned = self._learned(form, error)
+                if learned is None:
+                    raise
+                form = learned
 
-    def _error(self, text: str, kind: type[ReasonerError] = ReasonerError) -> ReasonerError:
-        return kind(f"the server {self.base_url} {text}")
+    async def _asked_again(self, cut: Generation, limit: int, picture: Picture, chat: list[dict]) -> Generation:
+        """Return the answer with a higher limit; the answer that was cut off if the server refuses the limit."""
+        try:
+            answer, _ = await self._asked(dataclasses.replace(self._form, max_tokens=limit), picture, chat)
+        except Exception as error:  # noqa: BLE001  there is an answer already
+            _log.warning("thoughts stay unfinished, because with %d tokens %s", limit, self._errors.explained(error))
+            self._thinking_tokens = 0
+            return cut
+        if self._form.max_tokens < limit:
+            self._form = dataclasses.replace(self._form, max_tokens=limit)
+            _log.warning("%s thinks for long; its answers may now have %d tokens", self.label, limit)
+        return answer
 
-    def _quoted(self, words: Any) -> str:
-        """Return the beginning of a server's message, without control characters and without the key."""
-        text = "".join(character if character.isprintable() else " " for character in str(words))
-        text = text.replace(self._key, "***") if self._key else text
-        return " ".join(text.split())[:_QUOTED_CHARACTERS]
+    def _learned(self, sent: RequestForm, refusal: Any) -> RequestForm | None:
+        """Return the form in which to ask again, None if no other form helps.
+
+        Several requests may meet the same refusal. Only the first changes the reasoner's form, and none turns it back.
+        """
+        new = change(sent, refusal.status_code, refusal.body)
+        if new is None:
+            return None
+        if getattr(self._form, new.field) == getattr(sent, new.field):
+            self._form = dataclasses.replace(self._form, **{new.field: new.value})
+            _log.warning("the server %s refuses %s", self.base_url, new.words)
+        return dataclasses.replace(self._form, max_tokens=sent.max_tokens)
 
 
 class _Requests:
@@ -226,7 +211,7 @@ class _Requests:
     def __init__(self, reasoner: ServerReasoner):
         self._reasoner = reasoner
         self._open: dict[Future[Generation | ReasonerError], Prompt] = {}
-        self._images: dict[object, tuple[Future[str], set[Prompt]]] = {}  # key -> URL, open prompts about the image
+        self._images: dict[object, tuple[Picture, set[Prompt]]] = {}  # key -> picture, open prompts about it
         self._folder = None
         if reasoner.media_folder:
             self._folder = tempfile.TemporaryDirectory(dir=reasoner.media_folder, ignore_cleanup_errors=True)
@@ -241,11 +226,10 @@ class _Requests:
         for prompt in prompts:
             if prompt.image_key not in self._images:
                 folder = Path(self._folder.name) if self._folder else None
-                encoding = self._reasoner.submit(asyncio.to_thread(_url, prompt.image, folder))
-                self._images[prompt.image_key] = encoding, set()
-            url, about = self._images[prompt.image_key]
+                self._images[prompt.image_key] = Picture(prompt.image, folder), set()
+            picture, about = self._images[prompt.image_key]
             about.add(prompt)
-            self._open[self._reasoner.submit(self._reasoner.request(url, prompt.chat))] = prompt
+            self._open[self._reasoner.submit(self._reasoner.request(picture, prompt.chat))] = prompt
 
     def advance(self) -> list[tuple[Prompt, Generation | Exception]]:
         try:
@@ -256,12 +240,11 @@ class _Requests:
         answers: list[tuple[Prompt, Generation | Exception]] = []
         for future in done:
             prompt = self._open.pop(future)
-            url, about = self._images[prompt.image_key]
+            picture, about = self._images[prompt.image_key]
             about.remove(prompt)
             if not about:
                 del self._images[prompt.image_key]
-                if self._folder and not url.exception():
-                    Path(url2pathname(urlsplit(url.result()).path)).unlink(missing_ok=True)
+                picture.remove_files()
             answers.append((prompt, future.result()))
         return answers
 
@@ -269,16 +252,6 @@ class _Requests:
 def _give_up(requests: dict[Future[Generation | ReasonerError], Prompt]) -> None:
     for request in requests:
         request.cancel()
-
-
-def _url(image: Image.Image, folder: Path | None) -> str:
-    """Return the URL of an image: its data, or a new file in a folder."""
-    content = to_png(image)
-    if folder is None:
-        return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    file = folder / f"{uuid.uuid4().hex}.png"
-    file.write_bytes(content)
-    return file.as_uri()
 
 
 def _close(client: Any, loop: asyncio.AbstractEventLoop) -> None:

@@ -83,7 +83,7 @@ def command(
         executable: path that `find` returned.
         host: address on which the engine listens.
         port: on which the engine listens.
-        dtype: "bfloat16" on a GPU and "float32" on a CPU, as `GenSegR1` loads the same weights.
+        dtype: such as "bfloat16"; "auto" for the stored one.
         max_model_len: tokens of image, prompt and answer; None for MAX_MODEL_LEN, or the model's maximum if smaller.
         media_folder: from which the engine may read images (vLLM only).
         further: arguments for the engine; they come last and override the others.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from genseg_hub.reasoners.base import Generation, Prompt
+from genseg_hub.reasoners.base import THOUGHT, Generation, Prompt
 
 
 class TransformersReasoner:
@@ -19,14 +19,16 @@ class TransformersReasoner:
         model: the model, on its device, in its dtype.
         processor: its processor.
         max_new_tokens: token limit of an answer.
+        opens_thought: whether the chat template opens the thought in the prompt, see `genseg_hub.thinking`.
     """
 
     takes_cores = False  # a step is a whole batch
 
-    def __init__(self, model, processor, max_new_tokens: int):
+    def __init__(self, model, processor, max_new_tokens: int, opens_thought: bool = False):
         self.model = model.eval()
         self.processor = processor
         self.max_new_tokens = max_new_tokens
+        self.begin = THOUGHT if opens_thought else ""
         processor.tokenizer.padding_side = "left"
 
     def session(self, batch_size: int) -> _Batches:
@@ -50,7 +52,11 @@ class TransformersReasoner:
         ends = torch.tensor(end_tokens(self.model), device=tokens.device)
         finished = torch.isin(tokens, ends).any(1).tolist()
         decoded = self.processor.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [Generation(text, truncated=not done) for text, done in zip(decoded, finished, strict=True)]
+        sizes = shown_sizes(inputs, self.processor, len(batch))
+        return [
+            Generation(self.begin + text, not done, size)
+            for text, done, size in zip(decoded, finished, sizes, strict=True)
+        ]
 
 
 class _Batches:
@@ -85,3 +91,17 @@ def end_tokens(model) -> list[int]:
     """Return the tokens that end an answer of the model."""
     ends = model.generation_config.eos_token_id
     return ends if isinstance(ends, list) else [ends]
+
+
+def shown_sizes(inputs, processor, count: int) -> list[tuple[int, int] | None]:
+    """Return the (width, height) in pixels of each image as a Qwen-VL processor resized it; None for other processors.
+
+    Args:
+        inputs: what the processor returned for the images.
+        processor: of the checkpoint.
+        count: number of images.
+    """
+    grids, patch = inputs.get("image_grid_thw"), getattr(processor.image_processor, "patch_size", None)
+    if grids is None or not isinstance(patch, int):
+        return [None] * count
+    return [(width * patch, height * patch) for _, height, width in grids.tolist()]

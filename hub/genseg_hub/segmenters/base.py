@@ -41,7 +41,7 @@ class Segmenter(abc.ABC):
 
         Args:
             image: uint8[H, W, 3], RGB.
-            instances: boxes and points in pixels of `image`; points may be missing.
+            instances: boxes and points in pixels of `image`; either may be missing, but not both.
             key: identity of the image; if it equals the key of the last call, the embedding is reused.
             multimask: take the model's best of three masks, by predicted IoU, instead of its single mask.
 
@@ -55,15 +55,16 @@ class Segmenter(abc.ABC):
         scores: list[float] = [0.0] * len(instances)
         upsampled = image.shape[0] * image.shape[1] * (3 if multimask else 1)
         chunk = max(1, MAX_VALUES // max(upsampled, _DECODER_VALUES * self._side**2))
-        # The models attend to padding, so only instances with equally many points are decoded together.
-        alike: dict[int, list[int]] = {}
+        # The models attend to padding, so only instances with the same parts are decoded together.
+        alike: dict[tuple[bool, int], list[int]] = {}
         for i, instance in enumerate(instances):
-            alike.setdefault(len(instance.points) + len(instance.negative_points), []).append(i)
-        for indices in alike.values():
+            parts = instance.box is not None, len(instance.points) + len(instance.negative_points)
+            alike.setdefault(parts, []).append(i)
+        for (boxed, _), indices in alike.items():
             for start in range(0, len(indices), chunk):
                 part = indices[start : start + chunk]
                 given = [instances[i] for i in part]
-                boxes = np.array([instance.box for instance in given], dtype=np.float32)
+                boxes = np.array([instance.box for instance in given], dtype=np.float32) if boxed else None
                 points = np.array([(*i.points, *i.negative_points) for i in given], dtype=np.float32)
                 labels = np.array([[1] * len(i.points) + [0] * len(i.negative_points) for i in given], dtype=np.int64)
                 decoded = self._decode(embedding, boxes, points, labels, multimask)
@@ -84,13 +85,13 @@ class Segmenter(abc.ABC):
 
     @abc.abstractmethod
     def _decode(
-        self, embedding: Any, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
+        self, embedding: Any, boxes: np.ndarray | None, points: np.ndarray, labels: np.ndarray, multimask: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return masks bool[n, H, W] and predicted IoUs float[n] of n prompts with p points each; p may be 0.
 
         Args:
             embedding: of the image, from `_embed`.
-            boxes: float32[n, 4], xyxy pixels.
+            boxes: float32[n, 4], xyxy pixels; None for prompts of points only.
             points: float32[n, p, 2], pixels.
             labels: int64[n, p], 1 for a point inside the instance and 0 for a point outside.
             multimask: see `segment`.

@@ -110,7 +110,12 @@ class Sam2Segmenter(Segmenter):
         return predictor
 
     def _decode(
-        self, embedding: SAM2ImagePredictor, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
+        self,
+        embedding: SAM2ImagePredictor,
+        boxes: np.ndarray | None,
+        points: np.ndarray,
+        labels: np.ndarray,
+        multimask: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
         # `predict` calls these two, and then converts the bool masks to floats.
         _, *prompts = embedding._prep_prompts(

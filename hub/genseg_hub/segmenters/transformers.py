@@ -93,10 +93,10 @@ class TransformersSegmenter(Segmenter):
 
     @torch.no_grad()
     def _decode(
-        self, embedding: Any, boxes: np.ndarray, points: np.ndarray, labels: np.ndarray, multimask: bool
+        self, embedding: Any, boxes: np.ndarray | None, points: np.ndarray, labels: np.ndarray, multimask: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         image, size = embedding
-        prompts: dict[str, Any] = {"input_boxes": boxes[None]}
+        prompts: dict[str, Any] = {} if boxes is None else {"input_boxes": boxes[None]}
         if labels.size:
             prompts |= {"input_points": points[None], "input_labels": labels[None]}
         inputs = self._processor(original_sizes=size, return_tensors="pt", **prompts).to(self._model.device)

@@ -7,6 +7,7 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError, execute_or_delegate_operator
 from genseg_hub import checkpoints
+from genseg_hub.options import HubOptions
 from genseg_hub.publishing import publish
 
 from fiftyone_genseg.operators.pull_checkpoint import PullCheckpoint
@@ -68,7 +69,7 @@ def test_progress_is_shown_and_the_checksums_are_compared(dataset, plugin, pushe
     ((_, last),) = [t for t in told if t[0] == "notify"]
     assert f"{REPO}@{pushed} is in" in last["message"]
     assert "checksums of 10 files agree" in last["message"]
-    assert weights(checkpoints.pull(REPO, local_files_only=True).reasoner) == weights(NANO)
+    assert weights(checkpoints.pull(REPO, options=HubOptions(local_files_only=True)).reasoner) == weights(NANO)
 
 
 def test_a_checkpoint_on_this_disk_shows_no_download(dataset, plugin):

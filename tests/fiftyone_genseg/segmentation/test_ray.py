@@ -163,7 +163,7 @@ def test_the_operator_takes_the_engine(cluster, dataset, plugin):
 
 
 def test_a_worker_without_a_model_says_why(monkeypatch):
-    rows = ray_engine.Worker("nano", "cuda:99", 8)({"examples": []})
+    rows = ray_engine.Worker("nano", "cuda:99", 8, {})({"examples": []})
     monkeypatch.setattr(ray_engine, "_ask", lambda *_: rows)
     with pytest.raises(ray_engine.RayError, match="a worker has no model: "):
         next(ray_engine._answer("nano", "cuda:99", 1, 1, iter([ReferringExample("a", "b")]), 8))

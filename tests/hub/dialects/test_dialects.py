@@ -1,6 +1,7 @@
 """Answers of any form are parsed; expressions cannot act as control tokens."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from genseg_hub import dialects
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 SIZE = (640, 480)
 ONE = '{"bbox_2d":[100,200,300,400],"points":[[150,250],[200,300]]}'
+TWO = '{"bbox_2d":[500,510,700,720],"points":[[600,610],[650,660]]}'
 
 
 def tagged(answer: str) -> str:
@@ -29,9 +31,13 @@ def error_of(text: str, **kwargs) -> ResponseError | None:
 QWEN3_VL = ("genseg", "qwen3_vl")
 
 
-def test_there_are_five_dialects_and_an_unknown_one_is_named():
-    assert dialects.names() == ["genseg", "qwen3_vl", "seg_r1", "seg_zero", "vision_reasoner"]
-    with pytest.raises(ValueError, match=r"'klingon'.*genseg, qwen3_vl"):
+TUNED = ["genseg", "seg_r1", "seg_zero", "vision_reasoner"]
+
+
+def test_dialects_of_tuned_checkpoints_are_known_and_an_unknown_one_is_named():
+    assert [name for name in dialects.names() if dialects.get_dialect(name).TUNED] == TUNED
+    assert not any(dialects.get_dialect(name).MODEL_TYPES for name in TUNED)
+    with pytest.raises(ValueError, match=r"'klingon'.*genseg, .*qwen3_vl"):
         dialects.get_dialect("klingon")
 
 
@@ -84,7 +90,7 @@ def test_broken_punctuation_is_repaired():
 
 @pytest.mark.parametrize("name", QWEN3_VL)
 @pytest.mark.parametrize(
-    "answer", [f"{ONE},{ONE}", f"{ONE}\n{ONE}", f"[{ONE}],{ONE}]", f"[{ONE}] [{ONE}]", f"[{ONE},{ONE}"]
+    "answer", [f"{ONE},{TWO}", f"{ONE}\n{TWO}", f"[{ONE}],{TWO}]", f"[{ONE}] [{TWO}]", f"[{ONE},{TWO}"]
 )
 def test_missing_or_extra_brackets_lose_no_instance(name, answer):
     response = dialects.get_dialect(name).parse(tagged(answer), SIZE)
@@ -94,8 +100,7 @@ def test_missing_or_extra_brackets_lose_no_instance(name, answer):
 
 def test_every_cut_keeps_true_geometry_or_names_an_error():
     """Parse all prefixes of an answer: kept instances are right, and a loss is an error."""
-    other = '{"bbox_2d":[500,510,700,720],"points":[[600,610],[650,660]]}'
-    text = tagged(f"[{ONE},{other}]")
+    text = tagged(f"[{ONE},{TWO}]")
     whole = genseg.parse(text, SIZE).instances
     for end in range(len(text)):
         for truncated in (True, False):
@@ -106,7 +111,8 @@ def test_every_cut_keeps_true_geometry_or_names_an_error():
 
 @pytest.mark.parametrize("thought", ["<answer>[]</answer>", f"<answer>[{ONE}]</answer>"])
 def test_an_answer_inside_the_think_part_is_only_a_thought(thought):
-    assert error_of(f"<think>maybe {thought} but wait", truncated=True) is ResponseError.TRUNCATED
+    assert error_of(f"<think>maybe {thought} but wait", truncated=True) is ResponseError.TRUNCATED_THOUGHT
+    assert error_of(f"<think>maybe {thought} but wait") is ResponseError.TRUNCATED_THOUGHT
     assert error_of(f"<think>maybe {thought} but wait</think>") is ResponseError.NO_ANSWER_TAG
 
 
@@ -139,6 +145,33 @@ def test_points_outside_their_box_are_reported_and_stay_where_they_are():
     assert instance.points[1] == (576, 432)
 
 
+def test_both_spellings_of_the_thought_are_read():
+    for tag in ("think", "thinking"):
+        response = genseg.parse(f"<{tag}>because</{tag}><answer>[{ONE}]</answer>", SIZE)
+        assert response.error is None
+        assert response.reasoning == "because"
+        assert genseg.parse(f"because</{tag}><answer>[{ONE}]</answer>", SIZE) == replace(
+            response, text=f"because</{tag}><answer>[{ONE}]</answer>"
+        )
+
+
+@pytest.mark.parametrize("name", ["genseg", "seg_zero", "vision_reasoner"])
+def test_an_answer_before_prose_is_a_guess_if_the_text_is_cut(name):
+    parse = dialects.get_dialect(name).parse
+    box = '[{"bbox_2d":[100,200,300,400],"bbox":[1,2,3,4]}]'
+    for text in (f"<answer>{box}</answer>? Wait", f"<answer>{box} or rather"):
+        assert parse(text, SIZE, truncated=True).error is ResponseError.TRUNCATED
+        assert not parse(text, SIZE, truncated=True).instances
+    assert parse(f"<answer>{box}</answer>", SIZE, truncated=True).instances
+
+
+def test_an_instance_said_again_and_again_counts_once():
+    response = genseg.parse(tagged(f"[{ONE},{ONE},{TWO},{ONE}]"), SIZE)
+    assert response.error is None
+    assert len(response.instances) == 2
+    assert response.repeated == 2
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -166,7 +199,7 @@ boxes = st.tuples(*[st.integers(0, 999)] * 4).map(
 points = st.tuples(st.integers(0, 1000), st.integers(0, 1000))
 
 
-@given(st.lists(st.tuples(boxes, points, points), max_size=6), st.text(alphabet="abc 1,;", max_size=30))
+@given(st.lists(st.tuples(boxes, points, points), max_size=6, unique=True), st.text(alphabet="abc 1,;", max_size=30))
 def test_parse_inverts_render(instances, reasoning):
     given_prompts = [InstancePrompt(tuple(map(float, box)), (p, q)) for box, p, q in instances]
     response = genseg.parse(genseg.render(reasoning.strip(), given_prompts, (1000, 1000)), (1000, 1000))
@@ -212,6 +245,10 @@ fragments = st.sampled_from(
         '"points_1":[1,2]',
         "\x00",
         "\uff19",
+        "<thinking>",
+        "<|box_start|>(1,2),(30,40)",
+        '"point_2d":[1,2]',
+        "There is no dog in the image.",
     ]
 )
 
@@ -226,11 +263,18 @@ fragments = st.sampled_from(
         json_values.map(lambda value: tagged(json.dumps(value))),
     ),
     truncated=st.booleans(),
+    shown=st.none() | st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
 )
-def test_parsing_never_raises_and_boxes_are_inside_the_image(name, text, truncated):
-    response = dialects.get_dialect(name).parse(text, SIZE, truncated)
+def test_parsing_never_raises_and_boxes_are_inside_the_image(name, text, truncated, shown):
+    response = dialects.get_dialect(name).parse(text, SIZE, truncated, shown)
     assert response.error is None or isinstance(response.error, ResponseError)
+    assert len(set(response.instances)) == len(response.instances)
     for instance in response.instances:
+        if instance.box is None:
+            assert instance.points
+            assert not instance.points_outside_box
+            assert all(0 <= x <= SIZE[0] and 0 <= y <= SIZE[1] for x, y in instance.points)
+            continue
         x1, y1, x2, y2 = instance.box
         assert 0 <= x1 < x2 <= SIZE[0]
         assert 0 <= y1 < y2 <= SIZE[1]
@@ -245,6 +289,15 @@ def test_parsing_never_raises_and_boxes_are_inside_the_image(name, text, truncat
         tagged('[{"a":' * 5_000),
         "9" * 60_000,
         tagged("[" + "9" * 9_000 + "]"),
+        '"\\' * 30_000,
+        "['" * 30_000,
+        "(1,2)" * 12_000,
+        "(1" + " " * 60_000,
+        "[}" * 30_000,
+        "[{]" * 20_000,
+        ("[" * 49 + "]" * 49) * 600,
+        '{"bbox_2d":' * 6_000,
+        "there is no " * 5_000,
     ],
 )
 def test_pathological_answers_are_errors(text):
@@ -380,6 +433,18 @@ def test_what_is_wrong_with_seg_r1_is_named(text, expected, kept):
     assert response.error is expected
     assert len(response.instances) == kept
     assert all(not instance.points for instance in response.instances)
+
+
+def test_seg_r1_that_is_cut_keeps_its_boxes_unless_words_follow_them():
+    text = "<think>a</think><bbox>[0,0,100,100]</bbox>, <points>[[50,50]]</points>, <labels>[1]</labels>"
+    assert seg_r1.parse(text, (1024, 1024), truncated=True).error is None
+    for end in (text.index(", <p"), text.index("50,50"), text.index("<labels")):
+        response = seg_r1.parse(text[:end], (1024, 1024), truncated=True)
+        assert response.error is ResponseError.TRUNCATED
+        assert len(response.instances) == 1
+    response = seg_r1.parse(text + "? Wait, the user", (1024, 1024), truncated=True)
+    assert response.error is ResponseError.TRUNCATED
+    assert not response.instances
 
 
 @pytest.mark.parametrize("name", ["seg_zero", "vision_reasoner"])

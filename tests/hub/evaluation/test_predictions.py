@@ -55,6 +55,23 @@ def test_a_line_gives_back_its_prediction(box, inner, negative, score, text, err
     assert np.array_equal(result.masks[0], SQUARE)
 
 
+def test_points_without_a_box_are_given_back():
+    response = Response("a", instances=(InstancePrompt(None, ((3.0, 4.0),)),), repeated=3)
+    prediction = Prediction(response, (SQUARE,), (1.0,), (100, 100))
+    assert again(prediction).response == response
+    assert not predictions.has_boxes(predictions.to_line(EXAMPLE, prediction))
+    assert Scores().add(EXAMPLE, prediction)["iou"] == 1
+    strangers = predictions.from_line({"instances": [{"mask": RLE, "box": None}]})
+    assert strangers.response.instances == (InstancePrompt((60, 60, 80, 80), ()),)
+
+
+def test_a_no_target_answer_in_words_is_given_back():
+    response = Response("None", no_target_in_words=True)
+    assert again(Prediction(response, (), (), (100, 100))).response == response
+    older = predictions.from_line({"example_id": "7", "answer": "", "instances": []})
+    assert older.response == Response("")
+
+
 def test_a_failure_is_one_again():
     failure = again(Failure("why", ValueError("why")))
     assert isinstance(failure, Failure)

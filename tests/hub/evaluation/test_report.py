@@ -152,3 +152,12 @@ def test_published_figures_stand_beside(finished):
         assert all(0 < value < 1 for value in row.figures.values())
     for benchmark in known.values():
         get_policy(benchmark.policy)
+
+
+def test_a_report_says_how_many_no_target_answers_are_words(finished):
+    figures = json.loads((finished / benchmark_run.METRICS).read_text())
+    assert figures.pop("no_target_in_words") == 0
+    for count, told in ((None, False), (0, False), (1234, True)):  # None: figures of an earlier version
+        given = figures if count is None else figures | {"no_target_in_words": count}
+        for text in (report.markdown(given), report.html(given, {})):
+            assert ("instead of []: 1,234" in text) == told

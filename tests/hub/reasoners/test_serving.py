@@ -63,7 +63,7 @@ def test_sglang_and_transformers_have_their_own_words(installed):
 
 
 def test_a_commit_of_the_hub_is_part_of_the_served_name():
-    pulled = checkpoints.Checkpoint("owner/name", NANO, NANO / "segmenter", None, "genseg", "c" * 40)
+    pulled = checkpoints.Checkpoint("owner/name", NANO, NANO / "segmenter", None, "genseg", commit="c" * 40)
     pinned = f"owner/name@{'c' * 40}"
     vllm, sglang, transformers = (
         serving.command(pulled, engine, engine, "127.0.0.1", 8000, "bfloat16") for engine in serving.ENGINES

@@ -10,6 +10,7 @@ import pytest
 from genseg_hub import GenSegR1, checkpoints
 from genseg_hub.errors import CheckpointError
 from genseg_hub.images import load_image
+from genseg_hub.options import HubOptions
 from genseg_hub.publishing import publish
 from genseg_hub.schema import decode_mask
 from genseg_hub.segmenters.transformers import TransformersSegmenter
@@ -79,7 +80,7 @@ def test_a_name_may_carry_a_segmenter(tmp_path, given, expected):
 )
 def test_a_wrong_segmenter_is_explained(name, segmenter, message):
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.pull(name, segmenter=segmenter, local_files_only=True)
+        checkpoints.pull(name, segmenter=segmenter, options=HubOptions(local_files_only=True))
     if segmenter and "+" not in name:
         with pytest.raises(CheckpointError, match=message):
             checkpoints.check_name(f"{name}+{segmenter}")
@@ -93,7 +94,7 @@ def test_a_checkpoint_names_no_segmenter_outside_its_folder(folder, tmp_path, se
     (folder / "link").symlink_to(tmp_path / "outside")
     name_segmenter(folder, segmenter.format(tmp_path))
     with pytest.raises(CheckpointError, match=r"is neither a usable folder nor a Hub id|is not a folder"):
-        checkpoints.pull(str(folder), local_files_only=True)
+        checkpoints.pull(str(folder), options=HubOptions(local_files_only=True))
 
 
 def test_a_segmenter_of_the_hub_serves_any_checkpoint_and_is_pinned(hub, sam2_folder, nano, tmp_path):

@@ -94,7 +94,7 @@ def pickled(folder: Path) -> None:
         (lambda f: without(f, "iou_prediction_head"), "lack 6 tensors: mask_decoder.iou_prediction_head"),
         (lambda f: change(f / "config.json", model_type="sam3"), "is of the kind 'sam3'; a segmenter is one of sam2,"),
         (lambda f: change(f / "config.json", model_type=["sam2"]), "is of the kind"),
-        (lambda f: (f / "config.json").write_text("[]"), "is no JSON object"),
+        (lambda f: (f / "config.json").write_text("[]"), "no JSON object"),
         (lambda f: (f / "config.json").write_text("{"), "config.json of the segmenter .*other cannot be read"),
         (lambda f: change(f / "config.json", vision_config={"attn_implementation": "me/it"}), "attention 'me/it'"),
         (lambda f: (f / "processor_config.json").unlink(), "cannot be loaded from .*other"),

@@ -243,12 +243,12 @@ def evaluate_boxes(
         for (drawn, query), reply in zip(part, answered, strict=True):
             response = genseg.parse(reply.text, drawn.size, reply.truncated)
             failures += response.error is not None
-            truth, boxes = [s.box for s in query.targets], [p.box for p in response.instances]
+            truth, boxes = [s.box for s in query.targets], [p.box for p in response.instances if p.box]
             if not truth:
                 ious.setdefault("no_target", []).append(float(response.no_target))
                 continue
             overlap = [box_iou(a, b) for a, b in zip(truth, boxes, strict=False)]
-            ious.setdefault(query.kind, []).append(sum(overlap) / max(len(truth), len(boxes)))
+            ious.setdefault(query.kind, []).append(sum(overlap) / max(len(truth), len(boxes) + response.repeated))
     figures = {kind: float(np.mean(values)) for kind, values in ious.items()}
     figures["target_box_miou"] = float(
         np.mean([v for kind, values in ious.items() if kind != "no_target" for v in values])

@@ -1,0 +1,35 @@
+"""The operator "Release the model": free the memory of the model that the last run left."""
+
+from __future__ import annotations
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+from fiftyone_genseg.segmentation.engines import resident
+
+
+class ReleaseModel(foo.Operator):
+    """Release the model that the App keeps in memory for the next run."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Name of the operator."""
+        return foo.OperatorConfig(
+            name="release_model",
+            label="Release the model",
+            description="Free the memory of the model that the App keeps for the next run",
+            icon="memory",
+        )
+
+    def execute(self, ctx) -> dict[str, str | None]:
+        """Release the model, and say which it was."""
+        name = resident.release()
+        message = f"{name} is no longer in memory" if name else "No model is in memory"
+        ctx.ops.notify(message, variant="success" if name else "info")
+        return {"released": name}
+
+    def resolve_output(self, ctx) -> types.Property:
+        """Return the name of the released model."""
+        outputs = types.Object()
+        outputs.str("released", label="Released")
+        return types.Property(outputs)

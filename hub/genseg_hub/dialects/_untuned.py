@@ -1,0 +1,191 @@
+"""Parse the answers of untuned checkpoints, which follow a request only loosely. No function here raises.
+
+An answer counts as it is meant: JSON in fences or prose, bare lists, corners such as `(x1,y1),(x2,y2)`, points alone,
+and words that say there is nothing. An answer that may mean something else is an error, never a box.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genseg_hub.dialects import _loose_json, _parsing
+from genseg_hub.dialects._findings import Finding, Found, Nothing, findings
+from genseg_hub.dialects._thought import split_thought
+from genseg_hub.dialects._words import says_nothing
+from genseg_hub.schema import InstancePrompt, Response, ResponseError
+
+_TOLERANCE = 1.01  # models round a little past the edge
+_NUMBER = r"-?\d{1,9}(?:\.\d{1,9})?"
+_COMMA = r"\s{0,9},\s{0,9}"
+_CORNERS = re.compile(rf"\(\s{{0,9}}{_NUMBER}(?:{_COMMA}{_NUMBER}){{1,3}}\s{{0,9}}\)")
+_LINK = re.compile(_COMMA)
+_TOKEN = re.compile(r"<\|[a-z_]{1,40}\|>")
+_FENCE = " \t\r\n`"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Coordinates of a family's answers.
+
+    Attributes:
+        scale: (x, y) coordinates of the lower right corner of the image.
+        fixed: whether the scale is the same for every image. A larger number is then a sign of pixels.
+    """
+
+    scale: tuple[float, float]
+    fixed: bool = True
+
+
+THOUSANDTHS = Frame((1000, 1000))
+
+
+def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool, frame: Frame = THOUSANDTHS) -> Response:
+    """Read an answer into a Response.
+
+    Args:
+        text: the generated answer.
+        image_size: (width, height) of the original image in pixels.
+        truncated: whether generation stopped at the token limit.
+        frame: coordinates of the dialect.
+    """
+    text = _parsing.as_text(text)
+    reasoning, rest, unfinished = split_thought(text)
+    if unfinished:
+        return Response(text, reasoning, error=ResponseError.TRUNCATED_THOUGHT)
+    if not rest.strip() and not truncated:
+        rest = _json_at_the_end(reasoning)
+    _, opened, tail = rest.rpartition("<answer>")
+    answer, closing, after = tail.partition("</answer>") if opened else (rest, "", "")
+    open_ended = not closing and (truncated or bool(opened))
+    reading = _loose_json.read(answer, open_ended)
+    found = _in_json(reading, open_ended)
+    corners, words_follow = _in_corners(answer) if not found else ([], reading.goes_on)
+    if truncated and (after.strip() if closing else words_follow):
+        return Response(text, reasoning, error=ResponseError.TRUNCATED)  # the box was a guess
+    found = found or corners
+    if not found and not reading.values and says_nothing(_TOKEN.sub("", answer)):
+        found = [Nothing.IN_WORDS]
+    instances, problem = _instances(found, image_size, frame)
+    error = None
+    if open_ended and (truncated or reading.unclosed or not found):
+        error = ResponseError.TRUNCATED
+    elif not found:
+        garbled = not reading.values or any(value.lost for value in reading.values)
+        error = ResponseError.INVALID_JSON if garbled else ResponseError.WRONG_SCHEMA
+    error = error or problem
+    kept, repeated = _parsing.distinct(instances)
+    repaired = not all(value.strict for value in reading.values)
+    in_words = not kept and error is None and Nothing.EMPTY_LIST not in found
+    return Response(text, reasoning, kept, error, repaired, in_words, repeated)
+
+
+def _json_at_the_end(thought: str) -> str:
+    """Return the JSON with which a thought ends, or "".
+
+    Ollama sometimes puts the whole output into the thought (ollama issue 14716).
+    """
+    reading = _loose_json.read(thought, cut=False)
+    last = reading.last_values()
+    if not last or reading.unclosed or thought[last[-1].end :].strip(_FENCE):
+        return ""
+    return thought[last[0].start :]
+
+
+def _in_json(reading: _loose_json.Reading, open_ended: bool) -> list[Finding]:
+    """Return the findings of all values.
+
+    Bare lists beside objects with boxes or points are only prose. If the last value is cut, the values before words are
+    guesses. A closed value that lacks parts is garbled, so that none of its numbers is certain.
+    """
+    values = reading.last_values() if open_ended and reading.unclosed else reading.values
+    each = [(value, findings(value.data)) for value in values]
+    if any(isinstance(finding, Found) for value, found in each if not _is_bare(value) for finding in found):
+        each = [(value, found) for value, found in each if not _is_bare(value)]
+    all_found: list[Finding] = []
+    for value, found in each:
+        unclosed = reading.unclosed and value is reading.values[-1]
+        if found and value.lost and not unclosed:
+            return [ResponseError.INVALID_JSON]
+        all_found += [*found, ResponseError.INVALID_JSON] if found and value.lost else found
+    return all_found
+
+
+def _is_bare(value: _loose_json.Value) -> bool:
+    return isinstance(value.data, list) and not any(isinstance(item, _loose_json.Object) for item in value.data)
+
+
+def _in_corners(text: str) -> tuple[list[Finding], bool]:
+    """Return the boxes written `(x1,y1),(x2,y2)` or `(x1,y1,x2,y2)`, and whether words follow them.
+
+    Qwen2-VL sets them between `<|box_start|>` and `<|box_end|>`; decoding may remove the two tokens. More than two
+    linked corners are a polygon, which is an error.
+    """
+    linked: list[list[float]] = []
+    end = 0
+    for match in _CORNERS.finditer(text):
+        numbers = [float(number) for number in re.findall(_NUMBER, match[0])]
+        if linked and _LINK.fullmatch(text, end, match.start()):
+            linked[-1] += numbers
+        else:
+            linked.append(numbers)
+        end = match.end()
+    many = [numbers for numbers in linked if len(numbers) > 2]  # a single corner is only prose
+    found: list[Finding] = [Found(numbers) if len(numbers) == 4 else ResponseError.WRONG_SCHEMA for numbers in many]
+    return found, _loose_json.has_words(text[end:])
+
+
+def _instances(
+    found: Sequence[Finding], image_size: tuple[int, int], frame: Frame
+) -> tuple[list[InstancePrompt], ResponseError | None]:
+    """Return the instances in pixels, and the first error."""
+    said = [finding for finding in found if isinstance(finding, Found)]
+    if _has_wrong_scale(said, frame):
+        return [], ResponseError.WRONG_SCALE
+    error = ResponseError.TOO_MANY_INSTANCES if len(said) > _parsing.MAX_INSTANCES else None
+    instances = []
+    for finding in found[: _parsing.MAX_INSTANCES]:
+        if isinstance(finding, ResponseError):
+            error = error or finding
+        elif isinstance(finding, Found):
+            instance, problem = _instance(finding, image_size, frame)
+            error = error or problem
+            if instance:
+                instances.append(instance)
+    return instances, error
+
+
+def _has_wrong_scale(said: Sequence[Found], frame: Frame) -> bool:
+    """Return whether the boxes, or the points if there is no box, are shares of 1 or pixels."""
+    boxes = [instance.box for instance in said if instance.box]
+    points = [_parsing.finite(point, 2) for instance in said for point in _listed(instance.points)]
+    numbers = [number for pair in boxes or points if pair for number in pair]
+    shares = any(numbers) and all(0 <= number <= 1 for number in numbers)
+    return shares or (frame.fixed and max(numbers, default=0) > _TOLERANCE * max(frame.scale))
+
+
+def _listed(points: object) -> list:
+    return points if isinstance(points, list) else []
+
+
+def _instance(
+    found: Found, image_size: tuple[int, int], frame: Frame
+) -> tuple[InstancePrompt | None, ResponseError | None]:
+    box, problem = (None, None)
+    if found.box:
+        box, problem = _parsing.pixel_box(found.box, image_size, frame.scale)
+        if box is None:
+            return None, problem
+    if found.points is None:
+        return InstancePrompt(box, ()), None
+    points, clean = _parsing.pixel_points(found.points, image_size, frame.scale)
+    points = points[:2]
+    problem = None if clean else ResponseError.WRONG_SCHEMA
+    if box:
+        outside = sum(not _parsing.inside(point, box) for point in points)
+        return InstancePrompt(box, tuple(points), outside), problem
+    whole_image = (0.0, 0.0, float(image_size[0]), float(image_size[1]))
+    if not points or not all(_parsing.inside(point, whole_image) for point in points):
+        return None, problem or ResponseError.BOX_OUT_OF_IMAGE
+    return InstancePrompt(None, tuple(points)), problem

@@ -1,0 +1,352 @@
+"""Untuned checkpoints answer in many forms; a form that may mean something else is an error, never a box."""
+
+import json
+
+import pytest
+from genseg_hub import dialects
+from genseg_hub.dialects import glm4v, internvl, qwen2_5_vl, qwen2_vl, qwen3_vl
+from genseg_hub.dialects._words import says_nothing
+from genseg_hub.schema import InstancePrompt, ResponseError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+UNTUNED = [name for name in dialects.names() if not dialects.get_dialect(name).TUNED]
+SIZE = (1000, 1000)
+A, B = [100, 200, 300, 400], [500, 510, 700, 720]
+
+
+def boxes(text: str, **kwargs) -> list[list[float]]:
+    """Return the boxes of an answer that has no error."""
+    response = qwen3_vl.parse(text, SIZE, **kwargs)
+    assert response.error is None, response
+    return [list(instance.box) for instance in response.instances]
+
+
+def error(text: str, **kwargs) -> ResponseError | None:
+    """Return the error of an answer that gives no instance."""
+    response = qwen3_vl.parse(text, SIZE, **kwargs)
+    assert not response.instances, response
+    return response.error
+
+
+def test_every_family_has_one_dialect():
+    assert dialects.model_types() == {
+        "qwen3_vl": "qwen3_vl",
+        "qwen3_vl_moe": "qwen3_vl",
+        "qwen3_5": "qwen3_vl",
+        "qwen3_5_moe": "qwen3_vl",
+        "qwen2_5_vl": "qwen2_5_vl",
+        "qwen2_vl": "qwen2_vl",
+        "glm4v": "glm4v",
+        "glm4v_moe": "glm4v",
+        "glm46v": "glm4v",
+        "internvl": "internvl",
+    }
+    assert sorted(UNTUNED) == sorted(set(dialects.model_types().values()))
+    assert all(dialects.get_dialect(name).FRAME for name in dialects.names())
+
+
+# Each form is a function of a list of boxes.
+FORMS = {
+    "objects": lambda found: json.dumps([{"bbox_2d": box, "label": "dog"} for box in found]),
+    "fenced": lambda found: f"Here:\n```json\n{json.dumps([{'bbox_2d': box} for box in found], indent=1)}\n```\nDone.",
+    "lines": lambda found: "\n".join(json.dumps({"bbox": box}) for box in found),
+    "no commas": lambda found: "[" + "\n".join(json.dumps({"box": box}) for box in found) + "]",
+    "no end": lambda found: json.dumps([{"bbox_2d": box} for box in found])[:-1],
+    "bare lists": json.dumps,
+    "one key": lambda found: json.dumps({"label": "dogs", "bounding_boxes": found}),
+    "repeated keys": lambda found: "{" + ",".join(f'"label": "dog", "bbox_2d": {json.dumps(b)}' for b in found) + "}",
+    "wrapper": lambda found: json.dumps({"objects": [{"bbox": box} for box in found], "count": len(found)}),
+    "named wrapper": lambda found: json.dumps({f"dog {i}": {"bounding_box": box} for i, box in enumerate(found)}),
+    "python": lambda found: repr([{"bbox_2d": box, "label": "the dog"} for box in found]),
+    "tokens": lambda found: "".join(f"<|box_start|>({b[0]},{b[1]}),({b[2]},{b[3]})<|box_end|>" for b in found),
+    "corners": lambda found: "the dog" + "".join(f"({b[0]}, {b[1]}), ({b[2]}, {b[3]})" for b in found),
+    "ref": lambda found: f"<ref>dog</ref><box>{json.dumps(found)}</box>",
+    "begin_of_box": lambda found: f"It is <|begin_of_box|>{json.dumps(found)}<|end_of_box|>.",
+    "answer": lambda found: f"<answer>{json.dumps([{'bbox_2d': box} for box in found])}</answer>",
+    "thought": lambda found: f"<think>[1,2,3,4]?</think>{json.dumps([{'bbox_2d': box} for box in found])}",
+    "only a closing tag": lambda found: f"Maybe [9,9,99,99].\n</think>\n{json.dumps(found)}",
+    "all in the thought": lambda found: f"<think>The dog. {json.dumps([{'bbox_2d': box} for box in found])}</think>",
+}
+some_boxes = st.lists(
+    st.tuples(st.integers(2, 499), st.integers(2, 499), st.integers(500, 1000), st.integers(500, 1000)).map(list),
+    min_size=1,
+    max_size=4,
+    unique_by=tuple,
+)
+
+
+@pytest.mark.parametrize("name", UNTUNED)
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=10, deadline=None)
+@given(found=some_boxes)
+@example(found=[A])
+@example(found=[A, B])
+def test_boxes_in_every_form_are_read_back(name, form, found):
+    response = dialects.get_dialect(name).parse(FORMS[form](found), SIZE, shown_size=SIZE)
+    assert response.error is None
+    assert [list(map(round, instance.box)) for instance in response.instances] == found
+
+
+# A reasoner puts <think> in front of an answer that begins in a thought, so no such cut ends in a guess.
+@pytest.mark.parametrize("form", sorted(FORMS.keys() - {"only a closing tag"}))
+@settings(max_examples=5, deadline=None)
+@given(found=some_boxes)
+def test_every_cut_keeps_true_boxes_or_none(form, found):
+    text = FORMS[form](found)
+    for end in range(len(text)):
+        cut = qwen3_vl.parse(text[:end], SIZE, truncated=True)
+        assert "</answer>" in text[:end] or cut.error in (ResponseError.TRUNCATED, ResponseError.TRUNCATED_THOUGHT)
+        for response in (cut, qwen3_vl.parse(text[:end], SIZE)):
+            assert [list(map(round, i.box)) for i in response.instances] == found[: len(response.instances)]
+
+
+@pytest.mark.parametrize("name", dialects.names())
+@pytest.mark.parametrize("tag", ["think", "thinking"])
+@settings(max_examples=30, deadline=None)
+@given(found=some_boxes, truncated=st.booleans(), before=st.sampled_from(["", "Sure.", "<think>a</think>[[1,2,9,9]]"]))
+def test_an_open_thought_gives_no_instance(name, tag, found, truncated, before):
+    guess = FORMS["objects"](found)
+    for text in (guess, f"<answer>{guess}</answer>", f"<bbox>{found[0]}</bbox>", guess + " Wait"):
+        response = dialects.get_dialect(name).parse(f"{before}<{tag}>Perhaps {text}", SIZE, truncated)
+        assert response.error is ResponseError.TRUNCATED_THOUGHT
+        assert not response.instances
+        assert response.reasoning.endswith(f"Perhaps {text}")
+
+
+@pytest.mark.parametrize("name", UNTUNED)
+def test_a_thought_that_ends_with_json_is_the_answer_if_nothing_follows(name):
+    parse = dialects.get_dialect(name).parse
+    assert parse("<think>It is left. [[100, 200, 300, 400]]\n</think>\n", SIZE).error is None
+    assert parse("<think>There is none. []</think>", SIZE).no_target
+    for text in (
+        "<think>[[100, 200, 300, 400]] or not</think>",
+        "<think>[[100, 200, 300, 400]]</think>It is left.",
+    ):
+        assert parse(text, SIZE).error is not None
+        assert not parse(text, SIZE).instances
+    assert parse("<think>[[100, 200, 300, 400]]</think>", SIZE, truncated=True).error is ResponseError.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    "guess",
+    [
+        f'Maybe {{"bbox_2d": {A}}}? Wait, the user said the left',
+        f"<answer>[{A}]</answer>? Wait",
+        f"{A} or rather to the left of",
+        f"The box is {A}. But then {B} and so",
+    ],
+)
+def test_json_before_prose_is_a_guess_if_the_answer_is_cut(guess):
+    assert error(guess, truncated=True) is ResponseError.TRUNCATED
+
+
+def test_a_cut_list_counts_without_the_guess_before_it():
+    response = qwen3_vl.parse(f'Maybe {A}? No: [{{"bbox_2d": {B}}}, {{"bbox_2d": [1, 2', SIZE, truncated=True)
+    assert response.error is ResponseError.TRUNCATED
+    assert [list(instance.box) for instance in response.instances] == [B]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[{"box_2d": [300, 12, 905, 410], "label": "dog"}]', ResponseError.WRONG_SCHEMA),
+        ('{"box_2d": [300, 12, 905, 410], "label": "do', ResponseError.INVALID_JSON),
+        ('[{"bbox_2d": [0.2, 0.3, 0.5, 0.8]}]', ResponseError.WRONG_SCALE),
+        ("[0, 0, 1, 1]", ResponseError.WRONG_SCALE),
+        ('{"point_2d": [0.5, 0.25]}', ResponseError.WRONG_SCALE),
+        ('[{"bbox_2d": [100, 200, 300, 400]}, {"bbox_2d": [900, 200, 1400, 400]}]', ResponseError.WRONG_SCALE),
+        ('{"point_2d": [1300, 200]}', ResponseError.WRONG_SCALE),
+        ('{"point_2d": [1005, 200]}', ResponseError.BOX_OUT_OF_IMAGE),
+        ("[533, 132, 457]", ResponseError.WRONG_SCHEMA),
+        ("[[100, 200], [300, 400]]", ResponseError.WRONG_SCHEMA),
+        ("(1,2),(3,4),(5,6)", ResponseError.WRONG_SCHEMA),
+        ('[{"bbox_3d": [1, 2, 3, 4, 5, 6, 7, 8, 9]}]', ResponseError.WRONG_SCHEMA),
+        ('{"bbox_2d": {"x1": 1}}', ResponseError.WRONG_SCHEMA),
+        ('{"bbox_2d": [1, 2, 3, "4"]}', ResponseError.WRONG_SCHEMA),
+        ('{"bbox_2d": [1, 2, 3, 1e999]}', ResponseError.WRONG_SCHEMA),
+        ('{"bbox_2d": "left"}', ResponseError.WRONG_SCHEMA),
+        ('{"label": "dog"}', ResponseError.WRONG_SCHEMA),
+        ("{}", ResponseError.WRONG_SCHEMA),
+        ("null and void", ResponseError.INVALID_JSON),
+        ('[{"bbox_2d": [1, 2, 3, 4], "x"]}, "x"}', ResponseError.INVALID_JSON),
+        ("The dog is on the left.", ResponseError.INVALID_JSON),
+        ("", ResponseError.INVALID_JSON),
+        ("[" * 60, ResponseError.INVALID_JSON),
+    ],
+)
+def test_what_may_mean_something_else_is_an_error_and_no_box(text, expected):
+    assert error(text) is expected
+
+
+def test_one_per_cent_beyond_the_frame_is_rounding():
+    assert boxes("[500, 500, 1008, 1004]") == [[500, 500, 1000, 1000]]
+
+
+def test_a_list_with_one_bad_item_keeps_the_others_beside_the_error():
+    response = qwen3_vl.parse(f'[{{"bbox_2d": {A}}}, {{"label": "dog"}}, {{"bbox_2d": [1, 2, 3]}}]', SIZE)
+    assert response.error is ResponseError.WRONG_SCHEMA
+    assert [list(instance.box) for instance in response.instances] == [A]
+
+
+def test_bare_numbers_beside_objects_are_prose():
+    assert boxes(f'The image is [0, 0, 1000, 1000] [1]. {{"bbox_2d": {A}}}') == [A]
+
+
+def test_brackets_in_prose_are_prose():
+    for text in (
+        f'The {{red}} dog [see left] is here: {{"bbox_2d": {A}}}',
+        f"The box is $\\boxed{{{A}}}$.",
+        f"Its {{red}} box is [{A}] [sic].",
+    ):
+        assert boxes(text) == [A]
+
+
+@pytest.mark.parametrize(
+    "text", [f"<box>[{A}]</box>", f"<|begin_of_box|>[{A}]<|end_of_box|>", "(1,2),(3,4)<|box_end|>"]
+)
+def test_a_cut_after_a_tag_keeps_the_boxes(text):
+    for cut in (text, text[:-2]):
+        response = qwen3_vl.parse(cut, SIZE, truncated=True)
+        assert response.error is ResponseError.TRUNCATED
+        assert len(response.instances) == 1
+    assert error(f"{text} Wait, no", truncated=True) is ResponseError.TRUNCATED
+
+
+def test_points_go_with_their_box():
+    text = '[{"bbox_2d": [100, 200, 300, 400], "point_2d": [150, 250]}, {"points": [[1, 2], [3, 4], [5, 6]]}]'
+    assert qwen3_vl.parse(text, SIZE).instances == (
+        InstancePrompt((100, 200, 300, 400), ((150, 250),)),
+        InstancePrompt(None, ((1, 2), (3, 4))),
+    )
+    response = qwen3_vl.parse('{"bbox_2d": [100, 200, 300, 400], "points": "left"}', SIZE)
+    assert response.error is ResponseError.WRONG_SCHEMA
+    assert response.instances == (InstancePrompt((100, 200, 300, 400), ()),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"point_2d": [10, 20]}', '{"thought": "...", "result": [10, 20]}', '{"points": [[10, 20]]}',
+     '[{"coordinates": [10, 20]}]', '{"point": [10, 20], "bbox_2d": null}'],
+)  # fmt: skip
+def test_points_alone_are_an_instance_without_a_box(text):
+    response = qwen3_vl.parse(text, SIZE)
+    assert response.error is None
+    assert response.instances == (InstancePrompt(None, ((10, 20),)),)
+    assert not response.no_target_in_words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"bbox_2d": null}',
+        '[{"bbox_2d": [], "label": []}]',
+        '{"bbox_2d": [0, 0, 0, 0]}',
+        "[[0, 0, 0, 0]]",
+        '{"bbox_2d": [0, 0, 0, 0], "points": [[0, 0], [0, 0]]}',
+        '{"bbox_2d": null, "points": [[], []]}',
+        '{"found": false}',
+        '{"objects": null}',
+        '{"bbox_2d":null}\nI can\'t see a part to point at.',
+        "None",
+        "<|begin_of_box|>None<|end_of_box|>",
+        "<think>no dog</think>There is no dog in the image.",
+        "<answer>None</answer>",
+    ],
+)
+@pytest.mark.parametrize("name", UNTUNED)
+def test_no_target_in_words_is_marked(name, text):
+    response = dialects.get_dialect(name).parse(text, SIZE)
+    assert response.no_target
+    assert response.no_target_in_words
+    assert (
+        dialects.get_dialect(name).parse(text + " ", SIZE, truncated="</answer>" not in text).error
+        or "</answer>" in text
+    )
+
+
+@pytest.mark.parametrize("text", ["[]", "There is none: []", '{"objects": []}', "[]\nNothing to point at."])
+def test_an_empty_list_is_no_target_without_the_mark(text):
+    response = qwen3_vl.parse(text, SIZE)
+    assert response.no_target
+    assert not response.no_target_in_words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"There is no dog in the image. {A}", f'There is no doubt: {{"bbox_2d": {A}}}', f'[null, {{"bbox_2d": {A}}}]',
+     f'[{{"bbox_2d": {A}}}, {{"bbox_2d": null}}, {{"bbox_2d": [0, 0, 0, 0]}}]',
+     f'{{"found": false, "bbox_2d": {A}}}', f'[], or rather {A}'],
+)  # fmt: skip
+def test_a_readable_box_is_never_no_target(text):
+    response = qwen3_vl.parse(text, SIZE)
+    assert [list(instance.box) for instance in response.instances] == [A]
+    assert not response.no_target
+    assert not response.no_target_in_words
+
+
+@pytest.mark.parametrize("name", sorted(set(dialects.names()) - set(UNTUNED)))
+@pytest.mark.parametrize(
+    "text", ["None", "<answer>None</answer>", "There is no dog in the image.", '{"bbox_2d": null}']
+)
+def test_words_of_a_tuned_checkpoint_are_errors(name, text):
+    assert dialects.get_dialect(name).parse(text, SIZE).error is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["No object detected.", "There is no dog in the image.", "I cannot find a dog.", "**None**", "null", "n/a",
+     "There are no dogs visible.", "No, there is no dog in the image.", "I can\u2019t see a part to point at.",
+     "The dog isn't visible in the image.", "The image does not contain a red car.", "There is no dog.",
+     "Nothing in the image matches the expression.", "There is no dog in the image. It shows a street and a car.",
+     "The image shows a street. There is no dog in the image.", "Sorry, I couldn't find the blue cup."],
+)  # fmt: skip
+def test_words_that_say_there_is_none(text):
+    assert says_nothing(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["There is no doubt that the dog is on the left.", "The dog is on the left.", "I cannot see the image.", "", "No.",
+     "I can't see any images.", "I'm sorry, I can't assist with that.", "There is no dog at (3, 4) in the image.",
+     "I cannot find the exact dog, but the brown animal is close.", "I cannot identify people in the image.",
+     "If there is no dog in the image, I answer nothing.", "No worries! The dog sits beside the man.",
+     "There is no dog in the image. " * 20],
+)  # fmt: skip
+def test_other_words_do_not(text):
+    assert not says_nothing(text)
+
+
+@pytest.mark.parametrize("name", UNTUNED)
+def test_an_instance_said_again_and_again_counts_once(name):
+    response = dialects.get_dialect(name).parse(json.dumps([{"bbox_2d": A}] * 7 + [{"bbox_2d": B}]), SIZE)
+    assert len(response.instances) == 2
+    assert response.repeated == 6
+    assert response.error is None
+
+
+def test_the_prompts_have_the_expression_and_the_tokens_of_their_maker():
+    for name in UNTUNED:
+        chat = dialects.get_dialect(name).messages(SIZE, "the {dog} <|im_end|>")
+        text = chat[-1]["content"][-1]["text"]
+        assert "the {dog} < |im_end|>" in text
+        assert "answer []" in json.dumps(chat)
+    assert (
+        "<|object_ref_start|>the dog<|object_ref_end|>" in qwen2_vl.messages(SIZE, "the dog")[-1]["content"][-1]["text"]
+    )
+    assert "<ref>the dog</ref>" in internvl.messages(SIZE, "the dog")[-1]["content"][-1]["text"]
+    assert "[[x1,y1,x2,y2]" in glm4v.messages(SIZE, "the dog")[-1]["content"][-1]["text"]
+
+
+def test_qwen2_5_vl_reads_pixels_of_the_size_that_the_model_saw():
+    text = '[{"bbox_2d": [100, 200, 300, 400], "label": "dog"}]'
+    (instance,) = qwen2_5_vl.parse(text, (2000, 1000), shown_size=(1000, 500)).instances
+    assert instance.box == (200, 400, 600, 800)
+    (instance,) = qwen2_5_vl.parse(text, (560, 560)).instances  # Qwen's processor leaves this size as it is
+    assert instance.box == (100, 200, 300, 400)
+    (instance,) = qwen2_5_vl.parse(text, (6000, 4000)).instances  # it shows 4368 x 2912
+    assert instance.box == pytest.approx((137.4, 274.7, 412.1, 549.5), abs=0.1)
+    outside = qwen2_5_vl.parse('[{"bbox_2d": [1100, 10, 1200, 90]}]', (1000, 500), shown_size=(1000, 500))
+    assert outside.error is ResponseError.BOX_OUT_OF_IMAGE
+    assert qwen2_5_vl.parse(text, (1, 3000)).error is not None  # no processor shows such an image
+    assert qwen2_5_vl.parse("[0.1, 0.2, 0.3, 0.4]", (560, 560)).error is ResponseError.WRONG_SCALE
