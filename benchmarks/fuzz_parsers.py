@@ -1,4 +1,4 @@
-"""Feed every dialect random and mutated answers: no error, every box in the image.
+"""Feed every dialect random and mutated answers: no error, every box in the image, every point near it.
 
 python benchmarks/fuzz_parsers.py --answers 100000
 """
@@ -9,7 +9,7 @@ import string
 import time
 from collections import Counter
 
-from genseg_hub import dialects
+from genseg_hub import answers, dialects
 from genseg_training.nano.answers import answer
 from genseg_training.nano.expressions import refer
 from genseg_training.nano.scenes import scene
@@ -47,6 +47,8 @@ PIECES += [
     "\x00",
     "\ud800",
     "9" * 400,
+    "1234567890",
+    "1e39",
     "é",
     "🦊",
 ]
@@ -96,11 +98,16 @@ def main() -> None:
         dialect, outcomes, started = dialects.get_dialect(name), Counter(), time.monotonic()
         for _ in range(options.answers):
             size = rng.randint(1, 4000), rng.randint(1, 4000)
-            response = dialect.parse(random_answer(rng, real), size, truncated=rng.random() < 0.2)
+            response = answers.read(dialect, random_answer(rng, real), size, truncated=rng.random() < 0.2)
             outcomes[response.error.value if response.error else "clean"] += 1
-            for x1, y1, x2, y2 in (instance.box for instance in response.instances if instance.box):
+            response.text.encode()  # raises for a lone surrogate
+            for instance in response.instances:
+                x1, y1, x2, y2 = instance.box or (0, 0, *size)
                 assert 0 <= x1 < x2 <= size[0], response
                 assert 0 <= y1 < y2 <= size[1], response
+                for x, y in (*instance.points, *instance.negative_points):
+                    assert -size[0] <= x <= 2 * size[0], response
+                    assert -size[1] <= y <= 2 * size[1], response
         rate = options.answers / (time.monotonic() - started)
         print(
             f"{name}: {options.answers} answers, {rate:.0f} per second, nothing raised: {dict(outcomes.most_common())}"

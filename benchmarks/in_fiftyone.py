@@ -15,7 +15,7 @@ from pathlib import Path
 
 from own_database import fo  # isort: skip
 import fiftyone.core.models as fom
-from genseg_hub import GenSegR1, Prediction
+from genseg_hub import GenSegR1, Prediction, answers
 from genseg_hub.reasoners.base import Prompt
 from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_hub.schema import encode_mask
@@ -48,7 +48,7 @@ class OnePerImage(fom.SamplesMixin, fom.Model):
         image, expression = Image.fromarray(arg), sample[self.needs_fields["expression_field"]]
         chat = self._model.dialect.messages(image.size, expression)
         (answer,) = self._reasoner.generate([Prompt(image, chat)])
-        response = self._model.dialect.parse(answer.text, image.size, answer.truncated)
+        response = answers.read(self._model.dialect, answer.text, image.size, answer.truncated)
         masks, scores = self._model.segmenter.segment(arg, response.instances)
         found = Prediction(response, tuple(masks), tuple(scores), image.size)
         return fo.Detections(detections=labels.detections(found, expression, "nano"))

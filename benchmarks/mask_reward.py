@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from genseg_hub import GenSegR1
+from genseg_hub.answers import read
 from genseg_hub.dialects import genseg
 from genseg_hub.schema import InstancePrompt, ReferringExample, decode_mask
 from genseg_hub.segmenters.sam2 import Sam2Segmenter, build_sam2
@@ -109,7 +110,7 @@ class EmbeddingPerCompletion:
         pixels = np.array(image.convert("RGB"))
         union = np.zeros(pixels.shape[:2], bool)
         self.predictor.set_image(pixels)
-        for instance in genseg.parse(completion, image.size).instances:
+        for instance in read(genseg, completion, image.size).instances:
             found, _, _ = self.predictor.predict(
                 point_coords=np.array(instance.points, np.float32),
                 point_labels=np.ones(len(instance.points), int),

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import transformers
 from genseg_hub import checkpoints
+from genseg_hub.answers import read
 from genseg_hub.dialects import genseg
 from genseg_hub.evaluation.metrics import box_iou
 from genseg_hub.schema import Response
@@ -86,7 +87,7 @@ def majority(asked, texts: list[list[str]]) -> list[int]:
     """Return, for each query, the index of the sample that agrees most with the other samples."""
     chosen = []
     for (drawn, _), row in zip(asked, texts, strict=True):
-        parsed = [genseg.parse(text, drawn.size) for text in row]
+        parsed = [read(genseg, text, drawn.size) for text in row]
         chosen.append(int(np.argmax([np.mean([agreement(a, b) for b in parsed]) for a in parsed])))
     return chosen
 

@@ -21,6 +21,7 @@ from statistics import median
 
 import numpy as np
 from genseg_hub import GenSegR1, Prediction, ReferringExample
+from genseg_hub.answers import read
 from genseg_hub.images import load_image
 from genseg_hub.reasoners.base import Prompt
 from genseg_hub.reasoners.transformers import TransformersReasoner
@@ -96,7 +97,7 @@ class Roads:
     def responses(self) -> list:
         """Return the parsed answers."""
         return [
-            self.model.dialect.parse(answer.text, load_image(example.image).size, answer.truncated)
+            read(self.model.dialect, answer.text, load_image(example.image).size, answer.truncated)
             for example, answer in zip(self.examples, self.generate_alone(), strict=True)
         ]
 
@@ -108,7 +109,7 @@ class Roads:
     def _sam_query_by_query(self, example: ReferringExample, answer) -> Rle:
         image = load_image(example.image)
         union = np.zeros((image.height, image.width), dtype=bool)
-        instances = self.model.dialect.parse(answer.text, image.size, answer.truncated).instances
+        instances = read(self.model.dialect, answer.text, image.size, answer.truncated).instances
         if instances:
             self.predictor.set_image(np.array(image))
         for instance in instances:

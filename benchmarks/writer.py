@@ -50,7 +50,7 @@ def lines() -> list[str]:
         reasoning = " ".join(rng.choice(vocabulary, WORDS))
         response = Response(f"<think>{reasoning}</think>{prompts}", reasoning, tuple(prompts))
         answer = Prediction(response, tuple(masks), tuple(0.9 for _ in masks), size)
-        found.append(json.dumps(predictions.to_line(ReferringExample("", sample["expression"]), answer)))
+        found.append(predictions.to_json(predictions.to_line(ReferringExample("", sample["expression"]), answer)))
     dataset.delete()
     return found
 

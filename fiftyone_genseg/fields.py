@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import fiftyone as fo
 import fiftyone.core.fields as fof
 import fiftyone.core.media as fom
+from genseg_hub.schema import normalize_expression
 
 from fiftyone_genseg import labels
 
@@ -18,35 +21,130 @@ def is_rendered(samples: fo.DatasetView | fo.Dataset) -> bool:
 
 
 def check_view(view: fo.DatasetView | fo.Dataset) -> None:
-    """Raise ValueError unless the view holds whole images of an ungrouped dataset."""
-    if view.media_type not in (fom.IMAGE, None) or view._dataset.media_type == fom.GROUP:
+    """Raise ValueError, with the remedy, unless a view holds whole images.
+
+    Views of some slices of a grouped dataset do, and dynamic groups of images (`group_by`), see `flat`.
+    """
+    if view._is_patches:
         raise ValueError(
-            f"referring segmentation needs a dataset of images, this one holds {view._dataset.media_type}; "
-            "clone one slice of a grouped dataset, or the frames of a video, into a dataset of images"
+            "this view holds patches, not whole images: clear the view, or take the images of the patches, "
+            'dataset.select(patches.distinct("sample_id"))'
         )
-    if view._is_generated:
-        raise ValueError("segment the images, not their patches or frames: clear the view first")
+    if view._is_frames:
+        raise ValueError(
+            "this view makes its frames from videos each time: take a dataset of them, "
+            'frames.clone("a name", persistent=True)'
+        )
+    found = flat(view).media_type
+    if found == fom.VIDEO:
+        raise ValueError(
+            "referring segmentation needs images, and these samples are videos: take their frames as a dataset, "
+            'videos.to_frames(sample_frames=True).clone("a name", persistent=True)'
+        )
+    if found in (fom.GROUP, fom.MIXED):
+        raise ValueError(_about_slices(view))
+    if found == fom.UNKNOWN:
+        raise ValueError(
+            "FiftyOne tells images by the ends of their names, and it does not know those of these samples "
+            f"({view.first().filepath!r}): rename the files to .png or .jpg, and add them again"
+        )
+    if found not in (fom.IMAGE, None):
+        raise ValueError(f"referring segmentation needs images, and the media type of these samples is {found!r}")
+
+
+def _about_slices(view: fo.DatasetView | fo.Dataset) -> str:
+    """Return which slices of a grouped dataset may be chosen, and how."""
+    dataset = view._dataset
+    slices = [name for name, media in dataset.group_media_types.items() if media == fom.IMAGE]
+    if not slices:
+        return f"referring segmentation needs images, and no slice of {dataset.name!r} holds any"
+    return (
+        f"the samples of {dataset.name!r} are groups: choose a slice of images, "
+        f"dataset.select_group_slices({slices[0]!r}), or in a terminal --group-slice {slices[0]}; "
+        f"slices of images: {', '.join(slices)}"
+    )
+
+
+def flat(view: fo.DatasetView | fo.Dataset) -> fo.DatasetView | fo.Dataset:
+    """Return a view in which each sample stands for itself: all samples of dynamic groups, not the first of each."""
+    if not view._is_dynamic_groups:
+        return view
+    samples = view.flatten()
+    if samples.media_type != fom.GROUP or view.group_field is not None:
+        return samples
+    # The groups are of chosen slices, and FiftyOne forgets which: it calls their samples groups.
+    return every_image(view._dataset).select(samples.values("id"), ordered=True)
+
+
+def every_image(dataset: fo.Dataset) -> fo.DatasetView | fo.Dataset:
+    """Return all images of a dataset: of a grouped one the images of all slices."""
+    return dataset.select_group_slices(media_type=fom.IMAGE) if dataset.media_type == fom.GROUP else dataset
+
+
+def sample_ids(view: fo.DatasetView | fo.Dataset) -> list[str]:
+    """Return the ids of the samples that a view is about, of any kind of view.
+
+    These are the samples of patches, all samples of dynamic groups, and the samples of all slices of groups.
+    """
+    if view._is_patches:
+        return view.values("sample_id")
+    view = flat(view)
+    return (view.select_group_slices(_allow_mixed=True) if view.media_type == fom.GROUP else view).values("id")
 
 
 def check_expression_field(view: fo.DatasetView | fo.Dataset, name: str) -> None:
-    """Raise ValueError unless a field holds one expression per sample."""
-    if not isinstance(view.get_field(name), fo.StringField):
+    """Raise ValueError unless a field holds an expression, or a list of expressions, per sample."""
+    if not _holds_strings(view.get_field(name)):
         raise ValueError(
-            f"the expression field {name!r} must be a string field of the samples; "
-            f"there are: {', '.join(string_fields(view)) or 'none'}"
+            f"the expression field {name!r} must be a string field of the samples, or one of lists of strings; "
+            f"there are: {', '.join(expression_fields(view)) or 'none'}"
         )
+
+
+def _holds_strings(field: fof.Field | None) -> bool:
+    return isinstance(field.field if isinstance(field, fof.ListField) else field, fof.StringField)
 
 
 def string_fields(view: fo.DatasetView | fo.Dataset | None) -> list[str]:
     """Return the names of the fields that can hold an expression per sample."""
     if view is None:
         return []
-    return [name for name in view.get_field_schema(ftype=fo.StringField) if name != "filepath"]
+    return [name for name in view.get_field_schema(ftype=fof.StringField) if name != "filepath"]
+
+
+def expression_fields(view: fo.DatasetView | fo.Dataset | None) -> list[str]:
+    """Return the names of the fields that can hold an expression, then of those for a list of them, per sample."""
+    lists = {} if view is None else view.get_field_schema(ftype=fof.ListField)
+    return string_fields(view) + [name for name, field in lists.items() if _holds_strings(field) and name != "tags"]
 
 
 def default_expressions(view: fo.DatasetView | fo.Dataset | None) -> str | None:
-    """Return the field `expression` where it holds one expression per sample, else None."""
-    return EXPRESSION if EXPRESSION in string_fields(view) else None
+    """Return the field `expression` where it holds expressions, else None."""
+    return EXPRESSION if EXPRESSION in expression_fields(view) else None
+
+
+def expressions_of(value: Any, several: bool) -> list[str]:
+    """Return the expressions of a sample, normalized and each once.
+
+    A sample without its one expression has the empty expression, so that a run records that. Lists may be empty.
+
+    Args:
+        value: of the field of expressions: a string or a list of strings, None for none.
+        several: whether the field holds lists, see `holds_several`.
+    """
+    given = (value or ()) if several else (value or "",)
+    normalized = dict.fromkeys(normalize_expression(text or "") for text in given)
+    return [expression for expression in normalized if expression or not several]
+
+
+def check_named(samples: fo.Dataset | fo.DatasetView, expression_field: str | None, gt_field: str) -> None:
+    """Raise ValueError if samples have lists of expressions, and nothing says which true mask belongs to which."""
+    listed = expression_field is not None and holds_several(samples, expression_field)
+    if listed and samples.get_field(f"{gt_field}.detections.{EXPRESSION}") is None:
+        raise ValueError(
+            f"with several expressions per sample each detection in {gt_field!r} needs an attribute {EXPRESSION!r}; "
+            "where all have one, all strings or all lists, declare it with dataset.add_dynamic_sample_fields()"
+        )
 
 
 def holds_several(samples: fo.Dataset | fo.DatasetView, expression_field: str | None) -> bool:

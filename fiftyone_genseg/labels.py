@@ -1,4 +1,4 @@
-"""Predictions as FiftyOne labels. This is the only place that knows FiftyOne's relative xywh boxes.
+"""Predictions as FiftyOne labels. Only this module and `cutouts` know FiftyOne's relative xywh boxes.
 
 A result takes two fields. `<field>` is a `Detections` with one `Detection` per mask. A no-target or failed expression
 has no mask, so `<field>_responses` is a list with one entry per expression that was asked.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import fiftyone as fo
 import numpy as np
+from genseg_hub.answers import MAX_MESSAGE_CHARACTERS, storable
+from genseg_hub.errors import MaskError
 from genseg_hub.schema import Box, Failure, Prediction, Rle, decode_mask, normalize_expression
-from PIL import Image
 
+from fiftyone_genseg.cutouts import cutout, stored_mask
 from fiftyone_genseg.statuses import FAILED, NO_TARGET, SEGMENTED, UNPARSABLE
 
 LABEL = "referred"
@@ -23,7 +24,6 @@ IGNORE = "ignore"
 _FIELD_NAME = re.compile(r"[a-zA-Z]\w*")
 _DETECTION_FIELDS = {
     "expression": (fo.StringField, {}),
-    "reasoning": (fo.StringField, {}),
     "checkpoint": (fo.StringField, {}),
     "points": (fo.ListField, {}),
     "prompt_box": (fo.ListField, {"subfield": fo.FloatField}),
@@ -39,6 +39,7 @@ _RESPONSE_FIELDS = {
     "dialect": fo.StringField,
     "no_target_in_words": fo.BooleanField,
     "repeated": fo.IntField,
+    "cut": fo.BooleanField,
 }
 
 
@@ -55,7 +56,8 @@ def is_detections(samples: fo.Dataset | fo.DatasetView, name: str) -> bool:
 def check_fields(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
     """Raise ValueError unless the two fields of a result can be written.
 
-    The name must be a field name, and neither field may exist with another type.
+    The name must be a field name, neither field may exist with another type, and labels that were not made here are
+    never written into: a field of labels without a field of responses must have the attribute `checkpoint` on each.
     """
     if not _FIELD_NAME.fullmatch(field):
         raise ValueError(f"{field!r} is not a field name: use letters, digits and underscores, starting with a letter")
@@ -65,6 +67,18 @@ def check_fields(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
     inner = getattr(responses, "field", None)
     if responses is not None and getattr(inner, "document_type", None) is not fo.DynamicEmbeddedDocument:
         raise ValueError(f"the field {responses_field(field)!r} already holds something else; choose another name")
+    answered = samples.get_field(f"{responses_field(field)}.status") is not None
+    if masks is not None and not answered and _holds_others(samples._dataset, field):
+        raise ValueError(
+            f"the field {field!r} holds labels that this plugin did not make, and they are never written into: "
+            "name another output field, or rename this one with dataset.rename_sample_field()"
+        )
+
+
+def _holds_others(dataset: fo.Dataset, field: str) -> bool:
+    """Return whether a field of Detections has one without our attribute `checkpoint`."""
+    other = {f"{field}.detections": {"$elemMatch": {"checkpoint": None}}}
+    return dataset._sample_collection.find_one(other, {"_id": True}) is not None
 
 
 def declare_fields(dataset: fo.Dataset, field: str) -> None:
@@ -83,37 +97,6 @@ def declare_fields(dataset: fo.Dataset, field: str) -> None:
     )
     for name, kind in _RESPONSE_FIELDS.items():
         dataset.add_sample_field(f"{responses}.{name}", kind)
-
-
-@dataclass(frozen=True, eq=False)
-class Cutout:
-    """A mask bool[h, w] whose first pixel is (left, top) of the image."""
-
-    left: int
-    top: int
-    mask: np.ndarray
-
-    @property
-    def window(self) -> tuple[int, int, int, int]:
-        """The xyxy window of the cut-out, which may be wider than the mask in it."""
-        return self.left, self.top, self.left + self.mask.shape[1], self.top + self.mask.shape[0]
-
-    @property
-    def box(self) -> Box:
-        """The tight xyxy box of a non-empty mask."""
-        columns, rows = np.flatnonzero(self.mask.any(0)), np.flatnonzero(self.mask.any(1))
-        left, top = self.left, self.top
-        return (
-            float(left + columns[0]),
-            float(top + rows[0]),
-            float(left + columns[-1] + 1),
-            float(top + rows[-1] + 1),
-        )
-
-    def within(self, window: tuple[int, int, int, int]) -> np.ndarray:
-        """Return the part of the mask in an xyxy window that lies inside the cut-out."""
-        x1, y1, x2, y2 = window
-        return self.mask[y1 - self.top : y2 - self.top, x1 - self.left : x2 - self.left]
 
 
 def detection_from_mask(mask: np.ndarray, **attributes) -> fo.Detection | None:
@@ -144,19 +127,18 @@ def ground_truth(masks: Iterable[Rle], label: str = LABEL) -> fo.Detections:
 def detections(prediction: Prediction, expression: str, checkpoint: str) -> list[fo.Detection]:
     """Return one Detection per non-empty mask.
 
-    Its confidence is the segmenter's predicted IoU. Its attributes are `expression`, `reasoning`, `checkpoint`,
-    `points` (relative xy) and `prompt_box` (the reasoner's box, relative xywh; None if it gave points only).
+    Its confidence is the segmenter's predicted IoU. Its attributes are `expression`, `checkpoint`, `points` (relative
+    xy) and `prompt_box` (the reasoner's box, relative xywh; None if it gave points only). The reasoning belongs to the
+    response, see `response_document`.
     """
     width, height = prediction.image_size
     found = []
-    response = prediction.response
-    for instance, mask, score in zip(response.instances, prediction.masks, prediction.scores, strict=True):
+    for instance, mask, score in zip(prediction.response.instances, prediction.masks, prediction.scores, strict=True):
         detection = detection_from_mask(
             mask,
             label=LABEL,
             confidence=score,
             expression=expression,
-            reasoning=response.reasoning,
             checkpoint=checkpoint,
             points=[[x / width, y / height] for x, y in instance.points],
             prompt_box=_relative(instance.box, prediction.image_size),
@@ -186,9 +168,10 @@ def response_document(result: Prediction | Failure, expression: str, checkpoint:
         "dialect": None,
         "no_target_in_words": False,
         "repeated": 0,
+        "cut": False,
     }
     if isinstance(result, Failure):
-        document |= {"status": FAILED, "error": result.message}
+        document |= {"status": FAILED, "error": storable(result.message, MAX_MESSAGE_CHARACTERS)}
     else:
         response = result.response
         document |= {
@@ -200,6 +183,7 @@ def response_document(result: Prediction | Failure, expression: str, checkpoint:
             "dialect": result.dialect or None,
             "no_target_in_words": response.no_target_in_words,
             "repeated": response.repeated,
+            "cut": response.cut,
         }
     return fo.DynamicEmbeddedDocument(**document)
 
@@ -233,43 +217,21 @@ def of_expression(detections: fo.Detections | None, expression: str) -> fo.Detec
     return fo.Detections(detections=stored)
 
 
-def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int]) -> tuple[Cutout | None, bool]:
-    """Return a stored mask as pixels of an image, and whether the mask had to be resized.
-
-    This is the inverse of `detection_from_mask`, to the pixel. A mask that has another resolution than its box has
-    pixels is resized (nearest neighbour).
-
-    Args:
-        bounding_box: relative xywh.
-        mask: bool or uint8 [h, w].
-        size: (width, height) of the image.
-
-    Returns:
-        The cut-out, None for an empty mask, and whether it was resized.
-    """
-    x, y, w, h = bounding_box
-    left, top = round(x * size[0]), round(y * size[1])
-    width, height = max(1, round(w * size[0])), max(1, round(h * size[1]))
-    mask = np.asarray(mask) > 0
-    resized = mask.shape != (height, width)
-    if resized:
-        mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-    mask = mask[max(0, -top) : size[1] - top, max(0, -left) : size[0] - left]
-    return (Cutout(max(0, left), max(0, top), mask) if mask.any() else None), resized
-
-
 def instance_masks(detections: fo.Detections | None, size: tuple[int, int]) -> list[np.ndarray]:
     """Return the masks of Detections, bool[H, W] each, on an image of `size` = (width, height).
 
     Raises:
-        ValueError: a Detection has no mask.
+        MaskError: a Detection has no mask, or a mask cannot be read.
     """
     masks = []
     for detection in detections.detections if detections else []:
-        stored = detection.get_mask()
-        if stored is None:
-            raise ValueError(f"the detection {detection.id} has no mask")
-        part, _ = cutout(detection.bounding_box, stored, size)
+        try:
+            stored = stored_mask(detection)
+            if stored is None:
+                raise MaskError("there is none, only a box")
+            part, _ = cutout(detection.bounding_box, stored, size)
+        except MaskError as error:
+            raise MaskError(f"the mask of the detection {detection.id} cannot be used: {error}") from error
         full = np.zeros((size[1], size[0]), dtype=bool)
         if part:
             x1, y1, x2, y2 = part.window

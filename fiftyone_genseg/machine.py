@@ -6,11 +6,11 @@ import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import EMBEDDED, KNOWN, KnownCheckpoint
+from genseg_hub.memory import container_limit
 from genseg_hub.options import ReasonerOptions
 
 CPU = "cpu"
@@ -23,7 +23,6 @@ GENERAL = tuple(
 )
 _GPU_SHARE, _CPU_SHARE = 0.95, 0.8  # of the memory: the rest is the driver's, or the system's
 _SEGMENTER_GIGABYTES = 0.9  # weights file of SAM 2 large
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,7 @@ class Candidate:
 def cpu() -> Device:
     """Return the CPU with the memory that this process may use, which a container may limit."""
     memory = psutil.virtual_memory()
-    total = memory.total
-    for file in _CGROUP_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # there is no limit, or no such file
-            total = min(total, int(Path(file).read_text()))
+    total = container_limit(memory.total)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     label = f"CPU with {cores} core{'s' if cores > 1 else ''}"
     return Device(CPU, label, total / 1e9, min(memory.available, total) / 1e9, _weight_bytes_on_cpu())

@@ -12,6 +12,7 @@ _ERRORS = {
     ResponseError.WRONG_SCHEMA: "the answer's JSON has another form than the dialect asks for",
     ResponseError.WRONG_SCALE: "the answer's coordinates are on another scale than the dialect's",
     ResponseError.BOX_OUT_OF_IMAGE: "a box of the answer lies outside the image",
+    ResponseError.POINT_OUT_OF_IMAGE: "a point of the answer lies outside the image",
     ResponseError.EMPTY_BOX: "a box of the answer has no area",
     ResponseError.TOO_MANY_INSTANCES: "the answer names too many instances",
 }

@@ -14,6 +14,7 @@ import fiftyone as fo
 import fiftyone.core.models as fom
 import fiftyone.utils.torch as fout
 from genseg_hub import GenSegR1
+from genseg_hub.checkpoints.catalog import NANO
 from genseg_hub.schema import Failure, ImageLike, ReferringExample, normalize_expression
 
 from fiftyone_genseg import labels
@@ -32,7 +33,8 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
     workers fetch nothing but paths: `num_workers=0` saves the time to start them.
 
     Args:
-        checkpoint: "nano", a Hub id (also owner/name@revision) or a folder.
+        checkpoint: "nano", a Hub id (also owner/name@revision) or a folder; None for nano, or with `server` for the
+            server's own model.
         expression: asked of every image. The attribute `expression` may be set again between runs.
         expression_field: string field with each sample's own expression; `apply_model` takes it, too.
         device: see `GenSegR1.from_pretrained`.
@@ -61,7 +63,7 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
 
     def __init__(
         self,
-        checkpoint: str = "nano",
+        checkpoint: str | None = None,
         expression: str | None = None,
         expression_field: str | None = None,
         device: str = "auto",
@@ -71,8 +73,10 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
         if expression and expression_field:
             raise ValueError(_ONE_SOURCE)
         self.expression, self.expression_field = expression, expression_field
-        self._model = GenSegR1.from_pretrained(checkpoint, device=device, revision=revision, **options)
-        self.checkpoint = self._model.checkpoint.pinned if self._model.checkpoint else checkpoint
+        self._model = GenSegR1.from_pretrained(
+            checkpoint or (None if options.get("server") else NANO), device=device, revision=revision, **options
+        )
+        self.checkpoint = self._model.checkpoint.pinned if self._model.checkpoint else str(checkpoint)
 
     def build_get_item(self, field_mapping: Mapping[str, str] | None = None) -> fout.GetItem:
         """Return the function that the data loader calls for each sample.
@@ -98,6 +102,8 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
     def predict_all(self, args: Sequence[ReferringExample | ImageLike]) -> list[fo.Detections | None]:
         """Return one `Detections` per image, empty for no-target, None for a failure.
 
+        The attribute `reasoning` of a `Detections` is the think part of the answer.
+
         Args:
             args: referring examples, or images (path, PIL image or uint8[H, W, 3]) for the model's own expression.
 
@@ -113,7 +119,8 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
                 results.append(None)
             else:
                 expression = normalize_expression(example.expression)
-                results.append(fo.Detections(detections=labels.detections(result, expression, self.checkpoint)))
+                found = labels.detections(result, expression, self.checkpoint)
+                results.append(fo.Detections(detections=found, reasoning=result.response.reasoning))
         return results
 
     def _example(self, image: ImageLike) -> ReferringExample:

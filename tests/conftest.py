@@ -39,7 +39,7 @@ import pytest  # noqa: E402
 from genseg_hub import GenSegR1  # noqa: E402
 from genseg_hub.checkpoints.catalog import EMBEDDED  # noqa: E402
 from genseg_hub.publishing import publish  # noqa: E402
-from huggingface_hub import constants  # noqa: E402
+from huggingface_hub import constants, file_download  # noqa: E402
 from huggingface_hub.utils import _http  # noqa: E402
 
 from tests.helpers.hub_server import WRITER, HubServer  # noqa: E402
@@ -104,6 +104,7 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", WRITER)
     # The client's pauses between its retries are not what is tested
     monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(publish, "time", SimpleNamespace(sleep=server.waited.append))
     yield server
     server.shutdown()

@@ -9,10 +9,11 @@ from dataclasses import fields
 from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
-from genseg_hub.options import HubOptions, ReasonerOptions
+from genseg_hub.options import HubOptions, ReasonerOptions, ServerOptions, pick
 
 PARAMETER = "model_options"
-_NUMBERS = ("max_new_tokens", "max_pixels", "min_pixels")
+_NUMBERS = ("max_new_tokens", "max_pixels", "min_pixels", "concurrency")
+_KINDS: tuple[Any, ...] = (ReasonerOptions, HubOptions, ServerOptions)
 _SWITCHES = ("local_files_only", "force_download")
 
 
@@ -26,14 +27,15 @@ def takes_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     parameters = [
         parameter.replace(annotation=hints[name]) for name, parameter in own.parameters.items() if name != PARAMETER
     ]
-    options = [_parameter(option) for kind in (ReasonerOptions, HubOptions) for option in fields(kind)]
+    options = [_parameter(option) for kind in _KINDS for option in fields(kind)]
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> Any:
         typed = {option.name: given.pop(option.name) for option in options}
         typed = {name: value for name, value in typed.items() if value is not None and value is not False}
         try:
-            ReasonerOptions(**{name: value for name, value in typed.items() if name in _REASONER})
+            for kind in _KINDS:
+                pick(kind, typed)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
         return command(**given, **{PARAMETER: typed})
@@ -43,15 +45,14 @@ def takes_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-_REASONER = {option.name for option in fields(ReasonerOptions)}
-
-
 def _parameter(option: Any) -> inspect.Parameter:
     """Return a field of the options as a parameter that Typer understands."""
     choices, help_text = option.metadata["choices"], option.metadata["help"]
     kind: Any = str
     if option.name in _NUMBERS:
         kind = int
+    elif option.name == "timeout":
+        kind = float
     elif option.name in _SWITCHES:
         kind = bool
     elif choices:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +30,7 @@ ServedModel = Annotated[
     str | None,
     typer.Option(help="Name of the model on the server: qwen3-vl:8b-instruct. Without --model it tells the dialect."),
 ]
+Dialect = Annotated[str | None, typer.Option(help="How it is prompted and read, if config.json does not tell.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Expressions answered at once.")]
 
 
@@ -54,6 +56,23 @@ def fail(error: Exception) -> typer.Exit:
     """Print an error and return the exception that ends the command with status 1."""
     typer.secho(f"error: {error}", fg="red", err=True)
     return typer.Exit(1)
+
+
+def check_answered(figures: Mapping[str, Any]) -> None:
+    """End the command with the commonest reason if no expression has a usable answer: zeros are no measurement.
+
+    Args:
+        figures: of `Scores.compute`.
+    """
+    from fiftyone_genseg.messages import error_in_words
+
+    if figures["n_failed"] < figures["n"]:
+        return
+    reasons = Counter(figures["errors"]) + Counter(figures["failure_reasons"])
+    (reason, count), *_ = reasons.most_common(1) or [("there are no predictions", figures["n"])]
+    raise fail(
+        ValueError(f"none of the {figures['n']} expressions has a usable answer; {count} x {error_in_words(reason)}")
+    )
 
 
 def warn(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -19,6 +20,7 @@ from fiftyone_genseg.cli._shared import (
     Segmenter,
     ServedModel,
     Server,
+    check_answered,
     fail,
     load_model,
     named,
@@ -109,10 +111,11 @@ def benchmark(
             asked = load_model(model, device, revision, server, segmenter, model_options, served_model)
         opened = asked.checkpoint if asked else None
         options, hub = pick(ReasonerOptions, model_options), pick(HubOptions, model_options)
+        model = model or (opened.name if opened else None)
         known = f"{model}+{segmenter}" if segmenter else model
         if predictions:
             who = {"model": str(predictions)}
-        elif model is None and opened:
+        elif opened and not opened.reasoner.is_dir():  # only the server has files of it
             who = fingerprint.identify_served(opened, options)
         else:
             who = fingerprint.identify(str(known), revision, opened, options, hub)
@@ -134,7 +137,7 @@ def benchmark(
             source=predictions or load,
             policy=policy,
             archive=str(archive),
-            command=shlex.join(["genseg", *sys.argv[1:]]),
+            command=_command(sys.argv[1:]),
             batch_size=batch_size,
             overwrite=overwrite,
         )
@@ -142,6 +145,16 @@ def benchmark(
         raise fail(error) from error
     typer.echo(report)
     typer.echo(f"wrote {folder / benchmark_run.PAGE} and what it is made of", err=True)
+    check_answered(json.loads((folder / benchmark_run.METRICS).read_bytes()))
+
+
+def _command(arguments: list[str]) -> str:
+    """Return the command as it was typed, for the reports; the Hub's token is left out."""
+    shown = [re.sub(r"^(--token)=.*", r"\1=***", argument, flags=re.S) for argument in arguments]
+    for i, argument in enumerate(arguments[:-1]):
+        if argument == "--token":
+            shown[i + 1] = "***"
+    return shlex.join(["genseg", *shown])
 
 
 def _folder_name(system: str) -> str:

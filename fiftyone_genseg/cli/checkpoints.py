@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from genseg_hub.errors import CheckpointError, PublishError
 
-from fiftyone_genseg.cli._shared import Revision, fail, possible
+from fiftyone_genseg.cli._shared import Dialect, Revision, fail, possible
 
 
 def models() -> None:
@@ -55,14 +55,15 @@ def models() -> None:
 def pull(
     name: Annotated[str, typer.Argument(help="Hub id (owner/name), or owner/name@revision.", show_default=False)],
     revision: Revision = None,
+    dialect: Dialect = None,
 ) -> None:
-    """Download a checkpoint and compare its checksums with the Hub's."""
+    """Download the newest commit of a checkpoint and compare its checksums with the Hub's."""
     from genseg_hub import checkpoints
 
     try:
-        planned = checkpoints.plan(name, revision)
+        planned = checkpoints.plan(name, revision, dialect=dialect, newest=True)
         typer.echo(str(planned))
-        checkpoint = checkpoints.pull(planned.name, planned.revision)
+        checkpoint = checkpoints.pull(planned.name, planned.resolved, dialect=dialect, newest=True)
         compared = checkpoints.verify(checkpoint)
     except CheckpointError as error:
         raise fail(error) from error

@@ -17,6 +17,7 @@ from fiftyone_genseg.cli._shared import (
     Segmenter,
     ServedModel,
     Server,
+    check_answered,
     fail,
     figures_table,
     load_model,
@@ -47,6 +48,7 @@ def refscenes(
 
     The segmenter is also scored alone, on true boxes and points.
     """
+    from genseg_hub.errors import CheckpointError
     from genseg_hub.evaluation import scores
     from genseg_training.nano import answers, refscenes
     from rich.console import Console
@@ -68,7 +70,10 @@ def refscenes(
             measured.append(row)
             progress.advance(task)
 
-        figures = scores.evaluate(loaded, examples, batch_size, on_result).compute()
+        try:
+            figures = scores.evaluate(loaded, examples, batch_size, on_result).compute()
+        except CheckpointError as error:  # the memory does not hold one answer
+            raise fail(error) from error
         task = progress.add_task("its segmenter alone", total=len(examples))
         figures["segmenter_miou"] = answers.segmenter_miou(loaded.segmenter, examples, lambda: progress.advance(task))
     pinned = loaded.checkpoint.pinned if loaded.checkpoint else model
@@ -91,6 +96,7 @@ def refscenes(
         console.print(f"wrote {out}")
     else:
         typer.echo(json.dumps(report))
+    check_answered(report)
 
 
 def compare(

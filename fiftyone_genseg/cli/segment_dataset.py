@@ -29,7 +29,10 @@ def segment_dataset(
         list[str] | None, typer.Option(help="Asked of every image; may be repeated.", show_default=False)
     ] = None,
     expression_field: Annotated[
-        str | None, typer.Option(help="String field that holds each sample's expression.", show_default=False)
+        str | None, typer.Option(help="Field of each sample's expression, or list of them.", show_default=False)
+    ] = None,
+    group_slice: Annotated[
+        str | None, typer.Option(help="Of a grouped dataset: the slice with the images to segment.", show_default=False)
     ] = None,
     output_field: Annotated[
         str, typer.Option(help="Field of the masks, beside <field>_responses.")
@@ -76,7 +79,8 @@ def segment_dataset(
             names = fo.list_datasets()
             there = ", ".join(names[:20]) + (", ..." if names[20:] else "")
             raise ValueError(f"there is no dataset {dataset!r}; there are: {there or 'none'}")
-        samples = fo.load_dataset(dataset)
+        whole = fo.load_dataset(dataset)
+        samples = whole.select_group_slices(group_slice) if group_slice else whole
         request = SegmentRequest(
             expressions=tuple(expression or ()),
             expression_field=expression_field,
@@ -103,6 +107,8 @@ def segment_dataset(
                     progress.update(task, description=opened.checkpoint, completed=summary.done, total=summary.total)
     except (ValueError, RuntimeError) as error:
         raise fail(error) from error
+    if summary.all_failed:
+        raise fail(ValueError(f"nothing was segmented: {summary}"))
     typer.echo(str(summary))
     if summary.advice:
         warn(summary.advice)

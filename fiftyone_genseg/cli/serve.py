@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from genseg_hub.errors import CheckpointError, ServingError
 
-from fiftyone_genseg.cli._shared import Revision, fail
+from fiftyone_genseg.cli._shared import Dialect, Revision, fail
 
 
 def serve(
@@ -31,6 +31,7 @@ def serve(
         Path | None, typer.Option(help="Folder from which vLLM may read images.", file_okay=False, exists=True)
     ] = None,
     revision: Revision = None,
+    dialect: Dialect = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the command.")] = False,
 ) -> None:
     """Serve the reasoner of a checkpoint with vLLM, SGLang or Transformers.
@@ -46,7 +47,7 @@ def serve(
 
     try:
         found, executable = serving.find(engine)
-        checkpoint = checkpoints.pull(name, revision)
+        checkpoint = checkpoints.pull(name, revision, dialect=dialect)
         dtype = str(dtype_of(pick_device("auto"), checkpoint.options)).removeprefix("torch.")
         command = serving.command(
             checkpoint, found, executable, host, port, dtype, max_model_len, media_folder, further

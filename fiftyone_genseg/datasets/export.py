@@ -16,7 +16,7 @@ from genseg_hub.schema import ReferringExample, encode_mask, normalize_expressio
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import columns
-from fiftyone_genseg.fields import EXPRESSION, GROUND_TRUTH, check_view
+from fiftyone_genseg.fields import EXPRESSION, GROUND_TRUTH, check_named, check_view, flat
 
 UNFINISHED = ".unfinished"
 
@@ -50,6 +50,8 @@ def export(
         OSError: an image or mask cannot be read.
     """
     check_view(view)
+    check_named(view, expression_field, gt_field)
+    view = flat(view)
     carried = _carried(view, expression_field)
     found = list(examples(view, gt_field, expression_field, pairs, carried))
     if not found:
@@ -99,6 +101,7 @@ def examples(
         ValueError: a Detection has no mask.
         OSError: an image or mask cannot be read.
     """
+    view = flat(view)
     if pairs is not None:
         pairs = {(sample_id, normalize_expression(expression)) for sample_id, expression in pairs}
         view = view.select(sorted({sample_id for sample_id, _ in pairs}))

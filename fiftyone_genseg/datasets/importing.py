@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import fiftyone as fo
 import fiftyone.core.fields as fof
 import fiftyone.utils.data as foud
 import numpy as np
-from genseg_hub.errors import ImageError
-from genseg_hub.evaluation import predictions
+from genseg_hub.evaluation import prediction_files, predictions
+from genseg_hub.image_files import swapped
 from genseg_hub.images import image_size, load_image
 from genseg_hub.referring_dataset import FEATURES, check_columns, from_dataset
 from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample, normalize_expression
@@ -25,9 +24,10 @@ from PIL import Image
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import columns
-from fiftyone_genseg.fields import GROUND_TRUTH, check_view
-from fiftyone_genseg.segmentation.run import store
+from fiftyone_genseg.fields import GROUND_TRUTH, check_view, every_image, flat
+from fiftyone_genseg.segmentation.run import write
 from fiftyone_genseg.segmentation.summary import Summary
+from fiftyone_genseg.sizes import size_of
 
 _CHUNK = 100
 _UNKNOWN = (0, 0)  # image size of a prediction that has no masks and does not state its size
@@ -182,7 +182,10 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
     def _sample(self, example: ReferringExample, file: Path, size: tuple[int, int]) -> fo.Sample:
         for rle in (*(example.masks or ()), *([example.ignore] if example.ignore else ())):
             if tuple(rle["size"]) != size[::-1]:
-                raise ValueError(f"a mask is of {rle['size'][::-1]} pixels, its image of {size} (width, height)")
+                its = rle["size"][::-1]
+                raise ValueError(
+                    f"a mask is of {its} pixels, its image of {size} (width, height){swapped(size, tuple(its))}"
+                )
         features = self._examples.features
         values = {name: columns.to_value(features[name], value) for name, value in example.attributes.items()}
         sample = to_sample(replace(example, attributes=values), file)
@@ -249,8 +252,8 @@ def add_predictions(
 
     Args:
         samples: have `example_id` and `expression`, as the importer makes them.
-        file: see `genseg_hub.evaluation.predictions.read`; a run of `genseg benchmark` writes such a file. Predictions
-            about other examples are left out.
+        file: see `genseg_hub.evaluation.prediction_files.read`; a run of `genseg benchmark` writes such a file.
+            Predictions about other examples are left out.
         field: field of the masks. Results of the same expressions are replaced.
         checkpoint: name stored as the origin of the predictions; the file's name by default.
 
@@ -263,6 +266,7 @@ def add_predictions(
             an image of another size.
     """
     check_view(samples)
+    samples = flat(samples)
     for name in ("example_id", "expression"):
         if not isinstance(samples.get_field(name), fo.StringField):
             raise ValueError(f"predictions are told apart by `example_id`, and the samples have no {name!r} of strings")
@@ -273,7 +277,7 @@ def add_predictions(
     expressions = [expression or "" for expression in samples.values("expression")]
     known = dict(zip(example_ids, zip(example_ids, images, expressions, strict=True), strict=True))
     last = {}  # a run that asked again has several lines about an example: the last one counts
-    for number, line in enumerate(predictions.read(file)):
+    for number, line in enumerate(prediction_files.read(file)):
         example_id = line["example_id"]
         if example_id in known and predictions.is_about(predictions.asked(line), *known[example_id]):
             last[example_id] = number
@@ -293,23 +297,21 @@ def add_predictions(
             if size and isinstance(result, Prediction) and result.image_size not in (size, _UNKNOWN):
                 raise ValueError(
                     f"the prediction of {example_id!r} in {file} is for an image of {result.image_size} (width, "
-                    f"height), the sample's is {size}"
+                    f"height), the sample's is {size}{swapped(size, result.image_size)}"
                 )
     labels.declare_fields(samples._dataset, field)
     summary = Summary(total=len(last))
     yield summary
     for chunk in _chunks(file, last):
-        by_sample = {places[example_id]: result for example_id, result in chunk.items()}
-        for sample in samples._dataset.select([*by_sample]).iter_samples(autosave=True):
-            result, expression = by_sample[sample.id], normalize_expression(sample["expression"] or "")
-            store(sample, field, checkpoint or file.name, [expression], [result], summary)
+        results = {places[i]: [(normalize_expression(known[i][2]), result)] for i, result in chunk.items()}
+        write(samples._dataset, results, field, checkpoint or file.name, summary)
         yield summary
 
 
 def _chunks(file: Path, numbers: dict[str, int]) -> Iterator[dict[str, Prediction | Failure]]:
     """Yield example id -> prediction, in chunks, for the lines with these numbers."""
     chunk: dict[str, Prediction | Failure] = {}
-    for number, line in enumerate(predictions.read(file)):
+    for number, line in enumerate(prediction_files.read(file)):
         if numbers.get(line["example_id"]) == number:
             chunk[line["example_id"]] = predictions.from_line(line)
         if len(chunk) == _CHUNK:
@@ -322,10 +324,10 @@ def _chunks(file: Path, numbers: dict[str, int]) -> Iterator[dict[str, Predictio
 def _sizes(samples: fo.Dataset | fo.DatasetView, sample_ids: list[str]) -> dict[str, tuple[int, int]]:
     """Return sample id -> (width, height) of the images whose size is known."""
     found = {}
-    chosen = samples._dataset.select(sample_ids)
+    chosen = every_image(samples._dataset).select(sample_ids)
     for sample_id, file, width, height in zip(
         *chosen.values(["id", "filepath", "metadata.width", "metadata.height"]), strict=True
     ):
-        with suppress(ImageError):
-            found[sample_id] = (width, height) if width else image_size(Path(file))
+        if size := size_of(file, width, height):
+            found[sample_id] = size
     return found

@@ -45,13 +45,14 @@ class ExamplesRequest:
             return f"There is no field {self.expression_field!r}."
         try:
             fields.check_view(self.source(samples))
+            fields.check_named(samples, self.arguments(samples)["expression_field"], self.gt_field)
         except ValueError as error:
             return sentence(error)
         return None
 
     def source(self, samples: fo.DatasetView) -> fo.Dataset | fo.DatasetView:
         """Return the samples to read: the view, or the whole dataset where a slice says which samples are meant."""
-        return samples if self.pairs is None else samples._dataset
+        return samples if self.pairs is None else fields.every_image(samples._dataset)
 
     def arguments(self, samples: fo.DatasetView) -> dict[str, Any]:
         """Return the arguments of `export.examples` and `export.export`.

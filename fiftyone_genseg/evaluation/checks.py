@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import fiftyone as fo
-import fiftyone.core.fields as fof
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.evaluation.config import SAMPLE_FIELDS, ReferringEvaluationConfig
-from fiftyone_genseg.fields import EXPRESSION, check_view, default_expression_field
+from fiftyone_genseg.fields import check_expression_field, check_named, check_view, default_expression_field, flat
 
 
 def check(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfig, eval_key: str | None) -> None:
@@ -20,6 +19,7 @@ def check(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfi
     """
     pred_field, gt_field, expression_field = config.pred_field, config.gt_field, config.expression_field
     check_view(samples)
+    samples = flat(samples)
     if not len(samples):
         raise ValueError("there are no samples to evaluate")
     if pred_field == gt_field:
@@ -36,19 +36,14 @@ def check(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfi
         if not name or not labels.is_detections(samples, name):
             found = samples.get_field_schema(embedded_doc_type=fo.Detections)
             what = "holds no Detections" if name and samples.get_field(name) else "does not exist"
+            if name and getattr(samples.get_field(name), "document_type", None) is fo.Polylines:
+                what += ", but Polylines: make Detections of each with its to_detections(frame_size=(width, height))"
             raise ValueError(f"the {role} field {name!r} {what}; fields of Detections: {', '.join(found) or 'none'}")
     if expression_field is None:
         expression_field = default_expression_field(samples, gt_field)
     if expression_field is not None:
-        kind = samples.get_field(expression_field)
-        inner = kind.field if isinstance(kind, fof.ListField) else kind
-        if not isinstance(inner, fof.StringField):
-            raise ValueError(f"the expression field {expression_field!r} must hold a string or a list of strings")
-        named = samples.get_field(f"{gt_field}.detections.{EXPRESSION}") is not None
-        if isinstance(kind, fof.ListField) and not named:
-            raise ValueError(
-                f"with several expressions per sample each detection in {gt_field!r} needs an attribute {EXPRESSION!r}"
-            )
+        check_expression_field(samples, expression_field)
+        check_named(samples, expression_field, gt_field)
     if eval_key is not None:
         _check_key(samples, eval_key, pred_field, gt_field)
 
@@ -70,13 +65,22 @@ def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str, pred_field: 
     for other in existing:
         if any(eval_key == f"{other}_{suffix}" or other == f"{eval_key}_{suffix}" for suffix in suffixes):
             raise ValueError(f"the key {eval_key!r} would overwrite fields of the run {other!r}; choose another")
-    own = set()
-    if eval_key in existing:
-        method = samples._dataset.get_evaluation_info(eval_key).config.build()
-        try:
-            own = set(method.get_fields(samples, eval_key))
-        except ValueError as error:
-            raise ValueError(f"the run {eval_key!r} is about fields that are gone, delete it first: {error}") from error
+    own = fields_of_run(samples, eval_key)
     for name in ReferringEvaluationConfig(pred_field, gt_field).build().get_fields(samples, eval_key):
         if name not in own and samples._dataset.get_field(name) is not None:
             raise ValueError(f"the run {eval_key!r} would overwrite the field {name!r}; choose another key")
+
+
+def fields_of_run(samples: fo.Dataset | fo.DatasetView, eval_key: str) -> set[str]:
+    """Return the fields that a run owns; none where there is no run of that name.
+
+    Raises:
+        ValueError: FiftyOne cannot tell them, because it is a run of its own about a field that is gone.
+    """
+    if eval_key not in samples.list_evaluations():
+        return set()
+    method = samples._dataset.get_evaluation_info(eval_key).config.build()
+    try:
+        return set(method.get_fields(samples, eval_key))
+    except ValueError as error:
+        raise ValueError(f"the run {eval_key!r} is about fields that are gone, delete it first: {error}") from error

@@ -8,6 +8,7 @@ from genseg_hub.evaluation.metrics import DEFAULT_POLICY, get_policy
 
 from fiftyone_genseg.evaluation import matching
 from fiftyone_genseg.fields import holds_several
+from fiftyone_genseg.labels import is_detections
 
 SAMPLE_FIELDS = ("mask_iou", "box_iou", "no_target_correct", "failure")
 
@@ -25,6 +26,7 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
         objects_field: Detections of all objects of the image, for distractors; optional.
         ignore_field: Detections of the pixels that count neither way; optional.
         counts: oddities that the run met, by name; filled by the run.
+        notes: name of a count -> the first reason for it; filled by the run.
         fields_written: whether the fields on samples and labels are all written; filled by the run. They are not
             where the process was killed: evaluate again.
         iou, classwise, kwargs: of FiftyOne's detection evaluation.
@@ -46,6 +48,7 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
         ignore_field=None,
         counts=None,
         fields_written=True,
+        notes=None,
         iou=matching.MATCH_IOU,
         classwise=False,
         **kwargs,
@@ -57,6 +60,7 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
         self.objects_field = objects_field
         self.ignore_field = ignore_field
         self.counts = counts
+        self.notes = notes
         self.fields_written = fields_written
 
     @property
@@ -86,9 +90,12 @@ class ReferringEvaluation(foud.DetectionEvaluation):
             samples._dataset.add_sample_field(failure, fof.StringField)
 
     def get_fields(self, samples, eval_key, include_custom_metrics=True):
-        """Return the names of a run's fields."""
-        fields = super().get_fields(samples, eval_key, include_custom_metrics)
-        return [f"{eval_key}_{name}" for name in SAMPLE_FIELDS] + fields
+        """Return the names of a run's fields, without the fields of labels that were deleted or renamed."""
+        fields = [f"{eval_key}_{name}" for name in (*SAMPLE_FIELDS, "tp", "fp", "fn")]
+        for name in (self.config.pred_field, self.config.gt_field):
+            if is_detections(samples, name):
+                fields += [f"{name}.detections.{eval_key}{suffix}" for suffix in ("", "_id", "_iou")]
+        return fields
 
     def cleanup(self, samples, eval_key):
         """Remove the fields of a run."""

@@ -10,7 +10,7 @@ from genseg_hub.evaluation.metrics import box_iou, enclosing_box
 from genseg_hub.schema import Box
 from scipy.optimize import linear_sum_assignment
 
-from fiftyone_genseg.labels import Cutout
+from fiftyone_genseg.cutouts import Cutout
 
 MATCH_IOU = 0.5
 SAME_OBJECT = 0.5

@@ -9,16 +9,21 @@ from typing import Any
 
 import fiftyone as fo
 import pandas as pd
+from genseg_hub.errors import MaskError
 from genseg_hub.evaluation.metrics import enclosing_box
 
+from fiftyone_genseg.cutouts import Cutout
 from fiftyone_genseg.evaluation import checks, matching
 from fiftyone_genseg.evaluation.config import ReferringEvaluationConfig
 from fiftyone_genseg.evaluation.reading import Reader
 from fiftyone_genseg.evaluation.table import MATCHES, TABLE
-from fiftyone_genseg.labels import Cutout
+from fiftyone_genseg.fields import every_image
 from fiftyone_genseg.statuses import FAILED
 
 CHUNK = 500  # samples read, or written, at once
+# Names of counts. An expression with a bad true mask is left out, one with a bad predicted mask has failed.
+UNREADABLE_TRUE, UNREADABLE_PREDICTED = "unreadable_true_masks", "unreadable_predicted_masks"
+LEFT_OUT, FAILED_ONES = "left_out_expressions", "failed_expressions"
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def measure(
         The tables; nothing is written.
 
     Raises:
-        ValueError: there are detections without masks.
+        ValueError: there are detections without masks, or no expression has a ground truth that can be read.
     """
     for name in filter(None, (config.gt_field, config.pred_field, config.ignore_field)):
         checks.check_masks(samples, name)
@@ -85,7 +90,7 @@ def measure(
     ids = list(dict.fromkeys(samples.values("id")))
     # A view that filters labels is read as it is. Any other view is only a choice of samples.
     filtered = isinstance(samples, fo.DatasetView) and samples._get_filtered_fields()
-    source = samples if filtered else samples._dataset
+    source = samples if filtered else every_image(samples._dataset)
     for start in range(0, len(ids), CHUNK):
         measurement.add(Reader(source.select(ids[start : start + CHUNK], ordered=True), config))
         yield min(1.0, (start + CHUNK) / len(ids))
@@ -98,13 +103,16 @@ class _Measurement:
 
     config: ReferringEvaluationConfig
     counts: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, str] = field(default_factory=dict)  # name of a count -> its first reason
     rows: list[dict[str, Any]] = field(default_factory=list)
     matches: list[dict[str, Any]] = field(default_factory=list)
     images: dict[str, int] = field(default_factory=dict)  # file -> number
     verdicts: Verdicts = field(default_factory=lambda: {"gt": {}, "pred": {}})
 
     def finish(self, samples: fo.Dataset | fo.DatasetView, ids: list[str]) -> Measured:
-        self.config.counts = dict(self.counts)
+        self.config.counts, self.config.notes = dict(self.counts), self.notes
+        if self.counts[LEFT_OUT] and not self.rows:
+            raise ValueError(f"none of the {self.counts[LEFT_OUT]} expressions can be measured: {self.notes[LEFT_OUT]}")
         table = pd.DataFrame(self.rows, columns=list(TABLE)).astype(TABLE)
         matches = pd.DataFrame(self.matches, columns=list(MATCHES)).astype(MATCHES)
         return Measured(samples, ids, self.config, table, matches, self.verdicts)
@@ -115,23 +123,26 @@ class _Measurement:
 
     def _add_sample(self, reader: Reader, number: int) -> None:
         truth, guess = reader.gt[number], reader.pred[number]
-        unreadable = truth.load_masks() | guess.load_masks()
-        self.counts["unreadable_masks"] += len(unreadable)
+        self.counts[UNREADABLE_TRUE] += len(truth.load_masks())
+        self.counts[UNREADABLE_PREDICTED] += len(guess.load_masks())
         expressions = reader.expressions(number)
         self.counts["not_annotated"] += len(reader.asked(number) - set(expressions)) if reader.several else 0
         image = self.images.setdefault(reader.filepaths[number], len(self.images))
+        size = reader.size(number) or truth.image_size() or guess.image_size() or (0, 0)
         for expression in expressions:
             mine = truth.of(expression) if reader.several else truth.ids
-            its = guess.of(expression)
             row: dict[str, Any] = dict.fromkeys(TABLE, 0)
             row |= {"sample_id": reader.ids[number], "image": image, "expression": expression, "distractors": -1}
             try:
-                if not unreadable.isdisjoint([*mine, *its]):
-                    raise OSError("a mask cannot be read")
-                measured, matches = self._measure(reader, number, expression, mine, its)
-            except Exception:  # noqa: BLE001 - one bad sample is recorded on itself, whatever is wrong with it
-                self.counts["failed_expressions"] += 1
-                measured, matches = _failed(reader, number, len(mine)), []
+                targets, ignored = self._targets(reader, number, mine, size)
+            except Exception as error:  # noqa: BLE001 - one bad sample is recorded on itself, whatever is wrong with it
+                self._note(LEFT_OUT, f"the ground truth of {expression!r} on sample {reader.ids[number]}: {error}")
+                continue
+            try:
+                measured, matches = self._measure(reader, number, expression, targets, ignored, size)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._note(FAILED_ONES, f"the prediction of {expression!r} on sample {reader.ids[number]}: {error}")
+                measured, matches = _failed(size, targets), []
             self.rows.append(row | measured)
             for gt_id, pred_id, iou in matches:
                 confidence = guess.confidence.get(pred_id)
@@ -139,23 +150,50 @@ class _Measurement:
                 self._judge("gt", "fn", reader.ids[number], gt_id, pred_id, iou)
                 self._judge("pred", "fp", reader.ids[number], pred_id, gt_id, iou)
 
+    def _note(self, name: str, reason: str) -> None:
+        """Count an oddity, and keep its first reason."""
+        self.counts[name] += 1
+        self.notes.setdefault(name, reason)
+
     def _judge(self, side: str, wrong: str, sample_id: str, label_id: str, match: str, iou: float) -> None:
         """Set a label's verdict. A label may belong to several expressions: one match is enough to be found."""
         known = self.verdicts[side].get((sample_id, label_id))
         if label_id and (known is None or known.eval == wrong):
             self.verdicts[side][sample_id, label_id] = Verdict("tp" if match else wrong, match, iou)
 
+    def _targets(
+        self, reader: Reader, number: int, mine: list[str], size: tuple[int, int]
+    ) -> tuple[dict[str, Cutout], list[Cutout]]:
+        """Return an expression's true masks by id, without ignored pixels, and the masks of the ignored pixels.
+
+        Raises:
+            MaskError: a mask of the ground truth cannot be used, which is no fault of the prediction.
+        """
+        found, resized = reader.gt[number].cutouts(mine, size)
+        if mine and not found:
+            raise MaskError("its masks are empty or lie outside the image")
+        self.counts["resized_masks"] += resized
+        ignored: dict[str, Cutout] = {}
+        if reader.ignored is not None:
+            stored = reader.ignored[number]
+            ignored, _ = stored.cutouts(stored.ids, size)
+        return _without(found, list(ignored.values())), list(ignored.values())
+
     def _measure(
-        self, reader: Reader, number: int, expression: str, mine: list[str], its: list[str]
+        self,
+        reader: Reader,
+        number: int,
+        expression: str,
+        targets: dict[str, Cutout],
+        ignored: list[Cutout],
+        size: tuple[int, int],
     ) -> tuple[dict[str, Any], list[tuple[str, str, float]]]:
         """Return one expression's row, and (true id, predicted id, IoU) of its matches with "" for no match."""
-        truth, guess = reader.gt[number], reader.pred[number]
-        size = reader.size(number) or truth.image_size() or guess.image_size() or (0, 0)
-        targets, resized = truth.cutouts(mine, size)
-        found, resized_too = guess.cutouts(its, size)
-        self.counts["resized_masks"] += resized + resized_too
+        guess = reader.pred[number]
+        found, resized = guess.cutouts(guess.of(expression), size)
+        self.counts["resized_masks"] += resized
         status = reader.status(number, expression, bool(found))
-        targets, found = (_without_ignored(reader, number, masks, size) for masks in (targets, found))
+        found = _without(found, ignored)
         if status == FAILED:  # masks that an earlier run left do not count
             found = {}
         target_ids, found_ids = list(targets), list(found)
@@ -186,25 +224,18 @@ class _Measurement:
         ]
 
 
-def _failed(reader: Reader, number: int, n_true: int) -> dict[str, Any]:
-    """Return the row of an expression that cannot be measured; that it has targets is known."""
-    width, height = reader.size(number) or (0, 0)
+def _failed(size: tuple[int, int], targets: dict[str, Cutout]) -> dict[str, Any]:
+    """Return the row of an expression whose prediction cannot be measured."""
     return {
         "status": FAILED,
-        "n_true": n_true,
-        "n_missed": n_true,
-        "target_area": int(n_true > 0),
-        "image_area": width * height,
+        "n_true": len(targets),
+        "n_missed": len(targets),
+        "target_area": int(bool(targets)),
+        "image_area": size[0] * size[1],
     }
 
 
-def _without_ignored(reader: Reader, number: int, masks: dict[str, Cutout], size: tuple[int, int]) -> dict[str, Cutout]:
+def _without(masks: dict[str, Cutout], ignored: list[Cutout]) -> dict[str, Cutout]:
     """Return masks by id without the pixels that count neither way; a mask of which nothing is left is gone."""
-    if reader.ignored is None:
-        return masks
-    stored = reader.ignored[number]
-    if stored.load_masks():
-        raise OSError("a mask of ignored pixels cannot be read")
-    ignored, _ = stored.cutouts(stored.ids, size)
-    left = {i: matching.without(mask, list(ignored.values())) for i, mask in masks.items()}
+    left = {i: matching.without(mask, ignored) for i, mask in masks.items()}
     return {i: mask for i, mask in left.items() if mask is not None}

@@ -6,19 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
-from genseg_hub.errors import ImageError
-from genseg_hub.images import image_size
+from genseg_hub import masks
+from genseg_hub.errors import MaskError
 from genseg_hub.schema import Box, normalize_expression
 
 from fiftyone_genseg import labels
+from fiftyone_genseg.cutouts import Cutout, cutout
 from fiftyone_genseg.evaluation.config import ReferringEvaluationConfig
 from fiftyone_genseg.fields import holds_several
-from fiftyone_genseg.labels import Cutout
+from fiftyone_genseg.sizes import size_of
 from fiftyone_genseg.statuses import MISSING, NO_TARGET, SEGMENTED
+
+_SMALLEST = 1e-6  # share of an image that a box with a mask takes
 
 
 @dataclass
@@ -33,6 +35,7 @@ class StoredLabels:
     prompt_box: dict[str, Any]
     confidence: dict[str, float | None]
     label: dict[str, str | None]
+    unreadable: dict[str, str] | None = None
 
     def of(self, expression: str) -> list[str]:
         """Return the ids of the labels that name an expression; all of them when none names any."""
@@ -40,32 +43,37 @@ class StoredLabels:
             return self.ids
         return [i for i in self.ids if labels.names(self.expression[i], expression)]
 
-    def load_masks(self) -> set[str]:
-        """Read the masks that are files, and return the ids of the labels whose mask cannot be read."""
-        unreadable = set()
-        for i, mask in self.masks.items():
-            if isinstance(mask, str):
+    def load_masks(self) -> dict[str, str]:
+        """Read the masks as bool[h, w], and return label id -> reason for each mask that cannot be read."""
+        if self.unreadable is None:
+            self.unreadable = {}
+            for i, mask in self.masks.items():
                 try:
-                    self.masks[i] = fo.Detection(mask_path=mask).get_mask()
-                except (OSError, ValueError):
-                    self.masks[i] = None
-            if self.masks[i] is None:
-                unreadable.add(i)
-        return unreadable
+                    self.masks[i] = masks.read_file(mask) if isinstance(mask, str) else masks.from_array(mask)
+                except MaskError as error:
+                    self.masks[i], self.unreadable[i] = None, str(error)
+        return self.unreadable
 
     def image_size(self) -> tuple[int, int] | None:
         """Return (width, height) of the image by a mask's pixels and its box's share; None without masks."""
         for i, mask in self.masks.items():
-            if mask is not None and min(self.boxes[i][2:]) > 0:
-                return round(mask.shape[1] / self.boxes[i][2]), round(mask.shape[0] / self.boxes[i][3])
+            box = self.boxes[i]
+            if mask is not None and _is_box(box) and min(box[2:]) > _SMALLEST:
+                return round(mask.shape[1] / box[2]), round(mask.shape[0] / box[3])
         return None
 
     def cutouts(self, ids: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Cutout], int]:
-        """Return the non-empty masks of some labels by id, and how many masks had to be resized."""
+        """Return the non-empty masks of some labels by id, and how many masks had to be resized.
+
+        Raises:
+            MaskError: a mask or a box cannot be read.
+        """
         found: dict[str, Cutout] = {}
         resized = 0
         for i in ids:
-            part, other = labels.cutout(self.boxes[i], self.masks[i], size)
+            if i in self.load_masks():
+                raise MaskError(self.load_masks()[i])
+            part, other = cutout(self.boxes[i], self.masks[i], size)
             resized += other
             if part:
                 found[i] = part
@@ -111,14 +119,8 @@ class Reader:
             ]
 
     def size(self, number: int) -> tuple[int, int] | None:
-        """Return (width, height) of the image, by its metadata or else its file; None for a file that is none."""
-        width, height = self._widths[number], self._heights[number]
-        if width and height:
-            return width, height
-        try:
-            return image_size(Path(self.filepaths[number]))
-        except ImageError:
-            return None
+        """Return (width, height) of the image, None where neither its file nor its metadata says it."""
+        return size_of(self.filepaths[number], self._widths[number], self._heights[number])
 
     def expressions(self, number: int) -> list[str]:
         """Return the expressions of a sample, each once, without empty ones."""
@@ -172,7 +174,7 @@ def _read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
             return dict(zip(ids, column or [None] * len(ids), strict=True))
 
         paths_of_masks = values("mask_path")
-        masks = {i: paths_of_masks[i] if mask is None else mask for i, mask in values("mask").items()}
+        stored = {i: paths_of_masks[i] if mask is None else mask for i, mask in values("mask").items()}
         others = [values(attribute) for attribute in ("expression", "prompt_box", "confidence", "label")]
-        read.append(StoredLabels(exists, ids, values("bounding_box"), masks, *others))
+        read.append(StoredLabels(exists, ids, values("bounding_box"), stored, *others))
     return read

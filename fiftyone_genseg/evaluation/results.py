@@ -16,6 +16,7 @@ from genseg_hub.evaluation.metrics import NAMES, ReferringMetrics
 from fiftyone_genseg import labels, uris
 from fiftyone_genseg.evaluation.slicing import kinds
 from fiftyone_genseg.evaluation.table import MATCHES, TABLE, overlap, pack, unpack
+from fiftyone_genseg.fields import sample_ids
 
 METRICS = ("ciou", "miou", "target_miou", "n_acc", "t_acc", "pr@0.5", "pr@0.7", "pr@0.9", "box_miou")
 
@@ -71,12 +72,19 @@ class ReferringResults(foud.DetectionResults):
             f"{NAMES[name]} {figures[name]:.3f}" for name in ("ciou", "miou", "n_acc") if figures[name] is not None
         ]
         failed = f", {figures['n_failed']} without a usable answer" if figures["n_failed"] else ""
-        return f"{', '.join(known)} on {figures['n']} expressions (policy {figures['policy']}){failed}"
+        said = f"{', '.join(known) or 'no figures'} on {figures['n']} expressions (policy {figures['policy']}){failed}"
+        counts = self.config.counts or {}
+        notes = [
+            f"{counts[name]} {name.replace('_', ' ')}, first {why}" for name, why in (self.config.notes or {}).items()
+        ]
+        return "; ".join([said, *notes])
+
+    def __str__(self) -> str:
+        return f"{self.key or 'not recorded'}: {self.describe()}"
 
     def in_view(self, view: fo.DatasetView | fo.Dataset) -> np.ndarray:
         """Return bool[N]: the rows of `table` whose sample is in a view."""
-        ids = view.values("sample_id" if view._is_patches else "id")
-        return self.table["sample_id"].isin(ids).to_numpy()
+        return self.table["sample_id"].isin(sample_ids(view)).to_numpy()
 
     def metrics(self, *args, **kwargs):
         """Return FiftyOne's detection metrics and the figures, of the subset that `use_subset` chose."""
@@ -84,7 +92,7 @@ class ReferringResults(foud.DetectionResults):
         return super().metrics(*args, **kwargs) | {name: found[name] for name in METRICS}
 
     def serialize(self, *args, **kwargs):
-        """Return what FiftyOne stores."""
+        """Return what FiftyOne stores and exports: it can be written as JSON."""
         return {
             "cls": self.cls,
             "table": pack(self.table[list(TABLE)]),

@@ -8,6 +8,7 @@ from fiftyone_genseg.evaluation.measuring import measure
 from fiftyone_genseg.evaluation.request import EvaluationRequest
 from fiftyone_genseg.evaluation.results import ReferringResults
 from fiftyone_genseg.evaluation.writing import write
+from fiftyone_genseg.fields import flat
 
 
 def evaluate(
@@ -57,6 +58,7 @@ def evaluate(
         pred_field, gt_field, eval_key, policy, min_pixels, expression_field, objects_field, ignore_field
     )
     config = request.config(samples)
+    samples = flat(samples)
     count = len(samples)
     with fo.core.utils.ProgressBar(total=2 * count, progress=progress) as bar:
         measured = _followed(measure(samples, config), bar, 0, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
@@ -53,8 +54,8 @@ def overlap(table: pd.DataFrame) -> Overlap:
     return Overlap(**columns, answered=answered(table))
 
 
-def pack(frame: pd.DataFrame) -> bytes:
-    """Return a table as Parquet, with object ids as 12 bytes."""
+def pack(frame: pd.DataFrame) -> str:
+    """Return a table as Base64 of Parquet, with object ids as 12 bytes. JSON holds no bytes."""
     frame = frame.copy()
     for name in frame.columns.intersection(_IDS):
         frame[name] = [bytes.fromhex(value) for value in frame[name]]
@@ -67,17 +68,18 @@ def pack(frame: pd.DataFrame) -> bytes:
         compression_level=9,
         use_dictionary=[name for name in frame.columns if name not in plain],
     )
-    return buffer.getvalue()
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
-def unpack(data: bytes, columns: dict[str, str]) -> pd.DataFrame:
+def unpack(data: str | bytes, columns: dict[str, str]) -> pd.DataFrame:
     """Return what `pack` was given.
 
     Args:
-        data: Parquet.
+        data: as `pack` returns it, or the bare Parquet that earlier versions stored.
         columns: `TABLE` or `MATCHES`; columns that the data lacks are left out.
     """
-    frame = pd.read_parquet(io.BytesIO(data))
+    parquet = base64.b64decode(data) if isinstance(data, str) else data
+    frame = pd.read_parquet(io.BytesIO(parquet))
     for name in frame.columns.intersection(_IDS):
         frame[name] = [value.hex() for value in frame[name]]
     return frame.astype({name: kind for name, kind in columns.items() if name in frame})

@@ -15,11 +15,13 @@ from bson import ObjectId, json_util
 from fiftyone.core.odm.runs import RunDocument
 from pymongo import UpdateOne
 
+from fiftyone_genseg.database import make_durable
+from fiftyone_genseg.evaluation.checks import fields_of_run
 from fiftyone_genseg.evaluation.config import SAMPLE_FIELDS, ReferringEvaluationConfig
 from fiftyone_genseg.evaluation.measuring import CHUNK, Measured, Verdicts
 from fiftyone_genseg.evaluation.results import ReferringResults, custom_metrics
 from fiftyone_genseg.evaluation.slicing import kinds
-from fiftyone_genseg.fields import holds_several
+from fiftyone_genseg.fields import every_image, holds_several
 
 
 def write(measured: Measured, eval_key: str | None) -> Generator[float, None, ReferringResults]:
@@ -48,8 +50,10 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
     results.custom_metrics = custom_metrics(results.figures())
     if eval_key is None:
         return results
+    own = fields_of_run(samples, eval_key)
     for name in (config.gt_field, config.pred_field):
-        if f"{name}.detections.{eval_key}" in samples._dataset.get_dynamic_field_schema(fields=name):
+        path = f"{name}.detections.{eval_key}"
+        if path not in own and path in samples._dataset.get_dynamic_field_schema(fields=name):
             raise ValueError(f"detections in {name!r} have an attribute {eval_key!r}; choose another key")
     config.fields_written = False
     earlier = _put_run(samples, eval_key, results)
@@ -63,6 +67,7 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
     config.fields_written = True
     method.update_run_config(samples, eval_key, config)
     method.add_fields_to_sidebar_group(samples, eval_key)
+    make_durable(samples._dataset)
     return results
 
 
@@ -111,7 +116,8 @@ class _Writer:
     def write(self, ids: Sequence[str]) -> None:
         now = datetime.now(UTC).replace(tzinfo=None)
         paths = {"gt": f"{self._config.gt_field}.detections", "pred": f"{self._config.pred_field}.detections"}
-        read = self._dataset.select(ids, ordered=True).values(["id", *(f"{path}.id" for path in paths.values())])
+        view = every_image(self._dataset).select(ids, ordered=True)
+        read = view.values(["id", *(f"{path}.id" for path in paths.values())])
         writes = []
         for sample_id, *label_ids in zip(*read, strict=True):
             judged: Counter[tuple[str, str | None]] = Counter()

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 from fiftyone.operators import types
 from genseg_hub import checkpoints, dialects
 from genseg_hub.checkpoints.catalog import KNOWN, NANO
-from genseg_hub.options import HubOptions, ReasonerOptions
+from genseg_hub.options import HubOptions, ReasonerOptions, ServerOptions
 
 from fiftyone_genseg import default_checkpoint, fields, messages, training_runs
 
@@ -22,8 +23,13 @@ _LONGEST = 500  # characters of a message: what was typed may be longer
 
 
 def target_view(ctx) -> fo.DatasetView | None:
-    """Return the samples that a form is about; None without a dataset."""
-    return ctx.target_view() if ctx.dataset is not None else None
+    """Return the samples that a form is about, each by itself; None without a dataset.
+
+    Of groups these are the samples of the slice that the App shows, of dynamic groups all samples.
+    """
+    if ctx.dataset is None:
+        return None
+    return fields.flat(ctx.target_view(require_flat=ctx.dataset.media_type == fom.GROUP))
 
 
 def show_problem(inputs: types.Object, problem: str) -> None:
@@ -132,7 +138,9 @@ def ask_for_model_options(inputs: types.Object, params: Mapping[str, Any]) -> No
     )
     if not params.get("advanced"):
         return
-    for option in (option for kind in (ReasonerOptions, HubOptions) for option in dataclasses.fields(kind)):
+    for option in (
+        option for kind in (ReasonerOptions, HubOptions, ServerOptions) for option in dataclasses.fields(kind)
+    ):
         choices = dialects.names() if option.name == "dialect" else option.metadata["choices"]
         asked: dict[str, Any] = {
             "label": option.name.replace("_", " ").capitalize(),
@@ -145,6 +153,8 @@ def ask_for_model_options(inputs: types.Object, params: Mapping[str, Any]) -> No
             inputs.enum(option.name, choices, view=dropdown(choices), **asked)
         elif "int" in str(option.type):
             inputs.int(option.name, min=1, **asked)
+        elif "float" in str(option.type):
+            inputs.float(option.name, min=0, **asked)
         elif "bool" in str(option.type):
             inputs.bool(option.name, default=False, **asked)
         else:

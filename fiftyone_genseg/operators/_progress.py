@@ -98,7 +98,11 @@ def follow(
 
 
 def pulling(
-    ctx, name: str, with_reasoner: bool = True, options: Mapping[str, Any] = MappingProxyType({})
+    ctx,
+    name: str,
+    with_reasoner: bool = True,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    newest: bool = False,
 ) -> Generator[Any, None, checkpoints.Checkpoint]:
     """Download the missing files of a checkpoint; yield messages of the progress and return the checkpoint.
 
@@ -107,11 +111,12 @@ def pulling(
         name: as `checkpoints.pull` takes it.
         with_reasoner: as `checkpoints.pull` takes it.
         options: of `GenSegR1.from_pretrained`; the dialect, token, cache and network among them count.
+        newest: as `checkpoints.pull` takes it.
 
     Raises:
         CheckpointError: as `checkpoints.pull`.
     """
-    asked: dict[str, Any] = {"with_reasoner": with_reasoner, "dialect": options.get("dialect")}
+    asked: dict[str, Any] = {"with_reasoner": with_reasoner, "dialect": options.get("dialect"), "newest": newest}
     asked["options"] = pick(HubOptions, options)
     plan = checkpoints.plan(name, **asked)
     missing, here = plan.missing, 0
@@ -119,7 +124,7 @@ def pulling(
     if missing:
         arrived.put(0)
     with ThreadPoolExecutor(1, thread_name_prefix="pull") as worker:
-        download = worker.submit(checkpoints.pull, plan.name, plan.revision, on_bytes=arrived.put, **asked)
+        download = worker.submit(checkpoints.pull, plan.name, plan.resolved, on_bytes=arrived.put, **asked)
         download.add_done_callback(lambda _: arrived.put(None))
         while (count := arrived.get()) is not None:
             here = min(missing, here + count)

@@ -193,15 +193,16 @@ class CompareCheckpoints(foo.Operator):
 def _compare(ctx) -> Generator[Any, None, _progress.Done]:
     """Compare; a checkpoint that cannot be loaded is reported at the end, and the others go on."""
     request = ComparisonRequest.from_params(ctx.params)
-    problem = request.problem(_forms.target_view(ctx))
-    if problem:
+    view = _forms.target_view(ctx)
+    problem = request.problem(view)
+    if view is None or problem:
         raise ValueError(problem)
     done: dict[str, str] = {}
     warnings: list[str] = []
     served = (yield from _served(ctx, request)) if request.server else set()
     for number, (name, field) in enumerate(request.fields.items()):
         try:
-            done[field], advice = yield from _one(ctx, request, name, field, name in served, number)
+            done[field], advice = yield from _one(ctx, view, request, name, field, name in served, number)
             warnings += [f"{field}: {advice}"] if advice else []
         except (CheckpointError, ReasonerError) as error:
             warnings.append(str(error))
@@ -224,13 +225,15 @@ def _served(ctx, request: ComparisonRequest) -> Generator[Any, None, set[str]]:
     """
     from genseg_hub.reasoners.loading import connect
 
+    options = {**request.model_options, "token": ctx.secret(_forms.HUB_TOKEN)}
+    dialect, hub = options.get("dialect"), pick(HubOptions, options)
     served: set[str] = set()
     problem: NotServedError | None = None
     for name in request.checkpoints:
         try:
-            if not checkpoints.is_on_disk(name, with_reasoner=False):
-                yield from _progress.pulling(ctx, name, with_reasoner=False)
-            found = checkpoints.pull(name, with_reasoner=False)
+            if not checkpoints.is_on_disk(name, False, dialect, hub):
+                yield from _progress.pulling(ctx, name, False, options)
+            found = checkpoints.pull(name, with_reasoner=False, dialect=dialect, options=hub)
             connect(found, str(request.server), api_key=ctx.secret(_forms.SERVER_KEY))
             served.add(name)
         except NotServedError as error:
@@ -243,10 +246,10 @@ def _served(ctx, request: ComparisonRequest) -> Generator[Any, None, set[str]]:
 
 
 def _one(
-    ctx, request: ComparisonRequest, name: str, field: str, served: bool, number: int
+    ctx, view: fo.DatasetView, request: ComparisonRequest, name: str, field: str, served: bool, number: int
 ) -> Generator[Any, None, tuple[str, str]]:
     """Segment and evaluate with one checkpoint; return its figures as a sentence, and `Summary.advice`."""
-    view, count = ctx.target_view(), len(request.checkpoints)
+    count = len(request.checkpoints)
     asked = request.segmentation(name, field, served)
     options = {**asked.model_options, "token": ctx.secret(_forms.HUB_TOKEN)}
     if not checkpoints.is_on_disk(name, not served, options.get("dialect"), pick(HubOptions, options)):
@@ -261,10 +264,12 @@ def _one(
         for summary in segment_view(view, asked, engine):
             share = (number + summary.share_done) / count
             yield from _progress.tell(ctx, share, f"{name}: {summary.done} of {summary.total} expressions")
+    if summary.all_failed:
+        raise ReasonerError(f"{name} segmented nothing: {summary}")
     del engine
     gc.collect()  # the next one needs the memory
     evaluation = request.evaluation(field)
-    view, end = ctx.target_view(), (number + 1) / count
+    end = (number + 1) / count
     measured = yield from _progress.follow(ctx, measure(view, evaluation.config(view)), f"{name}: evaluating", end, end)
     results = yield from _progress.follow(ctx, write(measured, field), f"{name}: writing", end, end)
     return results.describe() + (" (asked on the server)" if served else ""), summary.advice

@@ -12,7 +12,9 @@ from genseg_hub.evaluation.metrics import POLICIES
 
 from fiftyone_genseg.evaluation.measuring import measure
 from fiftyone_genseg.evaluation.request import AUTO, NONE, EvaluationRequest
+from fiftyone_genseg.evaluation.usable import check_answered
 from fiftyone_genseg.evaluation.writing import write
+from fiftyone_genseg.fields import check_view, expression_fields
 from fiftyone_genseg.operators import _forms, _progress
 
 
@@ -39,6 +41,7 @@ class EvaluateReferringSegmentation(foo.Operator):
         Raises:
             ValueError: the request cannot be run.
         """
+        check_view(samples)
         request = EvaluationRequest.from_params(samples.view(), {"overwrite": True, **options})
         params = request.to_params() | {"raise_errors": True}
         return foo.execute_operator(self.uri, {"view": samples.view()}, params=params, request_delegation=delegate)
@@ -93,7 +96,7 @@ class EvaluateReferringSegmentation(foo.Operator):
             min=0,
         )
         automatic = "the field `expression`, else the ground truth's attribute `expression`"
-        sources = _forms.dropdown([AUTO, *_expression_fields(view)], {AUTO: automatic})
+        sources = _forms.dropdown([AUTO, *expression_fields(view)], {AUTO: automatic})
         inputs.enum("expression_field", sources.values(), label="Expressions", default=AUTO, view=sources)
         objects = _forms.dropdown(["", *masks], {"": "none"})
         inputs.enum(
@@ -131,16 +134,6 @@ def _evaluate(ctx) -> Generator[Any, None, _progress.Done]:
         raise ValueError(problem)
     count = f"{len(view):,} samples"
     measured = yield from _progress.follow(ctx, measure(view, request.config(view)), f"measuring {count}", 0.0, 0.5)
+    check_answered(measured)
     results = yield from _progress.follow(ctx, write(measured, request.eval_key), f"writing {count}", 0.5, 1.0)
     return _progress.Done(results.describe(), then=(ctx.ops.reload_dataset,))
-
-
-def _expression_fields(view: fo.DatasetView | None) -> list[str]:
-    """Return the fields that hold a string, or a list of strings."""
-    if view is None:
-        return []
-    schema = view.get_field_schema(ftype=(fo.StringField, fo.ListField))
-    inner = {name: field.field if isinstance(field, fo.ListField) else field for name, field in schema.items()}
-    return [
-        name for name, field in inner.items() if isinstance(field, fo.StringField) and name not in ("filepath", "tags")
-    ]

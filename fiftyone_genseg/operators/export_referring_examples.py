@@ -48,7 +48,7 @@ class ExportReferringExamples(foo.Operator):
         from fiftyone_genseg.datasets.export import export
 
         folder = _forms.path(_folder(ctx))
-        count = export(folder=folder, **ExamplesRequest.from_params(ctx.params).arguments(ctx.target_view()))
+        count = export(folder=folder, **ExamplesRequest.from_params(ctx.params).arguments(_forms.target_view(ctx)))
         return {"examples": count, "folder": str(folder)}
 
     def resolve_output(self, ctx) -> types.Property:
@@ -69,7 +69,7 @@ def problem(ctx) -> str | None:
         _forms.check_new_folder(_forms.path(_folder(ctx)))
     except (ValueError, OSError) as error:
         return sentence(error)
-    return ExamplesRequest.from_params(ctx.params).problem(ctx.target_view())
+    return ExamplesRequest.from_params(ctx.params).problem(_forms.target_view(ctx))
 
 
 def _folder(ctx) -> str:

@@ -94,10 +94,10 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
     from fiftyone_genseg.datasets.importing import add_predictions
 
     request = LoadPredictionsRequest.from_params(ctx.params)
-    problem = request.problem(ctx.dataset)
-    if problem:
+    view, problem = _forms.target_view(ctx), request.problem(ctx.dataset)
+    if view is None or problem:
         raise ValueError(problem)
     summary = Summary()
-    for summary in add_predictions(ctx.target_view(), _forms.path(request.file), request.field, request.checkpoint):
+    for summary in add_predictions(view, _forms.path(request.file), request.field, request.checkpoint):
         yield from _progress.tell(ctx, summary.share_done, f"{summary.done} of {summary.total} expressions")
     return _progress.Done(str(summary), then=(ctx.ops.reload_dataset,))

@@ -26,7 +26,7 @@ class PullCheckpoint(foo.Operator):
         return _progress.config(
             "pull_checkpoint",
             "Pull checkpoint",
-            "Download a checkpoint from the Hugging Face Hub and compare its checksums",
+            "Download the newest commit of a checkpoint from the Hugging Face Hub and compare its checksums",
         )
 
     def resolve_input(self, ctx) -> types.Property:
@@ -36,7 +36,7 @@ class PullCheckpoint(foo.Operator):
         name = _name(ctx)
         if name:
             try:
-                inputs.view("plan", types.Notice(label=str(checkpoints.plan(name))))
+                inputs.view("plan", types.Notice(label=str(checkpoints.plan(name, newest=True))))
             except CheckpointError as error:
                 _forms.show_problem(inputs, sentence(error))
         return types.Property(inputs, view=types.View(label="Pull checkpoint"))
@@ -47,7 +47,7 @@ class PullCheckpoint(foo.Operator):
 
 
 def _pull(ctx) -> Generator[Any, None, _progress.Done]:
-    checkpoint = yield from _progress.pulling(ctx, _name(ctx))
+    checkpoint = yield from _progress.pulling(ctx, _name(ctx), newest=True)
     compared = checkpoints.verify(checkpoint)
     return _progress.Done(
         f"{checkpoint.pinned} is in {checkpoint.reasoner}, checksums of {compared} files agree with the Hub's"

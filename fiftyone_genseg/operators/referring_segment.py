@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -14,7 +14,7 @@ from genseg_hub import checkpoints
 from genseg_hub.options import HubOptions, pick
 
 from fiftyone_genseg import default_checkpoint
-from fiftyone_genseg.fields import string_fields
+from fiftyone_genseg.fields import check_view, expression_fields
 from fiftyone_genseg.operators import _forms, _progress, _served_models
 from fiftyone_genseg.segmentation import engines
 from fiftyone_genseg.segmentation.request import (
@@ -58,7 +58,7 @@ class ReferringSegment(foo.Operator):
         Args:
             samples: a dataset or view of images.
             expressions: asked of every image; a string is one expression.
-            expression_field: string field with each sample's own expression, in place of `expressions`.
+            expression_field: field with each sample's own expression, or list of them, in place of `expressions`.
             delegate: run it in the background, see `fiftyone delegated launch`.
             options: other fields of `SegmentRequest`, such as `checkpoint`, `output_field` and `batch_size`, and the
                 names in `request.MODEL_OPTIONS`, such as `max_pixels`.
@@ -66,6 +66,7 @@ class ReferringSegment(foo.Operator):
         Raises:
             ValueError, CheckpointError, ReasonerError: the request cannot be run.
         """
+        check_view(samples)
         typed = (expressions,) if isinstance(expressions, str) else tuple(expressions or ())
         model_options = {name: options.pop(name) for name in MODEL_OPTIONS if name in options}
         request = SegmentRequest(typed, expression_field, model_options=model_options, **options)
@@ -77,12 +78,11 @@ class ReferringSegment(foo.Operator):
         inputs = types.Object()
         view = _forms.target_view(ctx)
         default = {"checkpoint": default_checkpoint.find().name}
-        filled = {name: value for name, value in ctx.params.items() if value is not None}
-        request = SegmentRequest.from_params(view, default | filled)
+        request = SegmentRequest.from_params(view, default | _filled(ctx.params))
         untouched = SegmentRequest.from_params(view, default)
         if about_nano := _forms.about_nano(view, request.name):
             inputs.view("about_nano", types.Warning(label=about_nano))
-        names = string_fields(view)
+        names = expression_fields(view)
         source = types.RadioGroup()
         source.add_choice(TYPED, label="Type them")
         if names:
@@ -94,7 +94,7 @@ class ReferringSegment(foo.Operator):
                 "expression_field",
                 names,
                 label="Field",
-                description="The string field that holds each sample's expression",
+                description="The field that holds each sample's expression, or a list of them",
                 default=untouched.expression_field or names[0],
                 view=_forms.dropdown(names),
             )
@@ -153,7 +153,9 @@ class ReferringSegment(foo.Operator):
             )
         else:
             inputs.enum("device", _DEVICES, label="Device", default=untouched.device, view=_forms.dropdown(_DEVICES))
-        _forms.ask_for_server(inputs, "Empty to load the reasoner here.")
+        _forms.ask_for_server(
+            inputs, "Empty to load the reasoner here. Clear the checkpoint to take the server's only model."
+        )
         _served_models.ask_for_served_model(inputs, request.server)
         if request.name is None:
             inputs.str(
@@ -178,9 +180,17 @@ class ReferringSegment(foo.Operator):
         return _progress.run(ctx, _segment(ctx), "Referring segment stopped")
 
 
+def _filled(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a form's values. A cleared checkpoint is the default one, or with a server the server's own model."""
+    filled = {name: value for name, value in params.items() if value is not None}
+    if "checkpoint" in params and not params["checkpoint"]:
+        filled["checkpoint"] = "" if filled.get("server") else default_checkpoint.find().name
+    return filled
+
+
 def _segment(ctx) -> Generator[Any, None, _progress.Done]:
     view = _forms.target_view(ctx)
-    request = SegmentRequest.from_params(view, ctx.params)
+    request = SegmentRequest.from_params(view, _filled(ctx.params))
     problem = request.problem(view)
     if view is None or problem:
         raise ValueError(problem)

@@ -83,7 +83,7 @@ class TrainOnView(foo.Operator):
             "fifth of this view's images",
             required=False,
         )
-        problem = plan.problem(ctx.dataset) or ExamplesRequest.from_params(ctx.params).problem(ctx.target_view())
+        problem = plan.problem(ctx.dataset) or ExamplesRequest.from_params(ctx.params).problem(_forms.target_view(ctx))
         if problem and ctx.params.get("name"):  # an untouched form shows none
             _forms.show_problem(inputs, problem)
         inputs.view(
@@ -101,13 +101,13 @@ class TrainOnView(foo.Operator):
             folder = training_runs.home() / begun.name
         else:
             request = ExamplesRequest.from_params(ctx.params)
-            problem = plan.problem(ctx.dataset) or request.problem(ctx.target_view())
+            problem = plan.problem(ctx.dataset) or request.problem(_forms.target_view(ctx))
             if problem:
                 raise ValueError(problem)
             from fiftyone_genseg.datasets.export import examples
 
             ctx.set_progress(0.0, label="collecting the examples")
-            folder = training_runs.prepare(plan, list(examples(**request.arguments(ctx.target_view()))))
+            folder = training_runs.prepare(plan, list(examples(**request.arguments(_forms.target_view(ctx)))))
         outcome = training_runs.run(folder, lambda share, label: ctx.set_progress(share, label=label))
         return {
             "checkpoint": str(outcome.checkpoint),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.evaluation.config import ReferringEvaluationConfig
-from fiftyone_genseg.fields import holds_several
+from fiftyone_genseg.fields import every_image, holds_several
 
 HEIGHT = 220  # pixels
 TEXTS = ("expression", "verdict", "reasoning")
@@ -29,7 +29,8 @@ def gallery(dataset: fo.Dataset, config: ReferringEvaluationConfig, examples: pd
         examples: rows of the run's table, one per picture.
     """
     several = holds_several(dataset, config.expression_field)
-    samples = {sample.id: sample for sample in dataset.select(examples["sample_id"].unique().tolist())}
+    ids = examples["sample_id"].unique().tolist()
+    samples = {sample.id: sample for sample in every_image(dataset).select(ids)}
     data: dict[str, Any] = {}
     for number, row in enumerate(examples.to_dict("records")):
         sample, expression = samples.get(row["sample_id"]), row["expression"]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from fiftyone_genseg.evaluation.results import ReferringResults
 from fiftyone_genseg.evaluation.slicing import attributes, slices
+from fiftyone_genseg.fields import every_image
 
 # Sample fields as attributes: (name, one value per row of the run's table) for each.
 FieldValues = tuple[tuple[str, tuple[Any, ...]], ...]
@@ -42,7 +43,7 @@ def field_values(dataset: fo.Dataset, key: str, fields: tuple[str, ...]) -> Fiel
     """Return sample fields as further attributes of a run's expressions. Lists become one text."""
     if not fields:
         return ()
-    ids, *columns = dataset.values(["id", *fields])
+    ids, *columns = every_image(dataset).values(["id", *fields])
     samples = load_results(dataset, key).table["sample_id"]
     found = [dict(zip(ids, map(_plain, column), strict=True)) for column in columns]
     return tuple((name, tuple(samples.map(values).tolist())) for name, values in zip(fields, found, strict=True))

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fiftyone_genseg.evaluation.results import ReferringResults
+from fiftyone_genseg.fields import every_image
 from fiftyone_genseg.panels import _choices
 
 SHOWN_AT_MOST = 5000
@@ -44,7 +45,7 @@ def show(ctx, table: pd.DataFrame) -> None:
     followed = _followed(ctx)
     stages = None if followed is None else json.dumps(followed._serialize())
     _choices.choose(ctx, shown=_digest(ids), followed=stages)
-    ctx.ops.set_view(ctx.dataset.select(ids, ordered=True))
+    ctx.ops.set_view(every_image(ctx.dataset).select(ids, ordered=True))
 
 
 def follow_again(ctx) -> None:

@@ -8,6 +8,7 @@ from fiftyone.operators.categories import Categories
 from fiftyone.operators.panel import Panel
 
 from fiftyone_genseg import uris
+from fiftyone_genseg.fields import every_image
 from fiftyone_genseg.panels import _choices, _findings, _gallery, _layout, _runs, _views
 
 _TAG = "failure-slice"
@@ -101,7 +102,7 @@ class FailureSlicesPanel(Panel):
         """Tag the samples of the slice with the text in the box."""
         name = (ctx.panel.get_state("tag") or "").strip() or _TAG
         ids = _findings.look(ctx).table["sample_id"].unique().tolist()
-        ctx.dataset.select(ids).tag_samples(name)
+        every_image(ctx.dataset).select(ids).tag_samples(name)
         ctx.ops.notify(f"Tagged {len(ids):,} samples with {name!r}.", variant="success")
         ctx.ops.reload_dataset()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import NANO
 from genseg_hub.errors import CheckpointError
-from genseg_hub.options import OF_WEIGHTS, HubOptions, ReasonerOptions, pick
+from genseg_hub.options import OF_WEIGHTS, HubOptions, ReasonerOptions, ServerOptions, pick
 from genseg_hub.reasoners.serving import checked_address
 from genseg_hub.schema import normalize_expression
 
@@ -27,7 +27,10 @@ RAY: Final = "ray"
 DEFAULT_EXPRESSION = "the main object"
 MAX_BATCH_SIZE = 512
 MODEL_OPTIONS = tuple(
-    option.name for kind in (ReasonerOptions, HubOptions) for option in fields(kind) if option.name != "token"
+    option.name
+    for kind in (ReasonerOptions, HubOptions, ServerOptions)
+    for option in fields(kind)
+    if option.name != "token"
 )
 # What the form and Python say of where the expressions are.
 TYPED, FIELD = "typed", "field"
@@ -39,7 +42,7 @@ class SegmentRequest:
 
     Attributes:
         expressions: asked of every sample; normalized, each once. A string has one expression on each line.
-        expression_field: string field with each sample's own expression, in place of `expressions`.
+        expression_field: field with each sample's own expression, or list of them, in place of `expressions`.
         checkpoint, revision: see `GenSegR1.from_pretrained`. The default is nano, because a script must do the same on
             every machine; forms and commands ask `default_checkpoint`.
         output_field: field of the masks; see `labels` for what is stored.
@@ -96,7 +99,7 @@ class SegmentRequest:
             params: the form's values by name. `source` is "typed" or "field"; without it, expressions that are given
                 are meant. Missing values, and None, mean the defaults.
         """
-        from fiftyone_genseg.fields import default_expressions, string_fields
+        from fiftyone_genseg.fields import default_expressions, expression_fields
 
         given = {name: value for name, value in params.items() if value is not None}
         chosen = {name: given[name] for name in cls.__dataclass_fields__ if name in given}
@@ -104,7 +107,7 @@ class SegmentRequest:
         source = given.get("source") or (TYPED if given.get("expressions") or own_field is None else FIELD)
         if source == FIELD:
             chosen.pop("expressions", None)
-            chosen.setdefault("expression_field", own_field or next(iter(string_fields(samples)), None))
+            chosen.setdefault("expression_field", own_field or next(iter(expression_fields(samples)), None))
         else:
             chosen.pop("expression_field", None)
             chosen.setdefault("expressions", DEFAULT_EXPRESSION)
@@ -152,6 +155,10 @@ class SegmentRequest:
         if unknown:
             raise ValueError(f"there is no option {min(unknown)!r}; choose from {', '.join(MODEL_OPTIONS)}")
         dialect = pick(ReasonerOptions, self.model_options).dialect
+        pick(ServerOptions, self.model_options)
+        of_server = [name for name in ServerOptions.__dataclass_fields__ if name in self.model_options]
+        if of_server and not self.server:
+            raise ValueError(f"{', '.join(of_server)} belong to a server; give its address, too")
         loaded = [name for name in OF_WEIGHTS if name in self.model_options]
         if self.server and loaded:
             raise ValueError(f"the server has loaded the weights; give {', '.join(loaded)} to the server instead")

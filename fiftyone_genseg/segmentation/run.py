@@ -1,25 +1,32 @@
 """Segmenting the samples of a view, written as it goes and resumable.
 
 A sample is asked one or several expressions. Its results are stored in one write, so that a run that is killed leaves
-each sample either done or untouched. This module knows samples and fields. It does not know forms, or what is inside
+each sample either done or untouched. Only results that the database refuses together are written one by one. This
+module knows samples and fields. It does not know forms, or what is inside
 an engine.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 
 import fiftyone as fo
+from genseg_hub.answers import MAX_MESSAGE_CHARACTERS, storable
 from genseg_hub.schema import Failure, Prediction, ReferringExample, normalize_expression
+from pymongo.errors import BulkWriteError, ConnectionFailure, DocumentTooLarge, OperationFailure
 
-from fiftyone_genseg import labels
+from fiftyone_genseg import fields, labels
+from fiftyone_genseg.database import make_durable
 from fiftyone_genseg.segmentation.engines.base import Engine
 from fiftyone_genseg.segmentation.request import SKIP, SegmentRequest
 from fiftyone_genseg.segmentation.summary import Summary
 
 _CHUNK = 1000  # samples read at once
-_Results = dict[str, list[tuple[str, Prediction | Failure]]]  # sample id -> its expressions with their results
+_TOO_LARGE = {10334, 17419, 17420}  # MongoDB's codes for a document of more than 16 MB
+Results = dict[str, list[tuple[str, Prediction | Failure]]]  # sample id -> its expressions with their results
+_log = logging.getLogger(__name__)
 
 
 def segment_view(view: fo.DatasetView | fo.Dataset, request: SegmentRequest, engine: Engine) -> Iterator[Summary]:
@@ -37,12 +44,12 @@ def segment_view(view: fo.DatasetView | fo.Dataset, request: SegmentRequest, eng
         ValueError, CheckpointError: see `SegmentRequest.check`; before anything is written.
     """
     request.check(view)
-    dataset = view._dataset
+    dataset, view = view._dataset, fields.flat(view)
     labels.declare_fields(dataset, request.output_field)
     ids = view.values("id")
-    summary = Summary(total=len(ids) * (1 if request.expression_field else len(request.expressions)))
+    summary = Summary(total=_count(view, len(ids), request))
     yield summary
-    finished: _Results = {}
+    finished: Results = {}
     waiting = 0
     try:
         answers = engine.answer(_missing(dataset, ids, request, summary), request.batch_size)
@@ -51,12 +58,21 @@ def segment_view(view: fo.DatasetView | fo.Dataset, request: SegmentRequest, eng
             finished.setdefault(sample_id, []).extend(results)
             waiting += len(results)
             if waiting >= request.batch_size:
-                _write(dataset, finished, request.output_field, engine.checkpoint, summary)
-                waiting = 0
+                write(dataset, finished, request.output_field, engine.checkpoint, summary)
+                finished, waiting = {}, 0
                 yield summary
     finally:
-        _write(dataset, finished, request.output_field, engine.checkpoint, summary)
+        write(dataset, finished, request.output_field, engine.checkpoint, summary)
     yield summary
+
+
+def _count(view: fo.DatasetView | fo.Dataset, samples: int, request: SegmentRequest) -> int:
+    """Return how many expressions a request asks."""
+    if not request.expression_field:
+        return samples * len(request.expressions)
+    if not fields.holds_several(view, request.expression_field):
+        return samples
+    return sum(len(fields.expressions_of(value, True)) for value in view.values(request.expression_field))
 
 
 def _missing(
@@ -67,11 +83,12 @@ def _missing(
     Samples are read in chunks so that no database cursor stays open, and without their stored masks.
     """
     responses, own_field = labels.responses_field(request.output_field), request.expression_field
-    fields = ["id", "filepath", f"{responses}.expression", f"{responses}.status", *([own_field] if own_field else [])]
+    read = ["id", "filepath", f"{responses}.expression", f"{responses}.status", *([own_field] if own_field else [])]
+    images, several = fields.every_image(dataset), fields.holds_several(dataset, own_field)
     for start in range(0, len(ids), _CHUNK):
-        chunk = dataset.select(ids[start : start + _CHUNK], ordered=True)
-        for sample_id, path, answered, statuses, *own in zip(*chunk.values(fields), strict=True):
-            wanted = [normalize_expression(own[0] or "")] if own_field else list(request.expressions)
+        chunk = images.select(ids[start : start + _CHUNK], ordered=True)
+        for sample_id, path, answered, statuses, *own in zip(*chunk.values(read), strict=True):
+            wanted = fields.expressions_of(own[0], several) if own_field else list(request.expressions)
             if request.existing == SKIP:
                 results = zip(answered or (), statuses or (), strict=True)
                 have = {normalize_expression(text or "") for text, status in results if status != labels.FAILED}
@@ -82,23 +99,82 @@ def _missing(
                 yield ReferringExample(path, expression, example_id=sample_id)
 
 
-def _write(dataset: fo.Dataset, finished: _Results, output_field: str, checkpoint: str, summary: Summary) -> None:
-    """Store results and forget them.
+def write(dataset: fo.Dataset, results: Results, output_field: str, checkpoint: str, summary: Summary) -> None:
+    """Store results of samples, in place of earlier results for the same expressions.
 
     They are merged into what the samples hold now, because other runs and people may have written since the samples
-    were read.
+    were read. They are counted when they are in the database's journal. A result that the database refuses becomes the
+    failure of its expression, and all others are stored.
+
+    Args:
+        dataset: the samples' own.
+        results: of normalized expressions.
+        output_field: field of the masks, see `labels.declare_fields`.
+        checkpoint: pinned name, stored with each result.
+        summary: counts the results.
+
+    Raises:
+        pymongo.errors.PyMongoError: the database cannot be reached, or lets nothing be written.
     """
-    if not finished:
-        return
-    with fo.core.collections.SaveContext(dataset, batch_size=len(finished)) as context:
-        for sample in dataset.select(list(finished)):
-            expressions, results = zip(*finished[sample.id], strict=True)
-            store(sample, output_field, checkpoint, expressions, results, summary)
-            context.save(sample)
-    finished.clear()
+    if results:
+        written = Summary()
+        _save(dataset, results, output_field, checkpoint, written)
+        make_durable(dataset)
+        summary.count(written)
 
 
-def store(
+def _save(dataset: fo.Dataset, results: Results, output_field: str, checkpoint: str, summary: Summary) -> None:
+    """Save results together; where the database refuses that, save them apart."""
+    written = Summary()
+    try:
+        with fo.core.collections.SaveContext(dataset, batch_size=len(results)) as context:
+            for sample in fields.every_image(dataset).select(list(results)):
+                expressions, its = zip(*results[sample.id], strict=True)
+                _store(sample, output_field, checkpoint, expressions, its, written)
+                context.save(sample)
+    except ConnectionFailure:
+        raise
+    except Exception as error:
+        apart = _apart(results, error)
+        for part in apart:
+            _save(dataset, part, output_field, checkpoint, summary)
+        if not apart:  # not even a failure has room on the sample
+            if not _is_too_large(error):
+                raise
+            _log.warning("the sample %s has no room for a failure: %s", next(iter(results)), error)
+            summary.statuses[labels.FAILED] += 1
+            summary.reasons[_reason(error)] += 1
+    else:
+        summary.count(written)
+
+
+def _apart(results: Results, error: Exception) -> list[Results]:
+    """Return refused results in smaller parts: samples, then expressions, then a failure instead of a prediction."""
+    if len(results) > 1:
+        return [{sample_id: pairs} for sample_id, pairs in results.items()]
+    ((sample_id, pairs),) = results.items()
+    if len(pairs) > 1:
+        return [{sample_id: [pair]} for pair in pairs]
+    ((expression, result),) = pairs
+    failure = Failure(_reason(error), error)
+    return [] if isinstance(result, Failure) else [{sample_id: [(expression, failure)]}]
+
+
+def _reason(error: Exception) -> str:
+    if _is_too_large(error):
+        return "the result does not fit: MongoDB holds 16 MB per sample; remove other results from it, then run again"
+    return storable(f"the database refuses the result: {type(error).__name__}: {error}", MAX_MESSAGE_CHARACTERS)
+
+
+def _is_too_large(error: Exception) -> bool:
+    """Return whether a sample would be larger than a document of MongoDB may be."""
+    cause = error.__cause__  # FiftyOne's `bulk_write` raises a ValueError from the database's error
+    codes = {each["code"] for each in cause.details["writeErrors"]} if isinstance(cause, BulkWriteError) else set()
+    codes |= {error.code} if isinstance(error, OperationFailure) else set()
+    return isinstance(error, DocumentTooLarge) or not codes.isdisjoint(_TOO_LARGE)
+
+
+def _store(
     sample: fo.Sample,
     output_field: str,
     checkpoint: str,

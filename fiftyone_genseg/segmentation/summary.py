@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fiftyone_genseg.messages import error_in_words
-from fiftyone_genseg.statuses import NO_TARGET, SEGMENTED, STATUSES, UNPARSABLE
+from fiftyone_genseg.statuses import FAILED, NO_TARGET, SEGMENTED, STATUSES, UNPARSABLE
 
 _REASONS_TOLD = 3
 
@@ -33,6 +33,17 @@ class Summary:
     def done(self) -> int:
         """Expressions that need no more work."""
         return self.skipped + sum(self.statuses.values())
+
+    def count(self, other: Summary) -> None:
+        """Add the results that another summary counted."""
+        self.statuses += other.statuses
+        self.reasons += other.reasons
+        self.in_words += other.in_words
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether every expression that was asked for failed, and none has an earlier result."""
+        return 0 < self.total == self.statuses[FAILED]
 
     @property
     def share_done(self) -> float:

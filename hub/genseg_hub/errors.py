@@ -1,12 +1,37 @@
 """Errors of this package. Each message says what happened and what to do."""
 
 
+def escaped(text: object) -> str:
+    """Return a text with its control characters spelled out, because a stranger's names can hold them."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(text))
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be used."""
+
+    def __init__(self, message: object):
+        super().__init__(escaped(message))
+
+
+class HubError(CheckpointError):
+    """The Hub, or the way to it, failed.
+
+    Args:
+        message: what happened and what to do.
+        fault: what happened, such as "the Hub has a problem (HTTP 503)"; "" for the message.
+    """
+
+    def __init__(self, message: object, fault: str = ""):
+        super().__init__(message)
+        self.fault = fault or str(self)
 
 
 class ReasonerError(RuntimeError):
     """A reasoner gave no answer."""
+
+
+class SegmenterError(RuntimeError):
+    """A segmenter made no mask that can be used."""
 
 
 class NotServedError(ReasonerError):
@@ -19,6 +44,10 @@ class ServingError(ValueError):
 
 class ImageError(ValueError):
     """An image cannot be used; the message names the image."""
+
+
+class MaskError(ValueError):
+    """A mask cannot be read; the message says why."""
 
 
 class ArchiveError(ValueError):
@@ -35,3 +64,6 @@ class RunError(ValueError):
 
 class PublishError(RuntimeError):
     """A checkpoint was not published; the message also says what the Hub holds now."""
+
+    def __init__(self, message: object):
+        super().__init__(escaped(message))

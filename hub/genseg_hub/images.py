@@ -1,32 +1,39 @@
-"""Read images of any kind that people store: EXIF orientation, grey, palette, alpha, 16 bit, CMYK."""
+"""Read pictures: the one reader of inference, training, rewards, archives and galleries.
+
+Every picture arrives upright, as RGB with 8 bits, whatever its file holds: an orientation, grey, a palette, alpha, 16
+bits, CMYK.
+"""
 
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from genseg_hub.errors import ImageError
+from genseg_hub.image_files import MAX_PIXELS, declared_bits, open_image, upright, upright_size
 from genseg_hub.schema import ImageLike
 
-MAX_PIXELS = 100_000_000
 # Qwen-VL image processors refuse longer images.
 MAX_ASPECT_RATIO = 200
-_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of EXIF
+_DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of a grey value that cameras and scanners deliver
 
 
 def load_image(image: ImageLike) -> Image.Image:
     """Return an upright RGB image.
 
+    A grey value of more than 8 bits is scaled by the bits that the file declares (TIFF's BitsPerSample below 16 or
+    MaxSampleValue, PNG's sBIT, PGM's largest value). Files of 10, 12 or 14 bits in 16 often declare nothing. Then the
+    smallest of 8, 10, 12, 14 and 16 bits that holds the largest value decides.
+
     Args:
         image: path, content of an image file, PIL image, or uint8[H, W, 3] in RGB order.
 
     Raises:
-        ImageError: the file is missing, unreadable or truncated; the type, shape or dtype is wrong; the image has more
-            than MAX_PIXELS pixels or an aspect ratio above MAX_ASPECT_RATIO.
+        ImageError: the file is missing, on another machine, unreadable or truncated; the type, shape or dtype is wrong;
+            the image has more than MAX_PIXELS pixels or an aspect ratio above MAX_ASPECT_RATIO.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -34,10 +41,8 @@ def load_image(image: ImageLike) -> Image.Image:
         opened, name = Image.fromarray(image), "the image array"
     elif isinstance(image, Image.Image):
         opened, name = image, "the PIL image"
-    elif isinstance(image, str | Path):
-        opened, name = _open(Path(image)), str(image)
-    elif isinstance(image, bytes):
-        opened, name = _decoded(io.BytesIO(image), "the image"), "the image"
+    elif isinstance(image, str | Path | bytes):
+        opened, name = open_image(image)
     else:
         raise ImageError(f"an image must be a path, bytes, a PIL image or uint8[H, W, 3], got {type(image).__name__}")
     width, height = opened.size
@@ -48,28 +53,26 @@ def load_image(image: ImageLike) -> Image.Image:
             f"{name} is {width} x {height}; the longer side may be at most {MAX_ASPECT_RATIO} times the other"
         )
     try:
-        return _rgb(ImageOps.exif_transpose(opened), name)
+        bits = declared_bits(opened)
+        return _rgb(upright(opened), bits, name)
     except ImageError:
         raise
     except Exception as error:  # decoders raise errors of any type for damaged files
         raise ImageError(f"{name} cannot be decoded ({error}); the file is damaged, save it again") from error
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(image: str | Path | bytes) -> tuple[int, int]:
     """Return (width, height) in pixels of the image that `load_image` would return; read the header alone.
 
     Args:
-        path: of an image file.
+        image: path, or content of an image file.
 
     Raises:
         ImageError: the file is missing or unreadable.
     """
-    with _open(path) as image:
-        try:
-            sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
-        except Exception as error:  # as above
-            raise ImageError(f"{path} is not an image that Pillow can read ({error})") from error
-        return (image.height, image.width) if sideways else image.size
+    opened, _ = open_image(image)
+    with opened:
+        return upright_size(opened)
 
 
 def shown_size(size: tuple[int, int], side: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
@@ -109,27 +112,15 @@ def to_jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _open(path: Path) -> Image.Image:
-    if not os.path.isfile(path):
-        raise ImageError(f"there is no file {path}")
-    return _decoded(path, str(path))
-
-
-def _decoded(file: Path | io.BytesIO, name: str) -> Image.Image:
-    try:
-        return Image.open(file)
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} has too many pixels, the limit is {MAX_PIXELS:,}; resize it first") from error
-    except Exception as error:
-        raise ImageError(f"{name} is not an image that Pillow can read ({error})") from error
-
-
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip instead of scale
+def _rgb(image: Image.Image, bits: int | None, name: str) -> Image.Image:
+    if image.mode.startswith("I"):  # Pillow would clip more than 8 bits instead of scaling them
         values = np.asarray(image).astype(np.float64)
-        return Image.fromarray((values / (257 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8)).convert(
-            "RGB"
-        )
+        largest = values.max()
+        if bits is None or largest >= 1 << bits:
+            # PNG's specification wants 12 bits in the upper part of 16, so what declares 12 may well be larger.
+            bits = next((depth for depth in _DEPTHS if largest < 1 << depth), 32) if bits is None else 16
+        scaled = values * (255 / ((1 << bits) - 1))
+        return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ImageError(f"{name} holds floating-point pixels; save it with 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

@@ -6,6 +6,7 @@ keys and values of the answers, and the segmenter. It does not count what other 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ _COPIES = 2
 _SEGMENTER_FACTOR = 3.3
 # Bytes of a number in a linear layer: bitsandbytes adds its scales to 4 or 8 bits.
 _QUANTIZED_BYTES = {"4bit": 0.56, "8bit": 1.05}
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _FOUR_BIT = 0.35  # of 16-bit weights; embeddings and the vision tower's norms stay as they are
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
@@ -125,8 +127,9 @@ def check(checkpoint: Checkpoint, needed: Forecast, options: ReasonerOptions, fr
         return
     changes = []
     if needed.batch_size > 1 and replace(needed, batch_size=1).total <= free:
-        changes.append(f"a batch size of {(free - needed.weights - needed.segmenter) // (_COPIES * needed.row)}")
-    if not options.max_pixels and needed.total - needed.answers // 2 <= free:
+        changes.append(f"a batch size of {fitting_batch(needed, free - needed.weights - needed.segmenter)}")
+    fixed = dialects.get_dialect(checkpoint.dialect).IMAGE_SIZE
+    if not options.max_pixels and not fixed and needed.total - needed.answers // 2 <= free:
         changes.append("fewer pixels (max_pixels)")
     if not options.quantization and needed.weights * _FOUR_BIT + needed.answers + needed.segmenter <= free:
         changes.append("4-bit weights (quantization 4bit)")
@@ -134,6 +137,7 @@ def check(checkpoint: Checkpoint, needed: Forecast, options: ReasonerOptions, fr
     if fitting and needed.weights:
         changes.append(f"the checkpoint {max(fitting, key=lambda known: known.memory).name}")
     changes.append("weights that are spread over several devices (device_map auto), or a server")
+    changes.append('in the App, the operator "Release the model", which frees the model of the last run')
     raise CheckpointError(
         f"{checkpoint.name} needs about {needed}, and {device} has {readable_size(free)} free. "
         f"What would fit: {'; '.join(changes)}"
@@ -150,8 +154,33 @@ def free_bytes(target: Any) -> int:
     import torch
 
     if target.type == "cuda":
-        return int(torch.cuda.mem_get_info(target)[0])
-    return int(psutil.virtual_memory().available)
+        # PyTorch keeps freed memory for itself, and uses it before it asks the driver.
+        kept = torch.cuda.memory_reserved(target) - torch.cuda.memory_allocated(target)
+        return int(torch.cuda.mem_get_info(target)[0] + kept)
+    memory = psutil.virtual_memory()
+    return max(0, min(memory.available, container_limit(memory.total) - psutil.Process().memory_info().rss))
+
+
+def container_limit(total: int) -> int:
+    """Return the bytes that a container leaves to this process; `total` without a container.
+
+    Args:
+        total: bytes of the machine.
+    """
+    for file in _CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # there is no limit, or no such file
+            total = min(total, int(Path(file).read_text()))
+    return total
+
+
+def fitting_batch(needed: Forecast, free: int) -> int:
+    """Return the number of answers at once that fit into free memory; 0 if not even one does.
+
+    Args:
+        needed: of which `row` counts.
+        free: bytes beside the weights.
+    """
+    return free // (_COPIES * needed.row) if needed.row else needed.batch_size
 
 
 def _weights(file: Path, options: ReasonerOptions, dtype_bytes: int) -> int:

@@ -23,7 +23,7 @@ MAX_IMAGE_TOKENS = 2048
 # Tokens of an answer whose thought the chat template opens. Qwen's own grounding evaluation allows 32,768 tokens.
 THINKING_TOKENS = 8192
 
-_Options = TypeVar("_Options", "ReasonerOptions", "HubOptions")
+_Options = TypeVar("_Options", "ReasonerOptions", "HubOptions", "ServerOptions")
 
 
 def _option(help_text: str, choices: tuple[str, ...] = (), secret: bool = False) -> Any:
@@ -102,7 +102,27 @@ class HubOptions:
     force_download: bool | None = _option("Download files again that are in the cache.")
 
 
-def given(options: ReasonerOptions | HubOptions) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a server is asked.
+
+    Attributes:
+        concurrency: requests that are open at once. Default: 32, or 2 for Ollama, LM Studio and llama.cpp, which answer
+            one by one.
+        timeout: seconds that one attempt waits for its answer; 600 by default.
+    """
+
+    concurrency: int | None = _option("Of a server: requests that are open at once.")
+    timeout: float | None = _option("Of a server: seconds that one attempt waits for its answer.")
+
+    def __post_init__(self):
+        """Raise ValueError for a value that cannot be."""
+        for name, value in asdict(self).items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+                raise ValueError(f"{name} must be above 0, not {value!r}")
+
+
+def given(options: ReasonerOptions | HubOptions | ServerOptions) -> dict[str, Any]:
     """Return the options that are not None."""
     return {name: value for name, value in asdict(options).items() if value is not None}
 

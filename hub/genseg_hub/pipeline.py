@@ -12,15 +12,17 @@ from dataclasses import replace
 from typing import Any
 
 from genseg_hub import checkpoints, dialects, memory
+from genseg_hub.checkpoints import trial
 from genseg_hub.errors import CheckpointError
 from genseg_hub.options import OF_WEIGHTS, HubOptions, ReasonerOptions, pick
 from genseg_hub.reasoners.base import Reasoner
-from genseg_hub.reasoners.loading import connect, connect_by_name, dtype_bytes, load_reasoner
+from genseg_hub.reasoners.loading import answer_limit, connect, connect_by_name, dtype_bytes, load_reasoner
 from genseg_hub.reasoners.server import ServerReasoner
 from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
 from genseg_hub.segmenters.base import Segmenter
 from genseg_hub.segmenters.loading import load_segmenter
 from genseg_hub.streaming import Stream
+from genseg_hub.thinking import template_opens_thought
 
 _DEFAULTS = ReasonerOptions()
 _log = logging.getLogger(__name__)
@@ -118,11 +120,22 @@ class GenSegR1:
         chosen = given.over(checkpoint.options)
         dialect = dialects.get_dialect(checkpoint.dialect)
         part, label = checkpoint.reasoner, name or checkpoint.name
+        trial.check(checkpoint.reasoner, label)
+        if dialect.IMAGE_SIZE and (given.min_pixels or given.max_pixels):
+            size = "{} x {}".format(*dialect.IMAGE_SIZE)
+            raise ValueError(f"the dialect {checkpoint.dialect} always shows {size} pixels; leave max_pixels out")
         if server is not None and reasoner is None:
             reasoner, checkpoint = connect(checkpoint, server, chosen.max_new_tokens, served_model, **server_options)
+            told = reasoner.choice.model.dialect
+            if told not in (None, checkpoint.dialect) and not dialect.TUNED and given.dialect is None:
+                raise CheckpointError(
+                    f"the server's model {reasoner.label} speaks the dialect {told} by its name, and {label} speaks "
+                    f"{checkpoint.dialect}; leave the checkpoint out, or name the dialect (--dialect)"
+                )
         needed = None
         if server is None and chosen.device_map is None:
-            limit = chosen.max_new_tokens or dialect.MAX_NEW_TOKENS
+            thinks = template_opens_thought(checkpoint.reasoner)
+            limit = answer_limit(checkpoint, dialect, chosen.max_new_tokens, thinks)
             needed = memory.forecast(checkpoint, chosen, dtype_bytes(target, chosen), limit, batch_size=1)
             memory.check(checkpoint, needed, chosen, memory.free_bytes(target), str(target))
         try:
@@ -164,21 +177,29 @@ class GenSegR1:
 
         Args:
             examples: read lazily, `streaming.READ_AHEAD` batches ahead.
-            batch_size: expressions that the reasoner answers at once.
+            batch_size: expressions that the reasoner answers at once; fewer where the memory does not hold more.
 
         Yields:
             One result per example, in order.
 
         Raises:
             ValueError: the batch size is below 1.
-            CheckpointError: the answers of a batch do not fit into the memory.
+            CheckpointError: not even one answer fits into the memory.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if self.needed and self.checkpoint:
-            answers = replace(self.needed, weights=0, segmenter=0, batch_size=batch_size)
             device = self.segmenter.device
-            memory.check(self.checkpoint, answers, self.options, memory.free_bytes(device), str(device))
+            free = memory.free_bytes(device)
+            fits = memory.fitting_batch(self.needed, free)
+            if fits < 1:
+                answers = replace(self.needed, weights=0, segmenter=0)
+                memory.check(self.checkpoint, answers, self.options, free, str(device))
+            elif fits < batch_size:
+                _log.warning(
+                    "%d answers at once instead of %d, because more do not fit into %s", fits, batch_size, device
+                )
+                batch_size = fits
         yield from Stream(self.reasoner, self.segmenter, self.dialect, examples, batch_size, self.options)
 
 
@@ -221,4 +242,6 @@ def pick_device(name: str):
     )
     if missing:
         raise CheckpointError(f"this machine has no {device.type} device; choose auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CheckpointError(f"there is no {name}; this machine has {torch.cuda.device_count()} CUDA devices")
     return device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,14 @@ from datasets import config
 from PIL import Image
 
 from genseg_hub.checkpoints.names import is_hub_id
-from genseg_hub.images import MAX_PIXELS, to_png
-from genseg_hub.schema import ReferringExample, Rle, check_rle
+from genseg_hub.checkpoints.network import limit_requests
+from genseg_hub.errors import MaskError
+from genseg_hub.images import to_png
+from genseg_hub.masks import normal_rle
+from genseg_hub.schema import ReferringExample, Rle
 
 IGNORE, CATEGORY = "ignore", "category"
+_MASKS = ("masks", IGNORE)
 _BATCH = 1000
 RLE = {"size": datasets.List(datasets.Value("int32"), 2), "counts": datasets.Value("string")}
 _TEXT = datasets.Value("string")
@@ -77,7 +80,7 @@ def to_rows(examples: Iterable[ReferringExample], attributes: Iterable[str] = ()
         yield {
             "image": str(image) if isinstance(image, Path) else image,
             "expression": example.expression,
-            "masks": [_plain(rle) for rle in example.masks],
+            "masks": [_readable(rle) for rle in example.masks],
             "example_id": example.example_id,
             "image_id": example.image_id,
             **{name: known.get(name) for name in names},
@@ -99,9 +102,9 @@ def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
     for row in dataset.cast_column("image", datasets.Image(decode=False)):
         stored = row.pop("image")
         image = stored["path"] if stored["bytes"] is None else stored["bytes"]
-        masks, ignore = tuple(map(_plain, row.pop("masks"))), row.pop(IGNORE, None)
+        masks, ignore = tuple(map(_readable, row.pop("masks"))), row.pop(IGNORE, None)
         known = {name: row.pop(name) for name in ("expression", "example_id", "image_id")}
-        ignored = _plain(ignore[0]) if ignore else None
+        ignored = _readable(ignore[0]) if ignore else None
         yield ReferringExample(image, masks=masks, attributes=row, ignore=ignored, **known)
 
 
@@ -125,11 +128,10 @@ def load_examples(source: str, check_rows: bool = True) -> datasets.Dataset:
     try:
         found = _conformed(found)
         if check_rows:
-            _check_rows(
-                found.select_columns(
-                    [name for name in (*FEATURES, IGNORE) if name in found.features and name != "image"]
-                )
-            )
+            names = [name for name in (*FEATURES, IGNORE) if name in found.features and name != "image"]
+            for name in _check_rows(found.select_columns(names)):  # the images are not copied
+                column = _in_normal_form(found.select_columns([name]), name)
+                found = datasets.concatenate_datasets([found.remove_columns([name]), column], axis=1)
         return found
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
@@ -169,6 +171,7 @@ def _find(source: str) -> datasets.Dataset | datasets.DatasetDict:
     if name.count("/") != 1:
         raise ValueError(f"{source!r} is neither a folder nor a Hub dataset (owner/name)")
     try:
+        limit_requests()
         return datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # no such dataset or split, other files, no connection
         reason = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
@@ -213,6 +216,13 @@ def _converted(column: datasets.Dataset, name: str, feature: Any) -> datasets.Da
     if isinstance(given, datasets.ClassLabel):
         texts = [given.names[i] if i is not None and i >= 0 else None for i in column[name]]
         return datasets.Dataset.from_dict({name: texts}, datasets.Features({name: feature}))
+    if name != "expression" and feature == _TEXT and "float" in _dtype(given):  # ids of a table with empty cells
+        values = column[name]
+        if all(value is None or value.is_integer() for value in values):
+            texts = [None if value is None else str(int(value)) for value in values]
+            return datasets.Dataset.from_dict({name: texts}, datasets.Features({name: feature}))
+    if name in _MASKS and _has_other_counts(given):
+        return _in_normal_form(column, name)
     numbers = name != "expression" and "int" in _dtype(given)
     if feature == _TEXT and not (numbers or "string" in _dtype(given)):
         raise ValueError(f"the column {name!r} holds {given}; needed is text")
@@ -222,27 +232,53 @@ def _converted(column: datasets.Dataset, name: str, feature: Any) -> datasets.Da
         raise ValueError(f"the column {name!r} holds {given}; needed is {feature}") from error
 
 
-def _check_rows(dataset: datasets.Dataset) -> None:
-    """Raise ValueError if a value is missing, or a mask would crash pycocotools."""
-    begin = 0
+def _has_other_counts(given: Any) -> bool:
+    """Return whether a column holds RLE whose counts are no text: the lengths of the runs, or bytes."""
+    rle = getattr(given, "feature", None)
+    return isinstance(rle, dict) and {"size", "counts"} <= set(rle) and "string" not in _dtype(rle["counts"])
+
+
+def _in_normal_form(column: datasets.Dataset, name: str) -> datasets.Dataset:
+    rows = [
+        None if masks is None else [_normal(rle, f"row {number}") for rle in masks]
+        for number, masks in enumerate(column[name])
+    ]
+    return datasets.Dataset.from_dict({name: rows}, datasets.Features({name: FEATURES["masks"]}))
+
+
+def _check_rows(dataset: datasets.Dataset) -> set[str]:
+    """Return the columns with masks that are not all in their normal form.
+
+    Raises:
+        ValueError: a value is missing, or a mask cannot be read.
+    """
+    begin, others = 0, set()
     for batch in dataset.iter(_BATCH):
         for name, values in batch.items():
             for number, value in enumerate(values, begin):
                 if value is None and name in FEATURES:
                     raise ValueError(f"row {number} has no {name!r}")
-                for rle in (value or ()) if name in ("masks", IGNORE) else ():
-                    _check_mask(rle, f"row {number}")
+                for rle in (value or ()) if name in _MASKS else ():
+                    if _normal(rle, f"row {number}") != _plain(rle):
+                        others.add(name)
         begin += len(values)
+    return others
 
 
-def _check_mask(rle: Any, where: str) -> None:
+def _normal(rle: Any, where: str) -> Rle:
     try:
-        if math.prod(rle["size"]) > MAX_PIXELS:
-            raise ValueError(f"it is {rle['size']} (height, width)")
-        check_rle(rle)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{where} has a mask that cannot be read: {error}") from error
+        return normal_rle(rle)
+    except MaskError as error:
+        raise ValueError(f"{where} has a mask that cannot be read: {error.__cause__ or error}") from error
 
 
 def _plain(rle: Rle) -> Rle:
     return {"size": list(rle["size"]), "counts": rle["counts"]}
+
+
+def _readable(rle: Rle) -> Rle:
+    """Return the normal form of an RLE; an RLE that cannot be read stays as it is, for its reader to name."""
+    try:
+        return normal_rle(rle)
+    except MaskError:
+        return _plain(rle)

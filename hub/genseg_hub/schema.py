@@ -104,6 +104,7 @@ class ResponseError(str, Enum):
     WRONG_SCHEMA = "wrong_schema"
     WRONG_SCALE = "wrong_scale"
     BOX_OUT_OF_IMAGE = "box_out_of_image"
+    POINT_OUT_OF_IMAGE = "point_out_of_image"
     EMPTY_BOX = "empty_box"
     TOO_MANY_INSTANCES = "too_many_instances"
 
@@ -128,16 +129,17 @@ class InstancePrompt:
 
 @dataclass(frozen=True)
 class Response:
-    """The parsed answer of the reasoner.
+    """The parsed answer of the reasoner, as `answers.read` makes it.
 
     Attributes:
-        text: the generated answer, unchanged.
-        reasoning: the think part, "" if there is none.
+        text: the generated answer, at most `answers.MAX_CHARACTERS`; U+FFFD replaces what no file can hold.
+        reasoning: the think part, at most `answers.MAX_REASONING_CHARACTERS`; "" if there is none.
         instances: the usable instance prompts; () is a no-target answer when `error` is None.
         error: the first error, None for a clean answer. Readable instances are kept beside an error.
         repaired: whether the JSON had to be repaired before it could be read.
         no_target_in_words: whether the no-target answer was read from words, a null or an empty box instead of `[]`.
         repeated: number of instances that were left out because they repeat an earlier one exactly.
+        cut: whether the text or the reasoning was longer, and the rest is lost.
     """
 
     text: str
@@ -147,6 +149,7 @@ class Response:
     repaired: bool = False
     no_target_in_words: bool = False
     repeated: int = 0
+    cut: bool = False
 
     @property
     def no_target(self) -> bool:
@@ -212,7 +215,9 @@ class Prediction:
             "error": self.response.error.value if self.response.error else None,
             "no_target": self.response.no_target,
             "no_target_in_words": self.response.no_target_in_words,
+            "repaired": self.response.repaired,
             "repeated": self.response.repeated,
+            "cut": self.response.cut,
             "instances": [
                 {
                     "box": None if instance.box is None else list(instance.box),

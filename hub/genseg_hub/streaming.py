@@ -7,6 +7,7 @@ the memory.
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
@@ -18,9 +19,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from genseg_hub import answers
 from genseg_hub.cpu_threads import Cores
 from genseg_hub.dialects import Dialect
-from genseg_hub.errors import ReasonerError
+from genseg_hub.errors import ReasonerError, SegmenterError
 from genseg_hub.images import load_image, shown_size
 from genseg_hub.options import MAX_IMAGE_TOKENS, ReasonerOptions
 from genseg_hub.reasoners.base import Generation, Prompt, Reasoner
@@ -29,6 +31,8 @@ from genseg_hub.segmenters.base import Segmenter
 
 # Batches in flight, counted from the oldest unfinished example: one long answer blocks the results after it.
 READ_AHEAD = 4
+# Decoded images in flight; 300 million pixels are 0.9 GB, or a dozen photographs of 24 megapixels.
+_READ_AHEAD_PIXELS = 300_000_000
 _LEAST_TOKENS = 4  # of an image; Qwen2.5-VL's processor shows no image with fewer
 
 
@@ -131,7 +135,9 @@ class Stream:
 
     def _has_room(self) -> bool:
         waiting = sum(len(group.jobs) for group in self._groups)
-        return not self._exhausted and waiting < self._read_ahead
+        images = (group.jobs[0].image for group in self._groups if group.jobs)
+        pixels = sum(image.width * image.height for image in images if image)
+        return not self._exhausted and waiting < self._read_ahead and pixels < _READ_AHEAD_PIXELS
 
     def _read(self) -> _Job | None:
         """Read the next example into its group; return None at the end of the examples."""
@@ -204,9 +210,10 @@ class Stream:
         image, prompt = jobs[0].image, jobs[0].prompt
         assert image is not None
         assert prompt is not None
-        answers = [job.answer for job in jobs if job.answer]
+        said = [job.answer for job in jobs if job.answer]
         responses = [
-            self._dialect.parse(a.text, image.size, a.truncated, a.shown_size or prompt.image.size) for a in answers
+            answers.read(self._dialect, a.text, image.size, a.truncated, a.shown_size or prompt.image.size)
+            for a in said
         ]
         instances = [instance for response in responses for instance in response.instances]
         masks, scores = (
@@ -214,6 +221,8 @@ class Stream:
             if instances
             else ([], [])
         )
+        if not all(map(math.isfinite, scores)):
+            raise SegmenterError("the segmenter predicts an IoU that is no number; try another dtype or device")
         start = 0
         for job, response in zip(jobs, responses, strict=True):
             its = slice(start, start := start + len(response.instances))
@@ -228,9 +237,11 @@ def _identity(example: ReferringExample) -> Hashable:
 
 
 def explain(error: Exception) -> str:
-    """Return a message for people."""
+    """Return a message for people, of bounded length."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return f"out of memory: take a smaller image, checkpoint or batch size ({error})"
-    if isinstance(error, ValueError | TypeError | ReasonerError):
-        return str(error)  # written for people: ImageError, the errors of dialects and servers
-    return f"{type(error).__name__}: {error}"
+        message = f"out of memory: take a smaller image, checkpoint or batch size ({error})"
+    elif isinstance(error, ValueError | TypeError | ReasonerError | SegmenterError):
+        message = str(error)  # written for people: ImageError, the errors of dialects and servers
+    else:
+        message = f"{type(error).__name__}: {error}"
+    return answers.storable(message, answers.MAX_MESSAGE_CHARACTERS)

@@ -29,7 +29,9 @@ def test_points_and_boxes_become_relative():
     assert detection.bounding_box == [0.3, 0.2, 0.3, 0.2]
     assert detection["prompt_box"] == [0.2, 0.1, 0.5, 0.4]
     assert detection["points"] == [[0.4, 0.3], [0.5, 0.3]]
-    assert (detection.confidence, detection["reasoning"], detection["expression"]) == (0.9, "why", "the bar")
+    assert (detection.confidence, detection["expression"], detection["checkpoint"]) == (0.9, "the bar", "nano")
+    assert not detection.has_field("reasoning")  # it is stored once, with the response
+    assert labels.response_document(prediction, "the bar", "nano").reasoning == "why"
 
 
 def test_an_empty_mask_has_no_detection():

@@ -52,22 +52,22 @@ PANELS = (
 SCRIPTS = {"genseg": "fiftyone_genseg.cli:app", "genseg-train": "genseg_training.cli:main"}
 MODEL_OPTIONS = (
     " --dialect --max-new-tokens --max-pixels --min-pixels --dtype --device-map --attn-implementation --quantization "
-    "--token --cache-dir --local-files-only --force-download"
+    "--token --cache-dir --local-files-only --force-download --concurrency --timeout"
 )
 COMMANDS = {
     "segment": "image expression --model -m --segmenter --device --revision --server --served-model --json --out"
     + MODEL_OPTIONS,
-    "segment-dataset": "dataset --expression --expression-field --output-field --model -m --segmenter --revision "
-    "--existing --batch-size --device --server --served-model --engine --workers --gpus-per-worker --address"
+    "segment-dataset": "dataset --expression --expression-field --group-slice --output-field --model -m --segmenter "
+    "--revision --existing --batch-size --device --server --served-model --engine --workers --gpus-per-worker --address"
     + MODEL_OPTIONS,
     "benchmark": "name --split --model -m --segmenter --root --out --predictions --policy --first-expression --limit "
     "--strict --overwrite --batch-size --device --revision --server --served-model" + MODEL_OPTIONS,
     "demo": "--out --headless --scenes --photos --model -m --device --server --served-model --port" + MODEL_OPTIONS,
     "doctor": "--json",
     "models": "",
-    "pull": "name --revision",
+    "pull": "name --revision --dialect",
     "push": "folder repo_id --private --revision --dry-run",
-    "serve": "name further --engine --host --port --max-model-len --media-folder --revision --dry-run",
+    "serve": "name further --engine --host --port --max-model-len --media-folder --revision --dialect --dry-run",
     "evaluate refscenes": "--split --model -m --segmenter --limit --batch-size --device --revision --server "
     "--served-model --out --rows" + MODEL_OPTIONS,
     "evaluate compare": "base others",

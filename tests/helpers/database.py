@@ -15,7 +15,7 @@ def start(folder: Path) -> tuple[str, subprocess.Popen]:
     """Start FiftyOne's own mongod on a free port of the loopback interface.
 
     Args:
-        folder: new folder for the database's files.
+        folder: for the files of the database, new or of an earlier one.
 
     Returns:
         The address for FIFTYONE_DATABASE_URI, and the process.
@@ -28,7 +28,7 @@ def start(folder: Path) -> tuple[str, subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     arguments = [mongod, "--dbpath", folder, "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
     address, deadline = f"mongodb://127.0.0.1:{port}", time.monotonic() + _START_SECONDS

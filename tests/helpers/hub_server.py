@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,6 +56,10 @@ class Fault:
             "reset": the connection is reset in the middle of the request's body, or else of the answer's body.
             "end": the connection ends in the middle of the answer.
             "page": a proxy answers instead of the Hub.
+            "portal": the login page of a network answers, with the status 200.
+            "loop": the answer leads back to the same address.
+            "drip": the whole answer comes byte by byte.
+            "trickle": the answer's body comes byte by byte.
             "damage": one bit of the body changes on the way.
             "hold": there is no answer.
         headers: of a status.
@@ -140,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(parts.path)
         request = f"{self.command} {path}"
         self.server.requests.append(request)
-        fault = self.server.take(request)
+        self.fault = fault = self.server.take(request)
         length = int(self.headers.get("Content-Length") or 0)
         if fault and fault.answer == "reset" and length:
             self.rfile.read(length // 2)
@@ -159,6 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>")
             return None
+        if fault and fault.answer == "portal":
+            return self._page()
+        if fault and fault.answer == "loop":
+            return self._send(302, {}, {"Location": self.path})
+        if fault and fault.answer in ("drip", "trickle"):
+            return self._drip(path, body, at_once=fault.answer == "trickle")
         if fault and fault.answer == "damage" and body:
             body = bytes([body[0] ^ 1]) + body[1:]
         try:
@@ -166,6 +178,25 @@ class _Handler(BaseHTTPRequestHandler):
         except _Refusal as refusal:
             headers = {"X-Error-Code": refusal.code} if refusal.code else {}
             return self._send(refusal.status, {"error": str(refusal)}, headers)
+
+    def _drip(self, path: str, body: bytes, at_once: bool) -> None:
+        """Send the answer byte by byte.
+
+        Args:
+            path: of the request.
+            body: of the request.
+            at_once: send the head of the answer at once.
+        """
+        self.close_connection = True
+        stream, self.wfile = self.wfile, io.BytesIO()
+        self._route(path, body, None)
+        answer = self.wfile.getvalue()
+        self.wfile = stream
+        head = answer.index(b"\r\n\r\n") + 4 if at_once else 1
+        for begin, end in [(0, head), *((place, place + 1) for place in range(head, len(answer)))]:
+            stream.write(answer[begin:end])
+            stream.flush()
+            time.sleep(0.02)
 
     do_GET = do_HEAD = do_POST = do_PUT = _serve
 
@@ -239,6 +270,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refusal(404, "entry not found", "EntryNotFound")
         kind, oid, size = tree[path]
         content = self.server.large[oid] if kind == "lfs" else self.server.blobs[oid]
+        if self.command == "HEAD" and fault and fault.answer == "reset":
+            return self._reset()
         start = 0
         if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
             start = int(asked[1])
@@ -367,8 +400,20 @@ class _Handler(BaseHTTPRequestHandler):
         }.items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if self.fault and self.fault.answer in ("reset", "end"):
+            self.wfile.write(data[: len(data) // 2])
+            self._reset(abort=self.fault.answer == "reset")
+        elif self.command != "HEAD":
             self.wfile.write(data)
+
+    def _page(self) -> None:
+        page = b"<html><title>Welcome to the guest network</title></html>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(page)
 
     def _reset(self, abort: bool = True) -> None:
         """Close the connection before the end of the answer: with RST, or with FIN, so that all sent bytes arrive."""

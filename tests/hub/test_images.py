@@ -1,10 +1,16 @@
 """Images of all kinds that people store are read."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from genseg_hub.errors import ImageError
 from genseg_hub.images import image_size, load_image
-from PIL import Image
+from hypothesis import given
+from PIL import Image, ImageOps, PngImagePlugin
+
+from tests.helpers import strategies
 
 GRADIENT = np.tile(np.linspace(0, 255, 40, dtype=np.uint8), (30, 1))
 
@@ -98,3 +104,107 @@ def test_the_size_of_a_file_that_is_no_image_is_an_error(tmp_path):
         image_size(tmp_path / "cat.png")
     with pytest.raises(ImageError, match="no file"):
         image_size(tmp_path / "dog.png")
+
+
+@given(strategies.picture_files())
+def test_the_header_says_the_size_that_the_picture_has(content):
+    loaded = load_image(content)
+    assert (loaded.mode, loaded.size) == ("RGB", image_size(content))
+
+
+@pytest.mark.parametrize("number", strategies.ORIENTATIONS)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
+def test_every_format_is_upright_in_the_same_way(tmp_path, suffix, mode, number):
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:8, :16], pixels[8:, 16:] = (255, 0, 0), (0, 255, 0)
+    image = Image.fromarray(pixels).convert(mode)
+    exif = strategies.oriented(number)
+    options = {"lossless": True} if suffix == "webp" else {} if suffix in ("png", "tif") else {"quality": 100}
+    file = saved(tmp_path, image, f"image.{suffix}", exif=exif, **options)
+    expected = image.convert("RGB")
+    expected.getexif()[0x0112] = number
+    expected = ImageOps.exif_transpose(expected)
+    loaded = load_image(file)
+    assert loaded.size == image_size(file) == expected.size
+    assert np.abs(np.asarray(loaded).astype(int) - np.asarray(expected)).mean() < 6
+
+
+def test_an_orientation_after_the_pixels_of_a_png_counts_and_damaged_metadata_does_not(tmp_path):
+    file = saved(tmp_path, Image.fromarray(GRADIENT), "image.png")
+    content = file.read_bytes()
+    exif = strategies.oriented(6).tobytes()[6:]
+    for data, size in ((exif, (30, 40)), (b"not EXIF", (40, 30))):
+        chunk = b"eXIf" + data
+        chunk = struct.pack(">I", len(data)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for place in (content.index(b"IDAT") - 4, len(content) - 12):  # before the pixels and after them
+            changed = content[:place] + chunk + content[place:]
+            assert image_size(changed) == load_image(changed).size == size
+
+
+def test_the_size_of_a_png_is_read_without_decoding_it(monkeypatch, tmp_path):
+    file = saved(tmp_path, Image.fromarray(GRADIENT), "image.png")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert image_size(file) == (40, 30)
+
+
+RAMP = np.linspace(0, 1, 64)[None].repeat(8, 0)
+
+
+def ramp(bits: int) -> np.ndarray:
+    return (RAMP * ((1 << bits) - 1)).round().astype(np.uint16)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_greys_of_few_bits_in_a_file_of_16_keep_their_contrast(tmp_path, bits, suffix):
+    loaded = np.asarray(load_image(saved(tmp_path, Image.fromarray(ramp(bits)), f"grey.{suffix}")))[..., 0]
+    assert np.abs(loaded - (255 * RAMP)).max() <= 1
+
+
+def test_the_bits_that_a_file_declares_decide(tmp_path):
+    dark = ramp(12) // 4  # a dark picture: the largest value fits into 10 bits
+    Image.fromarray(dark).save(tmp_path / "maximum.tif", tiffinfo={281: 4095})  # MaxSampleValue
+    header = f"P5 {dark.shape[1]} {dark.shape[0]} 4095\n".encode()
+    (tmp_path / "grey.pgm").write_bytes(header + dark.astype(">u2").tobytes())
+    content = saved(tmp_path, Image.fromarray(dark), "grey.png").read_bytes()
+    chunk = b"sBIT\x0c"
+    chunk = struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "sbit.png").write_bytes(content[:33] + chunk + content[33:])
+    for name in ("maximum.tif", "grey.pgm", "sbit.png"):
+        loaded = np.asarray(load_image(tmp_path / name))[..., 0]
+        assert abs(int(loaded.max()) - 64) <= 1, name
+    assert np.asarray(load_image(tmp_path / "grey.png")).max() == 255  # nothing is declared
+    # PNG's specification puts 12 bits in the upper part of 16.
+    upper = saved(tmp_path, Image.fromarray(ramp(12) << 4), "upper.png").read_bytes()
+    assert np.asarray(load_image(upper[:33] + chunk + upper[33:])).max() == 255
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF", "it is PostScript"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs pointer, run `git lfs pull`"),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "it is HEIC, install pillow-heif"),
+        (b"%PDF-1.7\n", "it is a PDF"),
+    ],
+)
+def test_other_files_with_the_name_of_a_picture_are_named_and_start_nothing(tmp_path, monkeypatch, content, why):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "photo.png").write_bytes(content)
+    for read in (load_image, image_size):
+        for image in (tmp_path / "photo.png", content):
+            with pytest.raises(ImageError, match=why):
+                read(image)
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["s3://bucket/cat.jpg", "gs://b/cat.jpg", "https://host/cat.jpg", "/home/me/s3:/b/c.jpg"]
+)
+def test_a_picture_in_the_cloud_is_refused_with_what_fiftyone_offers(path):
+    for read in (load_image, image_size):
+        with pytest.raises(ImageError, match=r"FiftyOne Enterprise reads cloud media: download the file"):
+            read(path)

@@ -71,12 +71,18 @@ def test_what_does_not_fit_is_refused_before_loading_with_what_would(saved, monk
         GenSegR1.from_pretrained(str(saved), device="cpu")
 
 
-def test_a_batch_that_does_not_fit_is_refused_with_the_one_that_does(saved, monkeypatch):
+def test_a_batch_that_does_not_fit_is_made_smaller(saved, monkeypatch, caplog):
     model = GenSegR1.from_pretrained(str(saved), device="cpu")
     monkeypatch.setattr(memory, "free_bytes", lambda target: 7 * model.needed.row)
     examples = [ReferringExample(Image.new("RGB", (64, 64)), "it")]
     assert len(list(model.segment_many(examples, 3))) == 1
-    with pytest.raises(CheckpointError, match=r"8 answers at once .* What would fit: a batch size of 3"):
+    assert not caplog.records
+    assert len(list(model.segment_many(examples, 8))) == 1
+    assert [record.message for record in caplog.records] == [
+        "3 answers at once instead of 8, because more do not fit into cpu"
+    ]
+    monkeypatch.setattr(memory, "free_bytes", lambda target: model.needed.row)
+    with pytest.raises(CheckpointError, match=r"needs about .* and cpu has"):
         list(model.segment_many(examples, 8))
 
 

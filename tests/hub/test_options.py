@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import transformers
-from genseg_hub import GenSegR1, checkpoints
+from genseg_hub import GenSegR1, checkpoints, dialects
 from genseg_hub.checkpoints import fingerprint
 from genseg_hub.errors import CheckpointError
 from genseg_hub.options import HubOptions, ReasonerOptions, given, pick
@@ -132,6 +132,34 @@ def test_weights_that_are_spread_answer_as_those_on_one_device(saved):
     assert model.segment(picture, "the vase").response.text == one.segment(picture, "the vase").response.text
     everywhere = load(saved, device_map="auto")
     assert everywhere.segment(picture, "the vase").response.text == one.segment(picture, "the vase").response.text
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect"),
+    [
+        ("me/seg_zero-7b-finetuned", "seg_zero"),
+        ("me/VisionReasoner-3B", "vision_reasoner"),
+        ("runs/Seg-R1", "seg_r1"),
+        ("me/GenSeg-R1-7B", "qwen2_5_vl"),
+        ("me/qwen-photos", "qwen2_5_vl"),
+    ],
+)
+def test_a_qwen2_5_vl_takes_the_dialect_that_its_name_tells_and_says_so(name, dialect, tmp_path, caplog):
+    folder = save_family(tmp_path / name, "qwen2_5_vl")
+    model = load(folder)
+    assert model.checkpoint.dialect == dialect
+    assert model.dialect is dialects.get_dialect(dialect)
+    (told,) = [record.message for record in caplog.records]
+    assert told.startswith(f"{folder} ")
+    assert dialect in told or "untuned Qwen2.5-VL; if it was tuned, name its dialect" in told
+    caplog.clear()
+    assert load(folder, dialect="seg_r1").checkpoint.dialect == "seg_r1"
+    assert not caplog.records
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(CheckpointError, match="no cuda"):
+        GenSegR1.from_pretrained("nano", device="cuda:7")
 
 
 def _picture():

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample
+from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample, streaming
 from genseg_hub.errors import ImageError
 from genseg_hub.evaluation import scores
 from genseg_hub.reasoners.transformers import TransformersReasoner
@@ -253,3 +253,18 @@ def test_points_change_the_mask(nano, examples):
     corners = [((5.0, 5.0), (9.0, 9.0)), ((image.shape[1] / 2, image.shape[0] / 2),) * 2]
     (a, b), _ = nano.segmenter.segment(image, [InstancePrompt(box, points) for points in corners])
     assert not np.array_equal(a, b)
+
+
+def test_large_images_are_read_a_dozen_at_a_time(nano, monkeypatch):
+    """A photograph of 24 megapixels takes 72 MB, whatever the reasoner sees of it."""
+    monkeypatch.setattr(streaming, "_READ_AHEAD_PIXELS", 3 * 200 * 100)
+    read = []
+
+    def examples():
+        for number in range(12):
+            read.append(number)
+            yield ReferringExample(Image.new("RGB", (200, 100), (number, 0, 0)), "it")
+
+    for done, _ in enumerate(nano.segment_many(examples(), 8)):
+        assert len(read) - done <= 4
+    assert len(read) == 12

@@ -7,8 +7,9 @@ from genseg_hub import archives
 from genseg_hub.errors import ImageError
 from genseg_hub.images import load_image
 from genseg_hub.referring_dataset import FEATURES, RLE, check_source, from_dataset, load_examples, to_dataset, to_rows
-from genseg_hub.schema import ReferringExample, encode_mask
+from genseg_hub.schema import ReferringExample, encode_mask, rle_runs
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from tests.helpers import archive_files
 
@@ -240,3 +241,41 @@ def test_a_source_is_checked_without_loading_it(tmp_path, examples):
     ):
         with pytest.raises(ValueError, match=message):
             check_source(str(source), "a benchmark")
+
+
+@pytest.mark.parametrize("form", ["runs", "floats", "bytes", "runs of length zero"])
+def test_masks_may_be_rle_of_any_form(tmp_path, examples, form):
+    truth = [example.masks for example in examples]
+    kinds = {"runs": datasets.List(datasets.Value("int64")), "floats": datasets.List(datasets.Value("float64"))}
+    counts = {**kinds, "bytes": datasets.Value("binary")}.get(form, datasets.Value("string"))
+
+    def edit(rows):
+        for row in rows:
+            for rle in row["masks"]:
+                runs = rle_runs(rle["counts"])
+                if form in kinds:
+                    rle["counts"] = [0, 0, *runs.tolist()]
+                elif form == "bytes":
+                    rle["counts"] = rle["counts"].encode()
+                else:
+                    padded = [part for run in runs.tolist() for part in (run, 0, 0)]
+                    rle["counts"] = coco_mask.frPyObjects({"size": rle["size"], "counts": padded}, 6, 8)[
+                        "counts"
+                    ].decode()
+
+    masks = datasets.List({"size": datasets.List(datasets.Value("int64")), "counts": counts})
+    dataset = load_examples(saved(tmp_path, examples, edit, masks=masks))
+    assert dataset.features == FEATURES
+    assert [tuple(row) for row in dataset["masks"]] == truth
+    assert [example.masks for example in from_dataset(dataset)] == truth
+
+
+def test_ids_may_be_floats_of_a_table_with_empty_cells(tmp_path, examples):
+    def edit(rows):
+        for number, row in enumerate(rows):
+            row |= {"example_id": float(number), "image_id": 41.0}
+
+    float64 = datasets.Value("float64")
+    dataset = load_examples(saved(tmp_path, examples, edit, example_id=float64, image_id=float64))
+    assert dataset["example_id"][:] == ["0", "1", "2"]
+    assert dataset["image_id"][:] == ["41"] * 3

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.helpers.families import save_family
+from tests.helpers.families import save_family, save_qwen2_5_vl
 
 # Limits of the processors that Qwen publishes, as their preprocessor_config.json states them.
 PUBLISHED = {
@@ -112,3 +112,10 @@ def test_the_size_that_is_shown_is_that_of_the_true_processor(nano):
     size = processor.image_processor.size
     expected = shown_size(image.size, side, size["shortest_edge"], size["longest_edge"])
     assert shown_sizes(inputs, processor, 1) == [expected]
+
+
+def test_a_dialect_of_one_size_takes_no_limit(tmp_path):
+    """The answer's pixels are those of 840 x 840; a processor that shows less would shift every mask."""
+    folder = save_qwen2_5_vl(tmp_path / "seg_zero", "seg_zero")
+    with pytest.raises(ValueError, match="the dialect seg_zero always shows 840 x 840 pixels; leave max_pixels out"):
+        GenSegR1.from_pretrained(str(folder), device="cpu", max_pixels=400_000)

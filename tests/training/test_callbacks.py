@@ -3,6 +3,7 @@
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 import yaml
 from genseg_hub import GenSegR1, checkpoints
 from genseg_training import cli, curves
@@ -11,7 +12,7 @@ from PIL import Image
 
 from tests.helpers.checkpoints import weights
 from tests.helpers.grpo_runs import options
-from tests.helpers.hub_server import COMMIT, READER, REPO
+from tests.helpers.hub_server import COMMIT, READER, REPO, WRITER
 
 PUSH = {"push_to_hub": "true", "hub_model_id": REPO}
 
@@ -37,11 +38,15 @@ def test_what_was_trained_comes_back_from_the_hub_the_same(hub, tmp_path, caplog
 
 
 def test_only_the_end_is_published_where_that_is_asked_for(hub, tmp_path):
-    cli.main(options(tmp_path, **PUSH, max_steps=1, hub_strategy="end", hub_private_repo="true", hub_revision="run-1"))
+    private = {"hub_strategy": "end", "hub_private_repo": "true", "hub_revision": "run-1", "hub_token": WRITER}
+    cli.main(options(tmp_path, **PUSH, **private, max_steps=1))
     assert hub.repositories[REPO].private
     assert hub.repositories[REPO].titles[hub.heads()[REPO]["run-1"]] == "Best checkpoint of the run"
     assert "Best checkpoint after step 1" not in hub.repositories[REPO].titles.values()
     assert hub.paths(REPO) == {".gitattributes"}, "main is left alone"
+    saved = torch.load(tmp_path / "checkpoint-1" / "training_args.bin", weights_only=False)
+    assert saved.hub_token is None, "the token is not saved"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".best")]
 
 
 def test_a_push_that_fails_at_the_end_leaves_the_checkpoint_here(hub, copy_of_r1, monkeypatch, capsys):

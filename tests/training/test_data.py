@@ -3,11 +3,14 @@
 import datasets
 import numpy as np
 import pytest
+from genseg_hub.images import load_image
 from genseg_hub.referring_dataset import FEATURES, to_dataset
 from genseg_hub.schema import ReferringExample, encode_mask
 from genseg_training import data, rewards
 from genseg_training.nano import refscenes, scenes
 from PIL import Image
+
+from tests.helpers.strategies import oriented
 
 
 def example(expression="it", boxes=((1, 2, 5, 6),), size=(20, 10), name="a"):
@@ -114,3 +117,36 @@ def test_sources_are_mixed_by_weight():
 def test_bad_examples_are_named_before_training(bad, message):
     with pytest.raises(ValueError, match=message):
         data.check(to_dataset([example(), bad]))
+
+
+def test_training_sees_the_pixels_that_inference_sees(tmp_path):
+    grey = (np.linspace(0, 4095, 24 * 16).reshape(16, 24)).astype(np.uint16)
+    files = {name: tmp_path / name for name in ("grey.png", "turned.webp", "clear.png", "turned.tif")}
+    Image.fromarray(grey).save(files["grey.png"])
+    Image.fromarray(grey).save(files["turned.tif"], exif=oriented(8))
+    Image.fromarray((grey >> 4).astype(np.uint8)).save(files["turned.webp"], exif=oriented(6))
+    Image.new("RGBA", (24, 16), (0, 0, 0, 0)).save(files["clear.png"])
+    for file in files.values():
+        expected = load_image(file)
+        mask = np.zeros(expected.size[::-1], bool)
+        mask[2:9, 3:7] = True
+        saved = to_dataset([ReferringExample(str(file), "it", (encode_mask(mask),), "a", "a")])
+        data.check(saved)
+        (row,) = data.to_rows(saved)
+        assert row["image"].mode == "RGB"
+        assert np.array_equal(np.asarray(row["image"]), np.asarray(expected))
+        assert tuple(row["image_size"]) == expected.size
+        # The reward segments the same pixels, also where it is given the picture as it was opened.
+        assert np.array_equal(np.asarray(load_image(Image.open(file))), np.asarray(expected))
+
+
+def test_what_is_no_picture_is_named_before_training(tmp_path):
+    stored = to_dataset([example()]).cast_column("image", datasets.Image(decode=False))
+    for content, why in ((b"%!PS-Adobe-3.0", "it is PostScript"), (b"", "not an image")):
+        row = stored[0] | {"image": {"bytes": content, "path": None}}
+        with pytest.raises(ValueError, match=f"example 'a': .*{why}"):
+            data.check(datasets.Dataset.from_list([row], features=FEATURES))
+    turned = tmp_path / "turned.jpg"
+    Image.new("RGB", (20, 10)).save(turned, exif=oriented(6))
+    with pytest.raises(ValueError, match=r"a mask is 20 x 10, its image \(10, 20\).*swapped, as an EXIF orientation"):
+        data.check(to_dataset([ReferringExample(str(turned), "it", example().masks, "a", "a")]))

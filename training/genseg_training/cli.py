@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from genseg_hub.whole import DiskFullError, disk_full_in_words
+
 USAGE = """usage: genseg-train COMMAND [--config RECIPE.yaml] [--option value ...]
 
 commands:
@@ -70,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     if command == "export" and len(rest) == 3:
         try:
             return _export(*map(Path, rest))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, DiskFullError) as error:
             raise SystemExit(f"error: {error}") from error
     if command not in ("vision", "sft", "segmenter", "grpo", "mine"):
         print(USAGE)
@@ -90,8 +92,9 @@ def main(arguments: list[str] | None = None) -> None:
     config_class, run = stages[command]
     (config,) = TrlParser((config_class,), prog=f"genseg-train {command}").parse_args_and_config(rest)
     try:
-        run(config)
-    except FileNotFoundError as error:
+        with disk_full_in_words(f"the stage stopped, and its last whole checkpoint in {config.output_dir} is kept"):
+            run(config)
+    except (FileNotFoundError, DiskFullError) as error:
         raise SystemExit(f"error: {error}") from error
 
 
@@ -108,7 +111,7 @@ def _grpo_or_mine(parser_class: type, command: str, arguments: list[str]) -> Non
     classes, run = commands[command]
     try:
         run(*parser_class(classes, prog=f"genseg-train {command}").parse_args_and_config(arguments))
-    except (ValueError, FileNotFoundError, CheckpointError, PublishError) as error:
+    except (ValueError, FileNotFoundError, DiskFullError, CheckpointError, PublishError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

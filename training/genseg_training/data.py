@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import datasets
 from genseg_hub import referring_dataset
 from genseg_hub.dialects import genseg
+from genseg_hub.errors import ImageError
+from genseg_hub.image_files import swapped
+from genseg_hub.images import image_size, load_image
 from genseg_hub.referring_dataset import FEATURES
 from pycocotools import mask as coco_mask
 
@@ -124,18 +128,23 @@ def with_no_target_share(examples: datasets.Dataset, share: float, seed: int = 0
 def check(examples: datasets.Dataset) -> None:
     """Raise ValueError for the first example that cannot be trained on.
 
-    The message names the example: its expression is empty, or a mask is empty or has another size than its image.
+    The message names the example: its image cannot be read, its expression is empty, or a mask is empty or has another
+    size than its image.
 
     Args:
         examples: with `referring_dataset.FEATURES`.
     """
-    for row in examples:
+    for row in examples.cast_column("image", datasets.Image(decode=False)):
         where = f"example {row['example_id']!r}"
-        genseg.messages(row["image"].size, row["expression"])  # raises ValueError for an empty expression
+        try:
+            size = load_image(_content(row["image"])).size
+        except ImageError as error:
+            raise ValueError(f"{where}: {error}") from error
+        genseg.messages(size, row["expression"])  # raises ValueError for an empty expression
         for rle in row["masks"]:
-            width, height = rle["size"][1], rle["size"][0]
-            if (width, height) != row["image"].size:
-                raise ValueError(f"{where}: a mask is {width} x {height}, its image {row['image'].size}")
+            its = rle["size"][1], rle["size"][0]
+            if its != size:
+                raise ValueError(f"{where}: a mask is {its[0]} x {its[1]}, its image {size}{swapped(size, its)}")
             if not coco_mask.area(rle):
                 raise ValueError(f"{where}: a mask is empty; leave it out, because a no-target example has no masks")
 
@@ -143,16 +152,17 @@ def check(examples: datasets.Dataset) -> None:
 def to_rows(examples: datasets.Dataset) -> datasets.Dataset:
     """Turn examples into the rows that TRL and the rewards read.
 
-    A row has `prompt` (chat messages; TRL puts the image before the request), `image`, `image_size` (width, height),
-    `boxes` (xyxy pixels) and `masks` (COCO RLE) of the true instances, and `image_id`, which examples of one image
-    share.
+    A row has `prompt` (chat messages; TRL puts the image before the request), `image` (as `load_image` returns it, when
+    the row is read), `image_size` (width, height), `boxes` (xyxy pixels) and `masks` (COCO RLE) of the true instances,
+    and `image_id`, which examples of one image share.
 
     Args:
         examples: with `referring_dataset.FEATURES`.
     """
     columns: dict[str, list] = {name: [] for name in _ROW}
+    examples = examples.cast_column("image", datasets.Image(decode=False))
     for example in examples:
-        size = example["image"].size
+        size = image_size(_content(example["image"]))
         prompt = [
             {"role": message["role"], "content": "".join(part.get("text", "") for part in message["content"])}
             for message in genseg.messages(size, example["expression"])
@@ -167,4 +177,15 @@ def to_rows(examples: datasets.Dataset) -> datasets.Dataset:
     rows = examples.select_columns(["image", "masks"])  # as stored: not decoded and encoded again
     for name, feature in _ROW.items():
         rows = rows.add_column(name, columns[name], feature=feature)
-    return rows
+    return rows.with_transform(_with_pictures)
+
+
+def _with_pictures(batch: dict[str, list]) -> dict[str, list]:
+    """Read the pictures of rows as inference does; `datasets` would read them in ways of its own."""
+    if "image" in batch:
+        batch["image"] = [load_image(_content(stored)) for stored in batch["image"]]
+    return batch
+
+
+def _content(stored: dict[str, Any]) -> bytes | str:
+    return stored["path"] if stored["bytes"] is None else stored["bytes"]

@@ -9,6 +9,7 @@ recipe.yaml, logs/, evaluation/                             recipe, log and figu
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ import torch
 import transformers
 from genseg_hub.checkpoints import SETTINGS_FILE
 from genseg_hub.options import ReasonerOptions, given
+from genseg_hub.whole import disk_full_in_words, written_folder
 from transformers.integrations import deepspeed
+from transformers.trainer import TRAINER_STATE_NAME
 
 _DEFAULTS = ReasonerOptions()
 ADAPTER_FILE = "adapter_config.json"
@@ -36,6 +39,9 @@ def export(
 ) -> None:
     """Write a checkpoint folder, in place of an earlier checkpoint.
 
+    The folder is written beside its place and swapped in, so that it is whole at any time. Files of the earlier folder
+    that do not belong to its weights are kept.
+
     Args:
         trained: folder with a model or a LoRA adapter and its processor, such as TRL's `checkpoint-N`.
         folder: of the checkpoint; made where it does not exist.
@@ -46,16 +52,41 @@ def export(
 
     Raises:
         FileNotFoundError: when there is no such model or segmenter.
+        DiskFullError: the disk is full.
     """
+    with written_checkpoint(folder) as new:
+        write(trained, new, segmenter, base_model, dtype, options)
+
+
+@contextmanager
+def written_checkpoint(folder: Path) -> Iterator[Path]:
+    """Give the body of the `with` statement an empty folder, which then replaces the checkpoint in `folder`.
+
+    Raises:
+        DiskFullError: the disk is full; the earlier checkpoint stays.
+    """
+    with (
+        disk_full_in_words(f"the checkpoint in {folder} was not written, and an earlier one there is kept"),
+        written_folder(folder, _is_weights) as new,
+    ):
+        yield new
+
+
+def write(
+    trained: Path,
+    folder: Path,
+    segmenter: Path | str,
+    base_model: str | None = None,
+    dtype: str = "auto",
+    options: ReasonerOptions = _DEFAULTS,
+) -> None:
+    """Write a checkpoint into an empty folder; the arguments and the errors of `export`."""
     if not any((trained / file).is_file() for file in ("config.json", ADAPTER_FILE)):
         raise FileNotFoundError(f"there is no model in {trained}: train it first")
     if isinstance(segmenter, Path) and not segmenter.is_dir():
         raise FileNotFoundError(f"there is no segmenter {segmenter}: train it first")
     with alone(), torch.random.fork_rng(devices=[]):  # new adapters draw random values, which must not change the run
         model = _load(trained, dtype)
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in (*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
-        stale.unlink()
     model.save_pretrained(folder, save_original_format=False)  # vLLM does not know the names that ZeRO-3 leaves
     transformers.AutoProcessor.from_pretrained(trained).save_pretrained(folder)
     if isinstance(segmenter, Path):
@@ -69,6 +100,22 @@ def export(
     }
     known = {key: value for key, value in settings.items() if value is not None}
     (folder / SETTINGS_FILE).write_text(json.dumps(known, indent=2) + "\n")
+
+
+def _is_weights(path: Path) -> bool:
+    return len(path.parts) == 1 and path.name.endswith((".safetensors", ".safetensors.index.json"))
+
+
+def drop_torn(output: Path) -> None:
+    """Remove checkpoints that a kill left half written; a whole one has the trainer's state, which TRL writes last."""
+    for folder in output.glob("checkpoint-*"):
+        if not re.fullmatch(r"checkpoint-\d+", folder.name) or not folder.is_dir():
+            continue
+        try:
+            json.loads((folder / TRAINER_STATE_NAME).read_text())
+        except (FileNotFoundError, ValueError):
+            print(f"removing {folder}, which is incomplete")
+            shutil.rmtree(folder)
 
 
 def _load(trained: Path, dtype: str) -> transformers.PreTrainedModel:

@@ -20,9 +20,11 @@ import torch
 import transformers
 import yaml
 from genseg_hub import checkpoints
+from genseg_hub.checkpoints import trial
 from genseg_hub.checkpoints.catalog import EMBEDDED
 from genseg_hub.segmenters.loading import load_segmenter
 from genseg_hub.thinking import opens_thought
+from genseg_hub.whole import disk_full_in_words, restore
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, TrlParser, get_peft_config
@@ -30,7 +32,7 @@ from trl.trainer.model_config import ModelConfig
 
 from genseg_training import curves, data, rewards
 from genseg_training.callbacks import HubTarget, PushToHub
-from genseg_training.export import alone, export
+from genseg_training.export import alone, drop_torn, write, written_checkpoint
 from genseg_training.mask_reward import MaskReward
 from genseg_training.trainer import EVALUATIONS, SegmentationGRPOTrainer
 
@@ -147,6 +149,7 @@ def train(
     _check(arguments, config, model_config)
     recipe = _recipe(arguments, config, model_config)
     target = HubTarget.of(config)
+    config.hub_token = None  # Transformers would save it in training_args.bin of every checkpoint
     config.push_to_hub = False  # TRL would publish its own folder, without SAM 2, dialect and figures
     start = _start(model_config)
     output = Path(str(config.output_dir))
@@ -173,6 +176,9 @@ def train(
         use_safetensors=True,
         trust_remote_code=False,
     )
+    model.generation_config.num_beams = model.generation_config.num_return_sequences = (
+        1  # a stranger's can ask for more
+    )
     if arguments.freeze_vision_tower:
         model.model.visual.requires_grad_(False)
     with alone():
@@ -192,7 +198,8 @@ def train(
         callbacks=[*callbacks, *([PushToHub(target, best)] if target and target.every_save else [])],
     )
     if trainer.is_world_process_zero():
-        _drop_torn(output)
+        drop_torn(output)
+        restore(output / BEST)
     trainer.accelerator.wait_for_everyone()
     last = get_last_checkpoint(str(output))
     config.eval_on_start = config.eval_on_start and last is None
@@ -200,7 +207,8 @@ def train(
     if done and 0 < config.max_steps <= done.global_step:
         trainer.state = done  # Transformers would train one more step
     else:
-        trainer.train(resume_from_checkpoint=last)
+        with disk_full_in_words(f"the run stopped, and its last whole checkpoint in {output} is kept"):
+            trainer.train(resume_from_checkpoint=last)
     if trainer.is_world_process_zero():
         folder = best(trainer.state)
         print(f"the best checkpoint is in {folder}")
@@ -240,7 +248,9 @@ def _start(model_config: ModelConfig) -> checkpoints.Checkpoint:
     name = model_config.model_name_or_path or ""
     local = name in EMBEDDED or Path(name).is_dir()
     revision = model_config.model_revision
-    return checkpoints.pull(name, None if local or revision == "main" else revision)
+    start = checkpoints.pull(name, None if local or revision == "main" else revision)
+    trial.check(start.reasoner, name)
+    return start
 
 
 def _origin(start: checkpoints.Checkpoint) -> str | None:
@@ -271,31 +281,19 @@ def _public(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
-def _drop_torn(output: Path) -> None:
-    """Remove checkpoints that a kill left half written; a whole one has the trainer's state, which TRL writes last."""
-    for folder in output.glob("checkpoint-*"):
-        if not re.fullmatch(r"checkpoint-\d+", folder.name) or not folder.is_dir():
-            continue
-        try:
-            json.loads((folder / TRAINER_STATE_NAME).read_text())
-        except (FileNotFoundError, ValueError):
-            print(f"removing {folder}, which is incomplete")
-            shutil.rmtree(folder)
-
-
 def _write_best(output: Path, state: transformers.TrainerState, start: checkpoints.Checkpoint, recipe: dict) -> Path:
     """Write the best checkpoint so far, or the last one without evaluations, with its recipe, log and figures."""
     chosen = Path(state.best_model_checkpoint or get_last_checkpoint(str(output)) or "")
     folder = output / BEST
-    export(chosen, folder, start.segmenter_id or start.segmenter, base_model=_origin(start), options=start.options)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    logs = folder / "logs" / "grpo.jsonl"
-    logs.parent.mkdir(exist_ok=True)
-    logs.write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history))
-    curves.draw(state.log_history, folder / "curves.png")
-    step = int(chosen.name.rpartition("-")[2])
-    report = output / EVALUATIONS / f"step-{step:06d}.json"
-    if report.is_file():
-        (folder / "evaluation").mkdir(exist_ok=True)
-        shutil.copy(report, folder / "evaluation" / "held_out.json")
+    with written_checkpoint(folder) as new:
+        write(chosen, new, start.segmenter_id or start.segmenter, base_model=_origin(start), options=start.options)
+        (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+        (new / "logs").mkdir()
+        (new / "logs" / "grpo.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history))
+        curves.draw(state.log_history, new / "curves.png")
+        step = int(chosen.name.rpartition("-")[2])
+        report = output / EVALUATIONS / f"step-{step:06d}.json"
+        if report.is_file():
+            (new / "evaluation").mkdir()
+            shutil.copy(report, new / "evaluation" / "held_out.json")
     return folder

@@ -11,8 +11,10 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from genseg_hub import answers
 from genseg_hub.cpu_threads import Cores
 from genseg_hub.dialects import genseg
+from genseg_hub.images import load_image
 from genseg_hub.schema import InstancePrompt, Response, Rle, decode_mask
 from genseg_hub.segmenters.base import Segmenter
 from PIL import Image
@@ -85,11 +87,11 @@ class MaskReward:
         workers = min(2, cores.count, max(1, len(groups))) if on_cpu else 1
 
         def score(group: list[int]) -> list[float] | Exception:
-            picture = image[group[0]]
-            responses = [genseg.parse(text_of(completions[index]), picture.size) for index in group]
             try:
+                picture = load_image(image[group[0]])
+                responses = [answers.read(genseg, text_of(completions[index]), picture.size) for index in group]
                 with cores.share(workers):
-                    unions = self._unions(np.array(picture.convert("RGB")), responses)
+                    unions = self._unions(np.array(picture), responses)
             except Exception as error:  # noqa: BLE001  one bad image must not end a long run
                 traceback.clear_frames(error.__traceback__)  # the frames hold the embedding
                 return error

@@ -13,6 +13,7 @@ from genseg_hub import GenSegR1
 from genseg_hub.evaluation.metrics import ReferringMetrics, measure
 from genseg_hub.referring_dataset import from_dataset
 from genseg_hub.schema import Failure
+from genseg_hub.whole import disk_full_in_words, written_folder
 from tqdm.auto import tqdm
 
 from genseg_training import data
@@ -55,7 +56,8 @@ def mine(arguments: MiningArguments) -> None:
         raise ValueError(
             f"none of the {len(examples)} examples is hard for {arguments.model}: take more, or a higher --below"
         )
-    hard.save_to_disk(folder)
+    with disk_full_in_words(f"{folder} was not written"), written_folder(folder) as new:
+        hard.save_to_disk(new)
     print(f"{len(hard)} of {len(examples)} examples are hard; wrote {folder}")
 
 

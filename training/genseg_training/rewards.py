@@ -21,6 +21,7 @@ from functools import lru_cache, wraps
 from typing import Any
 
 import numpy as np
+from genseg_hub import answers
 from genseg_hub.dialects import genseg
 from genseg_hub.evaluation.metrics import box_iou
 from genseg_hub.schema import Box, InstancePrompt, Response, Rle, decode_mask
@@ -65,7 +66,7 @@ def of_template(reward: Reward, thought_is_open: bool) -> Reward:
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str, size: tuple[int, int]) -> Response:
-    return genseg.parse(text, size)
+    return answers.read(genseg, text, size)
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_hub.referring_dataset import from_dataset
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 from genseg_hub.segmenters.base import Segmenter
+from genseg_hub.whole import write_text, written_file
 from PIL import Image
 from tqdm.auto import tqdm
 from trl import GRPOTrainer
@@ -144,11 +145,10 @@ class SegmentationGRPOTrainer(GRPOTrainer):
     def _write(self, figures: dict, panels: list) -> None:
         step = f"step-{self.state.global_step:06d}"
         reports, pictures = (Path(str(self.args.output_dir), name) for name in (EVALUATIONS, SAMPLES))
-        reports.mkdir(parents=True, exist_ok=True)
-        pictures.mkdir(parents=True, exist_ok=True)
         report = {"benchmark": self._eval_name, "step": self.state.global_step} | figures
-        (reports / f"{step}.json").write_text(json.dumps(report, indent=2) + "\n")
-        contact_sheet(panels).save(pictures / f"{step}.png")
+        write_text(reports / f"{step}.json", json.dumps(report, indent=2) + "\n")
+        with written_file(pictures / f"{step}.png") as picture:
+            contact_sheet(panels).save(picture, "PNG")
 
 
 def _panel(example: ReferringExample, result: Prediction | Failure):

@@ -26,6 +26,8 @@ def opened(
         genseg_hub.errors.CheckpointError, genseg_hub.errors.ReasonerError: see `GenSegR1.from_pretrained`.
         RayError: see `engines.ray.ray_engine`.
     """
+    from fiftyone_genseg.segmentation.engines import resident
+
     options = {**request.model_options, **({"token": token} if token else {})}
     if request.engine == RAY:
         from genseg_hub import checkpoints
@@ -36,12 +38,12 @@ def opened(
         found = checkpoints.pull(
             str(request.name), request.revision, dialect=options.get("dialect"), options=pick(HubOptions, options)
         )
+        resident.release()
         with ray_engine(found, request.workers, request.gpus_per_worker, request.address, options) as engine:
             yield engine
     else:
         from genseg_hub import GenSegR1
 
-        from fiftyone_genseg.segmentation.engines import resident
         from fiftyone_genseg.segmentation.engines.local import local_engine
 
         if request.server:
@@ -53,6 +55,8 @@ def opened(
             return GenSegR1.from_pretrained(request.name, device=request.device, revision=request.revision, **options)
 
         kept = keep and request.server is None  # a server says anew for each run which model it has
+        if not kept:
+            resident.release()  # the memory is for the model of this run
         with resident.lent(resident.key_of(request), load) if kept else nullcontext(load()) as model:
             yield local_engine(model)
     if request.server is None:

@@ -74,7 +74,7 @@ class Worker:
         examples = [ReferringExample(asked["image"], asked["expression"]) for asked in unit["examples"]]
         results = self.model.segment_many(examples, self.batch_size)
         return [
-            {"place": asked["place"], "line": json.dumps(predictions.to_line(example, result))}
+            {"place": asked["place"], "line": predictions.to_json(predictions.to_line(example, result))}
             for asked, example, result in zip(unit["examples"], examples, results, strict=True)
         ]
 
@@ -115,7 +115,10 @@ def ray_engine(
                 )
         # A folder is known by a name that means the same elsewhere; nano is part of the package.
         local = checkpoint.commit is None and checkpoint.name not in EMBEDDED
-        name = str(checkpoint.reasoner.resolve()) if local else checkpoint.pinned
+        name = str(checkpoint.reasoner.absolute()) if local else checkpoint.pinned
+        if local and checkpoint.chosen_segmenter:
+            name += f"+{checkpoint.chosen_segmenter}"
+        options = {**options, "dialect": checkpoint.dialect}
         device = "cuda" if gpus_per_worker else "cpu"
         answer = functools.partial(_answer, name, device, dict(options), workers, gpus_per_worker)
         yield Engine(answer, checkpoint.pinned)

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from genseg_hub import GenSegR1, checkpoints
 from genseg_hub.options import HubOptions, pick
@@ -59,7 +59,7 @@ def key_of(request: SegmentRequest) -> Hashable:
         str(request.name),
         request.revision,
         dialect=options.get("dialect"),
-        options=pick(HubOptions, options),
+        options=replace(pick(HubOptions, options), force_download=None),
     )
     folders = {found.reasoner, found.segmenter if found.segmenter.is_dir() else found.segmenter.parent}
     files = sorted(file for folder in folders for file in folder.iterdir() if file.is_file())

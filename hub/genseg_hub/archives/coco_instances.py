@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pycocotools import mask as coco_mask
 
 from genseg_hub import images
 from genseg_hub.archives.base import Problem, Unusable
+from genseg_hub.archives.file_names import FileNames, relative
 from genseg_hub.archives.records import as_id, as_records, as_text, id_of, read_json, size_of, text_of
-from genseg_hub.errors import ArchiveError, ImageError
-from genseg_hub.schema import Rle, encode_mask, rle_runs
-
-_FAR = 4  # times the image's longer side
-_LONG = 16  # times the image's pixels
+from genseg_hub.errors import ArchiveError, ImageError, MaskError
+from genseg_hub.image_files import swapped
+from genseg_hub.masks import to_rle
+from genseg_hub.schema import Rle
 
 
 class CocoInstances:
@@ -45,14 +43,19 @@ class CocoInstances:
         self._checked: tuple[str, Path | Unusable] = ("", Path())
 
     @cached_property
-    def ids_by_file_name(self) -> dict[str, list[str]]:
-        """File name -> ids of the images with this file name."""
-        table: dict[str, list[str]] = {}
-        for image_id, entries in self._tables["image"].items():
-            for entry in entries:
-                if image_id is not None and (name := as_text(entry.get("file_name"))):
-                    table.setdefault(name, []).append(image_id)
-        return table
+    def _files(self) -> FileNames:
+        named = (
+            (id_, as_text(entry.get("file_name"))) for id_, all_ in self._tables["image"].items() for entry in all_
+        )
+        return FileNames((id_, name) for id_, name in named if id_ is not None and name)
+
+    def ids_of_file(self, name: str) -> list[str]:
+        """Return the ids of the images with a file name, see `FileNames.ids`."""
+        return self._files.ids(name)
+
+    def has_annotation(self, annotation_id: str) -> bool:
+        """Return whether there is an annotation with an id."""
+        return annotation_id in self._tables["annotation"]
 
     def image(self, image_id: str) -> Path:
         """Return the file of an image, after a check of its size.
@@ -72,13 +75,14 @@ class CocoInstances:
 
     def _find_image(self, image_id: str) -> Path:
         entry = self._one("image", image_id)
-        name = Path(text_of(entry, "file_name", f"image {image_id} of {self.file}"))
-        file = self.folder / (name if not (name.is_absolute() or ".." in name.parts) else name.name)
-        if not os.path.isfile(file):  # Path.is_file raises for a name that is too long
-            raise Unusable(Problem.MISSING_IMAGE, f"there is no file {file}")
+        name = text_of(entry, "file_name", f"image {image_id} of {self.file}")
+        file = self._files.find(name, self.folder)
+        if file is None:
+            raise Unusable(Problem.MISSING_IMAGE, f"there is no file {self.folder / relative(name)}")
         found, annotated = image_size(file), self._size(image_id)
         if found != annotated:
-            raise Unusable(Problem.WRONG_IMAGE_SIZE, f"{file} is {found}, annotated as {annotated} (width, height)")
+            detail = f"{file} is {found}, annotated as {annotated} (width, height){swapped(found, annotated)}"
+            raise Unusable(Problem.WRONG_IMAGE_SIZE, detail)
         return file
 
     def _size(self, image_id: str) -> tuple[int, int]:
@@ -110,9 +114,9 @@ class CocoInstances:
                 continue
             try:
                 rle = to_rle(entry.get("segmentation"), height, width)
-            except ValueError as error:
+            except MaskError as error:
                 raise Unusable(Problem.UNREADABLE_MASK, f"annotation {annotation_id}: {error}") from error
-            if rle is None:
+            if not coco_mask.area(rle):
                 raise Unusable(Problem.EMPTY_MASK, f"annotation {annotation_id} has no polygon with an area")
             found.append(rle)
         if annotation_ids and not found:
@@ -156,64 +160,3 @@ def image_size(file: Path) -> tuple[int, int]:
             # An error of the disk must not be cached as an error of the image.
             raise ArchiveError(f"{file} cannot be read ({cause}); mend that and start again") from error
         raise Unusable(Problem.UNREADABLE_IMAGE, str(error)) from error
-
-
-def to_rle(segmentation: Any, height: int, width: int) -> Rle | None:
-    """Return the mask of an annotation: polygons, a COCO RLE, or an uncompressed RLE (crowds).
-
-    Args:
-        segmentation: a list of polygons [x1, y1, x2, y2, ...] in pixels; or {"size", "counts"}, counts a list or str.
-        height: of the image in pixels.
-        width: of the image in pixels.
-
-    Returns:
-        COCO RLE as pycocotools makes it; None if the mask has no pixel, or no polygon has three corners.
-
-    Raises:
-        ValueError: the segmentation has none of these forms, or is an RLE of another size.
-    """
-    try:
-        if isinstance(segmentation, dict):
-            rle = encode_mask(_from_runs(segmentation, height, width))
-        elif isinstance(segmentation, list):
-            if any(len(polygon) % 2 for polygon in segmentation):
-                raise ValueError("a polygon has an odd number of coordinates")
-            polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-            if not polygons:
-                return None
-            _check_outline(polygons, height, width)
-            merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-            rle = {"size": [height, width], "counts": merged["counts"].decode("ascii")}
-        else:
-            raise ValueError("it is neither polygons nor an RLE")
-    except Exception as error:  # pycocotools raises errors of any type
-        raise ValueError(f"the segmentation cannot be read ({error})") from error
-    return rle if coco_mask.area(rle) else None
-
-
-def _from_runs(rle: dict[str, Any], height: int, width: int) -> np.ndarray:
-    """Return bool[H, W], without pycocotools, which leaves memory uninitialized if runs are missing."""
-    size, counts, pixels = list(rle["size"]), rle["counts"], height * width
-    if size != [height, width]:
-        raise ValueError(f"its RLE is {size} (height, width), its image [{height}, {width}]")
-    runs = np.array(counts) if isinstance(counts, list) else rle_runs(counts)
-    if runs.dtype.kind != "i" or runs.ndim != 1 or not 0 <= runs.min() <= runs.max() <= pixels or runs.sum() != pixels:
-        raise ValueError(f"its RLE does not count the {pixels} pixels of its image")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
-
-
-def _check_outline(polygons: list[list[float]], height: int, width: int) -> None:
-    """Raise ValueError if polygons are too far outside or too long.
-
-    pycocotools allocates memory for every pixel of an outline.
-    """
-    outline = 0.0
-    for polygon in polygons:
-        places = np.asarray(polygon, dtype=np.float64)
-        if places.ndim != 1:
-            raise ValueError("a polygon is not a flat list of numbers")
-        if not np.abs(places).max() <= _FAR * max(height, width):  # False for NaN, too
-            raise ValueError("it has a corner far outside the image")
-        outline += np.abs(places[2:] - places[:-2]).sum()
-    if outline > _LONG * (height + 1) * (width + 1):
-        raise ValueError("its outline is too long for the image")

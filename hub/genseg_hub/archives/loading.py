@@ -22,7 +22,8 @@ from genseg_hub.errors import ArchiveError
 from genseg_hub.referring_dataset import FEATURES
 
 # Part of the key of cached archives; change it whenever a reader gives other rows.
-_VERSION = 2
+_VERSION = 3
+_LEAST = 0.5  # share of the expressions that must be usable
 _PROBLEM = datasets.Features({"problem": datasets.Value("string"), "detail": datasets.Value("string")})
 _COUNTED = {"refs": "ref_id", "images": "image_id"}
 
@@ -85,8 +86,8 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
         report of the archive's contents.
 
     Raises:
-        ArchiveError: the name or the split is unknown, files are missing or of another kind, no example is usable, or
-            `strict` does not allow the contents.
+        ArchiveError: the name or the split is unknown, files are missing or of another kind, more than half of the
+            examples are unusable, or `strict` does not allow the contents.
     """
     benchmark, files = check(name, root, split)
     root = root.expanduser().resolve()
@@ -106,6 +107,11 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
     usable = np.flatnonzero(pc.is_null(table.data.column("problem")).to_numpy())
     if not len(usable):
         raise ArchiveError(f"{name} {split} under {root} has no usable example: {report}")
+    if len(usable) < _LEAST * len(table):
+        raise ArchiveError(
+            f"{name} {split} under {root}: {len(table) - len(usable):,} of {len(table):,} expressions are unusable, "
+            f"and the others alone would mislead; mend them, or take them out of the table: {report}"
+        )
     if len(usable) < len(table):
         table = table.select(usable)
     return table.remove_columns(list(_PROBLEM)), report

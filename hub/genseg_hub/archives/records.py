@@ -7,6 +7,7 @@ print, or one long text a million times.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from genseg_hub.archives.base import Problem, Unusable
 from genseg_hub.errors import ArchiveError
 
 _LIMIT = 1 << 63  # of numbers
+_WHOLE = re.compile(r"-?\d{1,19}(?:\.0+|\.\d{1,17}e\+?\d{1,2})")
 _LONGEST = 10_000  # characters of a text
 
 
@@ -35,6 +37,14 @@ def as_id(value: Any) -> str | None:
     if type(value) is int:
         return str(value) if -_LIMIT <= value < _LIMIT else None
     return as_text(value) or None
+
+
+def whole(text: str) -> str:
+    """Return the integer of a text such as 41.0 or 4.1e+06, as pandas writes integers; any other text as it is."""
+    if not _WHOLE.fullmatch(text):
+        return text
+    number = float(text)
+    return str(int(number)) if number.is_integer() and abs(number) < _LIMIT else text
 
 
 def id_of(record: dict[str, Any], name: str, what: str) -> str:

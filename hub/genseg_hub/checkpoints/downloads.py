@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face Hub, with an explanation of every error.
+"""Downloads from the Hugging Face Hub: the cache first, then the Hub within time limits.
 
 huggingface_hub downloads. It caches and resumes, and it obeys HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and the
 proxies. This module knows repositories and files, not their contents.
@@ -7,21 +7,27 @@ proxies. This module knows repositories and files, not their contents.
 from __future__ import annotations
 
 import contextlib
-import errno
+import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub as hub
+from filelock import FileLock, Timeout
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import tqdm
 
-from genseg_hub.errors import CheckpointError
+from genseg_hub.checkpoints.faults import explained
+from genseg_hub.checkpoints.network import limit_requests
+from genseg_hub.errors import HubError
 from genseg_hub.options import HubOptions, given
+from genseg_hub.whole import write_text
 
+_log = logging.getLogger(__name__)
 _DEFAULTS = HubOptions()
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SNAPSHOT = re.compile(r"models--([^/\\]+)--([^/\\]+)[/\\]snapshots[/\\]([0-9a-f]{40})")  # in huggingface_hub's cache
-_ATTEMPTS = 3  # when the connection is reset; complete files stay in the cache
+_ATTEMPTS = 3  # when the connection is reset before an answer begins; complete files stay in the cache
 
 
 def download(
@@ -30,8 +36,14 @@ def download(
     files: list[str],
     options: HubOptions = _DEFAULTS,
     on_bytes: Callable[[int], None] | None = None,
+    newest: bool = False,
+    look_ahead: Callable[[hub.ResolvedRevision], object] | None = None,
 ) -> Path:
-    """Download files of a repository into huggingface_hub's cache, and return the folder that holds them.
+    """Return the folder that holds files of a repository in huggingface_hub's cache; download what is missing.
+
+    Files that are all in the cache need no request, unless somebody asks for the newest ones: by a branch or a tag, by
+    `newest` or by `force_download`. Where the Hub then fails, the cached files are used, with a warning in the log. A
+    branch moves to a new commit only when all files of the commit are here.
 
     Args:
         name: Hub id of the repository.
@@ -40,28 +52,199 @@ def download(
         options: token, cache, network.
         on_bytes: called by the download's threads with each number of arrived bytes. The number is negative when a
             file's download starts again.
+        newest: ask the Hub for the newest commit.
+        look_ahead: called with the commit before anything is downloaded; what it raises ends the download.
 
     Raises:
+        HubError: the Hub failed, and the files are not in the cache.
         CheckpointError: the files cannot be downloaded.
     """
-    bar = None if on_bytes is None else _reporting(on_bytes)
-    with explained(name, revision):
-        for attempt in range(_ATTEMPTS):
-            try:
-                return Path(
-                    hub.snapshot_download(
-                        name,
-                        revision=revision,
-                        allow_patterns=files,
-                        tqdm_class=bar,
-                        **given(options),
-                    )
+    here = None if options.force_download else cached(name, revision, files, options)
+    if options.local_files_only or (here and not newest and not _moves(revision)):
+        with explained(name, revision):
+            here = here or _snapshot(name, revision, files, options)
+        _point(revision, here)
+        return here
+    try:
+        resolved = resolve(name, revision, options)
+        if look_ahead:
+            look_ahead(resolved)
+        folder = _fetch(name, resolved, files, options, on_bytes)
+    except HubError as error:
+        here = here or _unlisted(name, revision, files, options)
+        if here is None:
+            raise
+        commit = (snapshot_of(here) or ("", "?"))[1]
+        _log.warning("%s; %s is used as the cache has it, at commit %s", error.fault, name, commit)
+        return here
+    _point(resolved, folder)
+    return folder
+
+
+def cached(name: str, revision: str | None, files: list[str], options: HubOptions = _DEFAULTS) -> Path | None:
+    """Return the folder of a snapshot that is known to hold all of the files; None for any other. Make no request.
+
+    huggingface_hub stores the list of a commit's files when it first downloads some of them.
+    """
+    try:
+        hub.get_cached_repo_tree(name, revision=revision, cache_dir=options.cache_dir)
+        return _snapshot(name, revision, files, options)
+    except (errors.CachedRepoTreeNotFoundError, errors.LocalEntryNotFoundError, errors.HFValidationError, OSError):
+        return None
+
+
+def resolve(name: str, revision: str | None, options: HubOptions = _DEFAULTS) -> hub.ResolvedRevision:
+    """Return a revision with its commit; ask the Hub unless the commit is known.
+
+    Raises:
+        CheckpointError: as `download`.
+    """
+    if isinstance(revision, hub.ResolvedRevision):
+        return revision
+    commit: str | None = revision
+    if revision is None or _moves(revision):
+        with explained(name, revision):
+            limit_requests()
+            commit = _again(lambda: hub.HfApi(token=options.token).model_info(name, revision=revision).sha)
+            if not commit or not _COMMIT.fullmatch(commit):
+                raise ValueError(f"the commit is {commit!r}")
+    return hub.ResolvedRevision(resolved=str(commit), initial=revision)
+
+
+def dry_run(
+    name: str, revision: str | None, files: list[str], options: HubOptions = _DEFAULTS, newest: bool = False
+) -> list[hub.DryRunFileInfo]:
+    """Return the files that `download` would use, with their sizes.
+
+    Args:
+        name: Hub id of the repository.
+        revision: branch, tag or commit; None for the main branch.
+        files: names or patterns.
+        options: token, cache, network.
+        newest: ask the Hub for the newest commit.
+
+    Raises:
+        CheckpointError: as `download`.
+    """
+    here = None if options.force_download else cached(name, revision, files, options)
+    if options.local_files_only or (here and not newest and not _moves(revision)):
+        with explained(name, revision):
+            return _listed(name, here or _snapshot(name, revision, files, options), files)
+    try:
+        resolved = resolve(name, revision, options)
+        with explained(name, revision):
+            limit_requests()
+            return _again(
+                lambda: hub.snapshot_download(
+                    name, revision=resolved, allow_patterns=files, dry_run=True, **given(options)
                 )
-            except errors.HTTPError as error:
-                # huggingface_hub resumes by itself where a connection ends early, not where it is reset.
-                if isinstance(error, errors.HfHubHTTPError) or attempt == _ATTEMPTS - 1:
-                    raise
+            )
+    except HubError as error:
+        here = here or _unlisted(name, revision, files, options)
+        if here is None:
+            raise
+        _log.warning("%s; the files of %s are counted as the cache has them", error.fault, name)
+        return _listed(name, here, files)
+
+
+def snapshot_of(path: Path) -> tuple[str, str] | None:
+    """Return Hub id and commit of a file or folder in huggingface_hub's cache; None for any other path."""
+    found = _SNAPSHOT.search(str(path))
+    return (f"{found[1]}/{found[2]}", found[3]) if found else None
+
+
+def _moves(revision: str | None) -> bool:
+    """Return whether somebody named a branch or a tag, which may stand for another commit tomorrow."""
+    return revision is not None and not isinstance(revision, hub.ResolvedRevision) and not _COMMIT.fullmatch(revision)
+
+
+def _point(revision: str | None, folder: Path) -> None:
+    """Let a branch or tag of the cache stand for the commit that it was resolved to."""
+    if not isinstance(revision, hub.ResolvedRevision) or revision == revision.resolved:
+        return
+    ref = folder.parents[1] / "refs" / revision
+    with contextlib.suppress(OSError):  # a cache that cannot be written to
+        if not (ref.is_file() and ref.read_text() == revision.resolved):
+            write_text(ref, revision.resolved)
+
+
+def _snapshot(name: str, revision: str | None, files: list[str], options: HubOptions) -> Path:
+    """Return the folder of a snapshot in the cache.
+
+    Raises:
+        huggingface_hub.errors.LocalEntryNotFoundError: there is none, or a file of its list is missing.
+    """
+    return Path(
+        hub.snapshot_download(
+            name, revision=revision, allow_patterns=files, cache_dir=options.cache_dir, local_files_only=True
+        )
+    )
+
+
+def _unlisted(name: str, revision: str | None, files: list[str], options: HubOptions) -> Path | None:
+    """Return the folder of a snapshot that may be incomplete, because nobody stored the list of its files."""
+    if options.force_download:
+        return None
+    with explained(name, revision):
+        try:
+            return _snapshot(name, revision, files, options)
+        except errors.LocalEntryNotFoundError:
+            return None
+
+
+def _listed(name: str, folder: Path, files: list[str]) -> list[hub.DryRunFileInfo]:
+    commit = (snapshot_of(folder) or (name, ""))[1]
+    found = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    paths = {file.relative_to(folder).as_posix(): file for file in found}
+    return [
+        hub.DryRunFileInfo(commit, paths[path].stat().st_size, path, str(paths[path]), True, False)
+        for path in hub.utils.filter_repo_objects(paths, allow_patterns=files)
+    ]
+
+
+def _fetch(
+    name: str,
+    resolved: hub.ResolvedRevision,
+    files: list[str],
+    options: HubOptions,
+    on_bytes: Callable[[int], None] | None,
+) -> Path:
+    bar = None if on_bytes is None else _reporting(on_bytes)
+    _drop_leftovers(name, options)
+    with explained(name, resolved):
+        limit_requests()
+        return Path(
+            _again(
+                lambda: hub.snapshot_download(
+                    name, revision=resolved, allow_patterns=files, tqdm_class=bar, **given(options)
+                )
+            )
+        )
+
+
+def _drop_leftovers(name: str, options: HubOptions) -> None:
+    """Remove what killed downloads of a repository left; another process holds the lock of a file that it downloads."""
+    cache = Path(options.cache_dir or constants.HF_HUB_CACHE).expanduser()
+    repository = f"models--{name.replace('/', '--')}"
+    for leftover in (cache / repository / "blobs").glob("*.incomplete"):
+        lock = cache / ".locks" / repository / f"{leftover.name.partition('.')[0]}.lock"
+        with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):
+            leftover.unlink(missing_ok=True)
+
+
+def _again(call: Callable):
+    """Call until no connection is reset; huggingface_hub itself resumes once the answer has begun."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return call()
+        except errors.HTTPError as error:
+            if isinstance(error, errors.HfHubHTTPError) or attempt == _ATTEMPTS - 1 or not _is_reset(error):
+                raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def _is_reset(error: errors.HTTPError) -> bool:
+    return type(error).__name__ in ("RemoteProtocolError", "ReadError", "WriteError")
 
 
 def _reporting(on_bytes: Callable[[int], None]) -> type[tqdm]:
@@ -79,81 +262,3 @@ def _reporting(on_bytes: Callable[[int], None]) -> type[tqdm]:
             return super().update(n)
 
     return Bar
-
-
-def dry_run(
-    name: str, revision: str | None, files: list[str], options: HubOptions = _DEFAULTS
-) -> list[hub.DryRunFileInfo]:
-    """Return the files that `download` would use, with their sizes.
-
-    Args:
-        name: Hub id of the repository.
-        revision: branch, tag or commit; None for the main branch.
-        files: names or patterns.
-        options: token, cache, network.
-
-    Raises:
-        CheckpointError: as `download`.
-    """
-    with explained(name, revision):
-        try:
-            return hub.snapshot_download(name, revision=revision, allow_patterns=files, dry_run=True, **given(options))
-        except errors.DryRunError as error:
-            raise error.__cause__ or error from None
-
-
-def snapshot_of(path: Path) -> tuple[str, str] | None:
-    """Return Hub id and commit of a file or folder in huggingface_hub's cache; None for any other path."""
-    found = _SNAPSHOT.search(str(path))
-    return (f"{found[1]}/{found[2]}", found[3]) if found else None
-
-
-@contextlib.contextmanager
-def explained(name: str, revision: str | None) -> Iterator[None]:
-    """Turn every error of huggingface_hub into a CheckpointError.
-
-    Args:
-        name: Hub id, for the message.
-        revision: branch, tag or commit, for the message.
-
-    Raises:
-        CheckpointError: the body of the `with` statement raised an error.
-    """
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise CheckpointError(
-            f"{name} is gated: accept its terms at {constants.ENDPOINT}/{name}, then run `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise CheckpointError(f"{name} has no revision {revision!r}") from error
-    except errors.RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"the Hub has no repository {name} that you may see: check the spelling; "
-            "for a private one run `hf auth login`"
-        ) from error
-    except errors.HFValidationError as error:
-        raise CheckpointError(f"{name!r} is not a Hub id (owner/name): {error}") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise _unreachable(name, error) from error
-    except errors.HfHubHTTPError as error:
-        raise CheckpointError(f"the Hub refused {name}: {error.server_message or error}") from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise CheckpointError(
-                f"the disk is full: free some space or point HF_HOME elsewhere, then pull {name} again; "
-                "files that are complete are kept"
-            ) from error
-        if isinstance(error, ConnectionError):
-            raise _unreachable(name, error) from error
-        raise CheckpointError(f"{name} could not be stored: {error}") from error
-    except Exception as error:  # errors of the HTTP client: a proxy refuses, a connection drops
-        raise _unreachable(name, error) from error
-
-
-def _unreachable(name: str, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{name} is not on this disk and {constants.ENDPOINT} cannot be reached: check the network, the proxy "
-        "and HF_HUB_OFFLINE, or copy the checkpoint's folder here and give its path "
-        f"({type(error).__name__}: {str(error)[:200]})"
-    )

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub.utils.sha import sha_fileobj
@@ -125,16 +124,7 @@ def _reasoner(
 def _commit(name: str, revision: str | None, dialect: str | None, options: HubOptions) -> str | None:
     if revision and _COMMIT.fullmatch(revision):
         return revision
-    try:
-        return checkpoints.plan(name, revision, dialect=dialect, options=options).revision
-    except CheckpointError:  # without a network, the files on this disk count, as in `pull`
-        try:
-            return checkpoints.pull(
-                name, revision, dialect=dialect, options=replace(options, local_files_only=True)
-            ).commit
-        except CheckpointError:
-            pass
-        raise
+    return checkpoints.plan(name, revision, dialect=dialect, options=options).revision
 
 
 def _folders(folder: Path, segmenter: str) -> list[Path]:

@@ -1,6 +1,7 @@
 """Find the files behind a checkpoint's name on this disk, or download them.
 
 A checkpoint is a name that resolves to a reasoner, a segmenter and a dialect. This module loads no weights into memory.
+What is whole in the cache needs no Hub, see `downloads.download`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import huggingface_hub as hub
-from huggingface_hub import constants
 
 from genseg_hub.checkpoints.catalog import SAM2_REPOSITORIES
-from genseg_hub.checkpoints.downloads import download, dry_run, explained, snapshot_of
+from genseg_hub.checkpoints.downloads import download, snapshot_of
+from genseg_hub.checkpoints.faults import explained
 from genseg_hub.checkpoints.names import (
     SEGMENTER_FILES,
     check_name,
@@ -23,16 +24,29 @@ from genseg_hub.checkpoints.names import (
     split_revision,
     split_segmenter,
 )
-from genseg_hub.checkpoints.safety import check_config, check_folder, check_reasoner, check_segmenter
-from genseg_hub.checkpoints.settings import CONFIG_FILE, SETTINGS_FILE, Settings, read_settings
-from genseg_hub.errors import CheckpointError
+from genseg_hub.checkpoints.network import limit_requests
+from genseg_hub.checkpoints.safety import (
+    check_config,
+    check_folder,
+    check_reasoner,
+    check_segmenter,
+)
+from genseg_hub.checkpoints.settings import CONFIG_FILE, SETTINGS_FILE, Settings, check_no_pointer, read_settings
+from genseg_hub.errors import CheckpointError, HubError
 from genseg_hub.options import HubOptions, ReasonerOptions
 
 _DEFAULTS = HubOptions()
 # Everything a reasoner needs, and no file that can carry code.
-_REASONER_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "segmenter/*"]
+REASONER_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "segmenter/*"]
 # Files of the same repository that are needed if a server has the reasoner's weights; a segmenter is a sub-folder.
-_OTHER_FILES = [SETTINGS_FILE, CONFIG_FILE, "generation_config.json", *(f"*/{file}" for file in SEGMENTER_FILES)]
+OTHER_FILES = [
+    SETTINGS_FILE,
+    CONFIG_FILE,
+    "generation_config.json",
+    "chat_template.*",
+    "tokenizer_config.json",
+    *(f"*/{file}" for file in SEGMENTER_FILES),
+]
 
 
 @dataclass(frozen=True)
@@ -82,10 +96,12 @@ def pull(
     on_bytes: Callable[[int], None] | None = None,
     dialect: str | None = None,
     options: HubOptions = _DEFAULTS,
+    newest: bool = False,
 ) -> Checkpoint:
     """Find a checkpoint, and download its missing files.
 
-    The family's dialect is found before any weights are downloaded.
+    A checkpoint whose files are all in the cache needs no request, unless the name has a branch or a tag. The family's
+    dialect is found before any weights are downloaded.
 
     Args:
         name: "nano", a Hub id, also with its revision (owner/name@revision), or a local folder; each also with a
@@ -96,8 +112,10 @@ def pull(
         on_bytes: called by the download's threads with each number of arrived bytes; see `downloads.download`.
         dialect: that the user named, in place of the checkpoint's own.
         options: token, cache and network.
+        newest: ask the Hub for the newest commit. Where the Hub fails, the cached files are used, with a warning.
 
     Raises:
+        HubError: the Hub failed, and the files are not in the cache.
         CheckpointError: the name is unknown, the repository is gated or private, the network or the disk does not
             allow it, files are missing or malformed, or no dialect is known for the checkpoint.
     """
@@ -105,10 +123,13 @@ def pull(
     name, revision = split_revision(name, revision)
     folder, commit = local_folder(name), None
     if folder is None:
-        if with_reasoner:
-            _look_ahead(name, revision, dialect, options)
-        files = _REASONER_FILES if with_reasoner else _OTHER_FILES
-        folder = download(name, revision, files, options, on_bytes)
+
+        def check(resolved: hub.ResolvedRevision) -> None:
+            if with_reasoner:
+                look_ahead(name, resolved.resolved, dialect, options)
+
+        files = REASONER_FILES if with_reasoner else OTHER_FILES
+        folder = download(name, revision, files, options, on_bytes, newest, check)
         snapshot = snapshot_of(folder)
         commit = snapshot and snapshot[1]
     elif revision is not None:
@@ -117,7 +138,7 @@ def pull(
         check_reasoner(folder, name)
     settings = read_settings(folder, name, dialect)
     own = None if segmenter else folder
-    weights, config, hub_id = find_segmenter(segmenter or settings.segmenter, own, options, on_bytes)
+    weights, config, hub_id = find_segmenter(segmenter or settings.segmenter, own, options, on_bytes, newest)
     if segmenter and (snapshot := snapshot_of(weights)):
         segmenter = "@".join(snapshot)
     return Checkpoint(
@@ -125,7 +146,7 @@ def pull(
     )
 
 
-def _look_ahead(name: str, revision: str | None, dialect: str | None, options: HubOptions) -> Settings:
+def look_ahead(name: str, revision: str | None, dialect: str | None, options: HubOptions) -> Settings:
     """Return the settings of a checkpoint on the Hub; download nothing but its two small files.
 
     Raises:
@@ -138,79 +159,6 @@ def _look_ahead(name: str, revision: str | None, dialect: str | None, options: H
     return read_settings(folder, name, dialect)
 
 
-@dataclass(frozen=True)
-class DownloadPlan:
-    """Files that `pull` would use of the Hub.
-
-    Attributes:
-        name: without a revision of the reasoner.
-        revision: the commit of the files, so that `pull` gets the announced files; None for a local folder.
-        files: with their size, and whether they are in the cache; () for nano and local folders.
-    """
-
-    name: str
-    revision: str | None
-    files: tuple[hub.DryRunFileInfo, ...] = ()
-
-    @property
-    def missing(self) -> int:
-        """Bytes to download."""
-        return sum(file.file_size or 0 for file in self.files if file.will_download)
-
-    def __str__(self) -> str:
-        """Return number, size and destination of the files."""
-        if not self.files:
-            return f"{self.name} is on this disk, not of the Hub"
-        total = readable_size(sum(file.file_size or 0 for file in self.files))
-        return (
-            f"{self.name}: {len(self.files)} files, {total}, of which {readable_size(self.missing)} to download into "
-            f"{constants.HF_HUB_CACHE}"
-        )
-
-
-def plan(
-    name: str,
-    revision: str | None = None,
-    with_reasoner: bool = True,
-    dialect: str | None = None,
-    options: HubOptions = _DEFAULTS,
-) -> DownloadPlan:
-    """Return the files that `pull` with the same arguments would use; download the two small files of `settings`.
-
-    Args:
-        name: as `pull` takes it.
-        revision: as `pull` takes it.
-        with_reasoner: as `pull` takes it.
-        dialect: as `pull` takes it.
-        options: as `pull` takes it.
-
-    Raises:
-        CheckpointError: as `pull`.
-    """
-    name, segmenter = split_segmenter(name)
-    name, revision = split_revision(name, revision)
-    files: list[hub.DryRunFileInfo] = []
-    folder = local_folder(name)
-    if folder is None:
-        files = dry_run(name, revision, _REASONER_FILES if with_reasoner else _OTHER_FILES, options)
-        if not files:
-            raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
-        revision = files[0].commit_hash
-        if with_reasoner:
-            own = _look_ahead(name, revision, dialect, options).segmenter
-        else:
-            small = download(name, revision, [SETTINGS_FILE, CONFIG_FILE], options)
-            own = read_settings(small, name, dialect).segmenter
-        if not segmenter and not any(file.filename.startswith(f"{own}/") for file in files):
-            files += dry_run(*segmenter_files(own), options)
-    elif not segmenter:
-        own = read_settings(folder, name, dialect).segmenter
-        files = [] if segmenter_folder(own, folder) else dry_run(*segmenter_files(own), options)
-    if segmenter and segmenter_folder(segmenter) is None:
-        files += dry_run(*segmenter_files(segmenter), options)
-    return DownloadPlan(f"{name}+{segmenter}" if segmenter else name, revision, tuple(files))
-
-
 def verify(checkpoint: Checkpoint) -> int:
     """Compare the checksums of downloaded files with the Hub's, and remove damaged files.
 
@@ -220,12 +168,19 @@ def verify(checkpoint: Checkpoint) -> int:
         The number of compared files; 0 for nano and local folders.
 
     Raises:
-        CheckpointError: files are damaged, or the Hub does not answer.
+        HubError: the Hub failed.
+        CheckpointError: files are damaged.
     """
     compared = 0
     for name, commit in sorted({*filter(None, map(snapshot_of, (checkpoint.reasoner, checkpoint.segmenter)))}):
-        with explained(name, commit):
-            result = hub.HfApi().verify_repo_checksums(name, revision=commit)
+        try:
+            with explained(name, commit):
+                limit_requests()
+                result = hub.HfApi().verify_repo_checksums(name, revision=commit)
+        except HubError as error:
+            raise HubError(
+                f"{error.fault}: the checksums of {name} were not compared; its files are in the cache, at {commit}"
+            ) from error
         for mismatch in result.mismatches:
             file = result.verified_path / mismatch["path"]
             file.resolve().unlink()
@@ -274,18 +229,12 @@ def is_on_disk(
     return True
 
 
-def readable_size(count: int) -> str:
-    """Return a number of bytes for people, for example 18.1 MB."""
-    if count < 1000:
-        return f"{count} B"
-    for unit, factor in (("kB", 1e3), ("MB", 1e6)):
-        if count < 1000 * factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count / 1e9:.2f} GB"
-
-
 def find_segmenter(
-    name: str, own: Path | None, options: HubOptions, on_bytes: Callable[[int], None] | None
+    name: str,
+    own: Path | None,
+    options: HubOptions,
+    on_bytes: Callable[[int], None] | None = None,
+    newest: bool = False,
 ) -> tuple[Path, str | None, str | None]:
     """Return the files of a segmenter, its configuration in the sam2 package, and its name if that is a Hub id."""
     here = segmenter_folder(name, own)
@@ -293,11 +242,12 @@ def find_segmenter(
         check_segmenter(here)
         return here, None, None
     hub_id, revision, files = segmenter_files(name)
-    folder = download(hub_id, revision, files, options, on_bytes)
+    folder = download(hub_id, revision, files, options, on_bytes, newest)
     if hub_id not in SAM2_REPOSITORIES:
         check_segmenter(folder)
         return folder, None, name
     config, file = SAM2_REPOSITORIES[hub_id]
     if not (folder / file).is_file():
         raise CheckpointError(f"{hub_id} is here without {file}; pull it again with network access")
+    check_no_pointer(folder / file, hub_id)
     return folder / file, config, name

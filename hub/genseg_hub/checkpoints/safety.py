@@ -1,18 +1,22 @@
-"""Checks of a checkpoint's folder: required files, and settings that could run a stranger's code.
+"""Checks of a checkpoint's folder: required files, and settings or files of a stranger that could do harm.
 
-No function here asks the network or loads a model.
+No function here asks the network or loads a model. `trial` runs what can only be judged by running it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from genseg_hub.checkpoints.settings import CONFIG_FILE, read_config, read_settings
+from genseg_hub.checkpoints.settings import CONFIG_FILE, check_no_pointer, read_config, read_settings
 from genseg_hub.errors import CheckpointError
 from genseg_hub.options import ATTENTIONS
+
+GENERATION_FILE = "generation_config.json"
+_READ = (".json", ".safetensors", ".txt", ".jinja", ".pt")  # files that are read to load a checkpoint
+_WHOLE_NUMBERS = ("max_new_tokens", "max_length", "num_beams", "num_return_sequences")
 
 
 def check_folder(folder: Path, name: str, with_reasoner: bool = True, dialect: str | None = None) -> dict[str, str]:
@@ -35,17 +39,23 @@ def check_folder(folder: Path, name: str, with_reasoner: bool = True, dialect: s
 
 def check_reasoner(folder: Path, name: str) -> None:
     """Raise CheckpointError unless a folder holds the whole safetensors weights of a reasoner; ask no network."""
+    check_files(folder, name)
     if not (folder / CONFIG_FILE).is_file() or not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
     check_config(folder / CONFIG_FILE, name)
+    if (folder / GENERATION_FILE).is_file():
+        _check_generation(folder / GENERATION_FILE, name)
     for index in folder.glob("*.safetensors.index.json"):
-        try:
-            shards = set(json.loads(index.read_text())["weight_map"].values())
-            missing = {shard for shard in shards if not (folder / shard).is_file()}
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise CheckpointError(f"{index.name} of {name} is damaged ({error!r}); pull it again") from error
+        shards = _shards(index, name)
+        outside = sorted(shard for shard in shards if not _stays_inside(shard))
+        if outside:
+            raise CheckpointError(
+                f"{index.name} of {name} names {outside[0]!r}, which is no file of its own folder; do not use it, or "
+                "mend the index"
+            )
+        missing = sorted(shard for shard in shards if not (folder / shard).is_file())
         if missing:
-            raise CheckpointError(f"{name} lacks {', '.join(sorted(missing))}; pull it again with network access")
+            raise CheckpointError(f"{name} lacks {', '.join(missing)}; pull it again with network access")
 
 
 def check_segmenter(folder: Path) -> None:
@@ -53,16 +63,80 @@ def check_segmenter(folder: Path) -> None:
     missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
     if missing:
         raise CheckpointError(f"the segmenter {folder} lacks {' and '.join(missing)}")
+    check_files(folder, f"the segmenter {folder}")
     check_config(folder / CONFIG_FILE, f"the segmenter {folder}")
 
 
 def check_config(file: Path, name: str) -> None:
     """Raise CheckpointError when a configuration cannot be read, or could load a stranger's code."""
-    for attention in _attentions(read_config(file, name)):
+    try:
+        attentions = list(_attentions(read_config(file, name)))
+    except RecursionError as error:
+        raise CheckpointError(f"{file.name} of {name} is nested too deep; mend it or pull it again") from error
+    for attention in attentions:
         if attention is not None and attention not in ATTENTIONS:
             raise CheckpointError(
                 f"{file.name} of {name} asks for the attention {attention!r}, which may be code of a stranger; if you "
                 f"trust the checkpoint, copy it and take that out, or write one of {', '.join(ATTENTIONS)}"
+            )
+
+
+def check_files(folder: Path, name: str) -> None:
+    """Raise CheckpointError for a link that leads out of a folder, and for a git-lfs pointer in place of a file.
+
+    A folder of huggingface_hub's cache consists of links into the cache, which are fine.
+
+    Args:
+        folder: of a reasoner or a segmenter; folders inside it are not looked into.
+        name: of the checkpoint, for messages.
+    """
+    inside = _cache_of(folder.resolve()) or folder.resolve()
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in _READ or not file.is_file():
+            continue
+        if not file.resolve().is_relative_to(inside):
+            raise CheckpointError(f"{file} is a link that leads out of {folder}: put a copy in its place")
+        check_no_pointer(file, name)
+
+
+def _cache_of(folder: Path) -> Path | None:
+    """Return the cache of huggingface_hub in which a folder lies: CACHE/models--owner--name/snapshots/COMMIT."""
+    for part in (folder, *folder.parents):
+        if part.parent.name == "snapshots" and part.parents[1].name.startswith("models--"):
+            return part.parents[2]
+    return None
+
+
+def _shards(index: Path, name: str) -> set[str]:
+    """Return the weights files that an index names."""
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if not all(isinstance(shard, str) for shard in shards):
+            raise TypeError("a file's name is no text")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{index.name} of {name} is damaged ({error!r}); pull it again") from error
+    return shards
+
+
+def _stays_inside(path: str) -> bool:
+    """Return whether a path, on any system, is the path of a file inside its folder."""
+    windows = PureWindowsPath(path)
+    return (
+        bool(path) and "\0" not in path and not windows.anchor and ".." not in windows.parts + PurePosixPath(path).parts
+    )
+
+
+def _check_generation(file: Path, name: str) -> None:
+    """Raise CheckpointError for limits of an answer that no model can take.
+
+    Beams and further answers are not refused here, because `reasoners.loading` asks for one greedy answer.
+    """
+    config = read_config(file, name)
+    for key in _WHOLE_NUMBERS:
+        value = config.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise CheckpointError(
+                f"{file.name} of {name} has {key} {value!r}, not a whole number of at least 1; mend it"
             )
 
 

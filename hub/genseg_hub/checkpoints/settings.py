@@ -20,6 +20,7 @@ from genseg_hub.options import ReasonerOptions, pick
 
 SETTINGS_FILE = "genseg.json"
 CONFIG_FILE = "config.json"
+_LFS = b"version https://git-lfs"  # how the pointer begins that git leaves in place of a large file
 _WAY_OUT = 'name a dialect (--dialect, the field "Dialect" of a form, or "dialect" in genseg.json): '
 
 
@@ -84,22 +85,34 @@ def read_config(file: Path, name: str) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is no JSON object.
     """
+    check_no_pointer(file, name)
     try:
-        config = json.loads(file.read_text())
-    except (ValueError, RecursionError) as error:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{file.name} of {name} cannot be read ({error}); mend it or pull it again") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{file.name} of {name} cannot be read (no JSON object); mend it or pull it again")
     return config
 
 
+def check_no_pointer(file: Path, name: str) -> None:
+    """Raise CheckpointError when a file is the pointer that git leaves in place of a large file."""
+    with file.open("rb") as stream:
+        is_pointer = stream.read(len(_LFS)) == _LFS
+    if is_pointer:
+        raise CheckpointError(
+            f"{file.name} of {name} is a git-lfs pointer and not the file itself: run `git lfs pull` in its folder, or "
+            "download the checkpoint with `genseg pull`"
+        )
+
+
 def _stored(file: Path, name: str) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        stored = json.loads(file.read_text())
+        stored = json.loads(file.read_text(encoding="utf-8"))
         return {key: value for key, value in stored.items() if value is not None}
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError, RecursionError, OSError) as error:
         raise CheckpointError(f"{file.name} of {name} is not a JSON object ({error}); mend or remove it") from error
 
 
@@ -128,14 +141,15 @@ def _known(name: str) -> KnownCheckpoint | None:
     exact = next((known for known in KNOWN if known.name == name), None)
     if exact:
         return exact
-    ends = _letters("/".join(Path(name).parts[-2:]))
-    tuned = (known for known in KNOWN if _is_tuned(known) and _letters(known.name.rpartition("/")[2]) in ends)
-    return next(tuned, None)
+    end = "/".join(Path(name).parts[-2:]).lower()
+    return next((known for known in KNOWN if _is_tuned(known) and _family(known).search(end)), None)
 
 
 def _is_tuned(known: KnownCheckpoint) -> bool:
     return "/" in known.name and dialects.get_dialect(known.dialect).TUNED
 
 
-def _letters(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def _family(known: KnownCheckpoint) -> re.Pattern[str]:
+    """Return what stands in the names of a checkpoint's family; not its size, because a 3B answers as the 7B does."""
+    words = re.sub(r"-\d+B$", "", known.name.rpartition("/")[2]).lower().split("-")
+    return re.compile(rf"(?<![a-z0-9]){'[^a-z0-9]?'.join(words)}(?![a-z0-9])")

@@ -22,6 +22,7 @@ class Dialect(Protocol):
             that there is nothing.
         MODEL_TYPES: `model_type` values of config.json whose untuned checkpoints speak this dialect; () for a dialect
             of tuned checkpoints.
+        NAMES: how the models are called where that does not contain a model type; a module without it has none.
         FRAME: coordinates of the answers, in words, such as "0-1000 of the image".
         PIXELS: whether the coordinates are pixels of the resized image; then `parse` needs its size.
         TOKEN_SIDE: side in pixels of the square that is one image token.
@@ -55,12 +56,14 @@ class Dialect(Protocol):
 
     def parse(
         self,
-        text: str | bytes,
+        text: str,
         image_size: tuple[int, int],
         truncated: bool = False,
         shown_size: tuple[int, int] | None = None,
     ) -> Response:
         """Read an answer; never raise, because `Response.error` says what is wrong.
+
+        Call `answers.read` instead: it bounds the text before this function and the Response after it.
 
         Args:
             text: the generated answer; it begins with `<think>` if the prompt ended inside an open thought.
@@ -99,8 +102,9 @@ def of_name(name: str) -> str | None:
     A server lists names without config.json. The longest model type whose letters and digits stand in the name counts.
     """
     letters = _letters(name)
-    known = [model_type for model_type in model_types() if _letters(model_type) in letters]
-    return of_model_type(max(known, key=len)) if known else None
+    further = {told: found for found in names() for told in getattr(get_dialect(found), "NAMES", ())}
+    known = [(told, found) for told, found in (model_types() | further).items() if _letters(told) in letters]
+    return max(known, key=lambda pair: len(pair[0]))[1] if known else None
 
 
 def model_types() -> dict[str, str]:

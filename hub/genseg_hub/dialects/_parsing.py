@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,7 @@ from genseg_hub.dialects import _loose_json
 from genseg_hub.dialects._thought import split_thought
 from genseg_hub.schema import Box, InstancePrompt, Point, Response, ResponseError
 
-MAX_CHARACTERS = 50_000
-MAX_INSTANCES = 100
+_MAX_POINTS = 100  # of one list
 _MAX_REPAIR_CHARACTERS = 3_000
 _MAX_FAILURES = 300
 
@@ -48,7 +47,7 @@ class Form:
     wanted: int = 2
 
 
-def parse_tagged(text: str | bytes, image_size: tuple[int, int], form: Form, truncated: bool) -> Response:
+def parse_tagged(text: str, image_size: tuple[int, int], form: Form, truncated: bool) -> Response:
     """Read `<think>…</think><answer>JSON</answer>` into a Response.
 
     Args:
@@ -57,7 +56,6 @@ def parse_tagged(text: str | bytes, image_size: tuple[int, int], form: Form, tru
         form: JSON form of the dialect.
         truncated: whether generation stopped at the token limit.
     """
-    text = as_text(text)
     reasoning, rest, unfinished = split_thought(text)
     if unfinished:
         return Response(text, reasoning, error=ResponseError.TRUNCATED_THOUGHT)
@@ -75,21 +73,7 @@ def parse_tagged(text: str | bytes, image_size: tuple[int, int], form: Form, tru
     if data is None:  # nothing is readable, or the JSON is `null`, which is not an empty list
         return Response(text, reasoning, error=error or ResponseError.WRONG_SCHEMA)
     instances, problem = _instances(data, image_size, form)
-    kept, repeated = distinct(instances)
-    return Response(text, reasoning, kept, error or problem, repaired, repeated=repeated)
-
-
-def as_text(text: str | bytes) -> str:
-    """Return generated text as a string of at most MAX_CHARACTERS."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", errors="replace")
-    return text[:MAX_CHARACTERS]
-
-
-def distinct(instances: Sequence[InstancePrompt]) -> tuple[tuple[InstancePrompt, ...], int]:
-    """Return the different instances, and how many were left out because they repeat an earlier one exactly."""
-    kept = tuple(dict.fromkeys(instances))
-    return kept, len(instances) - len(kept)
+    return Response(text, reasoning, tuple(instances), error or problem, repaired)
 
 
 def _load(answer: str, box: str, may_repair: bool) -> tuple[Any, ResponseError | None, bool]:
@@ -173,9 +157,9 @@ def _instances(data: Any, image_size: tuple[int, int], form: Form) -> tuple[list
     items = [data] if isinstance(data, dict) else data
     if not isinstance(items, list):
         return [], ResponseError.WRONG_SCHEMA
-    error = ResponseError.TOO_MANY_INSTANCES if len(items) > MAX_INSTANCES else None
+    error: ResponseError | None = None
     instances = []
-    for item in items[:MAX_INSTANCES]:
+    for item in items:
         instance, problem = _instance(item, image_size, form)
         error = error or problem
         if instance:
@@ -227,7 +211,7 @@ def pixel_points(raw: Any, image_size: tuple[int, int], scale: tuple[float, floa
         scale: see `Form`.
     """
     x_unit, y_unit = image_size[0] / scale[0], image_size[1] / scale[1]
-    pairs = [finite(pair, 2) for pair in raw[:MAX_INSTANCES]] if isinstance(raw, list) else [None]
+    pairs = [finite(pair, 2) for pair in raw[:_MAX_POINTS]] if isinstance(raw, list) else [None]
     points = [(pair[0] * x_unit, pair[1] * y_unit) for pair in pairs if pair]
     points = [point for point in points if all(map(math.isfinite, point))]
     return points, len(points) == len(pairs)

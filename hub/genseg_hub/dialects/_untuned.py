@@ -41,7 +41,7 @@ class Frame:
 THOUSANDTHS = Frame((1000, 1000))
 
 
-def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool, frame: Frame = THOUSANDTHS) -> Response:
+def parse(text: str, image_size: tuple[int, int], truncated: bool, frame: Frame = THOUSANDTHS) -> Response:
     """Read an answer into a Response.
 
     Args:
@@ -50,7 +50,6 @@ def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool, frame
         truncated: whether generation stopped at the token limit.
         frame: coordinates of the dialect.
     """
-    text = _parsing.as_text(text)
     reasoning, rest, unfinished = split_thought(text)
     if unfinished:
         return Response(text, reasoning, error=ResponseError.TRUNCATED_THOUGHT)
@@ -75,10 +74,9 @@ def parse(text: str | bytes, image_size: tuple[int, int], truncated: bool, frame
         garbled = not reading.values or any(value.lost for value in reading.values)
         error = ResponseError.INVALID_JSON if garbled else ResponseError.WRONG_SCHEMA
     error = error or problem
-    kept, repeated = _parsing.distinct(instances)
     repaired = not all(value.strict for value in reading.values)
-    in_words = not kept and error is None and Nothing.EMPTY_LIST not in found
-    return Response(text, reasoning, kept, error, repaired, in_words, repeated)
+    in_words = not instances and error is None and Nothing.EMPTY_LIST not in found
+    return Response(text, reasoning, tuple(instances), error, repaired, in_words)
 
 
 def _json_at_the_end(thought: str) -> str:
@@ -143,9 +141,9 @@ def _instances(
     said = [finding for finding in found if isinstance(finding, Found)]
     if _has_wrong_scale(said, frame):
         return [], ResponseError.WRONG_SCALE
-    error = ResponseError.TOO_MANY_INSTANCES if len(said) > _parsing.MAX_INSTANCES else None
+    error: ResponseError | None = None
     instances = []
-    for finding in found[: _parsing.MAX_INSTANCES]:
+    for finding in found:
         if isinstance(finding, ResponseError):
             error = error or finding
         elif isinstance(finding, Found):
@@ -187,5 +185,5 @@ def _instance(
         return InstancePrompt(box, tuple(points), outside), problem
     whole_image = (0.0, 0.0, float(image_size[0]), float(image_size[1]))
     if not points or not all(_parsing.inside(point, whole_image) for point in points):
-        return None, problem or ResponseError.BOX_OUT_OF_IMAGE
+        return None, problem or ResponseError.POINT_OUT_OF_IMAGE
     return InstancePrompt(None, tuple(points)), problem

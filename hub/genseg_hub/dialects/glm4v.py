@@ -17,6 +17,7 @@ PROMPT = (
 )
 TUNED = False
 MODEL_TYPES: tuple[str, ...] = ("glm4v", "glm4v_moe", "glm46v")
+NAMES = ("glm-4.1v", "glm-4.5v", "glm-4.6v")
 FRAME = "0-1000 of the image"
 PIXELS = False
 TOKEN_SIDE = 28
@@ -31,7 +32,7 @@ def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
 
 
 def parse(
-    text: str | bytes,
+    text: str,
     image_size: tuple[int, int],
     truncated: bool = False,
     shown_size: tuple[int, int] | None = None,

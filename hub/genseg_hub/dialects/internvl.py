@@ -31,7 +31,7 @@ def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
 
 
 def parse(
-    text: str | bytes,
+    text: str,
     image_size: tuple[int, int],
     truncated: bool = False,
     shown_size: tuple[int, int] | None = None,

@@ -46,13 +46,12 @@ def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
 
 
 def parse(
-    text: str | bytes,
+    text: str,
     image_size: tuple[int, int],
     truncated: bool = False,
     shown_size: tuple[int, int] | None = None,
 ) -> Response:
     """See `Dialect.parse`."""
-    text = _parsing.as_text(text)
     reasoning, rest, unfinished = split_thought(text)
     if unfinished:
         return Response(text, reasoning, error=ResponseError.TRUNCATED_THOUGHT)
@@ -63,22 +62,19 @@ def parse(
     if not boxes:
         return Response(text, reasoning, error=ResponseError.TRUNCATED if truncated else ResponseError.NO_ANSWER_TAG)
     error = ResponseError.TRUNCATED if truncated and last[0] != "</labels>" else None
-    if len(boxes) > _parsing.MAX_INSTANCES:
-        error = error or ResponseError.TOO_MANY_INSTANCES
     raw_points, labels = (_joined(_tagged(rest, name)) for name in ("points", "labels"))
     points, clean = _parsing.pixel_points(raw_points, image_size, _SCALE)
     if not clean or len(labels) != len(points) or any(label not in (0, 1) for label in labels):
         error, points = error or ResponseError.WRONG_SCHEMA, []
     instances = []
-    for raw in boxes[: _parsing.MAX_INSTANCES]:
+    for raw in boxes:
         box, problem = _parsing.pixel_box(raw, image_size, _SCALE)
         error = error or problem
         if box:
             mine = [(point, label) for point, label in zip(points, labels) if _parsing.inside(point, box)]  # noqa: B905
             positive, negative = (tuple(point for point, label in mine if label == kind) for kind in (1, 0))
             instances.append(InstancePrompt(box, positive, negative_points=negative))
-    kept, repeated = _parsing.distinct(instances)
-    return Response(text, reasoning, kept, error, repeated=repeated)
+    return Response(text, reasoning, tuple(instances), error)
 
 
 def _tagged(text: str, name: str) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
@@ -18,14 +19,15 @@ import datasets
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from genseg_hub.errors import ImageError, PredictionError, RunError
-from genseg_hub.evaluation import gallery, predictions, report
+from genseg_hub.errors import ImageError, RunError
+from genseg_hub.evaluation import gallery, prediction_files, predictions, report
 from genseg_hub.evaluation.metrics import DEFAULT_POLICY, get_policy
 from genseg_hub.evaluation.scores import Scores
 from genseg_hub.images import image_size, load_image
 from genseg_hub.pipeline import GenSegR1
 from genseg_hub.referring_dataset import from_dataset
-from genseg_hub.schema import Failure, Prediction, ReferringExample, normalize_expression
+from genseg_hub.schema import Failure, Prediction, ReferringExample
+from genseg_hub.whole import disk_full_in_words
 
 SETTINGS, PREDICTIONS, ROWS, METRICS, REPORT, PAGE = FILES = (
     "run.json",
@@ -39,6 +41,7 @@ LOCK = ".lock"
 _UNFINISHED = ".part"
 _MARKS = {"benchmark", "split", "model"}  # settings that every run has
 _VERSIONS_OF = ("fiftyone-genseg", "transformers", "torch", "sam2")
+_log = logging.getLogger(__name__)
 
 
 def run(
@@ -60,7 +63,7 @@ def run(
             `checkpoints.fingerprint`).
         examples: of `referring_dataset`, with unique ids.
         source: a function that loads the model, called only if a prediction is missing; or a file of predictions (see
-            `predictions.read`).
+            `prediction_files.read`).
         policy: a name in `metrics.POLICIES`.
         archive: origin of the examples, for the reports.
         command: that started the run, for the reports.
@@ -74,6 +77,7 @@ def run(
     Raises:
         RunError: the folder, the settings or the source cannot be used.
         PredictionError: the file of predictions cannot be used.
+        DiskFullError: the disk is full.
         ValueError: there is no such policy.
     """
     get_policy(policy)
@@ -82,7 +86,8 @@ def run(
             raise RunError(f"there is no file {source}")
         if overwrite and source.resolve().is_relative_to(folder.resolve()):
             raise RunError(f"{source} is in {folder}, which would be overwritten; name another --out")
-    with _locked(folder, settings, overwrite):
+    in_words = disk_full_in_words(f"the run in {folder} stopped, and its answers so far are kept")
+    with in_words, _locked(folder, settings, overwrite):
         file = folder / PREDICTIONS
         if isinstance(source, Path):
             imported = _import(source, file)
@@ -93,12 +98,9 @@ def run(
             if overwrite:
                 load()
             _begin(folder, settings, overwrite)
-        try:
-            if not isinstance(source, Path):
-                _predict(load, examples, file, batch_size)
-            return _report(folder, examples, policy, archive, command, settings)
-        except PredictionError as error:
-            raise RunError(f"{error}; remove that line, or begin the run anew with --overwrite") from error
+        if not isinstance(source, Path):
+            _predict(load, examples, file, batch_size)
+        return _report(folder, examples, policy, archive, command, settings)
 
 
 @contextlib.contextmanager
@@ -166,8 +168,8 @@ def _import(source: Path, file: Path) -> Path:
     unfinished = file.with_name(file.name + _UNFINISHED)
     try:
         with unfinished.open("w", encoding="utf-8") as stream:
-            for line in predictions.read(source):
-                stream.write(json.dumps(line) + "\n")
+            for line in prediction_files.read(source):
+                stream.write(predictions.to_json(line) + "\n")
     except BaseException:
         unfinished.unlink()
         raise
@@ -175,13 +177,16 @@ def _import(source: Path, file: Path) -> Path:
 
 
 def _predict(load: Callable[[], GenSegR1], examples: datasets.Dataset, file: Path, batch_size: int) -> None:
-    """Append the missing predictions; ask failed expressions again."""
+    """Append the missing predictions; ask again after a failure and where a line cannot be read."""
     _drop_torn_line(file)
-    stored = predictions.lines(file) if file.is_file() else ()
-    done = {predictions.asked(line) for _, _, line in stored if "failure" not in line}
-    expressions = map(normalize_expression, examples["expression"])
-    columns = zip(examples["example_id"], examples["image_id"], expressions, strict=True)
-    todo = [i for i, asked in enumerate(columns) if asked not in done]
+    todo = list(range(len(examples)))
+    if file.is_file():
+        stored = prediction_files.Index(file)
+        if lost := stored.unreadable:
+            text = "%s: %d lines are left out, and their expressions are asked again; the first: %s"
+            _log.warning(text, file, len(lost), lost[0])
+        columns = zip(examples["example_id"], examples["image_id"], examples["expression"], strict=True)
+        todo = [i for i, question in enumerate(columns) if not stored.has_answer(*question)]
     if not todo:
         return
     missing = examples.select(todo)
@@ -191,7 +196,7 @@ def _predict(load: Callable[[], GenSegR1], examples: datasets.Dataset, file: Pat
         tqdm(total=len(examples), initial=len(examples) - len(todo), desc="segmenting") as bar,
     ):
         for example, result in zip(from_dataset(missing), results, strict=True):
-            stream.write(json.dumps(predictions.to_line(example, result)) + "\n")
+            stream.write(predictions.to_json(predictions.to_line(example, result)) + "\n")
             stream.flush()
             bar.update()
 
@@ -215,7 +220,7 @@ def _drop_torn_line(file: Path) -> None:
 
 def score(
     examples: datasets.Dataset,
-    index: predictions.Index,
+    index: prediction_files.Index,
     policy: str = DEFAULT_POLICY,
     on_result: Callable[[Prediction | Failure, dict[str, Any]], Any] = lambda *_: None,
 ) -> dict[str, Any]:
@@ -233,7 +238,6 @@ def score(
 
     Raises:
         RunError: no prediction is about these examples, or a mask has another size than its image.
-        PredictionError: a line cannot be read.
     """
     scores, missing = Scores(policy), 0
     for example in from_dataset(examples):
@@ -272,7 +276,7 @@ def _check_size(example: ReferringExample, result: Prediction | Failure) -> None
 def _report(
     folder: Path, examples: datasets.Dataset, policy: str, archive: str, command: str, settings: Mapping[str, str]
 ) -> str:
-    index, chosen = predictions.Index(folder / PREDICTIONS), gallery.Choice()
+    index, chosen = prediction_files.Index(folder / PREDICTIONS), gallery.Choice()
     unfinished = folder / (ROWS + _UNFINISHED)
     with unfinished.open("w", encoding="utf-8") as rows, tqdm(total=len(examples), desc="scoring") as bar:
 

@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from genseg_hub.evaluation import predictions
+from genseg_hub.evaluation import prediction_files, predictions
 from genseg_hub.images import load_image
 from genseg_hub.overlay import draw_masks, draw_prediction
 from genseg_hub.referring_dataset import from_dataset
@@ -101,7 +101,7 @@ class Exhibit:
     predicted: str = ""
 
 
-def draw(examples: datasets.Dataset, index: predictions.Index, chosen: Choice) -> dict[str, list[Exhibit]]:
+def draw(examples: datasets.Dataset, index: prediction_files.Index, chosen: Choice) -> dict[str, list[Exhibit]]:
     """Draw the chosen examples of a run, by heading.
 
     An exhibit whose image cannot be drawn says why in its `error`.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape as html_escape
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from genseg_hub.errors import escaped
 from genseg_hub.evaluation import literature
 from genseg_hub.evaluation.gallery import Exhibit
 from genseg_hub.evaluation.metrics import NAMES
@@ -58,8 +60,19 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["points"] = _points
+    environment.filters |= {"points": _points, "words": as_words, "code": as_code}
     return environment
+
+
+def as_words(text: object) -> str:
+    """Return a text of one line that Markdown shows as it is: no HTML, link, image, code or column of a table."""
+    line = escaped(" ".join(str(text).split())).replace("|", "/")
+    return html_escape(line, quote=False).replace("`", "'").replace("[", "&#91;").replace("]", "&#93;")
+
+
+def as_code(text: object) -> str:
+    """Return a text of one line for Markdown's inline code, which it cannot end."""
+    return escaped(" ".join(str(text).split())).replace("`", "'")
 
 
 def _points(share: float | None) -> str:

@@ -11,6 +11,7 @@ from genseg_hub.evaluation.metrics import DEFAULT_POLICY, ReferringMetrics, meas
 from genseg_hub.pipeline import GenSegR1
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 
+MAX_REASONS = 10
 MAX_GROUPS = 100  # values of an attribute; figures of more groups help nobody
 _IDS = re.compile(r"(.*_)?ids?", re.IGNORECASE)
 
@@ -29,7 +30,7 @@ class Scores:
         self._groups: dict[str, dict[str, ReferringMetrics]] = {}
         self._ungrouped: set[str] = set()
         self._errors = Counter[str]()
-        self._failures = 0
+        self._failures = Counter[str]()
         self._in_words = 0
 
     def add(self, example: ReferringExample, result: Prediction | Failure, own_boxes: bool = True) -> dict[str, Any]:
@@ -51,7 +52,7 @@ class Scores:
             ValueError: a mask has another size than the target's masks.
         """
         if isinstance(result, Failure):
-            self._failures += 1
+            self._failures[result.message] += 1
             overlap = measure(example.masks, None, answered=False, ignore=example.ignore)
         else:
             mask = result.mask if result.masks else None
@@ -95,15 +96,17 @@ class Scores:
 
         Returns:
             The figures of `ReferringMetrics.compute`, and `parse_failures` (share of answers with an error), `errors`
-            (error of an answer -> count), `failures` (number of examples without a prediction),
-            `no_target_in_words` (number of no-target answers that were read from words, a null or an empty box), `by`
-            (attribute -> value -> figures) and `ungrouped` (attributes with more than MAX_GROUPS values).
+            (error of an answer -> count), `failures` (number of examples without a prediction), `failure_reasons`
+            (message of a failure -> count, of the MAX_REASONS commonest), `no_target_in_words` (number of no-target
+            answers that were read from words, a null or an empty box), `by` (attribute -> value -> figures) and
+            `ungrouped` (attributes with more than MAX_GROUPS values).
         """
         figures = self.overall.compute()
         return figures | {
             "parse_failures": self._errors.total() / max(1, figures["n"]),
             "errors": dict(self._errors),
-            "failures": self._failures,
+            "failures": self._failures.total(),
+            "failure_reasons": dict(self._failures.most_common(MAX_REASONS)),
             "no_target_in_words": self._in_words,
             "by": {
                 attribute: {value: metrics.compute() for value, metrics in sorted(values.items())}

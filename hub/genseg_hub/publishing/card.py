@@ -14,6 +14,7 @@ from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import EMBEDDED, KNOWN
 from genseg_hub.checkpoints.names import is_hub_id
 from genseg_hub.evaluation.metrics import NAMES
+from genseg_hub.evaluation.report import as_code, as_words
 
 LICENSE = "apache-2.0"
 TASK = "image-segmentation"
@@ -113,7 +114,11 @@ def _facts(folder: Path, settings: dict[str, Any], reports: list[dict[str, Any]]
     text = recipe.read_text(encoding="utf-8").strip() if recipe.is_file() else None
     yaml.safe_load(text or "")  # a card with a recipe that cannot be read helps nobody
     is_nano = base_model in EMBEDDED
+    ticks = max(map(len, re.findall("`+", text or "")), default=0)
     return {
+        "words": as_words,
+        "code": as_code,
+        "fence": "`" * max(3, ticks + 1),  # which the recipe cannot end
         "reports": reports,
         "metrics": {metric: NAMES[metric] for metric in METRICS},
         "origin": base_model if is_nano or _is_on_hub(base_model) else None,

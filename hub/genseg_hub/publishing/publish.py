@@ -6,13 +6,13 @@ whole folder is published or nothing. Tokens are passed on and never stored.
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import huggingface_hub as hub
 import jinja2
 import yaml
@@ -21,8 +21,11 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from genseg_hub import checkpoints
+from genseg_hub.checkpoints import faults
+from genseg_hub.checkpoints.network import limit_requests
 from genseg_hub.errors import CheckpointError, PublishError
-from genseg_hub.publishing import card
+from genseg_hub.publishing import card, credentials
+from genseg_hub.whole import is_disk_full
 
 # Files of a checkpoint folder that are published; no other file leaves this disk.
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "segmenter/model.safetensors")
@@ -49,7 +52,6 @@ _PUBLISHED = (
 )
 _CARD = "README.md"
 _Operation = hub.CommitOperationAdd | hub.CommitOperationCopy | hub.CommitOperationDelete
-_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")  # a training recipe can carry one
 _NOTHING = "nothing was published"
 _ATTEMPTS, _PATIENCE = 3, 60  # attempts when the Hub asks to wait, and the most seconds to wait
 
@@ -113,6 +115,7 @@ def push(
         raise PublishError(f"there is no token for the Hub, {_NOTHING}: run `hf auth login` or set HF_TOKEN")
     if not re.fullmatch(r"[!-~]+", token):  # the HTTP client would quote it in its error
         raise PublishError(f"the token for the Hub is not one, {_NOTHING}: run `hf auth login` or set HF_TOKEN anew")
+    limit_requests()
     api = hub.HfApi(token=token)
     message = message or f"Checkpoint {folder.resolve().name}"
     try:
@@ -154,12 +157,20 @@ def _files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
             raise PublishError(f"{file} is a link that leads out of {folder}, {_NOTHING}: put a copy in its place")
         if file.suffix == ".safetensors":
             _check_weights(file)
-        elif _TOKEN.search(file.read_bytes()):
-            raise PublishError(f"{file} seems to hold a token of the Hub, {_NOTHING}: take it out and revoke it")
+        elif secret := credentials.found_in(file.read_bytes()):
+            raise PublishError(f"{file} seems to hold {secret}, {_NOTHING}: take it out and revoke it")
     files: dict[str, Path | bytes] = {f.relative_to(folder).as_posix(): f for f in found}
     try:
         files[_CARD] = str(card.card(folder, repo_id)).encode()
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, jinja2.TemplateError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        yaml.YAMLError,
+        jinja2.TemplateError,
+    ) as error:
         raise PublishError(f"the model card of {folder} cannot be made, {_NOTHING}: {error}") from error
     return files
 
@@ -196,12 +207,14 @@ def _check_segmenter(folder: Path, segmenter: str) -> None:
 
 def _check_weights(file: Path) -> None:
     try:
-        with safe_open(file, framework="np"):
-            pass
+        with safe_open(file, framework="np") as weights:
+            said = json.dumps(weights.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise PublishError(
             f"{file} is truncated or damaged ({error}), {_NOTHING}: write the checkpoint again"
         ) from error
+    if secret := credentials.found_in(said.encode()):
+        raise PublishError(f"the header of {file} seems to hold {secret}, {_NOTHING}: take it out and revoke it")
 
 
 def _head(api: hub.HfApi, repo_id: str, revision: str) -> hub.ModelInfo:
@@ -238,7 +251,7 @@ def _explain(error: BaseException, repo_id: str, revision: str) -> str:
     outcome = unknown if committing else _NOTHING
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
-        said = error.server_message or f"HTTP {status}"
+        said = faults.said(error)
         if status == 401:
             return f"the Hub does not accept the token, {_NOTHING}: run `hf auth login` or set HF_TOKEN anew ({said})"
         if status == 403:
@@ -254,9 +267,9 @@ def _explain(error: BaseException, repo_id: str, revision: str) -> str:
         if status >= 500:
             return f"the Hub has a problem, {outcome}; push again later ({said})"
         return f"the Hub refused {repo_id}, {_NOTHING}: {said}"
-    if isinstance(error, json.JSONDecodeError):  # the page of a proxy in place of the Hub's answer
+    if isinstance(error, json.JSONDecodeError | KeyError | httpx2.TooManyRedirects):  # a proxy answers in its place
         return f"{constants.ENDPOINT} does not answer as a Hub does, {outcome}; push again later"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if is_disk_full(error):
         return f"the disk is full, {_NOTHING}: free some space, then push again"
     if isinstance(error, ConnectionError) or asked is not None:
         return (

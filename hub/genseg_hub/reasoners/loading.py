@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+from pathlib import Path
 from typing import Any
 
 from genseg_hub import checkpoints, dialects
 from genseg_hub.checkpoints import Checkpoint
+from genseg_hub.checkpoints.catalog import EMBEDDED
 from genseg_hub.checkpoints.settings import CONFIG_FILE, read_config
 from genseg_hub.errors import CheckpointError
 from genseg_hub.options import THINKING_TOKENS, HubOptions, ReasonerOptions
 from genseg_hub.reasoners.base import Reasoner
 from genseg_hub.reasoners.continuous_batching import ContinuousReasoner
+from genseg_hub.reasoners.served_models import means
 from genseg_hub.reasoners.server import ServerReasoner
 from genseg_hub.reasoners.transformers import TransformersReasoner
-from genseg_hub.thinking import opens_thought
+from genseg_hub.thinking import opens_thought, template_opens_thought
 
 _log = logging.getLogger(__name__)
 
@@ -34,9 +38,8 @@ def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target, opt
     """
     import transformers
 
-    processor = transformers.AutoProcessor.from_pretrained(
-        checkpoint.reasoner, trust_remote_code=False, **_pixels(checkpoint, options)
-    )
+    limits = {} if dialect.IMAGE_SIZE else _pixels(checkpoint, options)
+    processor = transformers.AutoProcessor.from_pretrained(checkpoint.reasoner, trust_remote_code=False, **limits)
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             checkpoint.reasoner, use_safetensors=True, trust_remote_code=False, **_weights(checkpoint, target, options)
@@ -46,13 +49,17 @@ def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target, opt
             f"{checkpoint.name} needs a package that is not installed: {error}. For 4-bit and 8-bit weights: "
             'pip install "fiftyone-genseg[quant]"'
         ) from error
-    if not hasattr(model, "hf_device_map"):
+    if options.device_map is None and not getattr(model, "is_quantized", False):
         model = model.to(target)
     thinks = opens_thought(processor)
-    limit = options.max_new_tokens or _limit(dialect, model.generation_config, thinks)
+    limit = answer_limit(checkpoint, dialect, options.max_new_tokens, thinks)
     if ContinuousReasoner.supports(model):
         return ContinuousReasoner(model, processor, limit, thinks)
-    _log.info("%s (%s) answers with Transformers' generate", checkpoint.name, model.config.model_type)
+    _log.warning(
+        "%s (%s) answers with Transformers' generate, because continuous batching was not compared with it",
+        checkpoint.name,
+        model.config.model_type,
+    )
     return TransformersReasoner(model, processor, limit, thinks)
 
 
@@ -142,26 +149,23 @@ def connect(
 
     Returns:
         The reasoner, and the checkpoint with its name on the server. The checkpoint keeps its commit only if this name,
-        or the path from which the server loaded the model, has the commit.
+        or the path from which the server loaded the model, has the commit. With a `served_model` that is another model,
+        the checkpoint has the name of that model.
 
     Raises:
         CheckpointError: a file of the checkpoint cannot be read.
         NotServedError, ReasonerError: as `ServerReasoner`.
         ValueError: an argument cannot be used.
     """
-    import transformers
-
-    config, file = transformers.GenerationConfig(), checkpoint.reasoner / "generation_config.json"
-    if file.is_file():
-        try:
-            config = transformers.GenerationConfig.from_pretrained(checkpoint.reasoner)
-        except Exception as error:  # a stranger's file
-            raise CheckpointError(f"{file} cannot be read: {error}; mend or remove it") from error
     pinned = dataclasses.replace(checkpoint, chosen_segmenter=None).pinned
     folder = str(checkpoint.reasoner.resolve())  # in huggingface_hub's cache, the path has the commit
+    _own_limit(checkpoint)  # a broken file is told before the server is asked
     names = (served_model,) if served_model else (pinned, checkpoint.name, folder)
     reasoner = ServerReasoner(server, names, THINKING_TOKENS, **options)
-    _limit_answers(reasoner, dialects.get_dialect(checkpoint.dialect), config, max_new_tokens)
+    _limit_answers(reasoner, checkpoint, max_new_tokens)
+    if served_model and not means(reasoner.choice.model, (pinned, checkpoint.name, folder)):
+        # Another model answers: the checkpoint lends it dialect and segmenter, not its name.
+        return reasoner, dataclasses.replace(checkpoint, name=reasoner.label, commit=None, served=reasoner.label)
     commit = checkpoint.commit if reasoner.known_as in (pinned, folder) else None
     return reasoner, dataclasses.replace(checkpoint, commit=commit, served=reasoner.label)
 
@@ -189,26 +193,58 @@ def connect_by_name(
         NotServedError, ReasonerError: as `ServerReasoner`.
         ValueError: an argument cannot be used.
     """
-    import transformers
-
     reasoner = ServerReasoner(server, served_model, THINKING_TOKENS, **options)
     further = [name for name in (reasoner.choice.model.hub_id, reasoner.choice.model.root) if name]
+    here = next((name for name in (reasoner.model, *further) if _is_here(name)), None)
+    if here:
+        checkpoint = checkpoints.pull(
+            here, with_reasoner=False, segmenter=segmenter, dialect=given.dialect, options=hub
+        )
+        _limit_answers(reasoner, checkpoint, given.max_new_tokens or checkpoint.options.max_new_tokens)
+        return reasoner, dataclasses.replace(checkpoint, served=reasoner.label)
     checkpoint = checkpoints.of_served_model(reasoner.label, further, segmenter, given.dialect, hub)
-    dialect = dialects.get_dialect(checkpoint.dialect)
-    _limit_answers(reasoner, dialect, transformers.GenerationConfig(), given.max_new_tokens)
+    _limit_answers(reasoner, checkpoint, given.max_new_tokens)
     return reasoner, checkpoint
 
 
-def _limit_answers(
-    reasoner: ServerReasoner, dialect: dialects.Dialect, generation_config, max_new_tokens: int | None
-) -> None:
+def _is_here(name: str) -> bool:
+    """Return whether a server's model is a checkpoint of this package, or was loaded from a folder of this disk."""
+    return name in EMBEDDED or (os.path.isabs(name) and (Path(name) / CONFIG_FILE).is_file())
+
+
+def answer_limit(checkpoint: Checkpoint, dialect: dialects.Dialect, max_new_tokens: int | None, thinks: bool) -> int:
+    """Return the token limit of an answer.
+
+    Args:
+        checkpoint: whose generation_config.json may have a smaller limit.
+        dialect: of the checkpoint.
+        max_new_tokens: that the user or genseg.json chose; it counts alone.
+        thinks: whether each answer begins with a thought.
+
+    Raises:
+        CheckpointError: generation_config.json cannot be read.
+    """
+    usual = max(THINKING_TOKENS, dialect.MAX_NEW_TOKENS) if thinks else dialect.MAX_NEW_TOKENS
+    return max_new_tokens or min(usual, _own_limit(checkpoint) or usual)
+
+
+def _own_limit(checkpoint: Checkpoint) -> int | None:
+    """Return the token limit in a checkpoint's generation_config.json."""
+    import transformers
+
+    file = checkpoint.reasoner / "generation_config.json"
+    if not file.is_file():
+        return None
+    try:
+        return transformers.GenerationConfig.from_pretrained(checkpoint.reasoner).max_new_tokens
+    except Exception as error:  # a stranger's file
+        raise CheckpointError(f"{file} cannot be read: {error}; mend or remove it") from error
+
+
+def _limit_answers(reasoner: ServerReasoner, checkpoint: Checkpoint, max_new_tokens: int | None) -> None:
     """Set the token limit of a server's answers. Only a limit that nobody chose grows with an unfinished thought."""
-    limit = max_new_tokens or _limit(dialect, generation_config, reasoner.choice.model.thinks)
-    chosen = max_new_tokens or dialect.TUNED or generation_config.max_new_tokens
-    reasoner.limit_answers(limit, None if chosen else THINKING_TOKENS)
-
-
-def _limit(dialect: dialects.Dialect, generation_config, thinks: bool = False) -> int:
-    """Return the token limit of an answer: the smaller limit of the dialect, or of a thought, and the checkpoint."""
-    limit = max(THINKING_TOKENS, dialect.MAX_NEW_TOKENS) if thinks else dialect.MAX_NEW_TOKENS
-    return min(limit, generation_config.max_new_tokens or limit)
+    dialect = dialects.get_dialect(checkpoint.dialect)
+    thinks = reasoner.choice.model.thinks or template_opens_thought(checkpoint.reasoner)
+    chosen = max_new_tokens or dialect.TUNED or _own_limit(checkpoint)
+    limit = answer_limit(checkpoint, dialect, max_new_tokens, thinks)
+    reasoner.limit_answers(limit, None if chosen else THINKING_TOKENS, thinks)

@@ -16,10 +16,11 @@ from typing import Any
 from genseg_hub import dialects
 from genseg_hub.errors import NotServedError
 from genseg_hub.reasoners.server_errors import ServerErrors, import_openai, printable
-from genseg_hub.reasoners.serving import checked_address
+from genseg_hub.reasoners.serving import checked_address, is_local
 
 OLLAMA, LM_STUDIO, LLAMA_CPP = "Ollama", "LM Studio", "llama.cpp"
 VLLM, SGLANG, OPENROUTER, UNKNOWN = "vLLM", "SGLang", "OpenRouter", "unknown"
+ONE_BY_ONE = (OLLAMA, LM_STUDIO, LLAMA_CPP)  # servers that by default answer one request at a time, or a few
 _OWNERS = {
     "library": OLLAMA,
     "organization_owner": LM_STUDIO,
@@ -64,10 +65,10 @@ class ServedModel:
 
     @property
     def thinks(self) -> bool:
-        """Whether the name tells a model that thinks before each answer; Ollama's plain qwen3-vl does."""
+        """Whether the name tells a model that thinks before each answer; Qwen3.5 and Ollama's plain qwen3-vl do."""
         name = f"{self.name} {self.root or ''} {self.hub_id or ''}".lower()
         plain = self.server == OLLAMA and "qwen3-vl" in name and "instruct" not in name
-        return plain or "thinking" in name
+        return plain or "thinking" in name or re.search(r"qwen3[._]5", name) is not None
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,14 @@ def list_models(address: str, timeout: float) -> list[ServedModel]:
     openai = import_openai()
     address = checked_address(address)
     errors = ServerErrors(address, timeout, max_retries=0)
-    with openai.OpenAI(base_url=address, api_key="none", timeout=timeout, max_retries=0) as client:
-        try:
+    try:
+        http = openai.DefaultHttpxClient(trust_env=not is_local(address))
+        with openai.OpenAI(
+            base_url=address, api_key="none", timeout=timeout, max_retries=0, http_client=http
+        ) as client:
             return read_models(client.models.list(), errors)
-        except Exception as error:  # servers and networks cause errors of any type
-            raise errors.explained(error) from error
+    except Exception as error:  # servers, networks and proxies cause errors of any type
+        raise errors.explained(error) from error
 
 
 def read_models(page: Any, errors: ServerErrors) -> list[ServedModel]:
@@ -170,6 +174,14 @@ def choose(models: Sequence[ServedModel], wanted: Sequence[str] | None) -> Choic
     raise NotServedError(f"does not serve {wanted[0]}, but {known}; {_advice(models, wanted[0])}")
 
 
+def means(model: ServedModel, names: Sequence[str]) -> bool:
+    """Return whether one of the names means a model, see `choose`."""
+    try:
+        return choose([model], names).model is model
+    except NotServedError:
+        return False
+
+
 def _only(models: Sequence[ServedModel]) -> Choice:
     seeing = [model for model in models if model.vision or (model.vision is None and model.dialect)]
     if len(seeing) == 1:
@@ -217,8 +229,9 @@ def _advice(models: Sequence[ServedModel], wanted: str) -> str:
     """Return how the kind of server gets the wanted model."""
     kind = models[0].server if models else UNKNOWN
     start = f"start it with `genseg serve {wanted}`"
+    here = _ollama_name(wanted)
     advice = {
-        OLLAMA: f"get it with `ollama pull {_ollama_name(wanted)}`",
+        OLLAMA: f"get it with `ollama pull {here}`" if here else "get it with `ollama pull`",
         LM_STUDIO: "load it in LM Studio",
         LLAMA_CPP: "start llama-server with its -m and --mmproj",
         OPENROUTER: "look for a name with image input on https://openrouter.ai/models",
@@ -226,11 +239,13 @@ def _advice(models: Sequence[ServedModel], wanted: str) -> str:
     return f"{advice}, or {_HOW_TO_CHOOSE}" if models else advice
 
 
-def _ollama_name(wanted: str) -> str:
-    if ":" in wanted:
-        return wanted
-    size = re.fullmatch(r"qwen3-vl-(\d{1,3}b(-a\d{1,2}b)?-(instruct|thinking))", wanted.split("/")[-1].lower())
-    return f"qwen3-vl:{size[1] if size else '8b-instruct'}"
+def _ollama_name(wanted: str) -> str | None:
+    """Return Ollama's name of a Qwen3-VL; None for a model whose name there is unknown."""
+    bare = wanted.partition("@")[0].split("/")[-1].lower()
+    if ":" in bare:
+        return bare
+    size = re.fullmatch(r"qwen3-vl-(\d{1,3}b(-a\d{1,2}b)?-(instruct|thinking))", bare)
+    return f"qwen3-vl:{size[1]}" if size else None
 
 
 def _kind(fields: dict[str, Any]) -> str | None:

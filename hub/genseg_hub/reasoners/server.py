@@ -22,11 +22,13 @@ from genseg_hub.errors import NotServedError, ReasonerError
 from genseg_hub.reasoners.base import Generation, Prompt
 from genseg_hub.reasoners.chat_answers import cut_in_thought, read_answer, read_stream
 from genseg_hub.reasoners.chat_requests import Picture, RequestForm, change
-from genseg_hub.reasoners.served_models import Choice, choose, read_models
+from genseg_hub.reasoners.served_models import ONE_BY_ONE, Choice, choose, read_models
 from genseg_hub.reasoners.server_errors import ServerErrors, import_openai
-from genseg_hub.reasoners.serving import checked_address
+from genseg_hub.reasoners.serving import checked_address, is_local
 
 _CONNECT_SECONDS = 10.0
+_CONCURRENCY = 32
+_LAPTOP_CONCURRENCY = 2  # a server that answers one by one would let the other requests time out in its queue
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -46,7 +48,7 @@ class ServerReasoner:
             first that the server has; None for the only model that takes images.
         max_new_tokens: token limit of an answer.
         api_key: key of the server; None for OPENAI_API_KEY, if set. It is neither stored nor logged.
-        concurrency: requests that are open at once.
+        concurrency: requests that are open at once; None for 32, or for 2 on a server that answers one by one.
         timeout: seconds that one attempt waits for its answer.
         max_retries: attempts after the first.
         media_folder: a folder that the server sees under the same path and may read (vLLM:
@@ -74,7 +76,7 @@ class ServerReasoner:
         max_new_tokens: int,
         *,
         api_key: str | None = None,
-        concurrency: int = 32,
+        concurrency: int | None = None,
         timeout: float = 600.0,
         max_retries: int = 4,
         media_folder: str | Path | None = None,
@@ -82,7 +84,7 @@ class ServerReasoner:
     ):
         openai = import_openai()
         self.base_url = checked_address(base_url)
-        if concurrency < 1 or timeout <= 0 or max_retries < 0:
+        if (concurrency is not None and concurrency < 1) or timeout <= 0 or max_retries < 0:
             raise ValueError(
                 "concurrency must be at least 1, timeout above 0 and max_retries at least 0, "
                 f"got {concurrency}, {timeout} and {max_retries}"
@@ -97,8 +99,8 @@ class ServerReasoner:
             api_key=key or "none",  # the client requires a key
             timeout=openai.Timeout(timeout, connect=_CONNECT_SECONDS),
             max_retries=max_retries,
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_local(self.base_url)),
         )
-        self.concurrency = concurrency
         # Its own loop, because notebooks run one already, and because requests must be cancelled at once.
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="server-reasoner", daemon=True).start()
@@ -106,19 +108,24 @@ class ServerReasoner:
         self.choice = self._wait(self._chosen([model] if isinstance(model, str) else model))
         self.model, self.known_as = self.choice.model.name, self.choice.known_as
         self.label = self._errors.quoted(self.model)
+        one_by_one = self.choice.model.server in ONE_BY_ONE
+        self.concurrency = concurrency or (_LAPTOP_CONCURRENCY if one_by_one else _CONCURRENCY)
         self.limit_answers(max_new_tokens, thinking_tokens)
         if self.choice.why:
             level = logging.INFO if self.choice.sure else logging.WARNING
             _log.log(level, "asking %s on %s: %s", self.label, self.base_url, self.choice.why)
 
-    def limit_answers(self, max_new_tokens: int, thinking_tokens: int | None = None) -> None:
+    def limit_answers(self, max_new_tokens: int, thinking_tokens: int | None = None, thinks: bool = False) -> None:
         """Set the token limit of answers, before the first question.
 
         Args:
             max_new_tokens: the limit.
             thinking_tokens: limit with which a prompt is asked again whose answer ended inside its thought; if that
                 works, later requests have this limit, too. None to keep `max_new_tokens`, which the user chose.
+            thinks: whether the chat template opens a thought in the prompt; the server's name of the model may tell so,
+                too.
         """
+        self._thinks = thinks or self.choice.model.thinks
         self._form = RequestForm(max_new_tokens)  # from now on changed on the loop only
         self._thinking_tokens = thinking_tokens or 0
 
@@ -150,9 +157,9 @@ class ServerReasoner:
         """Return the answer to one chat about a picture, or the error."""
         try:
             answer, limit = await self._asked(self._form, picture, chat)
-            if cut_in_thought(answer, self.choice.model.thinks) and limit < self._thinking_tokens:
+            if cut_in_thought(answer, self._thinks) and limit < self._thinking_tokens:
                 answer = await self._asked_again(answer, self._thinking_tokens, picture, chat)
-            if cut_in_thought(answer, self.choice.model.thinks) and "<think>" not in answer.text:
+            if cut_in_thought(answer, self._thinks) and "<think>" not in answer.text:
                 answer = dataclasses.replace(answer, text=f"<think>{answer.text}")
             return answer
         except Exception as error:  # noqa: BLE001  recorded on the example
@@ -180,11 +187,14 @@ class ServerReasoner:
 
     async def _asked_again(self, cut: Generation, limit: int, picture: Picture, chat: list[dict]) -> Generation:
         """Return the answer with a higher limit; the answer that was cut off if the server refuses the limit."""
+        import openai
+
         try:
             answer, _ = await self._asked(dataclasses.replace(self._form, max_tokens=limit), picture, chat)
         except Exception as error:  # noqa: BLE001  there is an answer already
-            _log.warning("thoughts stay unfinished, because with %d tokens %s", limit, self._errors.explained(error))
-            self._thinking_tokens = 0
+            _log.warning("a thought stays unfinished, because with %d tokens %s", limit, self._errors.explained(error))
+            if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
+                self._thinking_tokens = 0  # the server refuses the limit, not this one request
             return cut
         if self._form.max_tokens < limit:
             self._form = dataclasses.replace(self._form, max_tokens=limit)

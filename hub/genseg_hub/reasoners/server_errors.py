@@ -81,9 +81,9 @@ class ServerErrors:
                 body = body.get("message") or body.get("detail") or body
             text = f"answered {error.status_code}: {self.quoted(body or error.message)}"
             if error.status_code == 404:
-                text += "; the address usually ends in /v1"
+                text += "; the address usually ends in /v1, and the model must take images"
             elif error.status_code == 413 or re.search("length|too long|max_model_len", text):
-                text += "; start it with a longer context (genseg serve --max-model-len), or show a smaller image"
+                text += "; start it with a longer context, or show a smaller image (max_pixels)"
             elif error.status_code == 429 or error.status_code >= 500:
                 text += f" ({attempts})"
         else:

@@ -6,6 +6,7 @@ code, and the name under which `ServerReasoner` finds the checkpoint.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import shutil
 import sys
@@ -39,6 +40,17 @@ def checked_address(address: str) -> str:
     if not usable:
         raise ValueError(f"{address!r} is no address of a server; for example: http://localhost:8000/v1")
     return address.rstrip("/")
+
+
+def is_local(address: str) -> bool:
+    """Return whether an address is of this machine, where no proxy of the network may come between."""
+    host = urlsplit(address).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def find(engine: str | None = None) -> tuple[str, str]:

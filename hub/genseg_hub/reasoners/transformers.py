@@ -45,9 +45,16 @@ class TransformersReasoner:
         inputs = self.processor(
             text=texts, images=[prompt.image for prompt in batch], padding=True, return_tensors="pt"
         ).to(self.model.device)
-        # A checkpoint's generation settings may sample, but segmentation must be reproducible.
+        # A checkpoint's generation settings may sample or ask for 100,000 beams; segmentation must be reproducible.
         tokens = self.model.generate(
-            **inputs, max_new_tokens=self.max_new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
+            **inputs,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            num_beams=1,
+            num_return_sequences=1,
         )[:, inputs["input_ids"].shape[1] :]
         ends = torch.tensor(end_tokens(self.model), device=tokens.device)
         finished = torch.isin(tokens, ends).any(1).tolist()

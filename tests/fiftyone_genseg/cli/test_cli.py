@@ -94,7 +94,7 @@ def test_segment_dataset_goes_on_where_it_was(tmp_path):
     [
         (["--expression", "x", "--expression-field", "expression"], "not both and not neither"),
         ([], "not both and not neither"),
-        (["--expression-field", "nope"], "'nope' must be a string field of the samples; there are: .*expression"),
+        (["--expression-field", "nope"], "'nope' must be a string field of the samples.*; there are: .*expression"),
         (["--expression", "x", "--output-field", "9 lives"], "'9 lives' is not a field name"),
         (["--expression", "x", "--output-field", "kind"], "'kind' already holds something else"),
         (["--expression", "x", "--model", "nanno"], "there is no checkpoint 'nanno'"),

@@ -1,20 +1,21 @@
 """The options of a model: the same in every command that loads one, in the form and in a stored request."""
 
 import json
+import sys
 
 import fiftyone.operators as foo
 import pytest
 from genseg_hub import GenSegR1
-from genseg_hub.options import HubOptions, ReasonerOptions
+from genseg_hub.options import HubOptions, ReasonerOptions, ServerOptions
 from typer.main import get_command
 
-from fiftyone_genseg.cli import app
+from fiftyone_genseg.cli import app, benchmark
 from fiftyone_genseg.segmentation.request import MODEL_OPTIONS, SegmentRequest
 from tests.conftest import PHOTOS
 from tests.fiftyone_genseg.operators.test_referring_segment import URI, form
 from tests.helpers.checkpoints import run
 
-NAMES = {*ReasonerOptions.__dataclass_fields__, *HubOptions.__dataclass_fields__}
+NAMES = {name for kind in (ReasonerOptions, HubOptions, ServerOptions) for name in kind.__dataclass_fields__}
 PHOTO = next(iter(sorted((PHOTOS / "images").iterdir())))
 
 
@@ -98,3 +99,16 @@ def test_the_operator_takes_the_options_from_python(dataset, plugin, given):
     assert given == [{"max_new_tokens": 8}]
     with pytest.raises(Exception, match="there is no option 'token'"):
         SegmentRequest(("a",), model_options={"token": "x"}).check(dataset)
+
+
+def test_the_token_is_in_no_file_of_a_benchmark_run(tmp_path, monkeypatch):
+    typed = ["benchmark", "coco", "--token", "hf_one", "--token=hf_two", "--limit", "4"]
+    monkeypatch.setattr(sys, "argv", ["genseg", *typed])
+    assert benchmark._command(sys.argv[1:]) == "genseg benchmark coco --token '***' '--token=***' --limit 4"
+
+
+def test_options_of_a_server_need_a_server(dataset):
+    assert "Concurrency belong to a server" in form(dataset, concurrency=3)["problem"]["error_message"]
+    result = run("segment", PHOTO, "the vase", "--model", "nano", "--timeout", "5")
+    assert result.exit_code == 1
+    assert "timeout belong to a server; give its address as server=" in result.output

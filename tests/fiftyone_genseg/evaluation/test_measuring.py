@@ -1,15 +1,23 @@
 """What an evaluation measures: figures and fields, in both shapes of data."""
 
+import json
+import re
+from pathlib import Path
+
 import fiftyone as fo
 import numpy as np
 import pytest
 from genseg_hub.evaluation.metrics import POLICIES
+from genseg_hub.masks import to_rle
+from genseg_hub.schema import decode_mask
+from PIL import Image
 
 import fiftyone_genseg
 from fiftyone_genseg import labels
 from fiftyone_genseg.datasets.photos import photos_dataset
 from tests.conftest import PHOTOS
-from tests.helpers.squares import KINDS, one, one_of_each, response, square
+from tests.helpers.squares import HEIGHT, KINDS, WIDTH, one, one_of_each, response, square
+from tests.helpers.strategies import oriented
 from tests.hub.evaluation.test_metrics import agree, slow
 
 
@@ -94,13 +102,84 @@ def test_masks_of_another_size_and_unreadable_ones_are_counted(make, tmp_path):
     results = fiftyone_genseg.evaluate(dataset, eval_key="ev")
     assert results.config.counts == {
         "resized_masks": 1,
-        "unreadable_masks": 2,
+        "unreadable_true_masks": 1,
+        "unreadable_predicted_masks": 1,
         "not_annotated": 0,
-        "failed_expressions": 2,
+        "failed_expressions": 1,
+        "left_out_expressions": 1,
     }
-    assert dataset.values("ev_failure") == ["correct", "correct", "failed", "failed"]
-    assert (results.figures()["n_target"], results.figures()["n_failed"]) == (4, 2)
-    assert dataset.get_evaluation_info("ev").config.counts["unreadable_masks"] == 2
+    # A true mask that cannot be read is no fault of the model.
+    assert dataset.values("ev_failure") == ["correct", "correct", "failed", None]
+    assert (results.figures()["n_target"], results.figures()["n_failed"]) == (3, 1)
+    config = dataset.get_evaluation_info("ev").config
+    assert config.counts["unreadable_true_masks"] == 1
+    for notes in (results.config.notes, config.notes):
+        assert re.search(
+            "the prediction of 'prediction lost' on sample .*: there is no file .*lost.png", notes["failed_expressions"]
+        )
+        assert re.search(
+            "the ground truth of 'truth lost' on sample .*: there is no file", notes["left_out_expressions"]
+        )
+    assert "1 left out expressions, first the ground truth of 'truth lost'" in results.describe()
+
+
+def test_a_run_without_any_usable_ground_truth_is_refused(make, tmp_path):
+    lost = fo.Detection(label="x", bounding_box=[0, 0, 0.1, 0.1], mask_path=str(tmp_path / "lost.png"))
+    empty = fo.Detection(label="x", bounding_box=[0, 0, 0.1, 0.1], mask=np.zeros((3, 4), bool))
+    dataset = make(one("lost", [lost], [square(0, 0)]), one("empty", [empty], [square(0, 0)]))
+    with pytest.raises(ValueError, match=r"none of the 2 expressions can be measured: .* 'lost' .*there is no file"):
+        fiftyone_genseg.evaluate(dataset, eval_key="ev")
+    assert not dataset.has_evaluation("ev")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "I;16"])
+def test_mask_files_of_any_mode_are_the_same_on_both_sides(make, tmp_path, mode):
+    whole = square(3, 4)
+    grey = Image.fromarray(whole.mask).convert("L")
+    grey.paste(0, (0, 0, 3, 3))
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    image.save(tmp_path / "mask.png")
+    stored = fo.Detection(label="x", bounding_box=whole.bounding_box, mask_path=str(tmp_path / "mask.png"))
+    whole.mask = np.asarray(grey) > 0
+    dataset = make(one("a", [stored.copy()], [whole.copy()]), one("b", [whole.copy()], [stored.copy()]))
+    results = fiftyone_genseg.evaluate(dataset)
+    assert results.table["iou"].tolist() == [1, 1]
+    assert results.table["target_area"].tolist() == [91, 91]
+
+
+def test_perfect_predictions_score_one_against_masks_of_fiftyones_coco_importer(tmp_path):
+    rng = np.random.default_rng(0)
+    images, annotations, true = [], [], {}
+    for number in range(6):
+        Image.new("RGB", (120, 90)).save(tmp_path / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 120, "height": 90})
+        corners = np.round(rng.uniform((5, 5), (115, 85), (1, 2)) + rng.uniform(-9, 9, (5, 2)), 2).clip(0, (120, 90))
+        polygon = corners.ravel().tolist()
+        box = [*corners.min(0), *(corners.max(0) - corners.min(0))]
+        annotations.append(
+            {"id": number, "image_id": number, "category_id": 1, "bbox": box, "segmentation": [polygon], "iscrowd": 0}
+        )
+        true[number] = decode_mask(to_rle([polygon], 90, 120))
+    coco = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    dataset = fo.Dataset.from_dir(
+        dataset_type=fo.types.COCODetectionDataset,
+        data_path=str(tmp_path),
+        labels_path=str(tmp_path / "coco.json"),
+        label_types="segmentations",
+        label_field="ground_truth",
+        progress=False,
+    )
+    try:
+        for sample in dataset.iter_samples(autosave=True):
+            number = int(Path(sample.filepath).stem)
+            sample["expression"] = "thing"
+            sample["perfect"] = fo.Detections(detections=[labels.detection_from_mask(true[number], label="x")])
+        results = fiftyone_genseg.evaluate(dataset, "perfect", progress=False)
+        assert results.table["iou"].min() == 1
+        assert results.config.counts["resized_masks"] == 0
+    finally:
+        dataset.delete()
 
 
 def test_a_view_that_filters_labels_is_honoured(make):
@@ -114,7 +193,7 @@ def test_a_view_that_filters_labels_is_honoured(make):
 def test_odd_labels_fail_alone(make):
     odd = square(0, 0)
     odd.bounding_box = [float("nan"), 0, 0.1, 0.1]
-    colour = fo.Detection(label="x", bounding_box=[0, 0, 0.25, 0.25], mask=np.ones((8, 10, 3), np.uint8))
+    colour = fo.Detection(label="x", bounding_box=[0, 0, 0.25, 0.25], mask=np.ones((8, 10, 5), np.uint8))
     said = square(0, 0, prompt_box=[float("nan")] * 4)
     dataset = make(
         one("good", [square(0, 0)], [said]), one("nan", [square(0, 0)], [odd]), one("rgb", [square(0, 0)], [colour])
@@ -196,3 +275,22 @@ def test_the_photos_against_themselves_and_against_shuffled_masks(policy, photos
     assert set(shares.values()) == {1.0}
     assert figures["n"] == 48
     agree(fiftyone_genseg.evaluate(dataset, "shuffled", policy=policy).figures(), slow(examples, policy))
+
+
+def test_metadata_that_ignores_an_orientation_changes_no_mask(make):
+    dataset = make(one("turned", [square(0, 0)], [square(0, 0)]))
+    sample = dataset.first()
+    Image.new("RGB", (HEIGHT, WIDTH)).save(sample.filepath, exif=oriented(6))  # upright it is WIDTH x HEIGHT
+    sample.compute_metadata(overwrite=True)
+    assert (sample.metadata.width, sample.metadata.height) == (HEIGHT, WIDTH)  # FiftyOne reads JPEG's orientation alone
+    results = fiftyone_genseg.evaluate(dataset)
+    assert results.config.counts["resized_masks"] == 0
+    assert results.table["image_area"].tolist() == [WIDTH * HEIGHT]
+    assert results.table["target_area"].tolist() == [100]
+
+
+def test_polylines_are_refused_with_what_makes_masks_of_them(make):
+    polylines = fo.Polylines(polylines=[fo.Polyline(points=[[(0, 0), (1, 0), (1, 1)]], closed=True, filled=True)])
+    dataset = make(one("a", [], [square(0, 0)]) | {"outlines": polylines})
+    with pytest.raises(ValueError, match=r"'outlines' holds no Detections, but Polylines: .*to_detections\("):
+        fiftyone_genseg.evaluate(dataset, gt_field="outlines")

@@ -78,7 +78,7 @@ def test_nothing_is_recorded_without_a_key(dataset):
         ({"gt_field": "genseg"}, "the same field"),
         ({"policy": "coco"}, "there is no policy 'coco'"),
         ({"eval_key": "not a key"}, "must be a valid variable name"),
-        ({"expression_field": "genseg"}, "must hold a string"),
+        ({"expression_field": "genseg"}, "'genseg' must be a string field of the samples, or one of lists"),
         ({"objects_field": "expression"}, "holds no Detections"),
     ],
 )

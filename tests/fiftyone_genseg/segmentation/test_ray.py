@@ -166,7 +166,7 @@ def test_a_worker_without_a_model_says_why(monkeypatch):
     rows = ray_engine.Worker("nano", "cuda:99", 8, {})({"examples": []})
     monkeypatch.setattr(ray_engine, "_ask", lambda *_: rows)
     with pytest.raises(ray_engine.RayError, match="a worker has no model: "):
-        next(ray_engine._answer("nano", "cuda:99", 1, 1, iter([ReferringExample("a", "b")]), 8))
+        next(ray_engine._answer("nano", "cuda:99", {}, 1, 1, iter([ReferringExample("a", "b")]), 8))
 
 
 @given(
@@ -200,7 +200,7 @@ def test_an_answer_that_comes_twice_counts_once_and_one_that_never_comes_is_a_fa
     monkeypatch.setattr(ray_engine, "_ask", ask)
     monkeypatch.setattr(ray_engine, "ROUND", 3)
     asked = [ReferringExample("lost" if i == 4 else f"{i % 3}", f"{i}", example_id=f"{i}") for i in range(8)]
-    answers = list(ray_engine._answer("nano", "cpu", 2, 0, iter(asked), 2))
+    answers = list(ray_engine._answer("nano", "cpu", {}, 2, 0, iter(asked), 2))
     assert sorted(example.example_id for example, _ in answers) == [f"{i}" for i in range(8)]
     for example, result in answers:
         assert isinstance(result, Failure)

@@ -162,17 +162,6 @@ def test_stopping_half_way_keeps_what_was_done(dataset, nano):
     assert snapshot(dataset) == first
 
 
-def test_patches_and_groups_are_refused(dataset, nano):
-    with pytest.raises(ValueError, match="not their patches"):
-        run(dataset.to_patches("ground_truth"), nano, expressions=["x"])
-    grouped = fo.Dataset()
-    group = fo.Group()
-    grouped.add_samples([fo.Sample(filepath=f"/{side}.png", group=group.element(side)) for side in ("left", "right")])
-    with pytest.raises(ValueError, match="this one holds group"):
-        run(grouped.select_group_slices("right"), nano, expressions=["x"])
-    grouped.delete()
-
-
 def test_what_others_write_meanwhile_stays(dataset, nano):
     running = progress(dataset, nano, expressions=["the star"], batch_size=4)
     next(running)

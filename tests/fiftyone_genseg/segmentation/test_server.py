@@ -54,7 +54,7 @@ def scenes(tmp_path, monkeypatch):
     runpy.run_path(str(ROOT / "examples" / "own_benchmark.py"))["write"](tmp_path / "scenes", 4)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    return ["benchmark", "coco", "--split", "data", "--root", tmp_path / "scenes", "--device", "cpu"]
+    return ["benchmark", "coco", "--model", "nano", "--split", "data", "--root", tmp_path / "scenes", "--device", "cpu"]
 
 
 def notified(told) -> dict:
@@ -90,7 +90,8 @@ def test_a_benchmark_run_keeps_the_answers_of_a_server_apart(scenes, server, tmp
 def test_a_server_that_failed_is_asked_again(scenes, server, tmp_path):
     server.reply = lambda request: (400, {}, {"message": f"not now, {KEY}"})
     result = run(*scenes, "--server", server.url)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1
+    assert "none of the 4 expressions has a usable answer; 4 x the server" in result.stderr
     folder = tmp_path / "here/runs/benchmarks/coco-data/nano_served"
     assert json.loads((folder / "metrics.json").read_text())["failures"] == 4
     assert KEY not in (folder / "predictions.jsonl").read_text()
@@ -129,8 +130,8 @@ def test_a_server_that_will_not_do_is_refused_before_the_work(
     server.models = (200, {}, {"data": [{"id": "other"}]})
     arguments = {
         "benchmark": scenes,
-        "evaluate": ["evaluate", "refscenes", "--limit", 4, "--out", "figures.json"],
-        "segment-dataset": ["segment-dataset", dataset.name, "--expression", "all shapes"],
+        "evaluate": ["evaluate", "refscenes", "--model", "nano", "--limit", 4, "--out", "figures.json"],
+        "segment-dataset": ["segment-dataset", dataset.name, "--model", "nano", "--expression", "all shapes"],
     }[command]
     result = run(*arguments, "--server", server.url if address == "SERVER" else address)
     assert result.exit_code == 1

@@ -2,13 +2,16 @@
 
 import json
 import re
+from contextlib import nullcontext
 
 import pytest
 from genseg_hub import archives
 from genseg_hub.errors import ArchiveError
 from genseg_hub.referring_dataset import from_dataset
+from hypothesis import HealthCheck, given, settings
+from PIL import Image
 
-from tests.helpers import archive_files
+from tests.helpers import archive_files, strategies
 
 
 def test_a_users_own_table_is_read(root):
@@ -66,6 +69,10 @@ GOOD = "{image},a thing,{id}\n"
             '\ufeff{"image": "{image}", "expression": "a thing", "annotations": ["{id}"], "id": null}',
         ),
         ("expressions.jsonl", '{"image": "{image}", "expression": " a thing ", "annotations": [{id}.0]}'),
+        ("expressions.jsonl", '{"image": "{image}", "expression": "a thing", "annotations": {id}.0}'),
+        ("expressions.csv", HEAD + "{image},a thing,{id}.0\n"),
+        ("expressions.csv", HEAD + "{image},a thing,\"['{id}']\"\n"),
+        ("expressions.csv", ",image,expression,annotations,id\n0,{image},a thing,np.int64({id}),0.0\n"),
     ],
 )
 def test_a_table_may_be_written_in_these_ways(root, table, name, content):
@@ -84,7 +91,7 @@ def test_a_table_may_be_written_in_these_ways(root, table, name, content):
         ("{image}, ,{id}", "empty expression: the expression of line 3 of .*csv is empty"),
         ("nowhere.jpg,a cup,{id}", "missing annotation: .*instances.json has 0 images with the file_name nowhere.jpg"),
         ("{image},a cup,999999", "missing annotation: .*instances.json has no annotation 999999"),
-        ("{image},a cup,{id}.0", r"missing annotation: .*instances.json has no annotation \d+\.0"),
+        ("{image},a cup,{id}.5", r"missing annotation: .*instances.json has no annotation \d+\.5"),
     ],
 )
 def test_a_bad_row_of_csv_is_counted(root, table, row, why):
@@ -103,8 +110,8 @@ def test_a_bad_row_of_csv_is_counted(root, table, row, why):
         ('{"expression": "a cup", "annotations": []}', "line 2 of .*jsonl has no 'image'"),
         ('{"image": "{image}", "annotations": []}', "line 2 of .*jsonl has no 'expression'"),
         ('{"image": "{image}", "expression": 7, "annotations": []}', "the 'expression' of line 2 of .* something else"),
-        ('{"image": "{image}", "expression": "a cup", "annotations": null}', "line 2 of .*jsonl has no 'annotations'"),
-        ('{"image": "{image}", "expression": "a cup", "annotations": {id}}', "the 'annotations' of line 2 of .*jsonl"),
+        ('{"image": "{image}", "expression": "a cup"}', "line 2 of .*jsonl has no 'annotations'"),
+        ('{"image": "{image}", "expression": "a cup", "annotations": {}}', "the 'annotations' of line 2 of .*jsonl"),
         ('{"image": "{image}", "expression": "a cup", "annotations": [1.7]}', "the 'annotations' of line 2 of .*jsonl"),
     ],
 )
@@ -186,3 +193,103 @@ def test_images_may_lie_in_subfolders_and_nowhere_else(root):
     assert found[f"sub/{second['file_name']}"] == str(root.resolve() / "images/sub" / second["file_name"])
     assert found[second["file_name"]] == str(root.resolve() / "images" / second["file_name"])
     assert "../secret.jpg" not in found
+
+
+def own(root, *names):
+    """Write annotations of images with these file names, each of 64 x 48 with the annotations 41 and 42."""
+    images = [{"id": i, "file_name": name, "width": 64, "height": 48} for i, name in enumerate(names)]
+    annotations = [
+        {"id": id_ + 100 * i, "image_id": i, "category_id": 1, "iscrowd": 0, "segmentation": [[5, 5, 15, 5, 15, id_]]}
+        for i in range(len(names))
+        for id_ in (41, 42)
+    ]
+    (root / "images").mkdir(exist_ok=True)
+    (root / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+
+
+def picture(root, name="a.jpg", size=(64, 48), **options):
+    file = root / "images" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(file, **options)
+    return file
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(strategies.tables())
+def test_a_table_of_pandas_is_read_as_it_was_meant(root, tmp_path_factory, table):
+    name, content, rows = table
+    folder = tmp_path_factory.mktemp("own")
+    own(folder, "a.jpg")
+    picture(folder)
+    (folder / name).write_text(content)
+    examples, report = archives.load_archive("coco", folder, "data")
+    assert not report.problems
+    found = {example.expression: len(example.masks) for example in from_dataset(examples)}
+    assert found == {f"thing {i}": len(ids) for i, ids in enumerate(rows)}
+
+
+def test_an_id_of_an_annotation_may_look_like_a_number_of_pandas(root):
+    own(root, "a.jpg")
+    picture(root)
+    data = json.loads((root / "instances.json").read_text())
+    data["annotations"][1]["id"] = "41.0"
+    (root / "instances.json").write_text(json.dumps(data))
+    (root / "expressions.csv").write_text(HEAD + "a.jpg,a thing,41.0\n")
+    (example,) = from_dataset(archives.load_archive("coco", root, "data")[0])
+    (root / "expressions.csv").write_text(HEAD + "a.jpg,a thing,41\n")
+    (other,) = from_dataset(archives.load_archive("coco", root, "data")[0])
+    assert other.masks != example.masks
+
+
+@pytest.mark.parametrize(
+    ("annotated", "stored", "asked"),
+    [
+        ("images/a.jpg", "a.jpg", "images/a.jpg"),
+        ("images/a.jpg", "a.jpg", "a.jpg"),
+        ("images\\a.jpg", "a.jpg", "images\\a.jpg"),
+        ("images\\a.jpg", "a.jpg", "images/a.jpg"),
+        ("C:\\data\\images\\sub\\a.jpg", "sub/a.jpg", "a.jpg"),
+        ("/data/images/a.jpg", "a.jpg", "/data/images/a.jpg"),
+        ("./a.jpg", "a.jpg", "a.jpg"),
+        ("a.jpg", "a.jpg", "images/a.jpg"),
+        ("back\\slash.jpg", "back\\slash.jpg", "back\\slash.jpg"),
+    ],
+)
+def test_file_names_may_have_folders_and_backslashes(root, annotated, stored, asked):
+    own(root, annotated)
+    file = picture(root, stored)
+    (root / "expressions.csv").write_text(f"{HEAD}{asked},a thing,41\n")
+    examples, report = archives.load_archive("coco", root, "data")
+    assert not report.problems
+    assert [example.image for example in from_dataset(examples)] == [str(file.resolve())]
+
+
+def test_a_file_that_two_images_could_mean_is_nobodys(root):
+    own(root, "train/a.jpg", "val/a.jpg")
+    picture(root)
+    (root / "expressions.csv").write_text(HEAD + "train/a.jpg,x,41\nval/a.jpg,y,141\na.jpg,z,41\n")
+    with pytest.raises(
+        ArchiveError, match=r"(?s)no usable example: .*1 left out, duplicate.*2 left out, missing image"
+    ):
+        archives.load_archive("coco", root, "data")
+
+
+def test_width_and_height_swapped_by_an_orientation_are_named(root):
+    own(root, "a.jpg")
+    picture(root, exif=strategies.oriented(6))
+    (root / "expressions.csv").write_text(HEAD + "a.jpg,a thing,41\n")
+    with pytest.raises(
+        ArchiveError, match=r"a.jpg is \(48, 64\), annotated as \(64, 48\).*swapped, as an EXIF orientation"
+    ):
+        archives.load_archive("coco", root, "data")
+
+
+@pytest.mark.parametrize("bad", [1, 2, 3, 4])
+def test_a_table_of_which_more_than_half_is_unusable_is_an_error(root, bad):
+    own(root, "a.jpg")
+    picture(root)
+    rows = ["a.jpg,a thing,41"] * (4 - bad) + ["a.jpg,a thing,999"] * bad
+    (root / "expressions.csv").write_text(HEAD + "\n".join(rows))
+    said = f"{bad} of 4 expressions are unusable.*missing annotation" if bad < 4 else "no usable example"
+    with pytest.raises(ArchiveError, match=f"(?s){said}") if bad > 2 else nullcontext():
+        archives.load_archive("coco", root, "data")

@@ -1,22 +1,19 @@
 """Answers of any form are parsed; expressions cannot act as control tokens."""
 
-import json
 from dataclasses import replace
 
 import pytest
 from genseg_hub import dialects
+from genseg_hub.answers import read
 from genseg_hub.dialects import genseg, qwen3_vl, seg_r1, seg_zero, vision_reasoner
 from genseg_hub.schema import InstancePrompt, ResponseError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.strategies import ONE, tagged
+
 SIZE = (640, 480)
-ONE = '{"bbox_2d":[100,200,300,400],"points":[[150,250],[200,300]]}'
 TWO = '{"bbox_2d":[500,510,700,720],"points":[[600,610],[650,660]]}'
-
-
-def tagged(answer: str) -> str:
-    return f"<think>because</think><answer>{answer}</answer>"
 
 
 def request(expression: str) -> str:
@@ -68,7 +65,6 @@ def test_an_empty_list_is_no_target():
         (tagged('[{"bbox_2d":[1,2,3,1e999],"points":[[1,2],[1,2]]}]'), ResponseError.WRONG_SCHEMA),
         (tagged('[{"bbox_2d":[2000,2000,3000,3000],"points":[[1,2],[1,2]]}]'), ResponseError.BOX_OUT_OF_IMAGE),
         (tagged('[{"bbox_2d":[5,5,5,90],"points":[[5,5],[5,5]]}]'), ResponseError.EMPTY_BOX),
-        (tagged(f"[{','.join([ONE] * 101)}]"), ResponseError.TOO_MANY_INSTANCES),
     ],
 )
 def test_the_reason_of_a_failure_is_named(text, expected):
@@ -166,7 +162,7 @@ def test_an_answer_before_prose_is_a_guess_if_the_text_is_cut(name):
 
 
 def test_an_instance_said_again_and_again_counts_once():
-    response = genseg.parse(tagged(f"[{ONE},{ONE},{TWO},{ONE}]"), SIZE)
+    response = read(genseg, tagged(f"[{ONE},{ONE},{TWO},{ONE}]"), SIZE)
     assert response.error is None
     assert len(response.instances) == 2
     assert response.repeated == 2
@@ -209,77 +205,6 @@ def test_parse_inverts_render(instances, reasoning):
     assert [i.points for i in response.instances] == [i.points for i in given_prompts]
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["bbox_2d", "points", "x"]), inner, max_size=3)
-    ),
-    max_leaves=12,
-)
-fragments = st.sampled_from(
-    [
-        "<think>",
-        "</think>",
-        "<answer>",
-        "</answer>",
-        "```json",
-        "```",
-        "[",
-        "]",
-        "{",
-        "}",
-        '"bbox_2d":',
-        "[1,2,3,4]",
-        "1e999",
-        "NaN",
-        "-",
-        ",",
-        '"',
-        "\\",
-        ONE,
-        "<bbox>",
-        "</bbox>",
-        "<points>[[1,2],[3,4]]</points>",
-        "<labels>[1,0]</labels>",
-        '"bbox":',
-        '"points_1":[1,2]',
-        "\x00",
-        "\uff19",
-        "<thinking>",
-        "<|box_start|>(1,2),(30,40)",
-        '"point_2d":[1,2]',
-        "There is no dog in the image.",
-    ]
-)
-
-
-@pytest.mark.parametrize("name", dialects.names())
-@settings(max_examples=400, deadline=None)
-@given(
-    text=st.one_of(
-        st.text(),
-        st.binary(),
-        st.lists(fragments, max_size=20).map("".join),
-        json_values.map(lambda value: tagged(json.dumps(value))),
-    ),
-    truncated=st.booleans(),
-    shown=st.none() | st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
-)
-def test_parsing_never_raises_and_boxes_are_inside_the_image(name, text, truncated, shown):
-    response = dialects.get_dialect(name).parse(text, SIZE, truncated, shown)
-    assert response.error is None or isinstance(response.error, ResponseError)
-    assert len(set(response.instances)) == len(response.instances)
-    for instance in response.instances:
-        if instance.box is None:
-            assert instance.points
-            assert not instance.points_outside_box
-            assert all(0 <= x <= SIZE[0] and 0 <= y <= SIZE[1] for x, y in instance.points)
-            continue
-        x1, y1, x2, y2 = instance.box
-        assert 0 <= x1 < x2 <= SIZE[0]
-        assert 0 <= y1 < y2 <= SIZE[1]
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -301,9 +226,9 @@ def test_parsing_never_raises_and_boxes_are_inside_the_image(name, text, truncat
     ],
 )
 def test_pathological_answers_are_errors(text):
-    assert genseg.parse(text, SIZE).error is not None
+    assert read(genseg, text, SIZE).error is not None
     for name in dialects.names():
-        dialects.get_dialect(name).parse(text, SIZE)
+        read(dialects.get_dialect(name), text, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +237,7 @@ def test_pathological_answers_are_errors(text):
      "<bbox>[1,2,3,4]</bbox><points>" + "[" * 40_000 + "</points>", "<points>[[1,2]]</points>" * 2_000],
 )  # fmt: skip
 def test_pathological_tags_are_errors(text):
-    assert seg_r1.parse(text, SIZE).error is not None
+    assert read(seg_r1, text, SIZE).error is not None
 
 
 def test_an_expression_cannot_change_the_chat(nano):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from genseg_hub import dialects
+from genseg_hub.answers import read
 from genseg_hub.dialects import glm4v, internvl, qwen2_5_vl, qwen2_vl, qwen3_vl
 from genseg_hub.dialects._words import says_nothing
 from genseg_hub.schema import InstancePrompt, ResponseError
@@ -157,7 +158,7 @@ def test_a_cut_list_counts_without_the_guess_before_it():
         ('{"point_2d": [0.5, 0.25]}', ResponseError.WRONG_SCALE),
         ('[{"bbox_2d": [100, 200, 300, 400]}, {"bbox_2d": [900, 200, 1400, 400]}]', ResponseError.WRONG_SCALE),
         ('{"point_2d": [1300, 200]}', ResponseError.WRONG_SCALE),
-        ('{"point_2d": [1005, 200]}', ResponseError.BOX_OUT_OF_IMAGE),
+        ('{"point_2d": [1005, 200]}', ResponseError.POINT_OUT_OF_IMAGE),
         ("[533, 132, 457]", ResponseError.WRONG_SCHEMA),
         ("[[100, 200], [300, 400]]", ResponseError.WRONG_SCHEMA),
         ("(1,2),(3,4),(5,6)", ResponseError.WRONG_SCHEMA),
@@ -319,7 +320,7 @@ def test_other_words_do_not(text):
 
 @pytest.mark.parametrize("name", UNTUNED)
 def test_an_instance_said_again_and_again_counts_once(name):
-    response = dialects.get_dialect(name).parse(json.dumps([{"bbox_2d": A}] * 7 + [{"bbox_2d": B}]), SIZE)
+    response = read(dialects.get_dialect(name), json.dumps([{"bbox_2d": A}] * 7 + [{"bbox_2d": B}]), SIZE)
     assert len(response.instances) == 2
     assert response.repeated == 6
     assert response.error is None

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from genseg_hub import GenSegR1, archives
 from genseg_hub.errors import PredictionError, RunError
-from genseg_hub.evaluation import benchmark_run, predictions, scores
+from genseg_hub.evaluation import benchmark_run, prediction_files, predictions, scores
 from genseg_hub.images import image_size
 from genseg_hub.referring_dataset import from_dataset, to_dataset
 from genseg_hub.schema import Failure, InstancePrompt, Prediction, Response, ResponseError
@@ -193,7 +193,7 @@ def test_predictions_that_do_not_fit_are_named(photos, tmp_path):
     for text in ("{}", "[1]", '[{"image_id": 1}]', "nothing"):
         file.write_text(text)
         with pytest.raises(PredictionError, match="is not a list of COCO results"):
-            list(predictions.read(file))
+            list(prediction_files.read(file))
 
 
 def test_stored_predictions_are_scored_without_a_model(finished, scenes, tmp_path):
@@ -297,12 +297,23 @@ def test_a_changed_checkpoint_is_refused(finished, scenes, tmp_path):
         run(folder, scenes, never, settings={**SETTINGS, "model": "mine"})
 
 
-def test_a_damaged_line_is_named_with_the_remedy(finished, scenes, tmp_path):
+def test_an_unreadable_line_costs_its_expression(finished, scenes, nano, tmp_path, caplog):
     folder = shutil.copytree(finished, tmp_path / "again")
-    lines = (folder / benchmark_run.PREDICTIONS).read_text().splitlines()
-    (folder / benchmark_run.PREDICTIONS).write_text("\n".join([lines[0], "", lines[1][:50], *lines[2:]]) + "\n")
-    with pytest.raises(RunError, match=r"line 3 of .*; remove that line, or begin the run anew"):
+    file, before = folder / benchmark_run.PREDICTIONS, metrics_of(finished)
+    lines = file.read_text().splitlines()
+    # Versions before this one wrote such a point and such a score.
+    far = json.loads(lines[2])
+    far["instances"] = [{"mask": {"size": [4, 4], "counts": "07"}, "points": [[1234567890, 1]], "score": 0.5}]
+    lines[1:4] = [lines[1][:50], json.dumps(far), lines[3].replace('"instances"', '"other": NaN, "instances"')]
+    file.write_text("\n".join([lines[0], "", *lines[1:]]) + "\n")
+    with pytest.raises(AssertionError, match="was loaded"):
         run(folder, scenes, never)
+    run(folder, scenes, nano)
+    assert "3 lines are left out, and their expressions are asked again; the first: line 3 of" in caplog.text
+    assert metrics_of(folder) == before
+    assert len(file.read_text().splitlines()) == len(lines) + 1 + 3
+    run(folder, scenes, never)
+    assert metrics_of(folder) == before
 
 
 def test_an_image_damaged_after_the_run_is_scored_by_the_size_in_its_header(photos, tmp_path):

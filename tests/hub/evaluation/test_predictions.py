@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from genseg_hub.errors import PredictionError
-from genseg_hub.evaluation import predictions
+from genseg_hub.evaluation import prediction_files, predictions
 from genseg_hub.evaluation.scores import Scores
 from genseg_hub.schema import (
     Failure,
@@ -14,11 +14,11 @@ from genseg_hub.schema import (
     Prediction,
     ReferringExample,
     Response,
-    ResponseError,
     encode_mask,
 )
 from hypothesis import given, settings
-from hypothesis import strategies as st
+
+from tests.helpers import strategies
 
 SQUARE = np.zeros((100, 100), dtype=bool)
 SQUARE[60:80, 60:80] = True
@@ -32,27 +32,41 @@ def again(result):
 
 def read(file, text):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return list(predictions.read(file))
+    return list(prediction_files.read(file))
 
 
 def line(example_id="7", **more):
     return json.dumps({"example_id": example_id, "instances": [{"mask": RLE}]} | more)
 
 
-coordinates = st.floats(0, 100)
-points = st.lists(st.tuples(coordinates, coordinates), max_size=3).map(tuple)
-boxes = st.tuples(*[coordinates] * 4).map(lambda b: (*map(min, b[:2], b[2:]), *map(max, b[:2], b[2:])))
+@settings(max_examples=300)
+@given(strategies.results)
+def test_a_line_gives_back_its_result(result):
+    text = predictions.to_json(predictions.to_line(EXAMPLE, result))
+    found = predictions.from_line(json.loads(text, parse_constant=pytest.fail))
+    if isinstance(result, Failure):
+        assert found.message == result.message
+        return
+    masks = {"masks": ()}
+    assert vars(dataclasses.replace(found, **masks)) == vars(dataclasses.replace(result, **masks))
+    assert len(found.masks) == len(result.masks)
+    for one, other in zip(found.masks, result.masks, strict=True):
+        assert np.array_equal(one, other)
 
 
-@settings(max_examples=50, deadline=None)
-@given(boxes, points, points, st.floats(0, 1), st.text(), st.sampled_from([None, *ResponseError]))
-def test_a_line_gives_back_its_prediction(box, inner, negative, score, text, error):
-    outside = sum(not (box[0] <= x <= box[2] and box[1] <= y <= box[3]) for x, y in inner)
-    response = Response(text, "", (InstancePrompt(box, inner, outside, negative),), error)
-    result = again(Prediction(response, (SQUARE,), (score,), (100, 100)))
-    assert result.response == response
-    assert (result.scores, result.image_size) == ((score,), (100, 100))
-    assert np.array_equal(result.masks[0], SQUARE)
+def test_a_number_that_is_not_finite_is_never_written():
+    prediction = Prediction(Response("", instances=(InstancePrompt(None, ((1, 1),)),)), (SQUARE,), (np.nan,), (9, 9))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        predictions.to_json(predictions.to_line(EXAMPLE, prediction))
+
+
+def test_texts_of_another_system_are_bounded():
+    said = {"instances": [], "answer": "a\ud800" + "x" * 60_000, "reasoning": "\x00" * 30_000, "dialect": "\udfff"}
+    found = predictions.from_line(said)
+    assert found.response.text.startswith("a\ufffdx")
+    assert (len(found.response.text), len(found.response.reasoning), found.response.cut) == (50_000, 20_000, True)
+    assert (found.response.reasoning[:2], found.dialect) == ("\ufffd\ufffd", "\ufffd")
+    assert predictions.from_line({"failure": "\ud800" * 9999}).message == "\ufffd" * 2000
 
 
 def test_points_without_a_box_are_given_back():
@@ -119,7 +133,7 @@ def test_a_run_may_have_an_expression_twice(tmp_path):
     failed = json.dumps({"example_id": "7", "expression": "the square", "image_id": "scene", "failure": "no memory"})
     file = tmp_path / "run.jsonl"
     assert len(read(file, failed + "\n" + line(answer="x"))) == 2
-    assert "instances" in predictions.Index(file).find(EXAMPLE)
+    assert "instances" in prediction_files.Index(file).find(EXAMPLE)
 
 
 SPELLINGS = ["the square", "  the \t square\n", "the\u00a0square"]
@@ -131,7 +145,7 @@ def test_spaces_make_no_other_question(tmp_path, stored, asked):
     """Find the line of an expression, which older runs stored without normalizing it."""
     file = tmp_path / "run.jsonl"
     file.write_text(line(image_id="scene", expression=stored, answer="x") + "\n")
-    assert predictions.Index(file).find(dataclasses.replace(EXAMPLE, expression=asked))["answer"] == "x"
+    assert prediction_files.Index(file).find(dataclasses.replace(EXAMPLE, expression=asked))["answer"] == "x"
     made = predictions.to_line(dataclasses.replace(EXAMPLE, expression=asked), Failure("why", ValueError()))
     assert made["expression"] == "the square"
     assert predictions.asked(made) == predictions.asked(json.loads(file.read_text())) == ("7", "scene", "the square")
@@ -140,7 +154,7 @@ def test_spaces_make_no_other_question(tmp_path, stored, asked):
 def test_another_expression_or_image_is_another_question(tmp_path):
     file = tmp_path / "run.jsonl"
     file.write_text(line(image_id="scene", expression="the square", answer="x") + "\n")
-    index = predictions.Index(file)
+    index = prediction_files.Index(file)
     assert index.find(EXAMPLE)
     for other in ({"expression": "the squares"}, {"image_id": "other"}, {"example_id": "8"}):
         assert index.find(dataclasses.replace(EXAMPLE, **other)) is None
@@ -182,3 +196,23 @@ def test_masks_without_boxes_are_compared_by_their_own_box(nothing):
     scores = Scores()
     scores.add(EXAMPLE, predictions.from_line(boxed), predictions.has_boxes(boxed))
     assert scores.compute()["box_miou"] == 0.5
+
+
+CORNERS = [60, 60, 80, 60, 80, 80, 60, 80]
+RUNS = [60 * 100 + 60, 20, *([80, 20] * 19), 100 * 100 - 79 * 100 - 80]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        [CORNERS],
+        [[60, 60, 70, 60, 70, 80, 60, 80], [70, 60, 80, 60, 80, 80, 70, 80]],
+        {"size": [100, 100], "counts": RUNS},
+        {"size": [100, 100], "counts": [*map(float, RUNS), 0, 0]},
+    ],
+)
+def test_a_mask_of_another_system_may_have_any_form(mask):
+    stored = {"example_id": "7", "image_size": [100, 100], "instances": [{"mask": mask}]}
+    result = predictions.from_line(stored)
+    assert np.array_equal(result.mask, SQUARE)
+    assert result.response.instances[0].box == (60, 60, 80, 80)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from genseg_hub import GenSegR1, checkpoints
 from genseg_hub.errors import PublishError
-from genseg_hub.publishing import publish
+from genseg_hub.publishing import credentials, publish
 from huggingface_hub import constants
 from PIL import Image, ImageDraw
+from safetensors.numpy import load_file, save_file
 
 from tests.helpers.checkpoints import NANO, run, weights
 from tests.helpers.hub_server import COMMIT, READER, REPO, UPLOAD, WRITER
@@ -114,6 +115,48 @@ def test_a_private_repository_is_private(hub, folder):
 # Refusals before any request
 
 
+KEYS = {
+    "hf_" + "a" * 34: "a token of the Hub",
+    "sk-proj-" + "a1B_" * 12: "a key of OpenAI or Anthropic",
+    "sk-" + "a" * 48: "a key of OpenAI or Anthropic",
+    "sk-ant-api03-" + "x" * 90: "a key of OpenAI or Anthropic",
+    "AKIA" + "IOSFODNN7EXAMPL0": "a key of AWS",
+    "aws_secret_access_key: wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY": "a key",
+    "ghp_" + "b" * 36: "a token of GitHub",
+    "github_pat_" + "c" * 82: "a token of GitHub",
+    "glpat-" + "d" * 20: "a token of GitLab",
+    "AIza" + "e" * 35: "a key of Google",
+    "xoxb-123456789012-abcdefghijkl": "a token of Slack",
+    "-----BEGIN OPENSSH PRIVATE KEY-----": "a private key",
+    "-----BEGIN PRIVATE KEY-----": "a private key",
+    "wandb_api_key: " + "0f" * 20: "a key",
+    "https://me:pa55word@host.org/x.git": "a password in an address",
+}
+
+
+def _metadata(folder, value):
+    file = folder / "model.safetensors"
+    save_file(load_file(file), file, metadata={"format": "pt", "note": value})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "task-specific-configuration-of-a-model",
+            "sk-learn",
+            "AKIA",
+            "hf_hub_download",
+            "AIza",
+            "git@github.com:me/x",
+        ),
+        *("https://host.org:8000/a@b", "token: <|im_end|>", "secret: no", "max_new_tokens: 4096"),
+    ],
+)
+def test_words_are_no_keys(text):
+    assert credentials.found_in(text.encode()) is None
+
+
 def _truncate(folder):
     os.truncate(folder / "segmenter" / "model.safetensors", 1_000_000)
 
@@ -145,6 +188,14 @@ def _settings(folder, **more):
         (_truncate, r"segmenter/model.safetensors is truncated or damaged"),
         (_link_out, r"vocab.json is a link that leads out of"),
         (lambda f: (f / "recipe.yaml").write_text("hub_token: hf_" + "a" * 34), "seems to hold a token"),
+        *(
+            (lambda f, key=key: (f / "recipe.yaml").write_text(f"note: {key}\n"), f"seems to hold {what}, nothing was")
+            for key, what in KEYS.items()
+        ),
+        (
+            lambda f: _metadata(f, "sk-proj-" + "a1B" * 12),
+            r"the header of .*model.safetensors seems to hold a key of Open",
+        ),
         (lambda f: (f / "README.md").write_text("---\n[\n---\n"), "model card .* cannot be made"),
         (lambda f: _report(f, '{"benchmark": "x", "n": 1}'), "cannot be made.*evaluation/x.json has no 'policy'"),
         (lambda f: _report(f, "3"), "model card .* cannot be made"),

@@ -334,7 +334,7 @@ def test_a_limit_that_the_server_refuses_is_tried_once(caplog):
         for _ in range(2):
             assert ask(asked, about("x")) == [Generation("<think>first", True)]
     assert [request["max_tokens"] for request in server.requests] == [64, 8192, 64]
-    assert "thoughts stay unfinished, because with 8192 tokens the server" in caplog.text
+    assert "a thought stays unfinished, because with 8192 tokens the server" in caplog.text
 
 
 def test_the_choice_of_a_model_is_told(caplog):

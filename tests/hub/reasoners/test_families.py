@@ -69,10 +69,11 @@ def test_the_texts_are_the_texts_of_generate(model_type, tmp_path):
 @pytest.mark.parametrize("model_type", sorted({*FAMILIES} - COMPARED))
 def test_linear_attention_is_left_to_generate(model_type, tmp_path, caplog):
     folder = save_family(tmp_path / model_type, model_type)
-    with caplog.at_level("INFO", "genseg_hub"):
+    with caplog.at_level("WARNING", "genseg_hub"):
         model = GenSegR1.from_pretrained(str(folder), device="cpu")
     assert isinstance(model.reasoner, TransformersReasoner)
-    assert [r.message for r in caplog.records] == [f"{folder} ({model_type}) answers with Transformers' generate"]
+    (told,) = [record.message for record in caplog.records]
+    assert told.startswith(f"{folder} ({model_type}) answers with Transformers' generate, because")
     photo = PHOTOS / "images" / "000000000030.jpg"
     results = list(model.segment_many([ReferringExample(photo, words) for words in ("the vase", "a cup")], 2))
     assert all(isinstance(result, Prediction) for result in results)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from genseg_hub.segmenters.sam2 import build_sam2, save_sam2
+from genseg_hub.whole import written_folder
 from PIL import Image
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.utils.transforms import SAM2Transforms
@@ -179,7 +180,8 @@ def train(config: loop.LoopConfig) -> None:
         return {"iou": float(np.mean(ious)), "iou_noisy_box": float(np.mean(noisy))}
 
     def save(folder: Path) -> None:
-        save_sam2(model, folder / "segmenter", BASE, OVERRIDES)
+        with written_folder(folder / "segmenter") as new:
+            save_sam2(model, new, BASE, OVERRIDES)
 
     def scale(name: str) -> float:
         return 0.0 if name.startswith(_VIDEO) else 1.0

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
+from genseg_hub.answers import read
 from genseg_hub.dialects import genseg
 from genseg_hub.evaluation.metrics import box_iou
 from genseg_hub.reasoners import transformers as reasoners
 from genseg_hub.reasoners.transformers import TransformersReasoner
+from genseg_hub.whole import written_folder
 from PIL import Image
 
 from genseg_training.nano import answers, architecture, loop
@@ -241,7 +243,7 @@ def evaluate_boxes(
             ]
         )
         for (drawn, query), reply in zip(part, answered, strict=True):
-            response = genseg.parse(reply.text, drawn.size, reply.truncated)
+            response = read(genseg, reply.text, drawn.size, reply.truncated)
             failures += response.error is not None
             truth, boxes = [s.box for s in query.targets], [p.box for p in response.instances if p.box]
             if not truth:
@@ -317,8 +319,9 @@ def train(config: SftConfig) -> None:
         return figures
 
     def save(folder: Path) -> None:
-        model.save_pretrained(folder / "reasoner")
-        processor.save_pretrained(folder / "reasoner")
+        with written_folder(folder / "reasoner") as new:
+            model.save_pretrained(new)
+            processor.save_pretrained(new)
 
     def scale(name: str) -> float:
         return config.vision_scale if "visual" in name else 1.0

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from genseg_hub.whole import written_folder
 from PIL import Image
 
 from genseg_training.nano import architecture, loop
@@ -124,7 +125,8 @@ def pretrain(config: loop.LoopConfig) -> None:
         return {name: sum(r[name] for r in results) / len(results) for name in results[0]}
 
     def save(folder: Path) -> None:
-        model.save_pretrained(folder / "reasoner")
-        processor.save_pretrained(folder / "reasoner")
+        with written_folder(folder / "reasoner") as new:
+            model.save_pretrained(new)
+            processor.save_pretrained(new)
 
     loop.train(module, loop.muon_and_adamw(module, config), config, make_batch, loss_of, evaluate, save)

@@ -6,16 +6,18 @@ The folder holds `instances.json`, `images/` and `expressions.csv` or `expressio
 |---|---|
 | `image` | file name in `images/`, as in the annotation file |
 | `expression` | the natural-language query |
-| `annotations` | ids of the referred annotations, separated by spaces (JSONL: a list); empty for no-target |
+| `annotations` | ids of the referred annotations, separated by spaces or as a list; empty for no-target |
 | `id` | optional; if missing or blank, the number of the row, from 0 |
 
-Ids may be numbers or text; 7 and "7" are the same.
+Ids may be numbers or text; 7 and "7" are the same. A table that pandas wrote is read as it was meant: 41.0 is the id 41
+where no annotation has the id "41.0".
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +27,14 @@ import datasets
 
 from genseg_hub.archives.base import Benchmark, Entry, Problem, Unusable
 from genseg_hub.archives.coco_instances import CocoInstances
-from genseg_hub.archives.records import as_id, as_text, malformed, text_of
+from genseg_hub.archives.records import as_id, as_text, malformed, text_of, whole
 from genseg_hub.errors import ArchiveError
 from genseg_hub.schema import Rle
 
 _REQUIRED = ("image", "expression", "annotations")
+_EMPTY = ("", "nan", "none", "null", "<na>")  # what pandas writes for an empty cell
+_NUMPY = re.compile(r"np\.\w+\(([^()]*)\)")  # a number of a list of NumPy's
+_BRACKETS, _SEPARATORS = ("[", "(", "{"), r"[\s,;]+"
 Row = tuple[int, dict[str, Any] | Unusable]  # line number, and the row or the reason why it is unusable
 
 
@@ -48,7 +53,10 @@ def _entries(root: Path, split: str) -> Iterator[Entry]:
     table, annotations, images = _files(root, split)
     instances = CocoInstances(annotations, images)
     rows = _rows(table)
-    ids = [(as_id(row.get("id")) if isinstance(row, dict) else None) or str(i) for i, (_, row) in enumerate(rows)]
+    given = [as_id(row.get("id")) if isinstance(row, dict) else None for _, row in rows]
+    if all(one is None or whole(one) != one for one in given):  # all are written as pandas writes them, like 41.0
+        given = [one and whole(one) for one in given]
+    ids = [one or str(i) for i, one in enumerate(given)]
     names = [as_text(row.get("image")) if isinstance(row, dict) else None for _, row in rows]
     times = Counter(ids)
     for i in sorted(range(len(rows)), key=lambda i: names[i] or ""):
@@ -95,7 +103,7 @@ def _csv_rows(stream: TextIO, table: Path) -> Iterator[Row]:
                 said = f"line {reader.line_num} of {table} has more cells than columns; quote what holds a comma"
                 yield reader.line_num, Unusable(Problem.MALFORMED_RECORD, said)
             else:
-                yield reader.line_num, row
+                yield reader.line_num, {column: cell for column, cell in row.items() if cell is not None}
     except csv.Error as error:
         said = f"what follows line {reader.line_num} of {table} is not CSV ({error}); mend its quotes"
         raise ArchiveError(said) from error
@@ -120,18 +128,44 @@ def _referred(row: dict[str, Any], what: str, instances: CocoInstances) -> tuple
     name = text_of(row, "image", what)
     if not text_of(row, "expression", what):
         raise Unusable(Problem.EMPTY_EXPRESSION, f"the expression of {what} is empty")
-    cell = row.get("annotations")
-    cells = cell.split() if isinstance(cell, str) else cell
-    ids = [as_id(one) for one in cells] if isinstance(cells, list) else [None]
-    if None in ids:
-        raise malformed(
-            row, "annotations", what, "a list of ids, an empty one for an expression that refers to nothing"
-        )
-    images = instances.ids_by_file_name.get(name, [])
+    ids = _ids(row, what, instances)
+    images = instances.ids_of_file(name)
     if len(images) != 1:
         problem = Problem.DUPLICATE_ID if images else Problem.MISSING_ANNOTATION
         raise Unusable(problem, f"{instances.file} has {len(images)} images with the file_name {name}")
-    return instances.image(images[0]), instances.masks([one for one in ids if one], images[0])
+    return instances.image(images[0]), instances.masks(ids, images[0])
+
+
+def _ids(row: dict[str, Any], what: str, instances: CocoInstances) -> list[str]:
+    """Return the ids of the annotations to which a row refers, however its table was written.
+
+    pandas writes 41 as 41.0 in a column with an empty cell, an empty cell as null, and a list as "[41, 42]".
+    """
+    needed = "a list of ids, an empty one for an expression that refers to nothing"
+    if "annotations" not in row:
+        raise malformed(row, "annotations", what, needed)
+    cell = row["annotations"]
+    cells = _listed(cell) if isinstance(cell, str) else cell if isinstance(cell, list) else [cell]
+    ids = [as_id(one) for one in cells if one is not None]
+    if None in ids:
+        raise malformed(row, "annotations", what, needed)
+    return [one if instances.has_annotation(one) else whole(one) for one in ids if one]
+
+
+def _listed(cell: str) -> list[Any]:
+    """Return the ids in a cell: with spaces, commas or semicolons between them, in brackets or not, quoted or not."""
+    text = _NUMPY.sub(r"\1", cell.strip())
+    if text.lower() in _EMPTY:
+        return []
+    if not text.startswith(_BRACKETS):
+        return re.split(_SEPARATORS, text)
+    for listed in (text, text.replace("'", '"')):
+        try:
+            found = json.loads(listed)
+            return found if isinstance(found, list) else [found]
+        except (ValueError, RecursionError):
+            continue
+    return [one.strip("\"'") for one in re.split(_SEPARATORS, text.strip("[](){}")) if one.strip("\"'")]
 
 
 BENCHMARKS = (

@@ -1,0 +1,135 @@
+"""Write files and folders whole or not at all: beside their place, then swapped in by a rename.
+
+A kill or a full disk leaves the earlier content, or nothing. The next writer of the same place removes the leftovers.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
+_NEW, _OLD = ".{}.new", ".{}.old"  # names beside a folder while it is written and swapped
+
+
+class DiskFullError(OSError):
+    """A disk is full; the message says what was not written and what to do."""
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file, in place of an earlier one; its folder is made.
+
+    Characters that UTF-8 cannot hold become question marks.
+
+    Raises:
+        OSError: the disk does not allow it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(file) as new:
+        new.write_text(text, encoding="utf-8", errors="replace")
+
+
+@contextmanager
+def written_file(file: Path) -> Iterator[Path]:
+    """Give the body of the `with` statement a path to write to; the file there then replaces `file`.
+
+    An error of the body removes the new file and keeps the earlier one.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(file) as new:
+        yield new
+
+
+@contextmanager
+def written_folder(folder: Path, is_stale: Callable[[Path], bool] = lambda _: False) -> Iterator[Path]:
+    """Give the body of the `with` statement an empty folder to fill, which then replaces `folder`.
+
+    Files of the earlier folder that the new one does not have are taken over, because they can be somebody's. An error
+    of the body removes the new folder and keeps the earlier one. Only one process at a time may write a folder.
+
+    Args:
+        folder: is made if missing.
+        is_stale: returns whether a file of the earlier folder, by its path in it, is left out.
+    """
+    folder = folder.resolve()
+    restore(folder)
+    new, old = (folder.with_name(name.format(folder.name)) for name in (_NEW, _OLD))
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.is_dir():
+            _take_over(folder, new, is_stale)
+            folder.rename(old)
+        new.rename(folder)
+    except BaseException:
+        restore(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(folder: Path) -> None:
+    """Remove what a killed writer left beside a folder; put the earlier folder back if the kill took it away."""
+    new, old = (folder.resolve().with_name(name.format(folder.resolve().name)) for name in (_NEW, _OLD))
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+    for left_over in (new, old):
+        if left_over.exists():
+            shutil.rmtree(left_over)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error, or an error behind it, says that a disk is full.
+
+    safetensors and PyTorch pass on the system's words alone.
+    """
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(words in str(error) for words in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def disk_full_in_words(outcome: str) -> Iterator[None]:
+    """Turn every error of a full disk into words.
+
+    Args:
+        outcome: what is lost and what is kept, such as "the checkpoint in runs/best was not written".
+
+    Raises:
+        DiskFullError: the body of the `with` statement found a full disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_disk_full(error) and not isinstance(error, DiskFullError):
+            raise DiskFullError(f"the disk is full: {outcome}; free some space, then run the same again") from error
+        raise
+
+
+@contextmanager
+def _beside(file: Path) -> Iterator[Path]:
+    new = file.with_name(_NEW.format(file.name))  # the next writer of the file overwrites what a kill left
+    try:
+        yield new
+        new.replace(file)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def _take_over(earlier: Path, new: Path, is_stale: Callable[[Path], bool]) -> None:
+    for file in sorted(earlier.rglob("*")):
+        path = file.relative_to(earlier)
+        target = new / path
+        if file.is_dir() and not file.is_symlink():
+            target.mkdir(exist_ok=True)
+        elif not target.exists() and not is_stale(path):
+            try:
+                os.link(file, target, follow_symlinks=False)
+            except OSError:  # a disk without hard links
+                shutil.copy2(file, target, follow_symlinks=False)
