@@ -96,7 +96,7 @@ def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int
         top, mask = _resampled(mask, y * size[1], h * size[1], size[1], axis=0)
     else:
         left, top = across[0], down[0]
-        mask = mask[max(0, -top) : size[1] - top, max(0, -left) : size[0] - left]
+        mask = mask[max(0, -top) : max(0, size[1] - top), max(0, -left) : max(0, size[0] - left)]
         left, top = max(0, left), max(0, top)
     return (Cutout(left, top, mask) if mask.any() else None), resized
 

@@ -43,7 +43,8 @@ def _uri() -> str | None:
 
 def _server(uri: str) -> str:
     """Return an address without its password and options."""
-    return uri.rpartition("@")[2].partition("/?")[0].removeprefix("mongodb://")
+    address = uri.partition("://")[2] or uri
+    return address.partition("/")[0].partition("?")[0].rpartition("@")[2]
 
 
 def check(seconds: float) -> str:
@@ -63,7 +64,7 @@ def check(seconds: float) -> str:
             client: pymongo.MongoClient = pymongo.MongoClient(uri, serverSelectionTimeoutMS=int(seconds * 1000))
             with client:
                 return f"MongoDB {client.server_info()['version']} answers at {_server(uri)}"
-        except PyMongoError as error:
+        except (PyMongoError, ValueError) as error:  # ValueError: the text is no address
             raise RuntimeError(f"the MongoDB at {_server(uri)} does not answer ({type(error).__name__})") from error
     mongod = _mongod()
     if mongod is None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
-from genseg_hub import checkpoints
+from genseg_hub import checkpoints, whole
 from genseg_hub.options import HubOptions, pick
 from genseg_hub.overlay import contact_sheet, draw_masks
 from genseg_hub.schema import ReferringExample
@@ -26,6 +27,7 @@ from fiftyone_genseg.datasets.photos import photos_dataset
 from fiftyone_genseg.evaluation.run import evaluate
 from fiftyone_genseg.fields import EXPRESSION, RENDERED
 from fiftyone_genseg.segmentation.request import OVERWRITE, SegmentRequest
+from fiftyone_genseg.statuses import FAILED
 
 DATASET, PHOTOS = "genseg-demo", "genseg-photos"
 EVAL_KEY = "demo"
@@ -62,7 +64,15 @@ def rendered_dataset(name: str, folder: Path, examples: Iterable[ReferringExampl
 
 
 def score(dataset: fo.Dataset, field: str) -> dict:
-    """Evaluate as the run `EVAL_KEY`; return the figures of all samples and by kind."""
+    """Evaluate as the run `EVAL_KEY`; return the figures of all samples and by kind.
+
+    Raises:
+        ValueError: every expression failed.
+    """
+    responses = labels.responses_field(field)
+    if set(dataset.count_values(f"{responses}.status")) == {FAILED}:
+        ((error, count),) = Counter(dataset.count_values(f"{responses}.error")).most_common(1)
+        raise ValueError(f"all {len(dataset)} expressions failed; {count} x {error}")
     results = evaluate(dataset, field, eval_key=EVAL_KEY, progress=False)
     kinds = np.array(dataset.values("kind"))
     return results.figures() | {
@@ -160,7 +170,7 @@ def _run(
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _VERSIONS},
     }
-    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    whole.write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
     return report
 
 

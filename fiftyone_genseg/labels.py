@@ -37,6 +37,7 @@ _RESPONSE_FIELDS = {
     "instances": fo.IntField,
     "points_outside_box": fo.IntField,
     "dialect": fo.StringField,
+    "options": fo.StringField,
     "no_target_in_words": fo.BooleanField,
     "repeated": fo.IntField,
     "cut": fo.BooleanField,
@@ -156,8 +157,17 @@ def _relative(box: Box | None, size: tuple[int, int]) -> list[float] | None:
     return [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
 
 
-def response_document(result: Prediction | Failure, expression: str, checkpoint: str) -> fo.DynamicEmbeddedDocument:
-    """Return the response to one expression, with `status` one of `statuses.STATUSES`."""
+def response_document(
+    result: Prediction | Failure, expression: str, checkpoint: str, options: str | None = None
+) -> fo.DynamicEmbeddedDocument:
+    """Return the response to one expression, with `status` one of `statuses.STATUSES`.
+
+    Args:
+        result: what became of the expression.
+        expression: normalized.
+        checkpoint: pinned name of the checkpoint that answered.
+        options: the given options that change answers, such as "max_pixels=400000"; None for the defaults.
+    """
     document = {
         "expression": expression,
         "checkpoint": checkpoint,
@@ -166,6 +176,7 @@ def response_document(result: Prediction | Failure, expression: str, checkpoint:
         "instances": 0,
         "points_outside_box": 0,
         "dialect": None,
+        "options": options,
         "no_target_in_words": False,
         "repeated": 0,
         "cut": False,

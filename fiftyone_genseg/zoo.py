@@ -35,7 +35,7 @@ def manifest() -> dict[str, Any]:
 
 
 def download_model(model_name: str, model_path: str) -> None:
-    """Download the missing files of a checkpoint, and note its commit in `model_path`.
+    """Download the newest commit of a checkpoint, and note its commit in `model_path`.
 
     Weights stay in the cache of huggingface_hub. FiftyOne regards the model as downloaded when the note exists.
 
@@ -46,7 +46,7 @@ def download_model(model_name: str, model_path: str) -> None:
     Raises:
         CheckpointError: see `checkpoints.pull`; also where a local folder hides the model of the Hub.
     """
-    checkpoint = checkpoints.pull(_checkpoint(model_name))
+    checkpoint = checkpoints.pull(_checkpoint(model_name), newest=True)
     if checkpoint.commit is None and checkpoint.name not in EMBEDDED:
         raise CheckpointError(
             f"there is a folder {checkpoint.name} here, which hides the model of that name on the Hub; start elsewhere"

@@ -98,13 +98,17 @@ def benchmark(
     from genseg_hub.errors import CheckpointError
     from genseg_hub.evaluation import benchmark_run
     from genseg_hub.evaluation.metrics import get_policy
-    from genseg_hub.options import HubOptions, ReasonerOptions, pick
+    from genseg_hub.options import HubOptions, ReasonerOptions, ServerOptions, pick
     from rich.console import Console
 
     console = Console(stderr=True)
     try:
         archives.check(name, root, split)
         policy = get_policy(policy or archives.by_name()[name].policy).name
+        of_server = [name for name in ServerOptions.__dataclass_fields__ if name in model_options]
+        of_server += ["served_model"] if served_model else []
+        if of_server and server is None:
+            raise ValueError(f"{', '.join(of_server)} belong to a server; give its address (--server)")
         model = named(model, server)
         asked = None
         if server is not None and not predictions:

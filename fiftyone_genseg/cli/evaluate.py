@@ -48,6 +48,7 @@ def refscenes(
 
     The segmenter is also scored alone, on true boxes and points.
     """
+    from genseg_hub import whole
     from genseg_hub.errors import CheckpointError
     from genseg_hub.evaluation import scores
     from genseg_training.nano import answers, refscenes
@@ -88,11 +89,11 @@ def refscenes(
     )
     if rows:
         rows.parent.mkdir(parents=True, exist_ok=True)
-        rows.write_text("".join(json.dumps(row) + "\n" for row in measured))
+        whole.write_text(rows, "".join(json.dumps(row) + "\n" for row in measured))
         console.print(f"wrote {rows}")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=2) + "\n")
+        whole.write_text(out, json.dumps(report, indent=2) + "\n")
         console.print(f"wrote {out}")
     else:
         typer.echo(json.dumps(report))

@@ -47,7 +47,7 @@ def segment(
 
     try:
         pixels = load_image(image)
-        if out and out.suffix.lower() not in Image.registered_extensions():
+        if out and Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
             raise ValueError(f"{out} has no image extension that can be written; for example: overlay.png")
         if server is None:
             model = chosen(model)
@@ -62,8 +62,12 @@ def segment(
     if out:
         from genseg_hub.overlay import draw_prediction
 
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draw_prediction(pixels, prediction).save(out)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            draw_prediction(pixels, prediction).save(out)
+        except OSError as error:  # the answer is printed all the same
+            fail(error)
+            out = None
     if as_json:
         asked = {"image": str(image), "expression": expression, "model": loaded.checkpoint.pinned}
         typer.echo(json.dumps(asked | prediction.to_dict()))

@@ -66,6 +66,7 @@ def segment_dataset(
     Results are written as they come. The same command goes on where a run was stopped.
     """
     import fiftyone as fo
+    from pymongo.errors import PyMongoError
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -105,7 +106,7 @@ def segment_dataset(
             with engines.opened(request, token=model_options.get("token")) as opened:
                 for summary in segment_view(samples, request, opened):
                     progress.update(task, description=opened.checkpoint, completed=summary.done, total=summary.total)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, PyMongoError) as error:
         raise fail(error) from error
     if summary.all_failed:
         raise fail(ValueError(f"nothing was segmented: {summary}"))

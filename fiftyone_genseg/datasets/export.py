@@ -10,6 +10,7 @@ from pathlib import Path
 import datasets
 import fiftyone as fo
 from fiftyone.core.sample import get_default_sample_fields
+from genseg_hub.errors import MaskError
 from genseg_hub.images import load_image
 from genseg_hub.referring_dataset import FEATURES, RLE, to_dataset
 from genseg_hub.schema import ReferringExample, encode_mask, normalize_expression
@@ -119,10 +120,16 @@ def examples(
         for expression in filter(None, expressions):
             if pairs is None or (sample.id, expression) in pairs:
                 mine = truth if single else labels.of_expression(truth, expression)
+                masks = tuple(encode_mask(mask) for mask in labels.instance_masks(mine, size) if mask.any())
+                if mine.detections and not masks:
+                    raise MaskError(
+                        f"the true masks of {expression!r} on sample {sample.id} are empty; an expression without a "
+                        "target has no mask at all, so mend them or remove the detections"
+                    )
                 yield ReferringExample(
                     sample.filepath,
                     expression,
-                    tuple(encode_mask(mask) for mask in labels.instance_masks(mine, size) if mask.any()),
+                    masks,
                     (sample["example_id"] if single and has_ids else None) or f"{sample.id}/{expression}",
                     image_ids.get(sample.id, sample.filepath),
                     {name: sample[field] for field, name in (carried or {}).items()},

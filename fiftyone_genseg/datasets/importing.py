@@ -208,7 +208,7 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
         return self._last[1:]
 
     def _store(self, image: Image.Image) -> Path:
-        name = hashlib.sha256(np.asarray(image).tobytes()).hexdigest()[:16]
+        name = hashlib.sha256(f"{image.size}".encode() + np.asarray(image).tobytes()).hexdigest()[:16]
         file = self._images.resolve() / f"{name}.png"
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -58,8 +58,8 @@ def check_masks(samples: fo.Dataset | fo.DatasetView, name: str) -> None:
 
 
 def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str, pred_field: str, gt_field: str) -> None:
-    if not eval_key.isidentifier():
-        raise ValueError(f"the evaluation key {eval_key!r} must be a valid variable name")
+    if not eval_key.isidentifier() or eval_key.startswith("_"):
+        raise ValueError(f"the evaluation key {eval_key!r} must be a valid variable name that starts with a letter")
     existing = samples.list_evaluations()
     suffixes = ("id", "iou", "tp", "fp", "fn", *SAMPLE_FIELDS)
     for other in existing:

@@ -142,7 +142,7 @@ class _Measurement:
                 measured, matches = self._measure(reader, number, expression, targets, ignored, size)
             except Exception as error:  # noqa: BLE001 - as above
                 self._note(FAILED_ONES, f"the prediction of {expression!r} on sample {reader.ids[number]}: {error}")
-                measured, matches = _failed(size, targets), []
+                measured, matches = _failed(size, targets)
             self.rows.append(row | measured)
             for gt_id, pred_id, iou in matches:
                 confidence = guess.confidence.get(pred_id)
@@ -224,15 +224,17 @@ class _Measurement:
         ]
 
 
-def _failed(size: tuple[int, int], targets: dict[str, Cutout]) -> dict[str, Any]:
-    """Return the row of an expression whose prediction cannot be measured."""
-    return {
+def _failed(size: tuple[int, int], targets: dict[str, Cutout]) -> tuple[dict[str, Any], list[tuple[str, str, float]]]:
+    """Return the row of an expression whose prediction cannot be measured, and its true masks without a match."""
+    result = matching.compare(list(targets.values()), [])
+    row = {
         "status": FAILED,
         "n_true": len(targets),
-        "n_missed": len(targets),
-        "target_area": int(bool(targets)),
+        "n_missed": result.n_missed,
+        "target_area": result.target_area,
         "image_area": size[0] * size[1],
     }
+    return row, [(target_id, "", 0.0) for target_id in targets]
 
 
 def _without(masks: dict[str, Cutout], ignored: list[Cutout]) -> dict[str, Cutout]:

@@ -52,9 +52,11 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
         return results
     own = fields_of_run(samples, eval_key)
     for name in (config.gt_field, config.pred_field):
-        path = f"{name}.detections.{eval_key}"
-        if path not in own and path in samples._dataset.get_dynamic_field_schema(fields=name):
-            raise ValueError(f"detections in {name!r} have an attribute {eval_key!r}; choose another key")
+        undeclared = samples._dataset.get_dynamic_field_schema(fields=name)
+        for attribute in (eval_key, f"{eval_key}_id", f"{eval_key}_iou"):
+            path = f"{name}.detections.{attribute}"
+            if path not in own and path in undeclared:
+                raise ValueError(f"detections in {name!r} have an attribute {attribute!r}; choose another key")
     config.fields_written = False
     earlier = _put_run(samples, eval_key, results)
     if earlier is not None:

@@ -18,7 +18,7 @@ from fiftyone.operators import types
 from genseg_hub import checkpoints
 from genseg_hub.errors import CheckpointError, NotServedError, ReasonerError
 from genseg_hub.evaluation.metrics import POLICIES
-from genseg_hub.options import OF_WEIGHTS, HubOptions, pick
+from genseg_hub.options import OF_WEIGHTS, HubOptions, ServerOptions, pick
 
 from fiftyone_genseg import labels, proposals
 from fiftyone_genseg.evaluation.measuring import measure
@@ -93,6 +93,7 @@ class ComparisonRequest:
             field: of its masks.
             served: whether the server has the checkpoint.
         """
+        others = OF_WEIGHTS if served else tuple(ServerOptions.__dataclass_fields__)
         return SegmentRequest(
             expression_field=self.expression_field,
             checkpoint=checkpoint,
@@ -100,7 +101,7 @@ class ComparisonRequest:
             batch_size=self.batch_size,
             device=self.device,
             server=self.server if served else None,
-            model_options={k: v for k, v in self.model_options.items() if not (served and k in OF_WEIGHTS)},
+            model_options={name: value for name, value in self.model_options.items() if name not in others},
         )
 
     def evaluation(self, field: str) -> EvaluationRequest:
@@ -245,6 +246,25 @@ def _served(ctx, request: ComparisonRequest) -> Generator[Any, None, set[str]]:
     return served
 
 
+def _check_origin(view: fo.DatasetView, field: str, checkpoint: str, options: str | None) -> None:
+    """Raise CheckpointError if a field has results of another checkpoint, or of other options."""
+    responses = labels.responses_field(field)
+    if view.get_field(f"{responses}.checkpoint") is None:
+        return
+    others = set(view.distinct(f"{responses}.checkpoint")) - {checkpoint}
+    if others:
+        raise CheckpointError(
+            f"the field {field!r} has masks of {min(others)}, not of {checkpoint}; rename or delete it first"
+        )
+    if view.get_field(f"{responses}.options") is not None:
+        stored = {value for values in view.values(f"{responses}.options") for value in values or ()}
+        if stored - {options}:
+            raise CheckpointError(
+                f"the field {field!r} has masks that were made with other options "
+                f"({', '.join(str(value or 'the defaults') for value in stored)}); rename or delete it first"
+            )
+
+
 def _one(
     ctx, view: fo.DatasetView, request: ComparisonRequest, name: str, field: str, served: bool, number: int
 ) -> Generator[Any, None, tuple[str, str]]:
@@ -255,12 +275,7 @@ def _one(
     if not checkpoints.is_on_disk(name, not served, options.get("dialect"), pick(HubOptions, options)):
         yield from _progress.pulling(ctx, name, not served, options)
     with engines.opened(asked, ctx.secret(_forms.SERVER_KEY), options["token"]) as engine:
-        stored = f"{labels.responses_field(field)}.checkpoint"
-        others = set(view.distinct(stored)) - {engine.checkpoint} if view.get_field(stored) is not None else set()
-        if others:
-            raise CheckpointError(
-                f"the field {field!r} has masks of {min(others)}, not of {engine.checkpoint}; rename or delete it first"
-            )
+        _check_origin(view, field, engine.checkpoint, asked.options_in_words)
         for summary in segment_view(view, asked, engine):
             share = (number + summary.share_done) / count
             yield from _progress.tell(ctx, share, f"{name}: {summary.done} of {summary.total} expressions")

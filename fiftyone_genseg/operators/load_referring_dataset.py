@@ -165,9 +165,10 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
     except BaseException:
         dataset.delete()
         raise
+    dataset.persistent = True  # before the other is deleted, so that a kill loses neither
     if request.overwrite and fo.dataset_exists(request.name):
         fo.delete_dataset(request.name)
-    dataset.name, dataset.persistent = request.name, True
+    dataset.name = request.name
     text = " ".join(filter(None, (f"{request.name} has {len(dataset):,} expressions.", importer.report, said)))
     variant = "warning" if importer.unusable else "success"
     return _progress.Done(text, variant, (partial(ctx.ops.open_dataset, request.name),))

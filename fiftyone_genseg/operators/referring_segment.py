@@ -205,4 +205,4 @@ def _segment(ctx) -> Generator[Any, None, _progress.Done]:
             yield from _progress.tell(ctx, summary.share_done, summary.progress(time.monotonic() - started))
     told = [text for text in (summary.advice, _forms.about_nano(view, name)) if text]
     variant = "warning" if told or summary.statuses["failed"] else "success"
-    return _progress.Done(". ".join([str(summary), *told]), variant, (ctx.ops.reload_dataset,))
+    return _progress.Done(". ".join([str(summary), *told, *engine.notes]), variant, (ctx.ops.reload_dataset,))

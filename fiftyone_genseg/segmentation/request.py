@@ -111,12 +111,16 @@ class SegmentRequest:
         else:
             chosen.pop("expression_field", None)
             chosen.setdefault("expressions", DEFAULT_EXPRESSION)
-        options = {name: given[name] for name in MODEL_OPTIONS if name in given}
+        hidden = given.get("advanced") is False  # a form keeps the values of fields that it no longer shows
+        options = {} if hidden else {name: given[name] for name in MODEL_OPTIONS if name in given}
         chosen["model_options"] = {name: value for name, value in options.items() if value != "" and value is not False}
         for name in ("server", "served_model", "segmenter"):
             chosen[name] = str(given.get(name) or "").strip() or None
         if chosen["server"] is None:
             chosen.pop("served_model")  # of a form whose address was taken out again
+            for name in ServerOptions.__dataclass_fields__:
+                if "advanced" in given:
+                    chosen["model_options"].pop(name, None)
         if given.get("engine") == RAY:
             chosen.pop("device", None)  # of a form that was filled before Ray was chosen
         return cls(**chosen)
@@ -129,6 +133,12 @@ class SegmentRequest:
             "source": FIELD if self.expression_field else TYPED,
             "expressions": "\n".join(self.expressions),
         }
+
+    @property
+    def options_in_words(self) -> str | None:
+        """The given options that change answers, as they are stored with each result; None for the defaults."""
+        chosen = pick(ReasonerOptions, self.model_options).fingerprint()
+        return ", ".join(f"{name}={value}" for name, value in sorted(chosen.items())) or None
 
     def check(self, samples: fo.Dataset | fo.DatasetView) -> None:
         """Raise unless the request can be run; nothing is asked or written.

@@ -26,6 +26,7 @@ from fiftyone_genseg.segmentation.summary import Summary
 _CHUNK = 1000  # samples read at once
 _TOO_LARGE = {10334, 17419, 17420}  # MongoDB's codes for a document of more than 16 MB
 Results = dict[str, list[tuple[str, Prediction | Failure]]]  # sample id -> its expressions with their results
+_Origin = tuple[str, str | None]  # pinned name of the checkpoint, and the given options
 _log = logging.getLogger(__name__)
 
 
@@ -46,23 +47,23 @@ def segment_view(view: fo.DatasetView | fo.Dataset, request: SegmentRequest, eng
     request.check(view)
     dataset, view = view._dataset, fields.flat(view)
     labels.declare_fields(dataset, request.output_field)
-    ids = view.values("id")
+    ids, options = view.values("id"), request.options_in_words
     summary = Summary(total=_count(view, len(ids), request))
     yield summary
     finished: Results = {}
     waiting = 0
     try:
-        answers = engine.answer(_missing(dataset, ids, request, summary), request.batch_size)
+        answers = engine.answer(_missing(dataset, ids, request, engine.checkpoint, summary), request.batch_size)
         for sample_id, group in itertools.groupby(answers, key=lambda answer: answer[0].example_id):
             results = [(example.expression, result) for example, result in group]
             finished.setdefault(sample_id, []).extend(results)
             waiting += len(results)
             if waiting >= request.batch_size:
-                write(dataset, finished, request.output_field, engine.checkpoint, summary)
+                write(dataset, finished, request.output_field, engine.checkpoint, summary, options)
                 finished, waiting = {}, 0
                 yield summary
     finally:
-        write(dataset, finished, request.output_field, engine.checkpoint, summary)
+        write(dataset, finished, request.output_field, engine.checkpoint, summary, options)
     yield summary
 
 
@@ -76,30 +77,43 @@ def _count(view: fo.DatasetView | fo.Dataset, samples: int, request: SegmentRequ
 
 
 def _missing(
-    dataset: fo.Dataset, ids: Sequence[str], request: SegmentRequest, summary: Summary
+    dataset: fo.Dataset, ids: Sequence[str], request: SegmentRequest, checkpoint: str, summary: Summary
 ) -> Iterator[ReferringExample]:
     """Yield what to ask, and count what is skipped.
 
     Samples are read in chunks so that no database cursor stays open, and without their stored masks.
     """
     responses, own_field = labels.responses_field(request.output_field), request.expression_field
-    read = ["id", "filepath", f"{responses}.expression", f"{responses}.status", *([own_field] if own_field else [])]
+    stored = [f"{responses}.{name}" for name in ("expression", "status", "checkpoint", "options")]
+    read = ["id", "filepath", *stored, *([own_field] if own_field else [])]
+    mine = (checkpoint, request.options_in_words)
     images, several = fields.every_image(dataset), fields.holds_several(dataset, own_field)
     for start in range(0, len(ids), _CHUNK):
         chunk = images.select(ids[start : start + _CHUNK], ordered=True)
-        for sample_id, path, answered, statuses, *own in zip(*chunk.values(read), strict=True):
+        for sample_id, path, *values in zip(*chunk.values(read), strict=True):
+            results, own = zip(*(value or () for value in values[: len(stored)]), strict=True), values[len(stored) :]
             wanted = fields.expressions_of(own[0], several) if own_field else list(request.expressions)
             if request.existing == SKIP:
-                results = zip(answered or (), statuses or (), strict=True)
-                have = {normalize_expression(text or "") for text, status in results if status != labels.FAILED}
-                left = [expression for expression in wanted if expression not in have]
-                summary.skipped += len(wanted) - len(left)
-                wanted = left
+                have = {
+                    normalize_expression(text or ""): tuple(origin)
+                    for text, status, *origin in results
+                    if status != labels.FAILED
+                }
+                summary.skipped += sum(expression in have for expression in wanted)
+                summary.others += sum(have.get(expression, mine) != mine for expression in wanted)
+                wanted = [expression for expression in wanted if expression not in have]
             for expression in wanted:
                 yield ReferringExample(path, expression, example_id=sample_id)
 
 
-def write(dataset: fo.Dataset, results: Results, output_field: str, checkpoint: str, summary: Summary) -> None:
+def write(
+    dataset: fo.Dataset,
+    results: Results,
+    output_field: str,
+    checkpoint: str,
+    summary: Summary,
+    options: str | None = None,
+) -> None:
     """Store results of samples, in place of earlier results for the same expressions.
 
     They are merged into what the samples hold now, because other runs and people may have written since the samples
@@ -112,32 +126,33 @@ def write(dataset: fo.Dataset, results: Results, output_field: str, checkpoint: 
         output_field: field of the masks, see `labels.declare_fields`.
         checkpoint: pinned name, stored with each result.
         summary: counts the results.
+        options: stored with each result, see `SegmentRequest.options_in_words`.
 
     Raises:
         pymongo.errors.PyMongoError: the database cannot be reached, or lets nothing be written.
     """
     if results:
         written = Summary()
-        _save(dataset, results, output_field, checkpoint, written)
+        _save(dataset, results, output_field, (checkpoint, options), written)
         make_durable(dataset)
         summary.count(written)
 
 
-def _save(dataset: fo.Dataset, results: Results, output_field: str, checkpoint: str, summary: Summary) -> None:
+def _save(dataset: fo.Dataset, results: Results, output_field: str, origin: _Origin, summary: Summary) -> None:
     """Save results together; where the database refuses that, save them apart."""
     written = Summary()
     try:
         with fo.core.collections.SaveContext(dataset, batch_size=len(results)) as context:
             for sample in fields.every_image(dataset).select(list(results)):
                 expressions, its = zip(*results[sample.id], strict=True)
-                _store(sample, output_field, checkpoint, expressions, its, written)
+                _store(sample, output_field, origin, expressions, its, written)
                 context.save(sample)
     except ConnectionFailure:
         raise
     except Exception as error:
         apart = _apart(results, error)
         for part in apart:
-            _save(dataset, part, output_field, checkpoint, summary)
+            _save(dataset, part, output_field, origin, summary)
         if not apart:  # not even a failure has room on the sample
             if not _is_too_large(error):
                 raise
@@ -177,7 +192,7 @@ def _is_too_large(error: Exception) -> bool:
 def _store(
     sample: fo.Sample,
     output_field: str,
-    checkpoint: str,
+    origin: _Origin,
     expressions: Sequence[str],
     results: Sequence[Prediction | Failure],
     summary: Summary,
@@ -189,7 +204,7 @@ def _store(
     Args:
         sample: changed, not saved.
         output_field: field of the masks.
-        checkpoint: pinned name, stored with each result.
+        origin: checkpoint and options, stored with each result.
         expressions: normalized.
         results: of each expression.
         summary: counts the results.
@@ -200,14 +215,14 @@ def _store(
     found = [detection for detection in old if _normalized(detection) not in replaced]
     responses = [response for response in sample[responses_field] or [] if _normalized(response) not in expressions]
     for expression, result in zip(expressions, results, strict=True):
-        response = labels.response_document(result, expression, checkpoint)
+        response = labels.response_document(result, expression, *origin)
         responses.append(response)
         summary.statuses[response.status] += 1
         summary.in_words += response.no_target_in_words
         if response.error:
             summary.reasons[response.error] += 1
         if isinstance(result, Prediction):
-            found += labels.detections(result, expression, checkpoint)
+            found += labels.detections(result, expression, origin[0])
     sample[output_field] = fo.Detections(detections=found)
     sample[responses_field] = responses
 

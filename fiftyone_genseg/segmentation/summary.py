@@ -18,6 +18,7 @@ class Summary:
     Attributes:
         total: expressions that were asked for.
         skipped: expressions that had a result already.
+        others: skipped expressions whose result is of another checkpoint, or of other options.
         statuses: status of a response, one of `STATUSES` -> expressions that ended with it.
         reasons: error -> expressions that ended with it.
         in_words: expressions whose no-target answer was read from words, a null or an empty box.
@@ -25,6 +26,7 @@ class Summary:
 
     total: int = 0
     skipped: int = 0
+    others: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     in_words: int = 0
@@ -52,7 +54,12 @@ class Summary:
 
     @property
     def advice(self) -> str:
-        """What to try where more than half of the answers could not be read; "" otherwise."""
+        """What to do where results are mixed, or more than half of the answers could not be read; "" otherwise."""
+        if self.others:
+            return (
+                f"{self.others} of the skipped results are of another checkpoint or other options. Overwrite them, or "
+                "choose another output field"
+            )
         answers = sum(self.statuses[status] for status in (SEGMENTED, NO_TARGET, UNPARSABLE))
         if 2 * self.statuses[UNPARSABLE] <= answers:
             return ""

@@ -19,7 +19,8 @@ from genseg_hub.schema import Rle, encode_mask, rle_runs
 
 _FAR = 4  # times the image's longer side
 _LONG = 16  # times the image's pixels
-_LOSSY = ("JPEG", "MPO")
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "HEIF", "AVIF")
+_WEBP_HEADER = 65_536  # bytes in which a lossless WebP names its kind
 
 
 def to_rle(mask: Any, height: int, width: int) -> Rle:
@@ -89,9 +90,9 @@ def from_array(values: Any, name: str = "the mask") -> np.ndarray:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise MaskError(f"{name} has values that are not finite")
     if array.ndim == 2:
-        return array > 0
+        return array != 0
     colours = channels - (channels in (2, 4))
-    coloured: np.ndarray = np.any(array[..., :colours] > 0, axis=2)
+    coloured: np.ndarray = np.any(array[..., :colours] != 0, axis=2)
     if colours == channels:
         return coloured
     visible = array[..., -1] > 0
@@ -117,7 +118,7 @@ def read_file(file: str | Path) -> np.ndarray:
         with opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise MaskError(f"{name} has more than {MAX_PIXELS:,} pixels")
-            lossy = opened.format in _LOSSY
+            lossy = _is_lossy(opened)
             return _foreground(upright(opened), lossy, name)
     except MaskError:
         raise
@@ -127,10 +128,26 @@ def read_file(file: str | Path) -> np.ndarray:
         raise MaskError(f"{file} cannot be decoded ({error}); the file is damaged, save it again") from error
 
 
+def _is_lossy(image: Image.Image) -> bool:
+    """Return whether a picture's format does not keep exact numbers; a WebP may be of either kind."""
+    if image.format != "WEBP":
+        return image.format in _LOSSY
+    stream: Any = getattr(image, "fp", None)
+    if stream is None:
+        return True
+    place = stream.tell()
+    stream.seek(0)
+    start = stream.read(_WEBP_HEADER)
+    stream.seek(place)
+    return b"VP8L" not in start
+
+
 def _foreground(image: Image.Image, lossy: bool, name: str) -> np.ndarray:
     if lossy:
         grey = np.asarray(image.convert("L"))
         return grey > grey.max() / 2
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        image = image.convert("RGB")
     if image.mode not in ("P", "PA"):
         return from_array(np.asarray(image), name)
     found, numbers = from_array(np.asarray(image.convert("RGBA")), name), np.asarray(image)

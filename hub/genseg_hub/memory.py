@@ -105,11 +105,17 @@ def token_bytes(config: dict[str, Any], dtype_bytes: int) -> int:
     """
     inner = config.get("text_config")
     text = inner if isinstance(inner, dict) else config
-    layers = text.get("layer_types") or [""] * int(text.get("num_hidden_layers") or 0)
-    attending = sum(kind != "linear_attention" for kind in layers)
-    queries = int(text.get("num_attention_heads") or 0)
-    heads = int(text.get("num_key_value_heads") or queries)
-    size = int(text.get("head_dim") or (int(text.get("hidden_size") or 0) // queries if queries else 0))
+
+    def number(name: str) -> int:
+        value = text.get(name)
+        return value if isinstance(value, int) and 0 < value < 1_000_000 else 0
+
+    kinds = text.get("layer_types")
+    linear = kinds.count("linear_attention") if isinstance(kinds, list) else 0
+    attending = max(0, number("num_hidden_layers") - linear)
+    queries = number("num_attention_heads")
+    heads = number("num_key_value_heads") or queries
+    size = number("head_dim") or (number("hidden_size") // queries if queries else 0)
     return 2 * attending * heads * size * dtype_bytes
 
 

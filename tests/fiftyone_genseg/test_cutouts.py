@@ -100,3 +100,10 @@ def test_a_detection_whose_mask_cannot_be_read_is_named(tmp_path):
         detection = fo.Detection(bounding_box=[0, 0, 1, 1], **attributes)
         with pytest.raises(MaskError, match=rf"the mask of the detection {detection.id} cannot be used: .*{why}"):
             labels.instance_masks(fo.Detections(detections=[detection]), (40, 30))
+
+
+@pytest.mark.parametrize(
+    "box", [(0.1, 1.2, 0.5, 0.5), (1.2, 0.1, 0.5, 0.5), (-0.6, 0.1, 0.5, 0.5), (2.0, 2.0, 0.5, 0.5)]
+)
+def test_a_mask_outside_of_the_image_is_nothing(box):
+    assert cutout(box, np.ones((50, 50), bool), (100, 100)) == (None, False)

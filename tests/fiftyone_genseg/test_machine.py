@@ -2,6 +2,7 @@
 
 import psutil
 import pytest
+from genseg_hub import memory
 from genseg_hub.checkpoints.catalog import KNOWN
 
 from fiftyone_genseg import machine
@@ -66,6 +67,6 @@ def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
     limit, unlimited = tmp_path / "memory.max", tmp_path / "none"
     limit.write_text("1000000000\n")
     unlimited.write_text("max\n")
-    monkeypatch.setattr(machine, "_CGROUP_LIMITS", (str(unlimited), str(tmp_path / "absent"), str(limit)))
+    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (str(unlimited), str(tmp_path / "absent"), str(limit)))
     assert machine.cpu().total == 1.0
     assert machine.cpu().free <= 1.0

@@ -27,6 +27,9 @@ def test_keys_and_values_of_a_24_megapixel_photo_are_gigabytes():
     assert 16_224 * memory.token_bytes({"text_config": EIGHT_B}, 2) == pytest.approx(2.4e9, rel=0.01)
     hybrid = EIGHT_B | {"layer_types": ["linear_attention"] * 27 + ["full_attention"] * 9}
     assert memory.token_bytes({"text_config": hybrid}, 2) * 4 == memory.token_bytes(EIGHT_B, 2)
+    for odd in ({"num_hidden_layers": "x"}, {"num_attention_heads": [1], "num_key_value_heads": None}):
+        assert memory.token_bytes(EIGHT_B | odd, 2) == 0
+    assert memory.token_bytes(EIGHT_B | {"num_hidden_layers": 10**11}, 2) == 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

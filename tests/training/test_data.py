@@ -1,5 +1,8 @@
 """Training data of GRPO: sources, checks, mixing, and the rows that trainer and rewards read."""
 
+from collections import Counter
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pytest
@@ -93,6 +96,20 @@ def test_the_share_of_no_target_examples():
         data.with_no_target_share(examples, 2)
     with pytest.raises(ValueError, match="0 examples have no target"):
         data.with_no_target_share(to_dataset([example()]), 0.5)
+
+
+def test_no_image_is_left_with_one_kind_where_it_has_both():
+    """Forty images with four targets and one no-target example each; half of the targets are drawn."""
+    rows = [
+        replace(example(name=f"{i}-{j}", boxes=((0, 0, 4, 4),) if j else ()), image_id=str(i))
+        for i in range(40)
+        for j in range(5)
+    ]
+    chosen = data.with_no_target_share(to_dataset(rows), 1 / 3, seed=1)
+    drawn = Counter(zip(chosen["image_id"], [bool(masks) for masks in chosen["masks"]], strict=True))
+    assert drawn == {(str(i), kind): 2 if kind else 1 for i in range(40) for kind in (True, False)}
+    other = data.with_no_target_share(to_dataset(rows), 1 / 3, seed=2)
+    assert {*other["example_id"]} != {*chosen["example_id"]}, "the draw is random"
 
 
 def test_sources_are_mixed_by_weight():

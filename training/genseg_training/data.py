@@ -6,10 +6,12 @@ This module knows neither rewards nor trainers.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
+import numpy as np
 from genseg_hub import referring_dataset
 from genseg_hub.dialects import genseg
 from genseg_hub.errors import ImageError
@@ -100,12 +102,15 @@ def mix(parts: Sequence[datasets.Dataset], weights: Sequence[float], seed: int =
 
 
 def with_no_target_share(examples: datasets.Dataset, share: float, seed: int = 0) -> datasets.Dataset:
-    """Select as many examples as a share of no-target examples allows, and shuffle them.
+    """Draw as many examples as a share of no-target examples allows, at random and from all images alike.
+
+    The second example of an image is drawn after the first of every other image. So an image whose examples are not all
+    drawn keeps both kinds, where it has both.
 
     Args:
         examples: with and without targets.
         share: of no-target examples in the result, in [0, 1].
-        seed: of the order.
+        seed: of the draw and of the order.
 
     Raises:
         ValueError: for a share outside [0, 1], or when the share needs a kind that does not occur.
@@ -121,8 +126,20 @@ def with_no_target_share(examples: datasets.Dataset, share: float, seed: int = 0
         len(without) / share if share else len(targets), len(targets) / (1 - share) if share < 1 else len(without)
     )
     n_without = round(total * share)
-    chosen = without[:n_without] + targets[: round(total) - n_without]
+    rng, images = np.random.default_rng(seed), examples["image_id"]
+    chosen = _balanced(without, images, n_without, rng) + _balanced(targets, images, round(total) - n_without, rng)
     return examples.select(sorted(chosen)).shuffle(seed=seed)
+
+
+def _balanced(indices: Sequence[int], image_ids: Sequence[str], count: int, rng: np.random.Generator) -> list[int]:
+    """Draw `count` of the indices in rounds; each round draws at most one of every image."""
+    of_image = Counter[str]()
+    rounds = []
+    for index in rng.permutation(indices).tolist():
+        image = image_ids[index] or f"\0{index}"  # an example without an id has an image of its own
+        rounds.append((of_image[image], index))
+        of_image[image] += 1
+    return [index for _, index in sorted(rounds, key=lambda drawn: drawn[0])[:count]]
 
 
 def check(examples: datasets.Dataset) -> None:

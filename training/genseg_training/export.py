@@ -20,6 +20,7 @@ import torch
 import transformers
 from genseg_hub.checkpoints import SETTINGS_FILE
 from genseg_hub.options import ReasonerOptions, given
+from genseg_hub.publishing.publish import is_published
 from genseg_hub.whole import disk_full_in_words, written_folder
 from transformers.integrations import deepspeed
 from transformers.trainer import TRAINER_STATE_NAME
@@ -62,12 +63,14 @@ def export(
 def written_checkpoint(folder: Path) -> Iterator[Path]:
     """Give the body of the `with` statement an empty folder, which then replaces the checkpoint in `folder`.
 
+    No file of the earlier checkpoint stays, because old figures would be published with new weights. Other files stay.
+
     Raises:
         DiskFullError: the disk is full; the earlier checkpoint stays.
     """
     with (
         disk_full_in_words(f"the checkpoint in {folder} was not written, and an earlier one there is kept"),
-        written_folder(folder, _is_weights) as new,
+        written_folder(folder, is_published) as new,
     ):
         yield new
 
@@ -100,10 +103,6 @@ def write(
     }
     known = {key: value for key, value in settings.items() if value is not None}
     (folder / SETTINGS_FILE).write_text(json.dumps(known, indent=2) + "\n")
-
-
-def _is_weights(path: Path) -> bool:
-    return len(path.parts) == 1 and path.name.endswith((".safetensors", ".safetensors.index.json"))
 
 
 def drop_torn(output: Path) -> None:

@@ -18,7 +18,9 @@ class Engine:
         answer: takes examples whose images are paths, and how many of them the reasoner answers at once. It gives the
             results in any order. The results of one sample (one `example_id`) follow each other.
         checkpoint: pinned name of the checkpoint that answers, which is stored with each result.
+        notes: how its dialect, or its model on a server, was found, where that may surprise.
     """
 
     answer: Callable[[Iterator[ReferringExample], int], Iterator[EngineResult]]
     checkpoint: str
+    notes: tuple[str, ...] = ()

@@ -19,4 +19,9 @@ def local_engine(model: GenSegR1) -> Engine:
         for result in model.segment_many(ahead, batch_size):
             yield next(behind), result
 
-    return Engine(answer, model.checkpoint.pinned if model.checkpoint else "a model without a checkpoint")
+    checkpoint = model.checkpoint
+    choice = getattr(model.reasoner, "choice", None)
+    notes = [checkpoint.note] if checkpoint and checkpoint.note else []
+    if choice and choice.why:
+        notes.append(f"asked {choice.model.name}: {choice.why}")
+    return Engine(answer, checkpoint.pinned if checkpoint else "a model without a checkpoint", tuple(notes))

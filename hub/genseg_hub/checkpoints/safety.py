@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from genseg_hub.checkpoints.settings import CONFIG_FILE, check_no_pointer, read_config, read_settings
@@ -45,9 +45,14 @@ def check_reasoner(folder: Path, name: str) -> None:
     check_config(folder / CONFIG_FILE, name)
     if (folder / GENERATION_FILE).is_file():
         _check_generation(folder / GENERATION_FILE, name)
+    _check_indexes(folder, name)
+
+
+def _check_indexes(folder: Path, name: str) -> None:
+    """Raise CheckpointError unless every index names whole weights files of its own folder."""
     for index in folder.glob("*.safetensors.index.json"):
         shards = _shards(index, name)
-        outside = sorted(shard for shard in shards if not _stays_inside(shard))
+        outside = sorted(shard for shard in shards if not _is_bare(shard))
         if outside:
             raise CheckpointError(
                 f"{index.name} of {name} names {outside[0]!r}, which is no file of its own folder; do not use it, or "
@@ -65,12 +70,18 @@ def check_segmenter(folder: Path) -> None:
         raise CheckpointError(f"the segmenter {folder} lacks {' and '.join(missing)}")
     check_files(folder, f"the segmenter {folder}")
     check_config(folder / CONFIG_FILE, f"the segmenter {folder}")
+    _check_indexes(folder, f"the segmenter {folder}")
 
 
 def check_config(file: Path, name: str) -> None:
     """Raise CheckpointError when a configuration cannot be read, or could load a stranger's code."""
+    config = read_config(file, name)
+    if "transformers_weights" in config:
+        raise CheckpointError(
+            f"{file.name} of {name} names its weights file (transformers_weights), which may lie anywhere; take it out"
+        )
     try:
-        attentions = list(_attentions(read_config(file, name)))
+        attentions = list(_attentions(config))
     except RecursionError as error:
         raise CheckpointError(f"{file.name} of {name} is nested too deep; mend it or pull it again") from error
     for attention in attentions:
@@ -118,12 +129,9 @@ def _shards(index: Path, name: str) -> set[str]:
     return shards
 
 
-def _stays_inside(path: str) -> bool:
-    """Return whether a path, on any system, is the path of a file inside its folder."""
-    windows = PureWindowsPath(path)
-    return (
-        bool(path) and "\0" not in path and not windows.anchor and ".." not in windows.parts + PurePosixPath(path).parts
-    )
+def _is_bare(name: str) -> bool:
+    """Return whether a name, on any system, is the name of a file and no path."""
+    return bool(name) and "\0" not in name and PureWindowsPath(name).name == name and name not in (".", "..")
 
 
 def _check_generation(file: Path, name: str) -> None:

@@ -39,7 +39,7 @@ def check(folder: Path, name: str) -> None:
     """
     if folder in EMBEDDED.values() or not folder.is_dir():
         return
-    templates = [file.read_text(encoding="utf-8", errors="replace") for file in sorted(folder.glob("*.jinja"))]
+    templates = [file.read_text(encoding="utf-8", errors="replace") for file in sorted(folder.rglob("*.jinja"))]
     templates += [text for file in _JSON_FILES for text in _templates(folder / file)]
     tokenizer = folder / _TOKENIZER
     digest = sha256(tokenizer.read_bytes()).hexdigest() if tokenizer.is_file() else ""
@@ -53,12 +53,12 @@ def check(folder: Path, name: str) -> None:
 
 
 def _templates(file: Path) -> list[str]:
-    """Return the chat templates of a JSON file: one text, a list with names, or none."""
+    """Return the chat templates of a JSON file: one text, several by name in a list or an object, or none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
     except (OSError, ValueError, AttributeError, RecursionError):
         return []
-    many = found if isinstance(found, list) else [found]
+    many = [*found.values()] if isinstance(found, dict) else found if isinstance(found, list) else [found]
     texts = [each.get("template") if isinstance(each, dict) else each for each in many]
     return [text for text in texts if isinstance(text, str)]
 

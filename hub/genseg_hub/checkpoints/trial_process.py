@@ -6,6 +6,8 @@ part that it begins, and "done". A template that raises an error is no danger: l
 
 import json
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 QUESTION = "the person on the left"
 # Long words, runs of spaces and changes of kind are what slow patterns of a tokenizer stumble over.
@@ -15,11 +17,8 @@ TEXTS = ("a" * 2000, " " * 2000, "a1 " * 700, "\n \n" * 700, "!?" * 1000)
 def main() -> None:
     """Try what the input names."""
     work = json.load(sys.stdin)
-    try:
-        import resource
-    except ImportError:  # Windows has the time limit of `trial` alone
-        pass
-    else:
+    if find_spec("resource"):  # Windows has the time limit of `trial` alone
+        resource = import_module("resource")
         resource.setrlimit(resource.RLIMIT_AS, (work["bytes"],) * 2)
         resource.setrlimit(resource.RLIMIT_CPU, (work["seconds"], work["seconds"] + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

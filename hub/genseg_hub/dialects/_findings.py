@@ -97,7 +97,8 @@ def _of_object(pairs: dict[str, Any], depth: int) -> Iterator[Finding]:
     points = next((pairs[key] for key in pairs if key in _POINTS), None)
     if isinstance(points, list) and points and all(_is_number(value) for value in points):
         points = [points]
-    if pairs.keys() & _FOREIGN:
+    denied = any(pairs.get(key) is False for key in _VERDICTS - {"visible"})  # what is not visible may be hidden
+    if pairs.keys() & _FOREIGN or (denied and box is not None and not _says_nothing(pairs[box])):
         yield ResponseError.WRONG_SCHEMA
     elif box is not None and not (_says_nothing(pairs[box]) and _has_points(points)):
         yield from _of_box(pairs[box], points, depth)

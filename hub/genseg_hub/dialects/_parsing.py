@@ -84,7 +84,7 @@ def _load(answer: str, box: str, may_repair: bool) -> tuple[Any, ResponseError |
     same numbers in the same order, and no string in it contains a bracket.
     """
     try:
-        return json.loads(answer), None, False
+        return json.loads(answer, object_pairs_hook=_without_repeats), None, False
     except (ValueError, RecursionError):
         pass
     begun = answer.count(box)
@@ -105,10 +105,18 @@ def _load(answer: str, box: str, may_repair: bool) -> tuple[Any, ResponseError |
     return None, ResponseError.INVALID_JSON, False
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; a repeated key, of which JSON keeps only the last, is an error."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        raise ValueError("a key is repeated")
+    return data
+
+
 def _complete_values(text: str) -> list[Any]:
     """Return the outermost complete JSON lists and objects of a text, left to right."""
     values, failures = [], 0
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
     start = _BRACKET.search(text)
     while start and failures < _MAX_FAILURES:
         try:

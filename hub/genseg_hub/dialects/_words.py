@@ -25,9 +25,13 @@ _CLAIMS = re.compile(
     r"|(?:i|we) (?:can ?not|can't|could not|couldn't|do not|don't|did not|didn't) (?:find|see|locate|detect) .*"
     r"|(?:the )?(?:image|picture|photo|scene) (?:does not|doesn't) (?:contain|show|have|include|depict) .*"
 )
+# What the image shows instead may stand beside the claim. Any other sentence may be about the object.
+_NEUTRAL = re.compile(
+    r"(?:it|(?:the|this) (?:image|picture|photo|scene)) (?:only |just )?(?:shows|depicts|contains) .*"
+)
 _DOUBT = re.compile(
     r"\b(?:but|however|although|though|unless|if|maybe|perhaps|might|may|could be|instead|closest|only|doubt|question"
-    r"|clearly|well|unable|assist|help)\b|[\d\[\]{}<>]"
+    r"|clearly|well|unable|assist|help|other|others|else|another|better|so|its|their|rest|remaining)\b|[\d\[\]{}<>]"
 )
 _BLIND = re.compile(
     r"\b(?:find|see|locate|detect) (?:(?:an?|any|the|this|your|attached) ){0,3}(?:image|picture|photo)s?\b"
@@ -37,7 +41,7 @@ _BLIND = re.compile(
 def says_nothing(answer: str) -> bool:
     """Return whether an answer as a whole says that the image has no such object.
 
-    The first or the last sentence must say it, and no sentence may hedge.
+    The first or the last sentence must say it. Every other sentence must say it, too, or tell what the image shows.
     """
     text = answer.lower().replace("\u2019", "'").replace("*", "").strip(" \t\r\n\"'`.")
     if text in _WHOLE:
@@ -45,4 +49,6 @@ def says_nothing(answer: str) -> bool:
     if len(answer) > _MAX_CHARACTERS or _DOUBT.search(text) or _BLIND.search(text):
         return False
     sentences = [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
-    return any(_CLAIMS.fullmatch(_PREFIX.sub("", said, count=1)) for said in (*sentences[:1], *sentences[-1:]))
+    claims = [_CLAIMS.fullmatch(_PREFIX.sub("", said, count=1)) is not None for said in sentences]
+    neutral = (claim or _NEUTRAL.fullmatch(said) for claim, said in zip(claims, sentences, strict=True))
+    return bool(claims) and (claims[0] or claims[-1]) and all(neutral)

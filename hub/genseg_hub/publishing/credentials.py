@@ -28,7 +28,8 @@ _PATTERNS = {
     "a password in an address": r"[a-z][a-z0-9+.-]{2,20}://[^\s/:@\"'<>]{1,100}:[^\s/:@\"'<>$*{]{3,100}@[A-Za-z0-9.-]+",
     # An assignment in JSON, in YAML or on a command line, such as `wandb_api_key: 0123...`.
     "a key": (
-        r"(?i:api[_-]?key|access[_-]?key|secret|password|passwd|auth[_-]?token)[\"']?\s{0,3}[:=]\s{0,3}[\"']?"
+        r"[A-Za-z0-9_.-]{0,40}?(?i:api[_-]?key|access[_-]?key|secret(?:[_-]?key)?|password|passwd|auth[_-]?token|bearer)"
+        r"[\\\"']{0,4}\s{0,20}[:= ]\s{0,20}[\\\"'\[]{0,4}"
         r"(?=[A-Za-z0-9_/+-]{0,60}[0-9])(?=[A-Za-z0-9_/+-]{0,60}[A-Za-z])[A-Za-z0-9_/+-]{20,}"
     ),
 }

@@ -231,13 +231,16 @@ def _additions(files: dict[str, Path | bytes]) -> list[hub.CommitOperationAdd]:
 
 def _deletions(head: hub.ModelInfo, files: dict[str, Path | bytes]) -> list[hub.CommitOperationDelete]:
     there = [sibling.rfilename for sibling in head.siblings or []]
-    stale = [path for path in there if path not in files and any(_matches(path, pattern) for pattern in _PUBLISHED)]
+    stale = [path for path in there if path not in files and is_published(Path(path))]
     return [hub.CommitOperationDelete(path, is_folder=False) for path in stale]
 
 
-def _matches(path: str, pattern: str) -> bool:
-    """Return whether a path matches a pattern as in `Path.glob`: `*` stays within a folder."""
-    return path.count("/") == pattern.count("/") and Path(path).match(pattern)
+def is_published(path: Path) -> bool:
+    """Return whether a path in a checkpoint's folder is that of a file which a push sends; the card is none.
+
+    Patterns match as in `Path.glob`: `*` stays within a folder.
+    """
+    return any(len(path.parts) == 1 + pattern.count("/") and path.match(pattern) for pattern in _PUBLISHED)
 
 
 def _explain(error: BaseException, repo_id: str, revision: str) -> str:

@@ -72,10 +72,11 @@ def test_photographs_are_refused_to_nano_by_default(hub, tmp_path):
 
 
 def test_without_the_checkpoint_and_the_network_photographs_get_a_sentence(hub, tmp_path):
-    with hub.fault("GET|HEAD", 503):
+    with hub.fault("GET|HEAD", "reset"):
         result = run("demo", "--photos", "--headless", "--out", tmp_path / "out", "--model", QWEN)
     assert result.exit_code == 1
     assert f"error: {QWEN} is not on this disk" in result.stderr
+    assert "cannot be reached" in result.stderr
     assert result.stderr.count("error:") == 1
     assert "Traceback" not in result.output
 

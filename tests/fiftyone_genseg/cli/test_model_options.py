@@ -112,3 +112,12 @@ def test_options_of_a_server_need_a_server(dataset):
     result = run("segment", PHOTO, "the vase", "--model", "nano", "--timeout", "5")
     assert result.exit_code == 1
     assert "timeout belong to a server; give its address as server=" in result.output
+
+
+def test_values_of_fields_that_the_form_no_longer_shows_do_not_count(dataset):
+    hidden = {"advanced": False, "max_pixels": 5000, "timeout": 5.0}
+    assert SegmentRequest.from_params(dataset, hidden).model_options == {}
+    shown = hidden | {"advanced": True}
+    assert SegmentRequest.from_params(dataset, shown).model_options == {"max_pixels": 5000}, "there is no server"
+    with_server = shown | {"server": "http://localhost:1/v1"}
+    assert SegmentRequest.from_params(dataset, with_server).model_options == {"max_pixels": 5000, "timeout": 5.0}

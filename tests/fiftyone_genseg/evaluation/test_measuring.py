@@ -111,6 +111,7 @@ def test_masks_of_another_size_and_unreadable_ones_are_counted(make, tmp_path):
     # A true mask that cannot be read is no fault of the model.
     assert dataset.values("ev_failure") == ["correct", "correct", "failed", None]
     assert (results.figures()["n_target"], results.figures()["n_failed"]) == (3, 1)
+    assert results.figures()["ciou"] == pytest.approx(2 / 3), "the target of the lost prediction counts whole"
     config = dataset.get_evaluation_info("ev").config
     assert config.counts["unreadable_true_masks"] == 1
     for notes in (results.config.notes, config.notes):
@@ -121,6 +122,15 @@ def test_masks_of_another_size_and_unreadable_ones_are_counted(make, tmp_path):
             "the ground truth of 'truth lost' on sample .*: there is no file", notes["left_out_expressions"]
         )
     assert "1 left out expressions, first the ground truth of 'truth lost'" in results.describe()
+
+
+@pytest.mark.parametrize("attribute", ["ref", "ref_id", "ref_iou"])
+def test_attributes_of_the_ground_truth_are_never_overwritten(make, attribute):
+    dataset = make(one("a", [square(0, 0, **{attribute: "mine"})], [square(0, 0)]))
+    with pytest.raises(ValueError, match=rf"{attribute}'; choose another key"):
+        fiftyone_genseg.evaluate(dataset, eval_key="ref")
+    assert dataset.first()["ground_truth"].detections[0][attribute] == "mine"
+    assert not dataset.has_evaluation("ref")
 
 
 def test_a_run_without_any_usable_ground_truth_is_refused(make, tmp_path):

@@ -208,3 +208,22 @@ def test_the_expressions_of_a_field_are_normalized_before_they_are_stored_and_sk
     assert [response.expression for response in sample["genseg_responses"]] == ["the caf\u00e9 chair"]
     assert run(dataset[:1], nano, expression_field="expression").skipped == 1
     assert run(dataset[:1], nano, expressions=["the caf\u00e9 chair"]).skipped == 1
+
+
+def test_results_of_other_options_are_skipped_with_a_warning(dataset, nano):
+    run(dataset, nano, expression_field="expression")
+    again = run(dataset, nano, expression_field="expression")
+    assert (again.skipped, again.others, again.advice) == (16, 0, "")
+    other = run(dataset, nano, expression_field="expression", model_options={"max_pixels": 100_000})
+    assert (other.skipped, other.others) == (16, 16)
+    assert other.advice.startswith("16 of the skipped results are of another checkpoint or other options.")
+    options = {"max_pixels": 100_000, "cache_dir": "/nowhere"}
+    run(dataset, nano, expression_field="expression", existing="overwrite", model_options=options)
+    assert {r.options for found in dataset.values("genseg_responses") for r in found} == {"max_pixels=100000"}
+
+
+def test_results_stored_before_there_were_options_are_skipped(dataset, nano):
+    run(dataset, nano, expression_field="expression")
+    dataset._sample_collection.update_many({}, {"$unset": {"genseg_responses.$[].options": ""}})
+    again = run(dataset, nano, expression_field="expression")
+    assert (again.skipped, again.others) == (16, 0)

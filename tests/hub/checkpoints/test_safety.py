@@ -44,11 +44,18 @@ def test_an_index_names_files_of_its_folder_only(folder, shard):
 
 @given(shard=st.lists(st.sampled_from(["..", ".", "a", "/", "\\", "C:", "~", "\0"]), max_size=6).map("/".join))
 def test_a_path_that_leads_out_is_always_seen(tmp_path_factory, shard):
-    from genseg_hub.checkpoints.safety import _stays_inside
+    from genseg_hub.checkpoints.safety import _is_bare
 
-    if _stays_inside(shard):
+    if _is_bare(shard):
         folder = tmp_path_factory.getbasetemp() / "inside"
-        assert (folder / shard).resolve().is_relative_to(folder.resolve())
+        assert (folder / shard).resolve().parent == folder.resolve()
+
+
+def test_a_configuration_names_no_weights_file(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": "sub/x.safetensors.index.json"}))
+    with pytest.raises(CheckpointError, match="names its weights file"):
+        checkpoints.check_folder(folder, "x")
 
 
 @pytest.mark.parametrize("index", ['{"weight_map": {"a": 1}}', '{"weight_map": [1]}', "[" * 100_000, "{", b"\xff\xfe"])

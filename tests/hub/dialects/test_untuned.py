@@ -277,13 +277,20 @@ def test_an_empty_list_is_no_target_without_the_mark(text):
     "text",
     [f"There is no dog in the image. {A}", f'There is no doubt: {{"bbox_2d": {A}}}', f'[null, {{"bbox_2d": {A}}}]',
      f'[{{"bbox_2d": {A}}}, {{"bbox_2d": null}}, {{"bbox_2d": [0, 0, 0, 0]}}]',
-     f'{{"found": false, "bbox_2d": {A}}}', f'[], or rather {A}'],
+     f'[], or rather {A}'],
 )  # fmt: skip
 def test_a_readable_box_is_never_no_target(text):
     response = qwen3_vl.parse(text, SIZE)
     assert [list(instance.box) for instance in response.instances] == [A]
     assert not response.no_target
     assert not response.no_target_in_words
+
+
+@pytest.mark.parametrize("verdict", ["found", "detected", "exists", "present"])
+def test_a_box_beside_its_own_denial_is_an_error(verdict):
+    response = qwen3_vl.parse(f'{{"{verdict}": false, "bbox_2d": {A}}}', SIZE)
+    assert response.error is ResponseError.WRONG_SCHEMA
+    assert not response.instances
 
 
 @pytest.mark.parametrize("name", sorted(set(dialects.names()) - set(UNTUNED)))
@@ -312,7 +319,11 @@ def test_words_that_say_there_is_none(text):
      "I can't see any images.", "I'm sorry, I can't assist with that.", "There is no dog at (3, 4) in the image.",
      "I cannot find the exact dog, but the brown animal is close.", "I cannot identify people in the image.",
      "If there is no dog in the image, I answer nothing.", "No worries! The dog sits beside the man.",
-     "There is no dog in the image. " * 20],
+     "There is no dog in the image. " * 20, "The dog is at the left. Its tail is not visible.",
+     "There are no other dogs in the image. The dog is on the left.", "No other person is visible.",
+     "The man is sitting on the chair. The woman is not visible.",
+     "I cannot find a better match than the dog on the left.",
+     "None of the other people wear red, so the man on the left matches."],
 )  # fmt: skip
 def test_other_words_do_not(text):
     assert not says_nothing(text)
