@@ -18,18 +18,18 @@ class Summary:
     Attributes:
         total: expressions that were asked for.
         skipped: expressions that had a result already.
-        others: skipped expressions whose result is of another checkpoint, or of other options.
         statuses: status of a response, one of `STATUSES` -> expressions that ended with it.
         reasons: error -> expressions that ended with it.
+        others: skipped expressions whose result is of another checkpoint, or of other options.
         in_words: expressions whose no-target answer was read from words, a null or an empty box.
     """
 
     total: int = 0
     skipped: int = 0
-    others: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     in_words: int = 0
+    others: int = 0
 
     @property
     def done(self) -> int:
