@@ -136,13 +136,17 @@ def scenes(scene):
     dataset.delete()
 
 
-def test_the_operator_asks_a_model_that_only_the_server_knows(scenes, plugin, nano):
-    with simulated("ollama", nano.reasoner) as server:
-        params = {"server": server.url, "served_model": NAMES["ollama"], "expressions": "all shapes", "device": "cpu"}
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_form_offers_the_model_and_the_operator_asks_it(kind, scenes, plugin, nano):
+    with simulated(kind, nano.reasoner) as server:
+        params = {"server": server.url, "served_model": NAMES[kind], "expressions": "all shapes", "device": "cpu"}
         params |= {"segmenter": "nano", "checkpoint": "nano"}  # the form's untouched default
+        shown = test_operator.form(scenes, **params)
+        assert NAMES[kind] in [choice["value"] for choice in shown["served_model"]["view"]["choices"]]
+        assert "problem" not in shown
         foo.execute_operator(SEGMENT, {"dataset": scenes}, params=params)
     scenes.reload()
-    assert scenes.distinct("genseg_responses.checkpoint") == [f"{NAMES['ollama']}+nano"]
+    assert scenes.distinct("genseg_responses.checkpoint") == [f"{NAMES[kind]}+nano"]
     assert scenes.distinct("genseg_responses.status") == ["segmented"]
     assert scenes.count("genseg.detections") > 0
 
