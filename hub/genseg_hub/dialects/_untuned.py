@@ -79,6 +79,16 @@ def parse(text: str, image_size: tuple[int, int], truncated: bool, frame: Frame 
     return Response(text, reasoning, tuple(instances), error, repaired, in_words)
 
 
+def parse_thousandths(
+    text: str,
+    image_size: tuple[int, int],
+    truncated: bool = False,
+    shown_size: tuple[int, int] | None = None,
+) -> Response:
+    """Read an answer in 0-1000 of the image; the `parse` of most untuned dialects, see `Dialect.parse`."""
+    return parse(text, image_size, truncated)
+
+
 def _json_at_the_end(thought: str) -> str:
     """Return the JSON with which a thought ends, or "".
 

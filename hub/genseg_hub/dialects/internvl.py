@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from genseg_hub.dialects import _untuned
 from genseg_hub.dialects._prompting import OR_NOTHING, as_data, question
-from genseg_hub.schema import Response
 
 PROMPT = (
     "Please provide the bounding box coordinate of the region this sentence describes: <ref>{expression}</ref>. "
@@ -23,18 +22,9 @@ TOKEN_SIDE = 28
 MAX_NEW_TOKENS = 1024
 IMAGE_SIZE: tuple[int, int] | None = None
 MULTIMASK = False
+parse = _untuned.parse_thousandths
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
     """See `Dialect.messages`."""
     return question(PROMPT.format(expression=as_data(expression)))
-
-
-def parse(
-    text: str,
-    image_size: tuple[int, int],
-    truncated: bool = False,
-    shown_size: tuple[int, int] | None = None,
-) -> Response:
-    """See `Dialect.parse`."""
-    return _untuned.parse(text, image_size, truncated)

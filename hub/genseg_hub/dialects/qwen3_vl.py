@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from genseg_hub.dialects import _untuned
 from genseg_hub.dialects._prompting import as_data, chat
-from genseg_hub.schema import Response
 
 INSTRUCTIONS = (
     "Locate every instance that the expression refers to in the image. Answer with a JSON list: one "
@@ -23,18 +22,9 @@ TOKEN_SIDE = 32
 MAX_NEW_TOKENS = 1024
 IMAGE_SIZE: tuple[int, int] | None = None
 MULTIMASK = False
+parse = _untuned.parse_thousandths
 
 
 def messages(image_size: tuple[int, int], expression: str) -> list[dict]:
     """See `Dialect.messages`."""
     return chat(INSTRUCTIONS, f"Expression: {as_data(expression)}")
-
-
-def parse(
-    text: str,
-    image_size: tuple[int, int],
-    truncated: bool = False,
-    shown_size: tuple[int, int] | None = None,
-) -> Response:
-    """See `Dialect.parse`."""
-    return _untuned.parse(text, image_size, truncated)
