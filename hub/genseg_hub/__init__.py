@@ -5,12 +5,21 @@ The package knows neither FiftyOne nor TRL. Importing it is cheap, because torch
 
 from typing import TYPE_CHECKING
 
-from genseg_hub.schema import Failure, InstancePrompt, Prediction, ReferringExample, Response, ResponseError
+from genseg_hub.schema import Failure, InstancePrompt, Prediction, Progress, ReferringExample, Response, ResponseError
 
 if TYPE_CHECKING:
     from genseg_hub.pipeline import GenSegR1
 
-__all__ = ["Failure", "GenSegR1", "InstancePrompt", "Prediction", "ReferringExample", "Response", "ResponseError"]
+__all__ = [
+    "Failure",
+    "GenSegR1",
+    "InstancePrompt",
+    "Prediction",
+    "Progress",
+    "ReferringExample",
+    "Response",
+    "ResponseError",
+]
 
 
 def __getattr__(name: str):

@@ -6,6 +6,7 @@ bits, CMYK.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def image_size(image: str | Path | bytes) -> tuple[int, int]:
     opened, _ = open_image(image)
     with opened:
         return upright_size(opened)
+
+
+def content_key(image: Image.Image) -> bytes:
+    """Return a digest that two images share only if they have the same size and pixels.
+
+    Names and times of files do not count, because another picture can have the same ones.
+
+    Args:
+        image: RGB.
+    """
+    digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.digest()
 
 
 def shown_size(size: tuple[int, int], side: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from genseg_hub import checkpoints, dialects, memory
+from genseg_hub import asking, checkpoints, dialects, memory
 from genseg_hub.checkpoints import trial
 from genseg_hub.errors import CheckpointError
+from genseg_hub.images import load_image
 from genseg_hub.options import OF_WEIGHTS, HubOptions, ReasonerOptions, pick
-from genseg_hub.reasoners.base import Reasoner
+from genseg_hub.questions import Questions
+from genseg_hub.reasoners.base import Prompt, Reasoner
 from genseg_hub.reasoners.loading import answer_limit, connect, connect_by_name, dtype_bytes, load_reasoner
 from genseg_hub.reasoners.server import ServerReasoner
-from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample
+from genseg_hub.schema import Failure, ImageLike, Prediction, Progress, ReferringExample, Response
 from genseg_hub.segmenters.base import Segmenter
 from genseg_hub.segmenters.loading import load_segmenter
 from genseg_hub.streaming import Stream
@@ -168,12 +170,61 @@ class GenSegR1:
             raise result.cause
         return result
 
+    def ask(self, image: ImageLike, expression: str) -> Generator[Progress, None, None]:
+        """Segment as `segment` does, and tell the progress.
+
+        The images of the last questions are kept in a form that makes the next question about them cheaper; see
+        `release`. Closing the iterator stops the generation.
+
+        Args:
+            image: path, PIL image or uint8[H, W, 3].
+            expression: the natural-language query.
+
+        Yields:
+            States with the text so far, a state with the parsed answer, and a last state with the prediction. A slow
+            server or `generate` repeats its last text twice a second, so that the caller has the chance to stop.
+
+        Raises:
+            ImageError: the image cannot be used.
+            ValueError, TypeError: the expression cannot be used.
+            CheckpointError: the answer does not fit into the memory.
+        """
+        self._fitting(1)
+        yield from asking.ask(
+            self.reasoner, self.segmenter, Questions(self.segmenter, self.dialect, self.options), image, expression
+        )
+
+    def segment_prompts(self, image: ImageLike, response: Response) -> Prediction:
+        """Turn boxes and points into masks without asking the reasoner, for example after a person moved them.
+
+        The image is kept as by `ask`.
+
+        Args:
+            image: path, PIL image or uint8[H, W, 3].
+            response: its instances have boxes and points in pixels of the image.
+
+        Raises:
+            ImageError: the image cannot be used.
+            SegmenterError: the segmenter's numbers cannot be used.
+        """
+        questions, picture = Questions(self.segmenter, self.dialect, self.options), load_image(image)
+        (prediction,) = questions.segment(picture, Prompt(picture, [], questions.key(picture)), [response])
+        return prediction
+
+    def release(self) -> None:
+        """Free what is kept of the last images: the segmenter's embeddings and the reasoner's prefixes.
+
+        Call it after changing the weights of a part, too.
+        """
+        self.reasoner.release()
+        self.segmenter.release()
+
     def segment_many(self, examples: Iterable[ReferringExample], batch_size: int = 8) -> Iterator[Prediction | Failure]:
         """Segment a stream of examples.
 
         The segmenter works on one image while the reasoner answers about the next images. Neighbours with the same
-        image share its decoding, its embedding and the image's part of the reasoner's prompt. A bad example becomes a
-        Failure, and the stream goes on.
+        image share its decoding, and all questions about one of the last images share its embedding and the image's
+        part of the reasoner's prompt. A bad example becomes a Failure, and the stream goes on.
 
         Args:
             examples: read lazily, `streaming.READ_AHEAD` batches ahead.
@@ -188,19 +239,30 @@ class GenSegR1:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if self.needed and self.checkpoint:
-            device = self.segmenter.device
+        batch_size = self._fitting(batch_size)
+        yield from Stream(self.reasoner, self.segmenter, self.dialect, examples, batch_size, self.options)
+
+    def _fitting(self, batch_size: int) -> int:
+        """Return the number of answers at once that fit into the memory, at most the given one.
+
+        Raises:
+            CheckpointError: not even one answer fits.
+        """
+        if not (self.needed and self.checkpoint):
+            return batch_size
+        device = self.segmenter.device
+        free = memory.free_bytes(device)
+        fits = memory.fitting_batch(self.needed, free)
+        if fits < batch_size:
+            self.release()
             free = memory.free_bytes(device)
             fits = memory.fitting_batch(self.needed, free)
-            if fits < 1:
-                answers = replace(self.needed, weights=0, segmenter=0)
-                memory.check(self.checkpoint, answers, self.options, free, str(device))
-            elif fits < batch_size:
-                _log.warning(
-                    "%d answers at once instead of %d, because more do not fit into %s", fits, batch_size, device
-                )
-                batch_size = fits
-        yield from Stream(self.reasoner, self.segmenter, self.dialect, examples, batch_size, self.options)
+        if fits < 1:
+            answers = replace(self.needed, weights=0, segmenter=0)
+            memory.check(self.checkpoint, answers, self.options, free, str(device))
+        if fits < batch_size:
+            _log.warning("%d answers at once instead of %d, because more do not fit into %s", fits, batch_size, device)
+        return min(fits, batch_size)
 
 
 def _check_options(given: ReasonerOptions, others: dict[str, Any], server: str | None) -> None:

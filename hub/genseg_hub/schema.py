@@ -231,6 +231,23 @@ class Prediction:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """State of one question while it is answered.
+
+    Attributes:
+        text: the generated text so far, as in `Response`; "" before the first token.
+        reasoning: the think part so far; "" if there is none.
+        response: the parsed answer; None while the reasoner generates.
+        prediction: the answer with its masks; None until the last state.
+    """
+
+    text: str
+    reasoning: str = ""
+    response: Response | None = None
+    prediction: Prediction | None = None
+
+
 @dataclass(frozen=True)
 class Failure:
     """Reason why an example has no prediction."""

@@ -7,7 +7,6 @@ the memory.
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
@@ -15,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -23,9 +21,11 @@ from genseg_hub import answers
 from genseg_hub.cpu_threads import Cores
 from genseg_hub.dialects import Dialect
 from genseg_hub.errors import ReasonerError, SegmenterError
-from genseg_hub.images import load_image, shown_size
-from genseg_hub.options import MAX_IMAGE_TOKENS, ReasonerOptions
+from genseg_hub.images import load_image
+from genseg_hub.options import ReasonerOptions
+from genseg_hub.questions import Questions
 from genseg_hub.reasoners.base import Generation, Prompt, Reasoner
+from genseg_hub.reasoners.prefixes import is_memory_error
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 from genseg_hub.segmenters.base import Segmenter
 
@@ -33,7 +33,6 @@ from genseg_hub.segmenters.base import Segmenter
 READ_AHEAD = 4
 # Decoded images in flight; 300 million pixels are 0.9 GB, or a dozen photographs of 24 megapixels.
 _READ_AHEAD_PIXELS = 300_000_000
-_LEAST_TOKENS = 4  # of an image; Qwen2.5-VL's processor shows no image with fewer
 
 
 @dataclass(eq=False)
@@ -83,8 +82,8 @@ class Stream:
         batch_size: int,
         options: ReasonerOptions,
     ):
-        self._segmenter, self._dialect, self._options = segmenter, dialect, options
-        self._dialect_name = dialect.__name__.rpartition(".")[2]
+        self._reasoner, self._segmenter = reasoner, segmenter
+        self._questions = Questions(segmenter, dialect, options)
         self._session = reasoner.session(batch_size)
         self._cores = Cores(divided=reasoner.takes_cores and segmenter.device.type == "cpu")
         self._examples, self._batch_size = iter(examples), batch_size
@@ -165,29 +164,13 @@ class Stream:
         """Make the prompt of an example; `neighbour` is the example before it, about the same image."""
         try:
             if neighbour and neighbour.image and neighbour.prompt:
-                job.image, shown, key = neighbour.image, neighbour.prompt.image, neighbour.prompt.image_key
+                job.image = neighbour.image
+                job.prompt = self._questions.prompt(job.image, job.example.expression, neighbour.prompt)
             else:
                 job.image = load_image(job.example.image)
-                shown, key = self._shown(job.image), object()
-            job.prompt = Prompt(shown, self._dialect.messages(job.image.size, job.example.expression), key)
+                job.prompt = self._questions.prompt(job.image, job.example.expression)
         except Exception as error:  # noqa: BLE001  recorded on the example
             job.result = Failure(explain(error), error)
-
-    def _shown(self, image: Image.Image) -> Image.Image:
-        """Return an image as the reasoner is to see it.
-
-        An image within the limits is left to the processor, unless the answer's coordinates are pixels of the resized
-        image: then it has a size that every processor, also one on a server, leaves as it is.
-        """
-        if self._dialect.IMAGE_SIZE:
-            return image.resize(self._dialect.IMAGE_SIZE, Image.Resampling.BILINEAR)
-        side = self._dialect.TOKEN_SIDE
-        least = self._options.min_pixels or 0
-        most = self._options.max_pixels or max(least, MAX_IMAGE_TOKENS * side * side)
-        if least <= image.width * image.height <= most and not self._dialect.PIXELS:
-            return image
-        size = shown_size(image.size, side, least or min(_LEAST_TOKENS * side * side, most), most)
-        return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
     def _segment(self, group: _Group) -> None:
         """Turn the answers about one image into masks, all in one batch."""
@@ -197,6 +180,9 @@ class Stream:
                 self._segment_together(jobs)
             except Exception as together:  # noqa: BLE001  each example is tried alone, and its error recorded on it
                 traceback.clear_frames(together.__traceback__)  # frees tensors, because memory may be short
+                if is_memory_error(together):
+                    self._reasoner.release()
+                    self._segmenter.release()
                 for job in jobs:
                     try:
                         self._segment_together([job])
@@ -210,23 +196,9 @@ class Stream:
         image, prompt = jobs[0].image, jobs[0].prompt
         assert image is not None
         assert prompt is not None
-        said = [job.answer for job in jobs if job.answer]
-        responses = [
-            answers.read(self._dialect, a.text, image.size, a.truncated, a.shown_size or prompt.image.size)
-            for a in said
-        ]
-        instances = [instance for response in responses for instance in response.instances]
-        masks, scores = (
-            self._segmenter.segment(np.array(image), instances, prompt.image_key, self._dialect.MULTIMASK)
-            if instances
-            else ([], [])
-        )
-        if not all(map(math.isfinite, scores)):
-            raise SegmenterError("the segmenter predicts an IoU that is no number; try another dtype or device")
-        start = 0
-        for job, response in zip(jobs, responses, strict=True):
-            its = slice(start, start := start + len(response.instances))
-            job.result = Prediction(response, tuple(masks[its]), tuple(scores[its]), image.size, self._dialect_name)
+        responses = [self._questions.read(image, prompt, job.answer) for job in jobs if job.answer]
+        for job, prediction in zip(jobs, self._questions.segment(image, prompt, responses), strict=True):
+            job.result = prediction
 
 
 def _identity(example: ReferringExample) -> Hashable:

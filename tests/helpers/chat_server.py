@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -14,12 +14,27 @@ from typing import Any
 from PIL import Image
 
 MODELS = {"object": "list", "data": [{"id": "served", "object": "model", "root": "/weights/nano"}]}
-Reply = tuple[int, dict[str, str], Any]  # status, headers, JSON or the body itself
+Reply = tuple[int, dict[str, str], Any]  # status, headers, JSON, the body itself or its parts
 
 
 def said(text: Any, finish_reason: Any = "stop", **more: Any) -> Reply:
     message = {"role": "assistant", "content": text, **more}
     return 200, {}, {"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}]}
+
+
+def in_pieces(deltas: Iterable[dict[str, Any]]) -> Reply:
+    """Stream an answer; each piece is sent as soon as it is there."""
+
+    def events() -> Iterator[bytes]:
+        for delta in deltas:
+            yield _event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        yield _event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}) + b"data: [DONE]\n\n"
+
+    return 200, {"Content-Type": "text/event-stream"}, events()
+
+
+def _event(content: dict) -> bytes:
+    return f"data: {json.dumps(content)}\n\n".encode()
 
 
 def expression(request: dict) -> str:
@@ -85,12 +100,24 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(*reply)
 
     def _send(self, status: int, headers: dict[str, str], content: Any) -> None:
+        if isinstance(content, Iterator):
+            self._stream(status, headers, content)
+            return
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for key, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(data)
+
+    def _stream(self, status: int, headers: dict[str, str], parts: Iterator[bytes]) -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Transfer-Encoding": "chunked"}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        for part in parts:
+            self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, *args) -> None:
         pass

@@ -33,14 +33,39 @@ LISTS: dict[str, dict] = {
         owned_by="organization_owner",
     ),
     "llama.cpp": _listed(
-        ["Qwen3VL-8B-Instruct-Q4_K_M.gguf"],
+        ["Qwen3VL-8B-Instruct-Q4_K_M.gguf"],  # as `-m` was given: a path for a file in another folder
+        aliases=[],
+        tags=[],
         created=1764374400,
         owned_by="llamacpp",
-        aliases=["Qwen3VL-8B-Instruct-Q4_K_M.gguf"],
-        architecture={"input_modalities": ["text", "image"], "output_modalities": ["text"]},
-        meta={"vocab_type": 2, "n_vocab": 151936, "n_ctx_train": 262144, "n_embd": 4096, "n_params": 8190735360},
+        meta={
+            "vocab_type": 2,
+            "n_vocab": 151936,
+            "n_ctx": 20480,
+            "n_ctx_train": 262144,
+            "n_embd": 16384,
+            "n_params": 8190735360,
+            "size": 5027787776,
+            "ftype": "Q4_K - Medium",
+        },
     )
-    | {"models": [{"name": "Qwen3VL-8B-Instruct-Q4_K_M.gguf", "capabilities": ["completion", "multimodal"]}]},
+    | {
+        "models": [
+            {
+                "name": "Qwen3VL-8B-Instruct-Q4_K_M.gguf",
+                "model": "Qwen3VL-8B-Instruct-Q4_K_M.gguf",
+                "modified_at": "",
+                "size": "",
+                "digest": "",
+                "type": "model",
+                "description": "",
+                "tags": [""],
+                "capabilities": ["completion", "multimodal"],  # without --mmproj only "completion"
+                "parameters": "",
+                "details": {"parent_model": "", "format": "gguf", "family": "", "families": [""]},
+            }
+        ]
+    },
     "mlx-vlm": _listed(["mlx-community/Qwen3-VL-8B-Instruct-4bit"], created=1764374400),
     "openrouter": {
         "data": [
@@ -90,7 +115,8 @@ def _lmstudio(request: dict, thought: str, text: str) -> Reply:
 
 
 def _llama_cpp(request: dict, thought: str, text: str) -> Reply:
-    return _completion({"content": text, "reasoning_content": thought}, timings={"predicted_per_second": 9.5})
+    more = {"model": request["model"], "system_fingerprint": "b0-unknown", "timings": {"predicted_per_second": 9.5}}
+    return _completion({"content": text, "reasoning_content": thought}, **more)
 
 
 def _mlx_vlm(request: dict, thought: str, text: str) -> Reply:

@@ -188,7 +188,24 @@ def test_failures_keep_no_embedding(failing_segmenter, examples):
         log_metric=lambda name, _: at_the_end.setdefault(name, len(failing_segmenter.embeddings)),
     )
     assert values == [None] * 5
-    assert at_the_end["mask_reward_failed"] == 1, "the segmenter's last one"
+    assert at_the_end["mask_reward_failed"] == 0, "the segmenter keeps none without a key"
+
+
+def test_ignored_pixels_count_on_neither_side(segmenter, examples):
+    """As in `metrics.measure`; an image that is smaller for the policy is segmented as it is."""
+    target = next(e for e in examples if len(e.masks) == 1)
+    mask = decode_mask(target.masks[0])
+    half = np.zeros_like(mask)
+    half[:, : int(np.median(np.nonzero(mask)[1]))] = True
+    shown = [Image.fromarray(target.image).resize((32, 32))]
+    known = columns(target) | {"original": columns(target)["image"], "image": shown}
+    (whole,), (part,) = (
+        MaskReward(segmenter)([truth(target)], ignore=[ignored], **known) for ignored in ([], [encode_mask(half)])
+    )
+    assert whole == one(segmenter, truth(target), target)
+    response = genseg.parse(truth(target), size(target))
+    union = np.any(segmenter.segment(target.image, response.instances)[0], axis=0)
+    assert part == np.count_nonzero(union & mask & ~half) / np.count_nonzero((union | mask) & ~half) != whole
 
 
 def test_true_masks_of_another_size_are_an_error_of_the_data(segmenter, examples):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def of_served_model(
     """
     names = [told.partition("@")[0] for told in (name, *further)]
     exact = (told for told in names if any(known.name == told for known in KNOWN))
-    telling = next(exact, None) or next((told for told in names if dialects.of_name(told)), name)
+    files = [re.split(r"[/\\]", told)[-1] for told in names]  # llama-server's names are paths; folders tell little
+    telling = next(exact, None) or next((told for told in (*files, *names) if dialects.of_name(told)), name)
     settings = read_settings(_NO_FOLDER, telling, dialect)
     weights, config, hub_id = find_segmenter(segmenter or settings.segmenter, None, options, None)
     chosen = segmenter and "@".join(snapshot_of(weights) or (segmenter,))

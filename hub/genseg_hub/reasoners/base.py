@@ -5,7 +5,7 @@ A reasoner knows chats and images. Only the dialect knows the meaning of the tex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,7 +21,7 @@ class Prompt:
     Attributes:
         image: RGB.
         chat: messages with one {"type": "image"}.
-        image_key: neighbours with equal keys have the same image.
+        image_key: prompts with equal keys have the same image, also in later sessions.
     """
 
     image: Image.Image
@@ -71,4 +71,18 @@ class Reasoner(Protocol):
 
     def session(self, batch_size: int) -> Session:
         """Begin a session with at most `batch_size` open prompts."""
+        ...
+
+    def stream(self, prompt: Prompt) -> Generator[str | Generation, None, None]:
+        """Answer one prompt: yield the text so far, again and again, and at last the whole answer.
+
+        Closing the iterator stops the generation.
+
+        Raises:
+            Exception: the error that a session would give as the answer.
+        """
+        ...
+
+    def release(self) -> None:
+        """Free what is kept for later questions about the same images."""
         ...

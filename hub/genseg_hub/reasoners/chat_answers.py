@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import Any
 
+from genseg_hub.errors import ReasonerError
 from genseg_hub.reasoners.base import Generation
 from genseg_hub.reasoners.server_errors import ServerErrors
 
@@ -33,8 +34,24 @@ def read_answer(completion: Any, errors: ServerErrors) -> Generation:
     return _generation(said, _thought(message), reason, errors)
 
 
-async def read_stream(chunks: AsyncIterable[Any], errors: ServerErrors) -> Generation:
-    """Return the text that came in pieces; see `read_answer`."""
+class NoPieceError(ReasonerError):
+    """The server was asked for pieces of an answer and sent none."""
+
+
+async def read_stream(
+    chunks: AsyncIterable[Any], errors: ServerErrors, watch: Callable[[str], None] | None = None
+) -> Generation:
+    """Return the text that came in pieces; see `read_answer`.
+
+    Args:
+        chunks: as the openai client yields them.
+        errors: of the server.
+        watch: takes the text so far after each piece.
+
+    Raises:
+        NoPieceError: there was no piece.
+        ReasonerError: as `read_answer`.
+    """
     said, thought, reason, count = list[str](), list[str](), None, 0
     async for chunk in chunks:
         count += 1
@@ -50,8 +67,10 @@ async def read_stream(chunks: AsyncIterable[Any], errors: ServerErrors) -> Gener
             raise errors.error(f"gave no text, but {errors.quoted(content or more)}")
         said.append(content or "")
         thought.append(more or "")
+        if watch and (content or more):
+            watch(_with_thought("".join(said), "".join(thought), finished=any(said)))
     if not count:
-        raise errors.error("gave no piece of a chat completion")
+        raise errors.error("gave no piece of a chat completion", NoPieceError)
     return _generation("".join(said), "".join(thought), reason, errors)
 
 
@@ -74,9 +93,14 @@ def _generation(said: Any, thought: Any, reason: Any, errors: ServerErrors) -> G
     if not isinstance(said, str | None) or not isinstance(thought, str | None):
         raise errors.error(f"gave no text, but {errors.quoted(said or thought)}")
     truncated, text = ended in _LENGTH, said or ""
-    if thought:
-        text = f"<think>{thought}" if truncated and not text else f"<think>{thought}</think>{text}"
-    return Generation(text, truncated)
+    return Generation(_with_thought(text, thought or "", finished=bool(text) or not truncated), truncated)
+
+
+def _with_thought(text: str, thought: str, finished: bool) -> str:
+    """Return a text with the thought before it, as a model without a parser for reasoning writes both."""
+    if not thought:
+        return text
+    return f"<think>{thought}</think>{text}" if finished else f"<think>{thought}"
 
 
 def _thought(message: Any) -> Any:

@@ -20,7 +20,7 @@ from PIL import Image
 from genseg_hub.images import to_jpeg, to_png
 
 Encoding = Literal["png", "jpeg"]
-_REFUSALS = (400, 404, 413, 415, 422)
+REFUSALS = (400, 404, 413, 415, 422)
 _READ_CHARACTERS = 2000  # of a refusal, because some servers repeat the request with its image
 # Refusing words, within one statement of the parameter's name.
 _NO = (
@@ -96,7 +96,7 @@ def change(sent: RequestForm, status: int, body: Any) -> Change | None:
         status: of the HTTP response.
         body: of the HTTP response as the client parsed it; of any type and any content.
     """
-    if status not in _REFUSALS:
+    if status not in REFUSALS:
         return None
     name, text = _complaint(body)
     about_room = re.search(r"context|tokens? per|too (large|long|high|many)|exceed|at most|greater|less than", text)

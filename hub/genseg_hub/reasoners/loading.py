@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import logging
 import os
 from pathlib import Path
@@ -15,6 +17,7 @@ from genseg_hub.checkpoints.settings import CONFIG_FILE, read_config
 from genseg_hub.errors import CheckpointError
 from genseg_hub.options import THINKING_TOKENS, HubOptions, ReasonerOptions
 from genseg_hub.reasoners.base import Reasoner
+from genseg_hub.reasoners.compared import obstacle
 from genseg_hub.reasoners.continuous_batching import ContinuousReasoner
 from genseg_hub.reasoners.served_models import means
 from genseg_hub.reasoners.server import ServerReasoner
@@ -51,16 +54,26 @@ def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target, opt
         ) from error
     if options.device_map is None and not getattr(model, "is_quantized", False):
         model = model.to(target)
+    _return_token_types(processor, model)
     thinks = opens_thought(processor)
     limit = answer_limit(checkpoint, dialect, options.max_new_tokens, thinks)
-    if ContinuousReasoner.supports(model):
+    reason = obstacle(model)
+    if not reason:
         return ContinuousReasoner(model, processor, limit, thinks)
-    _log.warning(
-        "%s (%s) answers with Transformers' generate, because continuous batching was not compared with it",
-        checkpoint.name,
-        model.config.model_type,
-    )
+    _tell_generate(model.config.model_type, reason)
     return TransformersReasoner(model, processor, limit, thinks)
+
+
+def _return_token_types(processor, model) -> None:
+    """Let a processor return the token types that the positions of its model need; Cosmos3-Edge's leaves them out."""
+    name = "mm_token_type_ids"
+    if name in processor.model_input_names and name in inspect.signature(type(model).forward).parameters:
+        processor.return_mm_token_type_ids = True
+
+
+@functools.cache  # so that each message is logged once per process
+def _tell_generate(model_type: str, reason: str) -> None:
+    _log.warning("%s answers with Transformers' generate, because %s", model_type, reason)
 
 
 def _weights(checkpoint: Checkpoint, target, options: ReasonerOptions) -> dict[str, Any]:

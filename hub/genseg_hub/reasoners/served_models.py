@@ -60,7 +60,8 @@ class ServedModel:
     @property
     def dialect(self) -> str | None:
         """The dialect of untuned checkpoints that the Hub id, the name or the root tells; None if they tell none."""
-        told = (dialects.of_name(name) for name in (self.hub_id, self.name, self.root) if name)
+        names = [name for name in (self.hub_id, self.name, self.root) if name]
+        told = (dialects.of_name(name) for name in (*map(_last_part, names), *names))
         return next(filter(None, told), None)
 
     @property
@@ -131,8 +132,15 @@ def read_models(page: Any, errors: ServerErrors) -> list[ServedModel]:
     except (AttributeError, KeyError, TypeError):
         raise errors.error("does not list its models as OpenAI's API does; the address usually ends in /v1") from None
     kind = next(filter(None, map(_kind, fields)), UNKNOWN)
+    capabilities = _capabilities(page)
     return [
-        ServedModel(name, _text(one.get("root")), _text(one.get("hugging_face_id")), _vision(name, one), kind)
+        ServedModel(
+            name,
+            _text(one.get("root")),
+            _text(one.get("hugging_face_id")),
+            "multimodal" in capabilities[name] if name in capabilities else _vision(name, one),
+            kind,
+        )
         for name, one in zip(names, fields, strict=True)
     ]
 
@@ -156,6 +164,7 @@ def choose(models: Sequence[ServedModel], wanted: Sequence[str] | None) -> Choic
     for name in wanted:
         for model in models:
             if model.name == name:
+                _check_images(model)
                 return Choice(model, name, sure=True)
     fits: list[tuple[Callable[[ServedModel, str], bool], str, bool]] = [
         (lambda model, name: model.root == name, "the server loaded it from there", True),
@@ -169,9 +178,25 @@ def choose(models: Sequence[ServedModel], wanted: Sequence[str] | None) -> Choic
         if len(found) > 1:
             raise NotServedError(f"has several models for {printable(wanted[0])}: {_listed(found)}; {_HOW_TO_CHOOSE}")
         for model, name in found.values():
+            _check_images(model)
             return Choice(model, name, why, sure)
     known = _listed([model.name for model in models], wanted[0])
     raise NotServedError(f"does not serve {wanted[0]}, but {known}; {_advice(models, wanted[0])}")
+
+
+def _last_part(name: str) -> str:
+    """Return a name without its owner, of a path the file's name: a folder may have another model's name."""
+    return re.split(r"[/\\]", name)[-1]
+
+
+def _check_images(model: ServedModel) -> None:
+    """Raise NotServedError for a model that llama-server has without its vision tower.
+
+    llama-server answers 500 to an image then, so that every expression would be sent five times. Lists of other servers
+    are not trusted this far.
+    """
+    if model.server == LLAMA_CPP and model.vision is False:
+        raise NotServedError(f"serves {printable(model.name)} without its vision tower; {_advice([model], model.name)}")
 
 
 def means(model: ServedModel, names: Sequence[str]) -> bool:
@@ -205,7 +230,7 @@ def _is_near(model: ServedModel, wanted: str, key: Callable[[str], str]) -> bool
 
 def _letters(name: str) -> str:
     """Return the letters and digits of a name without owner and storage; a commit stays in the name."""
-    name, shorter = "", re.split(r"[/\\]", name.lower())[-1][:_LONGEST_NAME]
+    name, shorter = "", _last_part(name.lower())[:_LONGEST_NAME]
     while name != shorter:
         name, shorter = shorter, _STORAGE.sub("", shorter)
     return re.sub(r"[^a-z0-9@]", "", name)
@@ -264,6 +289,17 @@ def _vision(name: str, fields: dict[str, Any]) -> bool | None:
     if fields.get("type") in ("vlm", "llm", "embeddings"):
         return fields["type"] == "vlm"
     return False if "embed" in name.lower() else None
+
+
+def _capabilities(page: Any) -> dict[str, list]:
+    """Return what each model can do, by its name: llama-server says it in a second list."""
+    listed = getattr(page, "models", None)
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    return {
+        row["name"]: row["capabilities"]
+        for row in rows
+        if isinstance(row.get("name"), str) and isinstance(row.get("capabilities"), list)
+    }
 
 
 def _text(value: Any) -> str | None:

@@ -13,15 +13,17 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from genseg_hub.errors import NotServedError, ReasonerError
 from genseg_hub.reasoners.base import Generation, Prompt
-from genseg_hub.reasoners.chat_answers import cut_in_thought, read_answer, read_stream
-from genseg_hub.reasoners.chat_requests import Picture, RequestForm, change
+from genseg_hub.reasoners.chat_answers import NoPieceError, cut_in_thought, read_answer, read_stream
+from genseg_hub.reasoners.chat_requests import REFUSALS, Picture, RequestForm, change
+from genseg_hub.reasoners.following import follow
 from genseg_hub.reasoners.served_models import ONE_BY_ONE, Choice, choose, read_models
 from genseg_hub.reasoners.server_errors import ServerErrors, import_openai
 from genseg_hub.reasoners.serving import checked_address, is_local
@@ -128,10 +130,29 @@ class ServerReasoner:
         self._thinks = thinks or self.choice.model.thinks
         self._form = RequestForm(max_new_tokens)  # from now on changed on the loop only
         self._thinking_tokens = thinking_tokens or 0
+        self._streams = True  # until the server refuses to answer in pieces
 
     def session(self, batch_size: int) -> _Requests:
         """See `base.Reasoner`; up to `concurrency` prompts are open, whatever the batch size."""
         return _Requests(self)
+
+    def stream(self, prompt: Prompt) -> Generator[str | Generation, None, None]:
+        """See `base.Reasoner`; a server that refuses to answer in pieces is asked for one piece."""
+        texts: SimpleQueue[str | None] = SimpleQueue()
+        session = _Requests(self, texts.put)
+        session.ask([prompt])
+        try:
+            (request,) = session.open
+            yield from follow(request, texts)
+            ((_, answer),) = session.advance()
+        finally:
+            _give_up(session.open)
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer
+
+    def release(self) -> None:
+        """Do nothing, because nothing is kept."""
 
     def submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
         """Run a coroutine on the loop of the requests."""
@@ -153,44 +174,74 @@ class ServerReasoner:
         except Exception as error:  # servers and networks cause errors of any type
             raise self._errors.explained(error) from error
 
-    async def request(self, picture: Picture, chat: list[dict]) -> Generation | ReasonerError:
-        """Return the answer to one chat about a picture, or the error."""
+    async def request(
+        self, picture: Picture, chat: list[dict], watch: Callable[[str], None] | None = None
+    ) -> Generation | ReasonerError:
+        """Return the answer to one chat about a picture, or the error.
+
+        Args:
+            picture: the image.
+            chat: as in `base.Prompt`.
+            watch: takes the text so far, if the server answers in pieces; None to wait for the whole answer.
+        """
         try:
-            answer, limit = await self._asked(self._form, picture, chat)
+            answer, limit = await self._asked(self._form, picture, chat, watch)
             if cut_in_thought(answer, self._thinks) and limit < self._thinking_tokens:
-                answer = await self._asked_again(answer, self._thinking_tokens, picture, chat)
+                answer = await self._asked_again(answer, self._thinking_tokens, picture, chat, watch)
             if cut_in_thought(answer, self._thinks) and "<think>" not in answer.text:
                 answer = dataclasses.replace(answer, text=f"<think>{answer.text}")
             return answer
         except Exception as error:  # noqa: BLE001  recorded on the example
             return self._errors.explained(error)
 
-    async def _asked(self, form: RequestForm, picture: Picture, chat: list[dict]) -> tuple[Generation, int]:
+    async def _asked(
+        self, form: RequestForm, picture: Picture, chat: list[dict], watch: Callable[[str], None] | None
+    ) -> tuple[Generation, int]:
         """Return the answer to one chat and the token limit that it had; change the form where the server refuses."""
         import openai
 
+        in_pieces = watch is not None and self._streams
         while True:
+            sent = dataclasses.replace(form, stream=form.stream or in_pieces)
             try:
-                request = form.request(self.model, chat, await picture.url(form.encoding))
+                request = sent.request(self.model, chat, await picture.url(sent.encoding))
                 completion = await self._client.chat.completions.create(**request)
-                if form.stream:
+                if sent.stream:
                     async with completion as chunks:  # the client's own timeout is of each piece
-                        answer = await asyncio.wait_for(read_stream(chunks, self._errors), self._errors.timeout)
+                        reading = read_stream(chunks, self._errors, self._marked(watch) if watch else None)
+                        answer = await asyncio.wait_for(reading, self._errors.timeout)
                 else:
                     answer = read_answer(completion, self._errors)
+                    if watch and self._streams:
+                        self._streams = False
+                        _log.warning("the server %s refuses to answer in pieces; answers come whole", self.base_url)
                 return answer, form.max_tokens
-            except openai.APIStatusError as error:
-                learned = self._learned(form, error)
-                if learned is None:
+            except (openai.APIStatusError, NoPieceError) as error:
+                learned = self._learned(sent, error) if isinstance(error, openai.APIStatusError) else None
+                if learned is not None:
+                    form = learned
+                elif in_pieces and not form.stream and getattr(error, "status_code", 400) in REFUSALS:
+                    in_pieces = False  # other faults refuse the whole answer, too, and are told then
+                else:
                     raise
-                form = learned
 
-    async def _asked_again(self, cut: Generation, limit: int, picture: Picture, chat: list[dict]) -> Generation:
+    def _marked(self, watch: Callable[[str], None]) -> Callable[[str], None]:
+        """Return `watch` for texts whose thought the prompt may have opened; it gets them with their `<think>`."""
+
+        def marked(text: str) -> None:
+            in_thought = self._thinks and "<think>" not in text and "</think>" not in text
+            watch(f"<think>{text}" if in_thought else text)
+
+        return marked
+
+    async def _asked_again(
+        self, cut: Generation, limit: int, picture: Picture, chat: list[dict], watch: Callable[[str], None] | None
+    ) -> Generation:
         """Return the answer with a higher limit; the answer that was cut off if the server refuses the limit."""
         import openai
 
         try:
-            answer, _ = await self._asked(dataclasses.replace(self._form, max_tokens=limit), picture, chat)
+            answer, _ = await self._asked(dataclasses.replace(self._form, max_tokens=limit), picture, chat, watch)
         except Exception as error:  # noqa: BLE001  there is an answer already
             _log.warning("a thought stays unfinished, because with %d tokens %s", limit, self._errors.explained(error))
             if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
@@ -216,21 +267,29 @@ class ServerReasoner:
 
 
 class _Requests:
-    """A session: each prompt is one request, and neighbours share one encoded image."""
+    """A session: each prompt is one request, and neighbours share one encoded image.
 
-    def __init__(self, reasoner: ServerReasoner):
-        self._reasoner = reasoner
-        self._open: dict[Future[Generation | ReasonerError], Prompt] = {}
+    Args:
+        reasoner: whose requests they are.
+        watch: see `ServerReasoner.request`.
+
+    Attributes:
+        open: the awaited answers, and their prompts.
+    """
+
+    def __init__(self, reasoner: ServerReasoner, watch: Callable[[str], None] | None = None):
+        self._reasoner, self._watch = reasoner, watch
+        self.open: dict[Future[Generation | ReasonerError], Prompt] = {}
         self._images: dict[object, tuple[Picture, set[Prompt]]] = {}  # key -> picture, open prompts about it
         self._folder = None
         if reasoner.media_folder:
             self._folder = tempfile.TemporaryDirectory(dir=reasoner.media_folder, ignore_cleanup_errors=True)
             os.chmod(self._folder.name, 0o755)  # the server may run as another user
             weakref.finalize(self, self._folder.cleanup)
-        weakref.finalize(self, _give_up, self._open)
+        weakref.finalize(self, _give_up, self.open)
 
     def room(self) -> int:
-        return self._reasoner.concurrency - len(self._open)
+        return self._reasoner.concurrency - len(self.open)
 
     def ask(self, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
@@ -239,17 +298,17 @@ class _Requests:
                 self._images[prompt.image_key] = Picture(prompt.image, folder), set()
             picture, about = self._images[prompt.image_key]
             about.add(prompt)
-            self._open[self._reasoner.submit(self._reasoner.request(picture, prompt.chat))] = prompt
+            self.open[self._reasoner.submit(self._reasoner.request(picture, prompt.chat, self._watch))] = prompt
 
     def advance(self) -> list[tuple[Prompt, Generation | Exception]]:
         try:
-            done, _ = wait(self._open, return_when=FIRST_COMPLETED)
+            done, _ = wait(self.open, return_when=FIRST_COMPLETED)
         except BaseException:
-            _give_up(self._open)
+            _give_up(self.open)
             raise
         answers: list[tuple[Prompt, Generation | Exception]] = []
         for future in done:
-            prompt = self._open.pop(future)
+            prompt = self.open.pop(future)
             picture, about = self._images[prompt.image_key]
             about.remove(prompt)
             if not about:

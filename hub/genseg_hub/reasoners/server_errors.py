@@ -82,7 +82,7 @@ class ServerErrors:
             text = f"answered {error.status_code}: {self.quoted(body or error.message)}"
             if error.status_code == 404:
                 text += "; the address usually ends in /v1, and the model must take images"
-            elif error.status_code == 413 or re.search("length|too long|max_model_len", text):
+            elif error.status_code == 413 or re.search("length|too long|max_model_len|context size", text):
                 text += "; start it with a longer context, or show a smaller image (max_pixels)"
             elif error.status_code == 429 or error.status_code >= 500:
                 text += f" ({attempts})"

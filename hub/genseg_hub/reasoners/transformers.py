@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Event
 
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from genseg_hub.reasoners.base import THOUGHT, Generation, Prompt
+from genseg_hub.reasoners.following import follow
+
+TOKENS_PER_STATE = 4  # of a streamed answer, because decoding the text at each token costs
 
 
 class TransformersReasoner:
@@ -35,9 +42,37 @@ class TransformersReasoner:
         """See `base.Reasoner`."""
         return _Batches(self, batch_size)
 
+    def stream(self, prompt: Prompt) -> Generator[str | Generation, None, None]:
+        """See `base.Reasoner`."""
+        texts: SimpleQueue[str | None] = SimpleQueue()
+        stopped = Event()
+
+        def watch(tokens: torch.Tensor) -> bool:
+            if tokens.shape[1] and tokens.shape[1] % TOKENS_PER_STATE == 0:
+                texts.put(self.begin + self._decode(tokens)[0].rstrip("\ufffd"))  # a character may be half generated
+            return stopped.is_set()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="generate") as worker:
+            answer = worker.submit(self.generate, [prompt], watch)
+            try:
+                yield from follow(answer, texts)
+                yield answer.result()[0]
+            finally:
+                stopped.set()
+
+    def release(self) -> None:
+        """Do nothing, because nothing is kept."""
+
     @torch.no_grad()  # not inference_mode: FSDP gathers the training weights here
-    def generate(self, batch: Sequence[Prompt]) -> list[Generation]:
-        """Generate the answers of one batch."""
+    def generate(
+        self, batch: Sequence[Prompt], watch: Callable[[torch.Tensor], bool] | None = None
+    ) -> list[Generation]:
+        """Generate the answers of one batch.
+
+        Args:
+            batch: the prompts.
+            watch: takes the generated tokens int64[prompts, tokens] after each token; True stops the generation.
+        """
         texts = [
             self.processor.apply_chat_template(prompt.chat, tokenize=False, add_generation_prompt=True)
             for prompt in batch
@@ -45,6 +80,7 @@ class TransformersReasoner:
         inputs = self.processor(
             text=texts, images=[prompt.image for prompt in batch], padding=True, return_tensors="pt"
         ).to(self.model.device)
+        start = inputs["input_ids"].shape[1]
         # A checkpoint's generation settings may sample or ask for 100,000 beams; segmentation must be reproducible.
         tokens = self.model.generate(
             **inputs,
@@ -55,15 +91,35 @@ class TransformersReasoner:
             top_k=None,
             num_beams=1,
             num_return_sequences=1,
-        )[:, inputs["input_ids"].shape[1] :]
+            stopping_criteria=StoppingCriteriaList([_Watching(watch, start)] if watch else []),
+        )[:, start:]
         ends = torch.tensor(end_tokens(self.model), device=tokens.device)
         finished = torch.isin(tokens, ends).any(1).tolist()
-        decoded = self.processor.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        decoded = self._decode(tokens)
         sizes = shown_sizes(inputs, self.processor, len(batch))
         return [
             Generation(self.begin + text, not done, size)
             for text, done, size in zip(decoded, finished, sizes, strict=True)
         ]
+
+    def _decode(self, tokens: torch.Tensor) -> list[str]:
+        return self.processor.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+class _Watching(StoppingCriteria):
+    """Show the generated tokens to a function that can stop the generation.
+
+    Args:
+        watch: see `TransformersReasoner.generate`.
+        start: number of the prompt's tokens.
+    """
+
+    def __init__(self, watch: Callable[[torch.Tensor], bool], start: int):
+        self._watch, self._start = watch, start
+
+    def __call__(self, input_ids: torch.Tensor, scores, **kwargs) -> torch.Tensor:
+        stop = self._watch(input_ids[:, self._start :])
+        return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
 
 
 class _Batches:

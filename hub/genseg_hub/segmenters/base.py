@@ -6,7 +6,9 @@ A segmenter knows pixels, boxes and points. It knows no expressions, chats or re
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,14 @@ MAX_VALUES = 64_000_000
 # Float32 values of one instance in the decoder, per pixel of the model's input: measured 7 (sam2) and 10 (Transformers)
 # at 1024 pixels. The upsampled logits need more memory only later.
 _DECODER_VALUES = 8
+# Images whose embeddings are kept: the last one, and another that is compared with it. SAM 2 large has 17 MB of each.
+_KEPT_IMAGES = 2
 
 
 class Segmenter(abc.ABC):
     """Masks of instance prompts, with one embedding per image; safe for several threads.
+
+    The embeddings of the last images are kept, for later prompts about them.
 
     Args:
         side: pixels of the square to which every image is resized for the model.
@@ -32,17 +38,19 @@ class Segmenter(abc.ABC):
 
     def __init__(self, side: int, device: torch.device):
         self._side, self.device = side, device
-        self._last: tuple[object, Any] = None, None  # a key and its embedding
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()  # key -> embedding, the last used at the end
+        self._lock = Lock()  # of `_kept`
 
     def segment(
-        self, image: np.ndarray, instances: Sequence[InstancePrompt], key: object = None, multimask: bool = False
+        self, image: np.ndarray, instances: Sequence[InstancePrompt], key: Hashable = None, multimask: bool = False
     ) -> tuple[list[np.ndarray], list[float]]:
         """Return one mask per instance prompt.
 
         Args:
             image: uint8[H, W, 3], RGB.
             instances: boxes and points in pixels of `image`; either may be missing, but not both.
-            key: identity of the image; if it equals the key of the last call, the embedding is reused.
+            key: identity of the image; if it equals a key of the last images, the embedding is reused. None keeps
+                nothing.
             multimask: take the model's best of three masks, by predicted IoU, instead of its single mask.
 
         Returns:
@@ -72,12 +80,29 @@ class Segmenter(abc.ABC):
                     masks[i], scores[i] = mask, float(np.clip(score, 0, 1))
         return masks, scores
 
-    def _embedding(self, image: np.ndarray, key: object) -> Any:
-        last = self._last  # read once, because another thread may replace it
-        if key is None or key != last[0]:
-            last = self._last = None, None  # free the memory of the last embedding first
-            last = self._last = key, self._embed(image)
-        return last[1]
+    def release(self) -> None:
+        """Free the kept embeddings."""
+        with self._lock:
+            self._kept.clear()
+
+    def _embedding(self, image: np.ndarray, key: Hashable) -> Any:
+        if key is None:
+            return self._embed(image)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            self._trim(_KEPT_IMAGES - 1)  # frees memory before the new embedding takes it
+        embedding = self._embed(image)
+        with self._lock:
+            self._kept[key] = embedding
+            self._kept.move_to_end(key)
+            self._trim(_KEPT_IMAGES)  # another thread may have kept one meanwhile
+        return embedding
+
+    def _trim(self, most: int) -> None:
+        while len(self._kept) > most:
+            self._kept.popitem(last=False)
 
     @abc.abstractmethod
     def _embed(self, image: np.ndarray) -> Any:

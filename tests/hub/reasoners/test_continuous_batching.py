@@ -6,6 +6,7 @@ import torch
 import transformers
 from genseg_hub import GenSegR1, Prediction, ReferringExample, dialects
 from genseg_hub.reasoners.base import Prompt
+from genseg_hub.reasoners.compared import obstacle
 from genseg_hub.reasoners.continuous_batching import ContinuousReasoner
 from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_training.nano.refscenes import refscenes
@@ -112,10 +113,10 @@ def test_a_repetition_penalty_is_honoured(nano, questions, monkeypatch):
 
 def test_unknown_generation_settings_are_left_to_generate(nano, monkeypatch):
     model = nano.reasoner.model
-    assert ContinuousReasoner.supports(model)
+    assert not obstacle(model)
     settings = transformers.GenerationConfig(**model.generation_config.to_diff_dict(), no_repeat_ngram_size=3)
     monkeypatch.setattr(model, "generation_config", settings)
-    assert not ContinuousReasoner.supports(model)
+    assert obstacle(model) == "continuous batching does not obey its generation settings no_repeat_ngram_size"
 
 
 @pytest.mark.parametrize("dialect", ["seg_zero", "vision_reasoner"])

@@ -1,9 +1,12 @@
 """Which of a server's models a name means, and what a server is told to do that has none."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
+from genseg_hub.checkpoints.served import of_served_model
 from genseg_hub.errors import NotServedError, ReasonerError
+from genseg_hub.options import HubOptions
 from genseg_hub.reasoners.served_models import ServedModel, choose, list_models, read_models
 from genseg_hub.reasoners.server_errors import ServerErrors
 
@@ -193,6 +196,42 @@ def test_hostile_lists_do_no_harm():
     with serving(lambda request: said("")) as started:
         started.models = (200, {}, {"data": [odd, {"id": "b", "architecture": "x", "type": []}]})
         assert list_models(started.url, 3.0) == [ServedModel("a"), ServedModel("b")]
+
+
+@pytest.mark.parametrize(
+    ("path", "dialect"),
+    [
+        ("/models/qwen2.5-vl/Qwen3VL-8B-Instruct-Q4_K_M.gguf", "qwen3_vl"),
+        (r"C:\internvl\Qwen3VL-8B.gguf", "qwen3_vl"),
+        ("/models/qwen2.5-vl/model-q4_0.gguf", "qwen2_5_vl"),
+    ],
+)
+def test_a_file_tells_its_dialect_before_its_folders(path, dialect):
+    assert ServedModel(path).dialect == dialect
+    assert of_served_model(path, (), "nano", None, HubOptions()).dialect == dialect
+
+
+def test_llama_cpp_without_a_vision_tower_is_refused():
+    listed = copy.deepcopy(LISTS["llama.cpp"])
+    name = listed["data"][0]["id"]
+    listed["models"][0]["capabilities"] = ["completion"]
+    with serving(lambda request: said("")) as started:
+        started.models = (200, {}, listed)
+        models = list_models(started.url, 3.0)
+    assert models[0].vision is False
+    for wanted in (name, name.upper()):
+        with pytest.raises(
+            NotServedError, match=r"without its vision tower; start llama-server with its -m and --mmproj"
+        ):
+            choose(models, [wanted])
+    with pytest.raises(NotServedError, match="none was named"):
+        choose(models, None)
+
+
+@pytest.mark.parametrize("odd", [None, 7, "x", [None, 7, {}, {"name": 1, "capabilities": []}, {"name": "a"}]])
+def test_an_odd_second_list_tells_nothing(odd):
+    page = SimpleNamespace(object="list", models=odd, data=[SimpleNamespace(to_dict=lambda warnings: {"id": "a"})])
+    assert read_models(page, ERRORS) == [ServedModel("a")]
 
 
 def test_ollama_without_a_model_lists_nothing():

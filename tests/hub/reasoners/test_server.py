@@ -139,6 +139,15 @@ def test_the_answers_come_in_the_order_of_the_questions():
         assert [answer.text for answer in ask(reasoner(server), *"abc")] == ["a", "b", "c"]
 
 
+LLAMA_CPP_IS_FULL = {
+    "code": 400,
+    "message": "request (5120 tokens) exceeds the available context size (4096 tokens), try increasing it",
+    "type": "exceed_context_size_error",
+    "n_prompt_tokens": 5120,
+    "n_ctx": 4096,
+}
+
+
 def test_a_temporary_failure_is_asked_again(pauses):
     replies = [(503, {}, {}), (429, {"Retry-After": "7"}, {}), said("[]")]
     with serving(lambda request: replies.pop(0)) as server:
@@ -156,6 +165,10 @@ def test_a_temporary_failure_is_asked_again(pauses):
         (
             (400, {}, {"message": "maximum context length is 9"}),
             "answered 400: maximum context length is 9; start it wi",
+        ),
+        (
+            (400, {}, {"error": LLAMA_CPP_IS_FULL}),
+            "exceeds the available context size (4096 tokens), try increasing it; start it with a longer context",
         ),
         ((413, {}, b"<html>too much"), "answered 413: <html>too much; start it with a longer context"),
         ((404, {}, {"message": "no model served"}), "answered 404: no model served; the address usually ends in /v1"),
