@@ -7,20 +7,22 @@ the same on every machine. This module asks no network and does not import Fifty
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import EMBEDDED, NANO
+from genseg_hub.whole import DiskFullError, write_text
 
 from fiftyone_genseg import machine, uris
 
 VARIABLE = "GENSEG_CHECKPOINT"
 SETTING = "checkpoint"  # of this plugin, in FiftyOne's app_config.json
 _LAST = "last_checkpoint"
+_log = logging.getLogger(__name__)
 
 
 class Default(NamedTuple):
@@ -66,10 +68,13 @@ def remember(name: str, revision: str | None = None) -> None:
         reasoner = f"{reasoner}@{revision}"
     if segmenter and os.path.isdir(os.path.expanduser(segmenter)):
         segmenter = str(Path(segmenter).expanduser().resolve())
-    file = _memory()
-    with contextlib.suppress(OSError):  # a home that cannot be written to only loses a convenience
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({_LAST: f"{reasoner}+{segmenter}" if segmenter else reasoner}) + "\n")
+    name = f"{reasoner}+{segmenter}" if segmenter else reasoner
+    try:
+        write_text(_memory(), json.dumps({_LAST: name}) + "\n")
+    except DiskFullError as error:
+        _log.warning("the checkpoint %s is not remembered for the next run: %s", name, error)
+    except OSError:  # a home that cannot be written to only loses a convenience
+        pass
 
 
 def _memory() -> Path:

@@ -21,11 +21,11 @@ from genseg_hub.overlay import contact_sheet, draw_masks
 from genseg_hub.schema import ReferringExample
 from PIL import Image
 
-from fiftyone_genseg import labels, plugin, uris
+from fiftyone_genseg import appearance, labels, plugin, uris
 from fiftyone_genseg.datasets import importing
 from fiftyone_genseg.datasets.photos import photos_dataset
 from fiftyone_genseg.evaluation.run import evaluate
-from fiftyone_genseg.fields import EXPRESSION, RENDERED
+from fiftyone_genseg.fields import DESCRIPTIONS, EXPRESSION, RENDERED
 from fiftyone_genseg.segmentation.request import OVERWRITE, SegmentRequest
 from fiftyone_genseg.statuses import FAILED
 
@@ -60,6 +60,7 @@ def rendered_dataset(name: str, folder: Path, examples: Iterable[ReferringExampl
             Image.fromarray(np.asarray(example.image)).save(path)
         samples.append(importing.to_sample(example, path))
     dataset.add_samples(samples, progress=False)
+    appearance.describe(dataset, DESCRIPTIONS)
     return dataset
 
 
@@ -86,7 +87,7 @@ def draw_overview(dataset: fo.Dataset, field: str, path: Path, count: int = 12) 
     Args:
         dataset: has the fields `expression` and `image_id`.
         field: field of the masks that "Referring segment" wrote.
-        path: image file to write.
+        path: PNG file to write.
         count: number of images.
     """
     panels = []
@@ -98,8 +99,8 @@ def draw_overview(dataset: fo.Dataset, field: str, path: Path, count: int = 12) 
         response = sample[labels.responses_field(field)][0]
         outcome = f"{len(masks)} mask{'s' if len(masks) != 1 else ''}" if masks else response.status.replace("_", "-")
         panels.append((picture, f"{sample['expression']}\n{outcome}"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(panels).save(path)
+    with whole.written_file(path) as new:
+        contact_sheet(panels).save(new, "PNG")
 
 
 def run(out: Path, scenes_count: int, checkpoint: str, **options: Any) -> dict:
@@ -116,6 +117,7 @@ def run(out: Path, scenes_count: int, checkpoint: str, **options: Any) -> dict:
 
     Raises:
         CheckpointError, ReasonerError, ValueError: the request cannot be run.
+        DiskFullError: the disk is full.
     """
     make = partial(refscenes_dataset, DATASET, out / "images", scenes_count)
     request = _request(checkpoint=checkpoint, batch_size=32, **options)
@@ -141,7 +143,8 @@ def _run(
     def timed(stage: str, function, *args, **options):
         started = time.monotonic()
         print(f"{stage} ...", flush=True)
-        result = function(*args, **options)
+        with whole.disk_full_in_words(f"the demo, whose files are in {out}, could not {stage}"):
+            result = function(*args, **options)
         seconds[stage] = round(time.monotonic() - started, 2)
         return result
 

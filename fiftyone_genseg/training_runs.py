@@ -20,7 +20,7 @@ from typing import Any
 
 import fiftyone as fo
 from filelock import FileLock, Timeout
-from genseg_hub import checkpoints
+from genseg_hub import checkpoints, whole
 from genseg_hub.checkpoints.catalog import NANO
 from genseg_hub.errors import CheckpointError
 from genseg_hub.schema import ReferringExample
@@ -192,6 +192,7 @@ def prepare(plan: Plan, examples: Collection[ReferringExample]) -> Path:
     Raises:
         ValueError: as `Plan.check`, and when there are too few examples to hold some out.
         CheckpointError: as `Plan.check`.
+        DiskFullError: the disk is full; there is no folder.
     """
     from genseg_hub.referring_dataset import to_dataset
 
@@ -204,15 +205,13 @@ def prepare(plan: Plan, examples: Collection[ReferringExample]) -> Path:
         raise ValueError("one image is too few to train on and to hold out: take more, or name held-out examples")
     chosen = set(random.Random(plan.name).sample(images, count))
     folder = home() / plan.name
-    temporary = folder.with_name(f".{plan.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    to_dataset(e for e in examples if str(e.image) not in chosen).save_to_disk(temporary / TRAIN)
-    if chosen:
-        to_dataset(e for e in examples if str(e.image) in chosen).save_to_disk(temporary / HELD_OUT)
-    shutil.copyfile(_recipe_file(plan.recipe), temporary / RECIPE)
     sources: dict[str, Any] = {name: _resolved(getattr(plan, name)) for name in ("checkpoint", "mix", "held_out")}
-    (temporary / PLAN).write_text(json.dumps(asdict(replace(plan, **sources)), indent=2) + "\n")
-    temporary.rename(folder)
+    with whole.written_folder(folder) as new:
+        to_dataset(e for e in examples if str(e.image) not in chosen).save_to_disk(new / TRAIN)
+        if chosen:
+            to_dataset(e for e in examples if str(e.image) in chosen).save_to_disk(new / HELD_OUT)
+        shutil.copyfile(_recipe_file(plan.recipe), new / RECIPE)
+        (new / PLAN).write_text(json.dumps(asdict(replace(plan, **sources)), indent=2) + "\n")
     return folder
 
 
@@ -249,15 +248,16 @@ def run(folder: Path, on_progress: Progress = lambda share, label: None) -> Outc
     Raises:
         ValueError: when another process trains in the folder, and as `genseg_training.grpo.train`.
         CheckpointError: as `genseg_training.grpo.train`.
+        DiskFullError: the disk is full; what `genseg_training.grpo.train` has saved is kept.
     """
-    with _alone(folder):
+    with whole.disk_full_in_words(f"the run in {folder} stopped, and what it has saved is kept"), _alone(folder):
         try:
             outcome = _train(folder, on_progress)
         except Exception:
             if not any(folder.glob("checkpoint-*")):
                 shutil.rmtree(folder)
             raise
-        (folder / OUTCOME).write_text(json.dumps(asdict(outcome), indent=2, default=str) + "\n")
+        whole.write_text(folder / OUTCOME, json.dumps(asdict(outcome), indent=2, default=str) + "\n")
         return outcome
 
 

@@ -14,6 +14,7 @@ from fiftyone.operators import types
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import EMBEDDED, KNOWN, KnownCheckpoint
 from genseg_hub.errors import CheckpointError
+from genseg_hub.whole import write_text
 
 from fiftyone_genseg.fields import string_fields
 from fiftyone_genseg.operators import _forms
@@ -45,16 +46,14 @@ def download_model(model_name: str, model_path: str) -> None:
 
     Raises:
         CheckpointError: see `checkpoints.pull`; also where a local folder hides the model of the Hub.
+        DiskFullError: the disk is full; there is no note.
     """
     checkpoint = checkpoints.pull(_checkpoint(model_name), newest=True)
     if checkpoint.commit is None and checkpoint.name not in EMBEDDED:
         raise CheckpointError(
             f"there is a folder {checkpoint.name} here, which hides the model of that name on the Hub; start elsewhere"
         )
-    note = Path(model_path)
-    unfinished = note.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps({"checkpoint": checkpoint.pinned}))
-    unfinished.replace(note)
+    write_text(Path(model_path), json.dumps({"checkpoint": checkpoint.pinned}))
 
 
 def load_model(model_name: str, model_path: str, **kwargs: Any) -> ReferringSegmentationModel:

@@ -8,9 +8,14 @@ from __future__ import annotations
 import typer
 
 from fiftyone_genseg.cli import benchmark, checkpoints, demo, doctor, evaluate, plugin, segment, segment_dataset, serve
+from fiftyone_genseg.cli._shared import SaysFullDisk
 
 app = typer.Typer(
-    name="genseg", help="Describe a thing in words, get its mask.", no_args_is_help=True, pretty_exceptions_enable=False
+    name="genseg",
+    help="Describe a thing in words, get its mask.",
+    cls=SaysFullDisk,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 app.command()(segment.segment)
 app.command()(segment_dataset.segment_dataset)

@@ -54,8 +54,27 @@ def possible(value: Any) -> Any:
 
 def fail(error: Exception) -> typer.Exit:
     """Print an error and return the exception that ends the command with status 1."""
-    typer.secho(f"error: {error}", fg="red", err=True)
+    from genseg_hub.whole import in_words
+
+    typer.secho(f"error: {in_words(error)}", fg="red", err=True)
     return typer.Exit(1)
+
+
+class SaysFullDisk(typer.core.TyperGroup):
+    """The group of all commands: a full disk ends each of them with a sentence instead of a traceback."""
+
+    def invoke(self, ctx):
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except typer.Exit:  # its error is printed
+            raise
+        except Exception as error:
+            from genseg_hub.whole import is_disk_full
+
+            if not is_disk_full(error):
+                raise
+            raise fail(error) from error
 
 
 def check_answered(figures: Mapping[str, Any]) -> None:

@@ -13,8 +13,13 @@ import datasets
 import fiftyone as fo
 import fiftyone.core.fields as fof
 import fiftyone.core.odm as foo
+from genseg_hub.referring_dataset import FEATURES
+
+from fiftyone_genseg import labels
+from fiftyone_genseg.fields import GROUND_TRUTH
 
 PREFIX = "column_"
+_TAGS = "tags"
 # (dtypes of `datasets.Value`, the field that holds such values, the dtype that holds every value of the field)
 _KINDS = (
     (r"(large_)?string", fo.StringField, "string"),
@@ -80,3 +85,26 @@ def to_feature(field: fof.Field) -> Any:
         inner = to_feature(field.field)
         return None if inner is None or isinstance(inner, datasets.List) else datasets.List(inner)
     return next((datasets.Value(dtype) for _, kind, dtype in _KINDS if type(field) is kind), None)
+
+
+def to_fields(features: datasets.Features) -> tuple[dict[str, str], list[str]]:
+    """Return column -> field for the columns beside FEATURES, and the columns whose values no field can hold."""
+    fields: dict[str, str] = {}
+    left_out = []
+    taken = {*FEATURES, GROUND_TRUTH, labels.IGNORE}
+    others = [column for column in features if column not in FEATURES]
+    for column in sorted(others, key=lambda column: name(column, taken) != column):  # kept names first
+        if _has_meaning(column, features[column]):
+            fields[column] = column
+        elif to_field(features[column]) is None:
+            left_out.append(column)
+        else:
+            fields[column] = name(column, taken | {*fields.values()})
+    return fields, left_out
+
+
+def _has_meaning(column: str, feature: Any) -> bool:
+    """Return whether a column holds what FiftyOne or this package calls by its name."""
+    if column == _TAGS:
+        return feature == datasets.List(datasets.Value("string"))
+    return column == labels.IGNORE and isinstance(getattr(feature, "feature", None), dict)

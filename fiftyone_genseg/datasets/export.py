@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -13,13 +14,16 @@ from fiftyone.core.sample import get_default_sample_fields
 from genseg_hub.errors import MaskError
 from genseg_hub.images import load_image
 from genseg_hub.referring_dataset import FEATURES, RLE, to_dataset
-from genseg_hub.schema import ReferringExample, encode_mask, normalize_expression
+from genseg_hub.schema import ReferringExample, Rle, encode_mask, normalize_expression
+from genseg_hub.whole import disk_full_in_words
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import columns
-from fiftyone_genseg.fields import EXPRESSION, GROUND_TRUTH, check_named, check_view, flat
+from fiftyone_genseg.datasets.unusable import IMAGE, MASK, Unusable
+from fiftyone_genseg.fields import EXPRESSION, GROUND_TRUTH, KEPT_EXPRESSIONS, check_named, check_view, flat
 
 UNFINISHED = ".unfinished"
+_log = logging.getLogger(__name__)
 
 
 def export(
@@ -28,6 +32,7 @@ def export(
     gt_field: str = GROUND_TRUTH,
     expression_field: str | None = EXPRESSION,
     pairs: Collection[tuple[str, str]] | None = None,
+    unusable: Unusable | None = None,
 ) -> int:
     """Save the referring examples of a view with `datasets.Dataset.save_to_disk`.
 
@@ -42,19 +47,20 @@ def export(
         expression_field: sample field with a string or a list of strings; None for the attribute `expression` of the
             ground truth.
         pairs: (sample id, expression) to keep; None for all.
+        unusable: receives the examples left out, see `examples`.
 
     Returns:
         The number of examples.
 
     Raises:
-        ValueError: the view has no expressions, or holds patches.
-        OSError: an image or mask cannot be read.
+        ValueError: the view has no expressions, or holds patches, or more than half of the examples cannot be used.
+        DiskFullError: the disk is full; the folder is as it was.
     """
     check_view(view)
     check_named(view, expression_field, gt_field)
     view = flat(view)
     carried = _carried(view, expression_field)
-    found = list(examples(view, gt_field, expression_field, pairs, carried))
+    found = list(examples(view, gt_field, expression_field, pairs, carried, unusable))
     if not found:
         raise ValueError("there are no referring examples to export: no sample has an expression")
     schema = view.get_field_schema()
@@ -63,10 +69,15 @@ def export(
         features[labels.IGNORE] = datasets.List(RLE)
     unfinished = folder / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)  # files of an export that was killed
-    to_dataset(found, features).save_to_disk(unfinished)
-    for file in sorted(unfinished.iterdir()):  # state.json comes last; without it the folder is no dataset
-        file.rename(folder / file.name)
-    unfinished.rmdir()
+    with disk_full_in_words(f"nothing was exported to {folder}"):
+        try:
+            to_dataset(found, features).save_to_disk(unfinished)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        for file in sorted(unfinished.iterdir()):  # state.json comes last; without it the folder is no dataset
+            file.rename(folder / file.name)
+        unfinished.rmdir()
     return len(found)
 
 
@@ -84,12 +95,13 @@ def examples(
     expression_field: str | None,
     pairs: Collection[tuple[str, str]] | None = None,
     carried: Mapping[str, str] | None = None,
+    unusable: Unusable | None = None,
 ) -> Iterator[ReferringExample]:
     """Yield the referring examples of a view, with true masks and ignored pixels.
 
     Expressions are normalized (see `normalize_expression`), and empty expressions are left out. A sample with a single
     expression gives the example its `example_id`. The sample gives its `image_id` if all samples with this `image_id`
-    have the same file.
+    have the same file. Examples with an image or a mask that cannot be used are left out, counted and logged.
 
     Args:
         view: images, or the dataset itself.
@@ -97,44 +109,73 @@ def examples(
         expression_field: see `export`.
         pairs: (sample id, expression) to keep; None for all. The expressions need not be normalized.
         carried: sample field -> name of the attribute that its value becomes.
+        unusable: receives the examples left out.
 
     Raises:
-        ValueError: a Detection has no mask.
-        OSError: an image or mask cannot be read.
+        ValueError: after the last example, if more than half of them cannot be used.
     """
     view = flat(view)
+    unusable = Unusable() if unusable is None else unusable
     if pairs is not None:
         pairs = {(sample_id, normalize_expression(expression)) for sample_id, expression in pairs}
         view = view.select(sorted({sample_id for sample_id, _ in pairs}))
     has_ids = isinstance(view.get_field("example_id"), fo.StringField)
     image_ids = _image_ids(view)
     ignores = labels.is_detections(view, labels.IGNORE)
+    used = 0
     for sample in view.iter_samples():
         truth = sample[gt_field] or fo.Detections()
         asked = sample[expression_field] if expression_field else _named(truth)
         single = isinstance(asked, str)
         texts = [asked] if isinstance(asked, str) else asked or []
-        expressions = dict.fromkeys(normalize_expression(text) for text in texts)
-        size = load_image(sample.filepath).size
-        ignored = labels.union_mask(sample[labels.IGNORE], size) if ignores and sample[labels.IGNORE] else None
-        for expression in filter(None, expressions):
-            if pairs is None or (sample.id, expression) in pairs:
-                mine = truth if single else labels.of_expression(truth, expression)
-                masks = tuple(encode_mask(mask) for mask in labels.instance_masks(mine, size) if mask.any())
-                if mine.detections and not masks:
-                    raise MaskError(
-                        f"the true masks of {expression!r} on sample {sample.id} are empty; an expression without a "
-                        "target has no mask at all, so mend them or remove the detections"
-                    )
-                yield ReferringExample(
-                    sample.filepath,
-                    expression,
-                    masks,
-                    (sample["example_id"] if single and has_ids else None) or f"{sample.id}/{expression}",
-                    image_ids.get(sample.id, sample.filepath),
-                    {name: sample[field] for field, name in (carried or {}).items()},
-                    encode_mask(ignored) if ignored is not None and ignored.any() else None,
-                )
+        expressions = [text for text in dict.fromkeys(map(normalize_expression, texts)) if text]
+        if pairs is not None:
+            expressions = [expression for expression in expressions if (sample.id, expression) in pairs]
+        if not expressions:
+            continue
+        why = IMAGE
+        try:
+            size = load_image(sample.filepath).size
+            why = MASK
+            ignored = labels.union_mask(sample[labels.IGNORE], size) if ignores and sample[labels.IGNORE] else None
+        except Exception as error:  # noqa: BLE001 - one bad sample is no reason to stop
+            unusable.note(why, f"{expressions[0]!r} on sample {sample.id}, {error}", len(expressions))
+            continue
+        for expression in expressions:
+            try:
+                masks = _masks(truth if single else labels.of_expression(truth, expression), size)
+            except Exception as error:  # noqa: BLE001 - as above
+                unusable.note(MASK, f"{expression!r} on sample {sample.id}, {error}")
+                continue
+            used += 1
+            yield ReferringExample(
+                sample.filepath,
+                expression,
+                masks,
+                (sample["example_id"] if single and has_ids else None) or f"{sample.id}/{expression}",
+                image_ids.get(sample.id, sample.filepath),
+                {name: sample[field] for field, name in (carried or {}).items()},
+                encode_mask(ignored) if ignored is not None and ignored.any() else None,
+            )
+    read = used + unusable.total()
+    unusable.check(read)
+    if unusable:
+        _log.warning(unusable.report(read))
+
+
+def _masks(truth: fo.Detections, size: tuple[int, int]) -> tuple[Rle, ...]:
+    """Return the true masks of an expression; none for no-target.
+
+    Raises:
+        MaskError: a mask cannot be read, or all of them are empty.
+    """
+    masks = tuple(encode_mask(mask) for mask in labels.instance_masks(truth, size) if mask.any())
+    if truth.detections and not masks:
+        raise MaskError(
+            "its true masks are empty; an expression without a target has no mask at all, so mend them or remove the "
+            "detections"
+        )
+    return masks
 
 
 def _image_ids(view: fo.Dataset | fo.DatasetView) -> dict[str, str]:
@@ -152,6 +193,7 @@ def _image_ids(view: fo.Dataset | fo.DatasetView) -> dict[str, str]:
 def _carried(view: fo.Dataset | fo.DatasetView, expression_field: str | None) -> dict[str, str]:
     """Return field -> column for the facts about a sample that can be columns."""
     without = {*get_default_sample_fields(), *_fields_of_runs(view._dataset), expression_field}
+    without.add(KEPT_EXPRESSIONS)  # without its masks, each expression would be one that refers to nothing
     if view.distinct("tags"):
         without.remove("tags")
     taken = {*FEATURES, labels.IGNORE}

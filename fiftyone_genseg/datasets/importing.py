@@ -18,21 +18,20 @@ import numpy as np
 from genseg_hub.evaluation import prediction_files, predictions
 from genseg_hub.image_files import swapped
 from genseg_hub.images import image_size, load_image
-from genseg_hub.referring_dataset import FEATURES, check_columns, from_dataset
+from genseg_hub.referring_dataset import check_columns, from_dataset
 from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample, normalize_expression
+from genseg_hub.whole import disk_full_in_words
 from PIL import Image
 
-from fiftyone_genseg import labels
-from fiftyone_genseg.datasets import columns
-from fiftyone_genseg.fields import GROUND_TRUTH, check_view, every_image, flat
-from fiftyone_genseg.segmentation.run import write
+from fiftyone_genseg import labels, outputs
+from fiftyone_genseg.datasets import columns, unusable
+from fiftyone_genseg.fields import DESCRIPTIONS, EXPRESSION, GROUND_TRUTH, check_view, every_image, flat
+from fiftyone_genseg.segmentation.run import Target, write
 from fiftyone_genseg.segmentation.summary import Summary
 from fiftyone_genseg.sizes import size_of
 
 _CHUNK = 100
 _UNKNOWN = (0, 0)  # image size of a prediction that has no masks and does not state its size
-_TAGS = "tags"
-_IMAGE, _MASK, _ROW = "unreadable image", "unusable mask", "malformed row"
 
 
 def to_sample(example: ReferringExample, file: Path) -> fo.Sample:
@@ -72,9 +71,10 @@ def _label(category: Any) -> str:
 class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
     """Referring examples as samples (see `to_sample`).
 
-    The importer leaves out examples that cannot be used, and counts them. Columns become fields with the nearest name
-    that a field can have (see `columns`). Columns whose values no field can hold are left out. A column `tags` of lists
-    of strings becomes the tags of the samples.
+    The importer leaves out examples that cannot be used, and counts them. It raises ValueError after the last example
+    if more than half cannot be used. Columns become fields with the nearest name that a field can have (see `columns`).
+    Columns whose values no field can hold are left out. A column `tags` of lists of strings becomes the tags of the
+    samples.
 
     Args:
         examples: have `genseg_hub.referring_dataset.FEATURES`; other columns become fields.
@@ -86,7 +86,6 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
         left_out: columns whose values no field can hold.
         read: number of examples read so far.
         unusable: reason -> number of examples left out.
-        details: reason -> message about the first example left out.
 
     Example:
         >>> examples, _ = genseg_hub.archives.load_archive("refcocog", Path("data"), "val")
@@ -98,7 +97,7 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
     def __init__(self, examples: datasets.Dataset, images: Path, max_samples: int | None = None):
         super().__init__(max_samples=max_samples)
         check_columns(examples)
-        self.fields, self.left_out = _fields(examples.features)
+        self.fields, self.left_out = columns.to_fields(examples.features)
         renamed = {column: field for column, field in self.fields.items() if column != field}
         self._examples = examples.remove_columns(self.left_out).rename_columns(renamed)
         self._images = images
@@ -107,8 +106,7 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
 
     def __iter__(self) -> ReferringDatasetImporter:
         self.read = 0
-        self.unusable: Counter[str] = Counter()
-        self.details: dict[str, str] = {}
+        self.unusable = unusable.Unusable()
         self._samples = self._usable()
         return self
 
@@ -130,23 +128,22 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
 
     def get_sample_field_schema(self) -> dict[str, fof.Field]:
         """Return the fields of the samples, also fields without any value."""
-        schema: dict[str, fof.Field] = {name: fo.StringField() for name in ("expression", "example_id", "image_id")}
+        schema: dict[str, fof.Field] = {
+            name: fo.StringField(description=DESCRIPTIONS[name]) for name in (EXPRESSION, "example_id", "image_id")
+        }
         for field in self.fields.values():
-            schema[field] = columns.to_field(self._examples.features[field]) or _detections()  # ignored pixels
-        return schema | {GROUND_TRUTH: _detections()}
+            schema[field] = columns.to_field(self._examples.features[field]) or _detections(labels.IGNORE)
+        return schema | {GROUND_TRUTH: _detections(GROUND_TRUTH)}
 
     @property
     def report(self) -> str:
         """Sentences about everything that was left out or renamed; "" for nothing."""
-        said = [
-            f"{number:,} of {self.read:,} examples left out, {why}: {self.details[why]}."
-            for why, number in self.unusable.items()
-        ]
+        said = [self.unusable.report(self.read)]
         said += [
             f"The column {column!r} is the field {field!r}." for column, field in self.fields.items() if column != field
         ]
         said += [f"The column {column!r} was left out: no field holds its values." for column in self.left_out]
-        return " ".join(said)
+        return " ".join(filter(None, said))
 
     def _usable(self) -> Iterator[fo.Sample]:
         examples: Iterator[ReferringExample] | None = None
@@ -158,15 +155,15 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
                 example = next(examples)
             except Exception as error:  # noqa: BLE001 - one bad row is no reason to stop
                 examples = None
-                self._leave_out(_IMAGE if isinstance(error, OSError) else _ROW, error)
+                self._leave_out(unusable.IMAGE if isinstance(error, OSError) else unusable.ROW, error)
                 continue
-            why = _ROW
+            why = unusable.ROW
             try:
                 if not normalize_expression(_text(example.expression)):
                     raise ValueError("it has no expression")
-                why = _IMAGE
+                why = unusable.IMAGE
                 file, size = self._find(example.image)
-                why = _MASK
+                why = unusable.MASK
                 sample = self._sample(example, file, size)
             except OSError:  # the disk that receives the images
                 raise
@@ -174,10 +171,10 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
                 self._leave_out(why, error)
             else:
                 yield sample
+        self.unusable.check(self.read)
 
     def _leave_out(self, why: str, error: Exception) -> None:
-        self.unusable[why] += 1
-        self.details.setdefault(why, f"the first is number {self.read}, {error}")
+        self.unusable.note(why, f"number {self.read}, {error}")
 
     def _sample(self, example: ReferringExample, file: Path, size: tuple[int, int]) -> fo.Sample:
         for rle in (*(example.masks or ()), *([example.ignore] if example.ignore else ())):
@@ -211,38 +208,20 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
         name = hashlib.sha256(f"{image.size}".encode() + np.asarray(image).tobytes()).hexdigest()[:16]
         file = self._images.resolve() / f"{name}.png"
         if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
             unfinished = file.with_suffix(f".{os.getpid()}")
-            image.save(unfinished, "PNG")
-            unfinished.rename(file)
+            with disk_full_in_words(f"the images in {file.parent} are incomplete"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    image.save(unfinished, "PNG")
+                    unfinished.rename(file)
+                except BaseException:
+                    unfinished.unlink(missing_ok=True)
+                    raise
         return file
 
 
-def _fields(features: datasets.Features) -> tuple[dict[str, str], list[str]]:
-    """Return column -> field for the columns beside FEATURES, and columns left out."""
-    fields: dict[str, str] = {}
-    left_out = []
-    taken = {*FEATURES, GROUND_TRUTH, labels.IGNORE}
-    others = [column for column in features if column not in FEATURES]
-    for column in sorted(others, key=lambda column: columns.name(column, taken) != column):  # kept names first
-        if _has_meaning(column, features[column]):
-            fields[column] = column
-        elif columns.to_field(features[column]) is None:
-            left_out.append(column)
-        else:
-            fields[column] = columns.name(column, taken | {*fields.values()})
-    return fields, left_out
-
-
-def _has_meaning(column: str, feature: Any) -> bool:
-    """Say whether a column holds what FiftyOne or this package calls by its name."""
-    if column == _TAGS:
-        return feature == datasets.List(datasets.Value("string"))
-    return column == labels.IGNORE and isinstance(getattr(feature, "feature", None), dict)
-
-
-def _detections() -> fof.Field:
-    return fo.EmbeddedDocumentField(fo.Detections)
+def _detections(name: str) -> fof.Field:
+    return fo.EmbeddedDocumentField(fo.Detections, description=DESCRIPTIONS[name])
 
 
 def add_predictions(
@@ -270,7 +249,7 @@ def add_predictions(
     for name in ("example_id", "expression"):
         if not isinstance(samples.get_field(name), fo.StringField):
             raise ValueError(f"predictions are told apart by `example_id`, and the samples have no {name!r} of strings")
-    labels.check_fields(samples, field)
+    outputs.check_fields(samples, field)
     example_ids, sample_ids = samples.values(["example_id", "id"])
     places = dict(zip(example_ids, sample_ids, strict=True))
     images = samples.values("image_id") if samples.get_field("image_id") is not None else [None] * len(example_ids)
@@ -299,12 +278,13 @@ def add_predictions(
                     f"the prediction of {example_id!r} in {file} is for an image of {result.image_size} (width, "
                     f"height), the sample's is {size}{swapped(size, result.image_size)}"
                 )
-    labels.declare_fields(samples._dataset, field)
+    outputs.declare_fields(samples._dataset, field)
+    target = Target(field, checkpoint or file.name)
     summary = Summary(total=len(last))
     yield summary
     for chunk in _chunks(file, last):
         results = {places[i]: [(normalize_expression(known[i][2]), result)] for i, result in chunk.items()}
-        write(samples._dataset, results, field, checkpoint or file.name, summary)
+        write(samples._dataset, results, target, summary)
         yield summary
 
 

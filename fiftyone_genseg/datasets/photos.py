@@ -10,7 +10,8 @@ import numpy as np
 from genseg_hub.schema import encode_mask
 from PIL import Image
 
-from fiftyone_genseg import labels
+from fiftyone_genseg import appearance, labels
+from fiftyone_genseg.fields import DESCRIPTIONS
 
 
 def photos_dataset(name: str, folder: Path) -> fo.Dataset:
@@ -45,4 +46,5 @@ def photos_dataset(name: str, folder: Path) -> fo.Dataset:
             )
         )
     dataset.add_samples(samples, progress=False)
+    appearance.describe(dataset, DESCRIPTIONS)
     return dataset

@@ -11,6 +11,12 @@ import fiftyone as fo
 from fiftyone_genseg import fields, labels
 from fiftyone_genseg.messages import sentence
 
+KEPT, FIELD = "kept", "field"  # what the forms' choice of examples means
+NO_TRUTH = (
+    "There is no ground truth in this view. To make some, open a sample, ask in the panel Ask, and press Keep at the "
+    "answers that are right. Or add true masks as a field of Detections."
+)
+
 
 @dataclass(frozen=True)
 class ExamplesRequest:
@@ -18,8 +24,8 @@ class ExamplesRequest:
 
     Attributes:
         gt_field: Detections with the true masks.
-        expression_field: sample field of the expressions; None for `expression` where it exists, else for the true
-            Detections' attribute of that name.
+        expression_field: sample field of the expressions; None for `kept_expressions` where the true masks are those
+            that were kept, else for `expression` where it exists, else for the true Detections' attribute of that name.
         pairs: (sample id, expression) of the slice that a panel chose; None for all expressions of a view.
     """
 
@@ -28,17 +34,38 @@ class ExamplesRequest:
     pairs: frozenset[tuple[str, str]] | None = None
 
     @classmethod
-    def from_params(cls, params: Mapping[str, Any]) -> ExamplesRequest:
-        """Read a form; missing and empty values mean the defaults."""
+    def from_params(cls, samples: fo.Dataset | fo.DatasetView | None, params: Mapping[str, Any]) -> ExamplesRequest:
+        """Read a form.
+
+        Args:
+            samples: what the form is about; None for no dataset.
+            params: the form's values by name. `examples` is "kept" or "field". Without it, a given field of true masks
+                or expressions is meant, else what was kept, else the first field of true masks.
+        """
+        given = {name: params.get(name) or None for name in ("gt_field", "expression_field")}
+        source = params.get("examples") or (FIELD if any(given.values()) or not fields.count_kept(samples)[0] else KEPT)
+        if source == KEPT:
+            given = {"gt_field": fields.KEPT, "expression_field": fields.KEPT_EXPRESSIONS}
+        gt_field = given["gt_field"] or next(iter(fields.truth_fields(samples)), cls.gt_field)
         pairs = params.get("pairs")
-        return cls(
-            params.get("gt_field") or cls.gt_field,
-            params.get("expression_field") or cls.expression_field,
-            None if pairs is None else frozenset((sample_id, expression) for sample_id, expression in pairs),
-        )
+        chosen = None if pairs is None else frozenset((sample_id, expression) for sample_id, expression in pairs)
+        return cls(gt_field, given["expression_field"], chosen)
+
+    def lacks_truth(self, samples: fo.DatasetView) -> bool:
+        """Return whether there is no ground truth at all, neither this one nor another one to choose."""
+        if self.gt_field == fields.KEPT and fields.count_kept(samples)[0]:
+            return False
+        has_own = labels.is_detections(samples, self.gt_field) and self.gt_field != fields.KEPT
+        return not has_own and not fields.truth_fields(samples)
 
     def problem(self, samples: fo.DatasetView) -> str | None:
         """Return why there can be no such examples, as a sentence; None when there can."""
+        if self.lacks_truth(samples):
+            return NO_TRUTH
+        if self.gt_field == fields.KEPT and not fields.count_kept(self.source(samples))[0]:
+            return (
+                "Nothing was kept in this view: press Keep at answers in the panel Ask, or choose a ground truth field."
+            )
         if not labels.is_detections(samples, self.gt_field):
             return f"The ground truth field {self.gt_field!r} holds no Detections."
         if self.expression_field and samples.get_field(self.expression_field) is None:

@@ -1,18 +1,26 @@
 """Write files and folders whole or not at all: beside their place, then swapped in by a rename.
 
 A kill or a full disk leaves the earlier content, or nothing. The next writer of the same place removes the leftovers.
+A full disk is a `DiskFullError`. These writers raise it, and `disk_full_in_words` names longer work that stopped. The
+doors of the project, which are its commands and operators, turn every other error of a full disk into one.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "os error 122")
+# The system's words, which some libraries pass on alone, and MongoDB's, PyTorch's and numpy's own.
+_FULL = re.compile(
+    r"No space left on device|os error 28\b|Disk quota exceeded|os error 122\b|OutOfDiskSpace"
+    r"|inline_container.* unexpected pos \d|PytorchStreamWriter failed writing|\d requested and \d+ written"
+)
+_SAID = "the disk is full"
 _NEW, _OLD = ".{}.new", ".{}.old"  # names beside a folder while it is written and swapped
 
 
@@ -26,10 +34,10 @@ def write_text(file: Path, text: str) -> None:
     Characters that UTF-8 cannot hold become question marks.
 
     Raises:
+        DiskFullError: the disk is full; an earlier file is kept.
         OSError: the disk does not allow it.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(file) as new:
+    with written_file(file) as new:
         new.write_text(text, encoding="utf-8", errors="replace")
 
 
@@ -38,10 +46,19 @@ def written_file(file: Path) -> Iterator[Path]:
     """Give the body of the `with` statement a path to write to; the file there then replaces `file`.
 
     An error of the body removes the new file and keeps the earlier one.
+
+    Raises:
+        DiskFullError: the disk is full.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(file) as new:
-        yield new
+    with disk_full_in_words(f"{file} was not written{_earlier(file)}"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_name(_NEW.format(file.name))  # the next writer of the file overwrites what a kill left
+        try:
+            yield new
+            new.replace(file)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -54,20 +71,24 @@ def written_folder(folder: Path, is_stale: Callable[[Path], bool] = lambda _: Fa
     Args:
         folder: is made if missing.
         is_stale: returns whether a file of the earlier folder, by its path in it, is left out.
+
+    Raises:
+        DiskFullError: the disk is full.
     """
     folder = folder.resolve()
     restore(folder)
     new, old = (folder.with_name(name.format(folder.name)) for name in (_NEW, _OLD))
-    new.mkdir(parents=True)
-    try:
-        yield new
-        if folder.is_dir():
-            _take_over(folder, new, is_stale)
-            folder.rename(old)
-        new.rename(folder)
-    except BaseException:
-        restore(folder)
-        raise
+    with disk_full_in_words(f"{folder} was not written{_earlier(folder)}"):
+        try:
+            new.mkdir(parents=True)
+            yield new
+            if folder.is_dir():
+                _take_over(folder, new, is_stale)
+                folder.rename(old)
+            new.rename(folder)
+        except BaseException:
+            restore(folder)
+            raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -82,23 +103,21 @@ def restore(folder: Path) -> None:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Return whether an error, or an error behind it, says that a disk is full.
-
-    safetensors and PyTorch pass on the system's words alone.
-    """
+    """Return whether an error, or an error behind it, says that a disk is full."""
     while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(words in str(error) for words in _FULL):
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 @contextmanager
-def disk_full_in_words(outcome: str) -> Iterator[None]:
+def disk_full_in_words(outcome: str | None = None) -> Iterator[None]:
     """Turn every error of a full disk into words.
 
     Args:
-        outcome: what is lost and what is kept, such as "the checkpoint in runs/best was not written".
+        outcome: what is lost and what is kept, such as "the checkpoint in runs/best was not written". None for the file
+            that the system names.
 
     Raises:
         DiskFullError: the body of the `with` statement found a full disk.
@@ -106,20 +125,36 @@ def disk_full_in_words(outcome: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_disk_full(error) and not isinstance(error, DiskFullError):
-            raise DiskFullError(f"the disk is full: {outcome}; free some space, then run the same again") from error
+        if _says_so_badly(error):
+            raise _in_words(error, outcome) from error
         raise
 
 
-@contextmanager
-def _beside(file: Path) -> Iterator[Path]:
-    new = file.with_name(_NEW.format(file.name))  # the next writer of the file overwrites what a kill left
-    try:
-        yield new
-        new.replace(file)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
+def in_words(error: Exception) -> Exception:
+    """Return an error of a full disk as a DiskFullError, unless its message is a sentence about it; else the error."""
+    return _in_words(error, None) if _says_so_badly(error) else error
+
+
+def _in_words(error: Exception, outcome: str | None) -> DiskFullError:
+    outcome = outcome or f"{_file_of(error) or 'a file'} was not written"
+    return DiskFullError(f"{_SAID}: {outcome}; free some space, then run the same again")
+
+
+def _says_so_badly(error: Exception) -> bool:
+    return is_disk_full(error) and not str(error).startswith(_SAID)
+
+
+def _earlier(place: Path) -> str:
+    return ", and the earlier one is kept" if place.exists() else ""
+
+
+def _file_of(error: BaseException | None) -> str | None:
+    """Return the file that the system names in an error or in an error behind it."""
+    while error is not None:
+        if getattr(error, "filename", None) is not None:
+            return str(error.filename)  # type: ignore[attr-defined]
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _take_over(earlier: Path, new: Path, is_stale: Callable[[Path], bool]) -> None:

@@ -6,11 +6,14 @@ import csv
 import io
 import itertools
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from datasets import ClassLabel, List, Value
 from genseg_hub import answers, dialects
-from genseg_hub.schema import Failure, Prediction
+from genseg_hub.referring_dataset import RLE
+from genseg_hub.schema import Failure, Prediction, normalize_expression
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -41,6 +44,16 @@ json_values = st.recursive(
 numbers = st.integers(0, 1000) | st.sampled_from([-5, 1001, 2500, 1234567890, -(10**12), 10**400, 1e39, 1e308, 0.5])
 boxes = st.lists(st.integers(0, 1000), min_size=4, max_size=4) | st.lists(numbers, min_size=4, max_size=4)
 points = st.tuples(numbers, numbers).map(list)
+# Boxes and points that a dialect reads as they are: in the image, with an area.
+good_boxes = st.tuples(*[st.integers(0, 999)] * 4).map(
+    lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]) + 1, max(b[1], b[3]) + 1)
+)
+good_points = st.tuples(st.integers(0, 1000), st.integers(0, 1000))
+_corner, _side = st.integers(0, 900), st.integers(20, 100)
+small_boxes = st.tuples(_corner, _corner, _side, _side).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+# Boxes about the middle, whose coordinates are neither shares of the image nor lie in one half of it.
+_low, _high = st.integers(2, 499), st.integers(500, 1000)
+middle_boxes = st.lists(st.tuples(_low, _low, _high, _high).map(list), min_size=1, max_size=4, unique_by=tuple)
 
 
 @st.composite
@@ -128,6 +141,22 @@ def picture_files(draw) -> bytes:
 
 shapes = st.tuples(st.integers(1, 20), st.integers(1, 20))
 masks = shapes.flatmap(lambda shape: arrays(bool, shape))
+corners = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=5)  # of a polygon
+
+
+def masks_of(shape: tuple[int, int], empty: bool = True) -> st.SearchStrategy[np.ndarray]:
+    """Return masks of one shape, with or without empty ones."""
+    return arrays(bool, shape) if empty else arrays(bool, shape).filter(np.any)
+
+
+# Shapes of an annotator's file: a label, and corners that may lie outside an image of 40 x 30 pixels.
+painted_shapes = st.lists(
+    st.tuples(
+        st.sampled_from(["target", "ignore", "something", "flag"]),
+        st.lists(st.tuples(st.floats(-5, 45), st.floats(-5, 35)), min_size=1, max_size=6),
+    ),
+    max_size=5,
+)
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
@@ -204,3 +233,61 @@ def tables(draw) -> tuple[str, str, list[list[int]]]:
         return "expressions.jsonl", frame.to_json(orient="records", lines=True), rows
     quoting = draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
     return "expressions.csv", frame.to_csv(index=draw(st.booleans()), quoting=quoting), rows
+
+
+def _or_none(strategy):
+    return st.none() | strategy
+
+
+_TEXT = st.text(st.characters(codec="utf-8"), max_size=5)
+_COLUMNS = {
+    "string": (Value("string"), _or_none(_TEXT)),
+    "int": (Value("int64"), _or_none(st.integers(-(2**63), 2**63 - 1))),
+    "float": (Value("float64"), _or_none(st.floats(allow_nan=False))),
+    "bool": (Value("bool"), _or_none(st.booleans())),
+    "time": (
+        Value("timestamp[ms]"),
+        _or_none(st.datetimes().map(lambda t: t.replace(microsecond=t.microsecond // 1000 * 1000))),
+    ),
+    "day": (Value("date32"), _or_none(st.dates())),
+    "strings": (List(Value("string")), _or_none(st.lists(_TEXT, max_size=2))),
+    "floats": (List(Value("float32")), _or_none(st.lists(st.floats(width=32, allow_nan=False), max_size=2))),
+    "class": (ClassLabel(names=["cat", "dog"]), _or_none(st.integers(-1, 1))),
+}
+_COLUMN_NAMES = (
+    "ref_id",
+    "category",
+    "split",
+    "a.b",
+    "a_b",
+    "_x",
+    "id",
+    "metadata",
+    "ground_truth",
+    "tags",
+    "self",
+    "é ü",
+    "column_id",
+)
+
+
+@st.composite
+def column_tables(draw, rle: Callable[[int], dict]) -> tuple[list[dict], dict]:
+    """Return rows of a `datasets.Dataset` with columns of any kinds and names, and the types of the columns.
+
+    Args:
+        draw: of Hypothesis.
+        rle: returns a mask for a number.
+    """
+    kinds = draw(st.dictionaries(st.sampled_from(_COLUMN_NAMES), st.sampled_from(sorted(_COLUMNS)), min_size=4))
+    features = {name: _COLUMNS[kind][0] for name, kind in kinds.items()}
+    values = {name: _COLUMNS[kind][1] for name, kind in kinds.items()}
+    if draw(st.booleans()):
+        features["ignore"] = List(RLE)
+        values["ignore"] = st.sampled_from([[], [rle(99)]])
+    if draw(st.booleans()):
+        features["tags"] = List(Value("string"))
+        values["tags"] = st.lists(st.sampled_from("abc"), unique=True)
+    values["masks"] = st.lists(st.integers(0, 9).map(rle), max_size=3)
+    values["expression"] = _TEXT.filter(normalize_expression)
+    return draw(st.lists(st.fixed_dictionaries(values), min_size=1, max_size=3)), features

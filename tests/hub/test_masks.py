@@ -102,10 +102,7 @@ def test_an_array_that_is_no_mask_is_an_error(array):
         from_array(np.array([[float("nan")]]))
 
 
-corners = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=5)
-
-
-@given(st.lists(corners, max_size=4))
+@given(st.lists(strategies.corners, max_size=4))
 def test_polygons_give_their_union_and_too_short_ones_nothing(polygons):
     flat = [[value for point in points for value in point] for points in polygons]
     expected = np.zeros((20, 20), bool)

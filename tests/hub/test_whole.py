@@ -6,8 +6,16 @@ import signal
 import subprocess
 import sys
 
+import datasets
+import numpy as np
 import pytest
+import torch
 from genseg_hub import whole
+from genseg_hub.errors import CheckpointError
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.helpers.small_disk import small_disk
 
 
 def content(folder):
@@ -107,3 +115,52 @@ def test_a_full_disk_is_a_sentence(error):
         raise RuntimeError("saving failed") from error
     with pytest.raises(OSError, match="Permission"), whole.disk_full_in_words("it stopped"):
         raise OSError(errno.EACCES, "Permission denied")
+
+
+# Each library has its own words for a full disk.
+WRITERS = {
+    "PyTorch": lambda file: torch.save({"a": torch.zeros(1_000_000)}, file),
+    "safetensors": lambda file: save_file({"a": torch.zeros(1_000_000)}, file),
+    "numpy": lambda file: np.save(file.with_suffix(".npy"), np.zeros(1_000_000)),
+    "Pillow": lambda file: Image.effect_noise((2000, 2000), 99).save(file, "PNG"),
+    "datasets": lambda file: datasets.Dataset.from_dict({"a": ["x" * 999] * 5000}).save_to_disk(file),
+    "Python": lambda file: file.write_bytes(bytes(5_000_000)),
+}
+
+
+@pytest.mark.parametrize("library", WRITERS)
+def test_a_full_disk_is_told_from_other_errors_of_a_library(tmp_path, library):
+    with (
+        small_disk(tmp_path / "disk", 1024) as disk,
+        pytest.raises(whole.DiskFullError, match="the disk is full: it stopped; free some space, then run the same"),
+        whole.disk_full_in_words("it stopped"),
+    ):
+        WRITERS[library](disk / "file")
+
+
+def test_a_file_and_a_folder_that_do_not_fit_are_named(tmp_path):
+    with small_disk(tmp_path / "disk", 64) as disk:
+        (disk / "folder").mkdir()
+        whole.write_text(disk / "file", "1")
+        big = "2" * 100_000
+        with pytest.raises(whole.DiskFullError, match=rf"{disk}/file was not written, and the earlier one is kept; fr"):
+            whole.write_text(disk / "file", big)
+        said = pytest.raises(whole.DiskFullError, match=rf"{disk}/folder was not written, and the earlier one is kept")
+        with said, whole.written_folder(disk / "folder") as new:
+            (new / "a").write_text(big)
+        with pytest.raises(whole.DiskFullError, match=rf"{disk}/other was not written; free"):
+            whole.write_text(disk / "other", big)
+        assert content(disk) == {"file": "1"}
+        assert sorted(os.listdir(disk)) == ["file", "folder"]
+
+
+def test_a_sentence_about_a_full_disk_is_not_said_twice():
+    full = OSError(errno.ENOSPC, "No space left on device", "/x/y")
+    assert (
+        str(whole.in_words(full)) == "the disk is full: /x/y was not written; free some space, then run the same again"
+    )
+    told = CheckpointError("the disk is full: point HF_HOME elsewhere")
+    told.__cause__ = full
+    assert whole.in_words(told) is told
+    with pytest.raises(CheckpointError, match="HF_HOME"), whole.disk_full_in_words("it stopped"):
+        raise told

@@ -17,6 +17,7 @@ commands:
   sft         nano, stage 2: warm start of the reasoner
   segmenter   nano's SAM 2
   grpo        GRPO of any Qwen3-VL checkpoint on referring examples
+  data        write the data of a run as a folder, from official archives too, or print which images sources share
   mine        collect the examples that a checkpoint gets wrong, to train it on them
   export      join reasoner and segmenter into a checkpoint: genseg-train export REASONER_RUN SEGMENTER_RUN FOLDER
 
@@ -65,15 +66,21 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the command and its options; None for the options of this process.
 
     Raises:
-        SystemExit: with a message for a mistake of the user.
+        SystemExit: with a message for a mistake of the user, and for a full disk.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        with disk_full_in_words():
+            _run(sys.argv[1:] if arguments is None else arguments)
+    except (FileNotFoundError, DiskFullError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _run(arguments: list[str]) -> None:
     command, *rest = arguments or ["--help"]
     if command == "export" and len(rest) == 3:
-        try:
-            return _export(*map(Path, rest))
-        except (FileNotFoundError, DiskFullError) as error:
-            raise SystemExit(f"error: {error}") from error
+        return _export(*map(Path, rest))
+    if command == "data":
+        return _data(rest)
     if command not in ("vision", "sft", "segmenter", "grpo", "mine"):
         print(USAGE)
         raise SystemExit(command not in ("-h", "--help"))
@@ -91,10 +98,16 @@ def main(arguments: list[str] | None = None) -> None:
     }
     config_class, run = stages[command]
     (config,) = TrlParser((config_class,), prog=f"genseg-train {command}").parse_args_and_config(rest)
+    with disk_full_in_words(f"the stage stopped; a whole checkpoint in {config.output_dir} is kept"):
+        run(config)
+
+
+def _data(arguments: list[str]) -> None:
+    from genseg_training import data_command
+
     try:
-        with disk_full_in_words(f"the stage stopped, and its last whole checkpoint in {config.output_dir} is kept"):
-            run(config)
-    except (FileNotFoundError, DiskFullError) as error:
+        data_command.main(arguments)
+    except ValueError as error:
         raise SystemExit(f"error: {error}") from error
 
 
@@ -111,7 +124,7 @@ def _grpo_or_mine(parser_class: type, command: str, arguments: list[str]) -> Non
     classes, run = commands[command]
     try:
         run(*parser_class(classes, prog=f"genseg-train {command}").parse_args_and_config(arguments))
-    except (ValueError, FileNotFoundError, DiskFullError, CheckpointError, PublishError) as error:
+    except (ValueError, CheckpointError, PublishError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -21,7 +21,7 @@ import transformers
 from genseg_hub.checkpoints import SETTINGS_FILE
 from genseg_hub.options import ReasonerOptions, given
 from genseg_hub.publishing.publish import is_published
-from genseg_hub.whole import disk_full_in_words, written_folder
+from genseg_hub.whole import written_folder
 from transformers.integrations import deepspeed
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -68,10 +68,7 @@ def written_checkpoint(folder: Path) -> Iterator[Path]:
     Raises:
         DiskFullError: the disk is full; the earlier checkpoint stays.
     """
-    with (
-        disk_full_in_words(f"the checkpoint in {folder} was not written, and an earlier one there is kept"),
-        written_folder(folder, is_published) as new,
-    ):
+    with written_folder(folder, is_published) as new:
         yield new
 
 

@@ -15,25 +15,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import datasets
 import torch
 import transformers
 import yaml
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints import trial
 from genseg_hub.checkpoints.catalog import EMBEDDED
+from genseg_hub.options import ReasonerOptions
 from genseg_hub.segmenters.loading import load_segmenter
 from genseg_hub.thinking import opens_thought
-from genseg_hub.whole import disk_full_in_words, restore
+from genseg_hub.whole import disk_full_in_words, restore, write_text
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, TrlParser, get_peft_config
 from trl.trainer.model_config import ModelConfig
 
-from genseg_training import curves, data, rewards
+from genseg_training import curves, data, pictures, rewards
 from genseg_training.callbacks import HubTarget, PushToHub
 from genseg_training.export import alone, drop_torn, write, written_checkpoint
 from genseg_training.mask_reward import MaskReward
+from genseg_training.sources import ROOT_VARIABLE
 from genseg_training.trainer import EVALUATIONS, SegmentationGRPOTrainer
 
 MASK = "mask"
@@ -46,11 +47,11 @@ REWARDS: dict[str, rewards.Reward] = {
     "count": rewards.count_reward,
     "repetition": rewards.repetition_penalty,
 }
-BEST = "best"
+BEST, REPORT = "best", "data.txt"
 # TRL computes these from other options, and refuses or ignores them beside those options.
 _DERIVED = {"generation_batch_size", "do_eval"}
 # Options that a written recipe leaves out: tokens, the Hub repository, folders and names of runs.
-_PRIVATE = re.compile(r"(^|_)token(_|$)|^hub_|^push_to_hub|_dir$|run_name$")
+_PRIVATE = re.compile(r"(^|_)token(_|$)|^hub_|^push_to_hub|_dir$|run_name$|^root$")
 
 
 @dataclass
@@ -59,14 +60,34 @@ class GrpoArguments:
 
     data: list[str] = field(
         default_factory=lambda: ["refscenes:10000"],
-        metadata={"help": "Sources: refscenes:COUNT, folders that the App exported, or Hub datasets."},
+        metadata={
+            "help": "Sources: refcocog:train or another archive's split, refscenes:COUNT, folders, or Hub datasets; "
+            "or one YAML file of a mixture. A count draws so many examples: refcocog:train:9000."
+        },
     )
-    data_weights: list[float] = field(
-        default_factory=lambda: [1.0],
-        metadata={"help": "How often each source is drawn from, in relation to the others."},
+    root: str | None = field(
+        default=None,
+        metadata={"help": f"Folder of the official archives; ${ROOT_VARIABLE} by default."},
+    )
+    data_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "How often each source is drawn from, in relation to the others. By default equally often."},
+    )
+    exclude: list[str] = field(
+        default_factory=list, metadata={"help": "Sources whose images are left out of training: refcocog:val."}
+    )
+    allow_shared_images: bool = field(
+        default=False, metadata={"help": "Train although images of eval_data are also trained on."}
     )
     no_target_share: float | None = field(
         default=None, metadata={"help": "Share of no-target examples. By default the share that the sources have."}
+    )
+    max_pixels: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most pixels of an image as the policy sees it; a larger image is resized, as inference does it "
+            "(2,048 tokens by default)."
+        },
     )
     rewards: list[str] = field(
         default_factory=lambda: ["format", "schema", "box_iou", "box_l1", "points", "count"],
@@ -78,7 +99,7 @@ class GrpoArguments:
     eval_data: str | None = field(
         default=None,
         metadata={
-            "help": "Held-out examples, such as refscenes:val:400 or owner/name:validation, scored every eval_steps. "
+            "help": "Held-out examples, such as refscenes:val:400 or refcocog:val:500, scored every eval_steps. "
             "The best checkpoint has the highest metric_for_best_model on them, mIoU by default."
         },
     )
@@ -107,24 +128,6 @@ class _Parser(TrlParser):
         raise ValueError(message)
 
 
-def rows(arguments: GrpoArguments, seed: int) -> datasets.Dataset:
-    """Load, check and return the training rows.
-
-    Args:
-        arguments: name the sources, their weights and the share of no-target examples.
-        seed: of rendered scenes, draws and order.
-
-    Raises:
-        ValueError: for sources, weights or examples that cannot be trained on.
-    """
-    parts = [data.load_source(source, seed) for source in arguments.data]
-    examples = parts[0] if len(parts) == 1 else data.mix(parts, arguments.data_weights, seed)
-    if arguments.no_target_share is not None:
-        examples = data.with_no_target_share(examples, arguments.no_target_share, seed)
-    data.check(examples)
-    return data.to_rows(examples)
-
-
 def train(
     arguments: GrpoArguments,
     config: GRPOConfig,
@@ -142,9 +145,11 @@ def train(
         callbacks: further callbacks, for example to show progress.
 
     Raises:
-        ValueError: for options that contradict each other, or data that cannot be trained on.
+        ValueError: for options that contradict each other, data that cannot be trained on, or images that are both
+            trained on and held out.
         CheckpointError: for a model that cannot be used.
         PublishError: when the final push fails; the checkpoint is in `output_dir/best` all the same.
+        DiskFullError: the disk is full; whole checkpoints are kept.
     """
     _check(arguments, config, model_config)
     recipe = _recipe(arguments, config, model_config)
@@ -153,21 +158,22 @@ def train(
     config.push_to_hub = False  # TRL would publish its own folder, without SAM 2, dialect and figures
     start = _start(model_config)
     output = Path(str(config.output_dir))
+    options = ReasonerOptions(max_pixels=arguments.max_pixels).over(start.options)
 
     def best(state: transformers.TrainerState) -> Path:
-        return _write_best(output, state, start, recipe)
+        return _write_best(output, state, start, options, recipe)
 
-    dataset = rows(arguments, config.seed)
+    with config.main_process_first(desc="data"):  # the others find the rows in the cache
+        loaded = data.load(request_of(arguments), config.seed)
     prompts = (config.generation_batch_size or 0) // (config.num_generations or 1)
-    if len(dataset) < prompts:
+    if len(loaded.rows) < prompts:
         raise ValueError(
-            f"there are {len(dataset)} examples to train on, and {prompts} prompts are answered at once: take more "
+            f"there are {len(loaded.rows)} examples to train on, and {prompts} prompts are answered at once: take more "
             "examples, or a smaller per_device_train_batch_size, gradient_accumulation_steps or num_generations"
         )
-    held_out = data.load_source(arguments.eval_data, config.seed) if arguments.eval_data else None
-    if held_out is not None:
-        data.check(held_out)
     processor = transformers.AutoProcessor.from_pretrained(start.reasoner, padding_side="left", trust_remote_code=False)
+    room, limit = _room(config, start.reasoner)
+    pictures.check_room(loaded.rows, processor, options, room, limit)
     dtype = getattr(torch, model_config.dtype) if model_config.dtype not in (None, "auto") else torch.float32
     model = transformers.AutoModelForImageTextToText.from_pretrained(
         start.reasoner,
@@ -187,12 +193,13 @@ def train(
     thought_is_open = opens_thought(processor)
     trainer = SegmentationGRPOTrainer(
         segmenter=segmenter,
-        eval_dataset=held_out,
+        eval_dataset=None if loaded.held_out is None else data.examples_of(loaded.held_out),
+        eval_options=options,
         eval_name=_public(arguments.eval_data or ""),
         model=model,
         args=config,
         reward_funcs=[rewards.of_template(available[name], thought_is_open) for name in arguments.rewards],
-        train_dataset=dataset,
+        train_dataset=pictures.trainable(loaded.rows, options),
         processing_class=processor,
         peft_config=get_peft_config(model_config),
         callbacks=[*callbacks, *([PushToHub(target, best)] if target and target.every_save else [])],
@@ -200,6 +207,8 @@ def train(
     if trainer.is_world_process_zero():
         drop_torn(output)
         restore(output / BEST)
+        print(loaded.report)
+        write_text(output / REPORT, loaded.report + "\n")
     trainer.accelerator.wait_for_everyone()
     last = get_last_checkpoint(str(output))
     config.eval_on_start = config.eval_on_start and last is None
@@ -207,7 +216,7 @@ def train(
     if done and 0 < config.max_steps <= done.global_step:
         trainer.state = done  # Transformers would train one more step
     else:
-        with disk_full_in_words(f"the run stopped, and its last whole checkpoint in {output} is kept"):
+        with disk_full_in_words(f"the run stopped; whole checkpoints in {output} are kept"):
             trainer.train(resume_from_checkpoint=last)
     if trainer.is_world_process_zero():
         folder = best(trainer.state)
@@ -219,6 +228,7 @@ def train(
 
 def _check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConfig) -> None:
     """Raise ValueError for options that contradict each other, and set the metric of the best checkpoint."""
+    request_of(arguments).check()
     unknown = sorted(set(arguments.rewards) - {*REWARDS, MASK})
     if unknown:
         raise ValueError(f"there is no reward {unknown[0]!r}; choose from {', '.join([*REWARDS, MASK])}")
@@ -241,6 +251,30 @@ def _check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConf
     if evaluates:
         config.metric_for_best_model = config.metric_for_best_model or "miou"
         config.greater_is_better = True
+
+
+def request_of(arguments: GrpoArguments) -> data.Request:
+    """Return the data that options ask for."""
+    return data.Request(
+        data=arguments.data,
+        weights=arguments.data_weights,
+        root=arguments.root,
+        exclude=arguments.exclude,
+        no_target_share=arguments.no_target_share,
+        held_out=arguments.eval_data,
+        allow_shared_images=arguments.allow_shared_images,
+    )
+
+
+def _room(config: GRPOConfig, reasoner: Path) -> tuple[int, str]:
+    """Return the tokens that are left for a prompt, and the options that leave them."""
+    answer = config.max_completion_length or 0
+    if config.use_vllm and config.vllm_max_model_length:
+        length, name = config.vllm_max_model_length, "vllm_max_model_length"
+    else:
+        settings = transformers.AutoConfig.from_pretrained(reasoner, trust_remote_code=False).get_text_config()
+        length, name = settings.max_position_embeddings, "the model's context"
+    return length - answer, f"{name} {length:,} less max_completion_length {answer:,}"
 
 
 def _start(model_config: ModelConfig) -> checkpoints.Checkpoint:
@@ -281,12 +315,18 @@ def _public(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
-def _write_best(output: Path, state: transformers.TrainerState, start: checkpoints.Checkpoint, recipe: dict) -> Path:
+def _write_best(
+    output: Path,
+    state: transformers.TrainerState,
+    start: checkpoints.Checkpoint,
+    options: ReasonerOptions,
+    recipe: dict,
+) -> Path:
     """Write the best checkpoint so far, or the last one without evaluations, with its recipe, log and figures."""
     chosen = Path(state.best_model_checkpoint or get_last_checkpoint(str(output)) or "")
     folder = output / BEST
     with written_checkpoint(folder) as new:
-        write(chosen, new, start.segmenter_id or start.segmenter, base_model=_origin(start), options=start.options)
+        write(chosen, new, start.segmenter_id or start.segmenter, base_model=_origin(start), options=options)
         (new / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
         (new / "logs").mkdir()
         (new / "logs" / "grpo.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history))

@@ -9,10 +9,9 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from datasets import ClassLabel, Features, List, Value
-from genseg_hub.referring_dataset import FEATURES, RLE
-from genseg_hub.schema import encode_mask, normalize_expression
+from genseg_hub.referring_dataset import FEATURES
+from genseg_hub.schema import encode_mask
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import fiftyone_genseg
@@ -20,6 +19,7 @@ from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import columns, export
 from fiftyone_genseg.datasets.importing import ReferringDatasetImporter
 from tests.helpers.squares import square
+from tests.helpers.strategies import column_tables
 
 SIZE = (12, 8)  # width, height
 
@@ -131,59 +131,7 @@ def test_a_category_may_be_a_number(tmp_path):
     dataset.delete()
 
 
-def of(strategy):
-    return st.none() | strategy
-
-
-TEXT = st.text(st.characters(codec="utf-8"), max_size=5)
-KINDS = {
-    "string": (Value("string"), of(TEXT)),
-    "int": (Value("int64"), of(st.integers(-(2**63), 2**63 - 1))),
-    "float": (Value("float64"), of(st.floats(allow_nan=False))),
-    "bool": (Value("bool"), of(st.booleans())),
-    "time": (
-        Value("timestamp[ms]"),
-        of(st.datetimes().map(lambda t: t.replace(microsecond=t.microsecond // 1000 * 1000))),
-    ),
-    "day": (Value("date32"), of(st.dates())),
-    "strings": (List(Value("string")), of(st.lists(TEXT, max_size=2))),
-    "floats": (List(Value("float32")), of(st.lists(st.floats(width=32, allow_nan=False), max_size=2))),
-    "class": (ClassLabel(names=["cat", "dog"]), of(st.integers(-1, 1))),
-}
-NAMES = (
-    "ref_id",
-    "category",
-    "split",
-    "a.b",
-    "a_b",
-    "_x",
-    "id",
-    "metadata",
-    "ground_truth",
-    "tags",
-    "self",
-    "é ü",
-    "column_id",
-)
-
-
-@st.composite
-def tables(draw):
-    kinds = draw(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(sorted(KINDS)), min_size=4))
-    features = {name: KINDS[kind][0] for name, kind in kinds.items()}
-    values = {name: KINDS[kind][1] for name, kind in kinds.items()}
-    if draw(st.booleans()):
-        features["ignore"] = List(RLE)
-        values["ignore"] = st.sampled_from([[], [rle(99)]])
-    if draw(st.booleans()):
-        features["tags"] = List(Value("string"))
-        values["tags"] = st.lists(st.sampled_from("abc"), unique=True)
-    values["masks"] = st.lists(st.integers(0, 9).map(rle), max_size=3)
-    values["expression"] = TEXT.filter(normalize_expression)
-    return draw(st.lists(st.fixed_dictionaries(values), min_size=1, max_size=3)), features
-
-
-@given(tables())
+@given(column_tables(rle))
 @settings(
     max_examples=8,
     deadline=None,

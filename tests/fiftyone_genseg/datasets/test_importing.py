@@ -19,10 +19,10 @@ from PIL import Image
 
 import fiftyone_genseg
 from fiftyone_genseg import labels
-from fiftyone_genseg.datasets import export, importing
+from fiftyone_genseg.datasets import export, importing, unusable
 from fiftyone_genseg.datasets.importing import ReferringDatasetImporter, add_predictions
 from fiftyone_genseg.operators.load_referring_dataset import LoadDatasetRequest, LoadReferringDataset
-from tests.fiftyone_genseg.operators.test_pull_checkpoint import messages
+from tests.fiftyone_genseg.operators.test_pull_checkpoint import messages, progress
 from tests.helpers import archive_files
 
 URI = "@fiftyone-genseg/genseg/load_referring_dataset"
@@ -106,8 +106,8 @@ def test_a_folder_with_images_inside_becomes_files(name, plugin, tmp_path):
 
 
 def damaged(folder: Path) -> datasets.Dataset:
-    """12 examples about 3 scenes, of which the first and the last four can be used."""
-    rows = list(to_rows(refscenes("val", 12)))
+    """16 examples about 4 scenes, of which the first and the last eight can be used."""
+    rows = list(to_rows(refscenes("val", 16)))
     whole = rows[0]["image"]["bytes"]
     target = next(row["masks"] for row in rows if row["masks"])
     rows[1]["image"], rows[1]["image_id"] = {"bytes": b"not an image", "path": None}, "other"
@@ -125,24 +125,55 @@ def test_examples_that_cannot_be_used_are_left_out_and_counted(name, plugin, tmp
     importer = ReferringDatasetImporter(examples, tmp_path / "images")
     for _ in range(2):  # an importer can be read again
         samples = list(importer)
-        assert [sample.example_id for sample in samples] == [examples[i]["example_id"] for i in (0, 8, 9, 10, 11)]
+        assert [sample.example_id for sample in samples] == [examples[i]["example_id"] for i in (0, *range(8, 16))]
         assert importer.unusable == {"unreadable image": 3, "unusable mask": 2, "malformed row": 2}
-    assert "3 of 12 examples left out, unreadable image: the first is number 2, " in importer.report
+    assert "3 of 16 examples left out, unreadable image: the first is number 2, " in importer.report
     assert "a mask is of [1, 1] pixels" in importer.report
-    examples.select([0, 1, 2, *range(4, 12)]).save_to_disk(tmp_path / "saved")
+    examples.select([0, 1, 2, *range(4, 16)]).save_to_disk(tmp_path / "saved")
     told = messages(URI, fo.Dataset(f"{name}-open"), source=str(tmp_path / "saved"), name=name)
     ((_, last),) = [t for t in told if t[0] == "notify"]
     assert last["variant"] == "warning"
-    assert f"{name} has 5 expressions. 2 of 11 examples left out" in last["message"]
-    assert [params["progress"] for kind, params in told if kind == "set_progress"][-1] == 1
+    assert f"{name} has 9 expressions. 2 of 15 examples left out" in last["message"]
+    assert progress(told)[-1][0] == 1
     assert [kind for kind, _ in told][-1] == "open_dataset"
     examples.select([1, 2, 4]).save_to_disk(tmp_path / "bad")
-    with pytest.raises(ExecutionError, match="bad has no example that can be used"):
+    with pytest.raises(ExecutionError, match=r"3 of 3 examples cannot be used, which is more than half\. 2 of 3"):
         load(source=str(tmp_path / "bad"), name=f"{name}-bad")
     assert not fo.dataset_exists(f"{name}-bad")
     assert not len(
         fo.Dataset.from_importer(ReferringDatasetImporter(examples.select([]), tmp_path), name=f"{name}-bad")
     )
+
+
+def test_more_than_half_that_cannot_be_used_is_an_error(tmp_path):
+    examples = damaged(tmp_path)
+    assert len(list(ReferringDatasetImporter(examples.select([0, 1, 8, 4]), tmp_path / "images"))) == 2
+    with pytest.raises(ValueError, match=r"2 of 3 examples cannot be used, which is more than half\. .* number 2, "):
+        list(ReferringDatasetImporter(examples.select([0, 1, 4]), tmp_path / "images"))
+
+
+def test_an_export_leaves_out_what_cannot_be_read(dataset, tmp_path, caplog):
+    broken = dataset.first()
+    other_images = [sample for sample in dataset if sample.filepath != broken.filepath]
+    Path(broken.filepath).write_bytes(b"no image")
+    lost = len(dataset) - len(other_images)
+    empty = next(sample for sample in other_images if sample.ground_truth.detections)
+    empty.ground_truth.detections[0].mask = np.zeros((4, 4), bool)
+    empty.ground_truth.detections = empty.ground_truth.detections[:1]
+    empty.save()
+    left_out = unusable.Unusable()
+    count = export.export(dataset, tmp_path / "saved", unusable=left_out)
+    assert left_out == {"unreadable image": lost, "unusable mask": 1}
+    assert count == len(datasets.load_from_disk(tmp_path / "saved")) == 16 - lost - 1
+    assert f"1 of 16 examples left out, unusable mask: the first is {empty.expression!r} on sample {empty.id}, its" in (
+        caplog.text
+    )
+    for sample in other_images:
+        if sample.filepath != dataset.last().filepath:
+            Path(sample.filepath).write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"\d+ of 16 examples cannot be used, which is more than half"):
+        export.export(dataset, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_what_is_wrong_with_the_disk_stops_and_leaves_no_half_image(tmp_path, monkeypatch):

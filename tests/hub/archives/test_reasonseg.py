@@ -14,10 +14,10 @@ from genseg_hub.evaluation.metrics import measure
 from genseg_hub.referring_dataset import from_dataset
 from genseg_hub.schema import decode_mask
 from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from tests.helpers import archive_files
+from tests.helpers.strategies import painted_shapes
 
 
 def test_reasonseg_paints_the_largest_first_and_ignores_ambiguous_pixels(root):
@@ -122,15 +122,7 @@ def test_a_replaced_image_is_painted_again(root):
     assert next(from_dataset(examples)).masks[0]["size"] == [50, 60]
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["target", "ignore", "something", "flag"]),
-            st.lists(st.tuples(st.floats(-5, 45), st.floats(-5, 35)), min_size=1, max_size=6),
-        ),
-        max_size=5,
-    )
-)
+@given(painted_shapes)
 def test_reasonseg_is_painted_by_lisas_rule(shapes):
     shapes = [{"label": label, "points": [list(point) for point in points]} for label, points in shapes]
     painted = reasonseg.paint(shapes, 30, 40)

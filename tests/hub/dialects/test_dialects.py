@@ -10,6 +10,7 @@ from genseg_hub.schema import InstancePrompt, ResponseError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import strategies
 from tests.helpers.strategies import ONE, tagged
 
 SIZE = (640, 480)
@@ -189,13 +190,12 @@ def test_the_instruct_baseline_may_leave_points_out_and_genseg_may_not():
     assert genseg.parse(text, SIZE).error is ResponseError.WRONG_SCHEMA
 
 
-boxes = st.tuples(*[st.integers(0, 999)] * 4).map(
-    lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]) + 1, max(b[1], b[3]) + 1)
+asked_for = st.lists(
+    st.tuples(strategies.good_boxes, strategies.good_points, strategies.good_points), max_size=6, unique=True
 )
-points = st.tuples(st.integers(0, 1000), st.integers(0, 1000))
 
 
-@given(st.lists(st.tuples(boxes, points, points), max_size=6, unique=True), st.text(alphabet="abc 1,;", max_size=30))
+@given(asked_for, st.text(alphabet="abc 1,;", max_size=30))
 def test_parse_inverts_render(instances, reasoning):
     given_prompts = [InstancePrompt(tuple(map(float, box)), (p, q)) for box, p, q in instances]
     response = genseg.parse(genseg.render(reasoning.strip(), given_prompts, (1000, 1000)), (1000, 1000))

@@ -11,6 +11,8 @@ from genseg_hub.schema import InstancePrompt, ResponseError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.strategies import middle_boxes
+
 UNTUNED = [name for name in dialects.names() if not dialects.get_dialect(name).TUNED]
 SIZE = (1000, 1000)
 A, B = [100, 200, 300, 400], [500, 510, 700, 720]
@@ -69,18 +71,12 @@ FORMS = {
     "only a closing tag": lambda found: f"Maybe [9,9,99,99].\n</think>\n{json.dumps(found)}",
     "all in the thought": lambda found: f"<think>The dog. {json.dumps([{'bbox_2d': box} for box in found])}</think>",
 }
-some_boxes = st.lists(
-    st.tuples(st.integers(2, 499), st.integers(2, 499), st.integers(500, 1000), st.integers(500, 1000)).map(list),
-    min_size=1,
-    max_size=4,
-    unique_by=tuple,
-)
 
 
 @pytest.mark.parametrize("name", UNTUNED)
 @pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=10, deadline=None)
-@given(found=some_boxes)
+@given(found=middle_boxes)
 @example(found=[A])
 @example(found=[A, B])
 def test_boxes_in_every_form_are_read_back(name, form, found):
@@ -92,7 +88,7 @@ def test_boxes_in_every_form_are_read_back(name, form, found):
 # A reasoner puts <think> in front of an answer that begins in a thought, so no such cut ends in a guess.
 @pytest.mark.parametrize("form", sorted(FORMS.keys() - {"only a closing tag"}))
 @settings(max_examples=5, deadline=None)
-@given(found=some_boxes)
+@given(found=middle_boxes)
 def test_every_cut_keeps_true_boxes_or_none(form, found):
     text = FORMS[form](found)
     for end in range(len(text)):
@@ -105,7 +101,9 @@ def test_every_cut_keeps_true_boxes_or_none(form, found):
 @pytest.mark.parametrize("name", dialects.names())
 @pytest.mark.parametrize("tag", ["think", "thinking"])
 @settings(max_examples=30, deadline=None)
-@given(found=some_boxes, truncated=st.booleans(), before=st.sampled_from(["", "Sure.", "<think>a</think>[[1,2,9,9]]"]))
+@given(
+    found=middle_boxes, truncated=st.booleans(), before=st.sampled_from(["", "Sure.", "<think>a</think>[[1,2,9,9]]"])
+)
 def test_an_open_thought_gives_no_instance(name, tag, found, truncated, before):
     guess = FORMS["objects"](found)
     for text in (guess, f"<answer>{guess}</answer>", f"<bbox>{found[0]}</bbox>", guess + " Wait"):

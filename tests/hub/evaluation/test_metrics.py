@@ -14,9 +14,10 @@ from genseg_hub.evaluation.metrics import (
 from genseg_hub.schema import decode_mask, encode_mask
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-masks = arrays(bool, (4, 5))
+from tests.helpers.strategies import masks_of
+
+masks = masks_of((4, 5))
 examples_of = st.lists(st.tuples(masks, masks, st.booleans()), min_size=1, max_size=6)
 policies = st.sampled_from(sorted(POLICIES))
 

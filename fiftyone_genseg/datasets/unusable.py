@@ -1,0 +1,47 @@
+"""Examples that an import or an export leaves out, because one bad row is no reason to stop."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+IMAGE, MASK, ROW = "unreadable image", "unusable mask", "malformed row"  # reasons
+
+
+class Unusable(Counter[str]):
+    """Reason -> number of examples left out.
+
+    Attributes:
+        details: reason -> message about the first example left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.details: dict[str, str] = {}
+
+    def note(self, why: str, first: str, count: int = 1) -> None:
+        """Count examples left out.
+
+        Args:
+            why: one of the reasons above.
+            first: which example it is and what is wrong; kept for the first example of each reason.
+            count: number of examples.
+        """
+        self[why] += count
+        self.details.setdefault(why, f"the first is {first}")
+
+    def report(self, read: int) -> str:
+        """Return a sentence for each reason; "" where nothing was left out.
+
+        Args:
+            read: number of examples, with those left out.
+        """
+        return " ".join(
+            f"{number:,} of {read:,} examples left out, {why}: {self.details[why]}." for why, number in self.items()
+        )
+
+    def check(self, read: int) -> None:
+        """Raise ValueError if more than half of the examples were left out: the source has another fault then."""
+        if 2 * self.total() > read:
+            raise ValueError(
+                f"{self.total():,} of {read:,} examples cannot be used, which is more than half. {self.report(read)}"
+            )
