@@ -19,7 +19,7 @@ import numpy as np
 from bson import ObjectId
 from side_by_side import compare, faster, report
 
-from fiftyone_genseg import evaluate, labels
+from fiftyone_genseg import evaluate, labels, outputs
 
 WIDTH, HEIGHT = 640, 480
 PER_IMAGE = 3
@@ -68,7 +68,7 @@ def expressions(name: str, count: int, seed: int = 0) -> fo.Dataset:
     """Make a dataset of `count` expressions, one per sample."""
     rng = np.random.default_rng(seed)
     dataset = fo.Dataset(name)
-    labels.declare_fields(dataset, "genseg")
+    outputs.declare_fields(dataset, "genseg")
     samples = []
     for number in range(min(DISTINCT, count)):
         truth, found = labelled(rng)

@@ -51,7 +51,8 @@ class OnePerImage(fom.SamplesMixin, fom.Model):
         response = answers.read(self._model.dialect, answer.text, image.size, answer.truncated)
         masks, scores = self._model.segmenter.segment(arg, response.instances)
         found = Prediction(response, tuple(masks), tuple(scores), image.size)
-        return fo.Detections(detections=labels.detections(found, expression, "nano"))
+        attributes = {"label": labels.LABEL, "expression": expression, "checkpoint": "nano"}
+        return fo.Detections(detections=labels.detections(found, **attributes))
 
 
 def stored(dataset: fo.Dataset, field: str) -> list:

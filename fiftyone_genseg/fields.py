@@ -12,6 +12,15 @@ from genseg_hub.schema import normalize_expression
 from fiftyone_genseg import labels
 
 EXPRESSION, GROUND_TRUTH = "expression", "ground_truth"
+KEPT, KEPT_EXPRESSIONS = "kept", "kept_expressions"  # answers that people kept, see `asking.corrections`
+DESCRIPTIONS = {
+    EXPRESSION: "What the sample's true masks are called, in words.",
+    GROUND_TRUTH: "True masks of what the expression refers to; none where it refers to nothing.",
+    "example_id": "The referring example, by which predictions are matched.",
+    "image_id": "The image: samples with the same one share their image.",
+    labels.IGNORE: "Pixels that no metric counts.",
+    "kind": "The kind of the expression.",
+}
 RENDERED = "genseg_rendered"  # key of a dataset's info: its images are rendered shapes, which nano knows
 
 
@@ -138,7 +147,12 @@ def expressions_of(value: Any, several: bool) -> list[str]:
 
 
 def check_named(samples: fo.Dataset | fo.DatasetView, expression_field: str | None, gt_field: str) -> None:
-    """Raise ValueError if samples have lists of expressions, and nothing says which true mask belongs to which."""
+    """Raise ValueError if a field of expressions and a field of true masks do not belong together."""
+    if has_kept(samples) and gt_field == KEPT and expression_field not in (None, KEPT_EXPRESSIONS):
+        raise ValueError(
+            f"the expressions of {KEPT!r} are in {KEPT_EXPRESSIONS!r}: choose that field instead of "
+            f"{expression_field!r}, because an expression that nobody judged would count as one without a target"
+        )
     listed = expression_field is not None and holds_several(samples, expression_field)
     if listed and samples.get_field(f"{gt_field}.detections.{EXPRESSION}") is None:
         raise ValueError(
@@ -152,6 +166,40 @@ def holds_several(samples: fo.Dataset | fo.DatasetView, expression_field: str | 
     return expression_field is None or isinstance(samples.get_field(expression_field), fof.ListField)
 
 
+def mask_fields(samples: fo.Dataset | fo.DatasetView | None) -> list[str]:
+    """Return the fields of Detections, without those that hold the boxes of answers."""
+    if samples is None:
+        return []
+    found = samples.get_field_schema(embedded_doc_type=fo.Detections)
+    boxes = {labels.boxes_field(name) for name in found if samples.get_field(labels.responses_field(name)) is not None}
+    return [name for name in found if name not in boxes]
+
+
+def truth_fields(samples: fo.Dataset | fo.DatasetView | None) -> list[str]:
+    """Return the fields of masks that are no answers, nothing kept and no ignored pixels; `ground_truth` first."""
+    others = (KEPT, labels.IGNORE)
+    masks = [name for name in mask_fields(samples) if name not in others]
+    found = [name for name in masks if samples and samples.get_field(labels.responses_field(name)) is None]
+    return sorted(found, key=lambda name: name != GROUND_TRUTH)
+
+
+def has_kept(samples: fo.Dataset | fo.DatasetView | None) -> bool:
+    """Return whether samples have the two fields of answers that people kept."""
+    if samples is None or not labels.is_detections(samples, KEPT):
+        return False
+    listed = samples.get_field(KEPT_EXPRESSIONS)
+    return isinstance(listed, fof.ListField) and _holds_strings(listed)
+
+
+def count_kept(samples: fo.Dataset | fo.DatasetView | None) -> tuple[int, int]:
+    """Return how many expressions were kept, and on how many samples."""
+    if samples is None or not has_kept(samples):
+        return 0, 0
+    listed = flat(samples).exists(KEPT_EXPRESSIONS).values(KEPT_EXPRESSIONS)
+    counts = [len(expressions_of(value, several=True)) for value in listed]
+    return sum(counts), sum(map(bool, counts))
+
+
 def default_ignore_field(samples: fo.Dataset | fo.DatasetView) -> str:
     """Return "ignore" where samples have Detections of that name, as benchmarks do; else "", for no such field."""
     return labels.IGNORE if labels.is_detections(samples, labels.IGNORE) else ""
@@ -160,9 +208,13 @@ def default_ignore_field(samples: fo.Dataset | fo.DatasetView) -> str:
 def default_expression_field(samples: fo.Dataset | fo.DatasetView, gt_field: str) -> str | None:
     """Return the sample field `expression`, or None for the ground truth's attribute of that name.
 
+    The expressions of what was kept are in a field of their own.
+
     Raises:
         ValueError: there is neither.
     """
+    if gt_field == KEPT and has_kept(samples):
+        return KEPT_EXPRESSIONS
     if samples.get_field(EXPRESSION) is not None:
         return EXPRESSION
     if samples.get_field(f"{gt_field}.detections.{EXPRESSION}") is not None:

@@ -1,47 +1,21 @@
-"""Predictions as FiftyOne labels. Only this module and `cutouts` know FiftyOne's relative xywh boxes.
+"""Masks as FiftyOne labels, and the names of the fields of a result.
 
-A result takes two fields. `<field>` is a `Detections` with one `Detection` per mask. A no-target or failed expression
-has no mask, so `<field>_responses` is a list with one entry per expression that was asked.
+Only this module, `overlays` and `cutouts` know FiftyOne's relative coordinates. `outputs` says what each field holds.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 import fiftyone as fo
 import numpy as np
-from genseg_hub.answers import MAX_MESSAGE_CHARACTERS, storable
 from genseg_hub.errors import MaskError
-from genseg_hub.schema import Box, Failure, Prediction, Rle, decode_mask, normalize_expression
+from genseg_hub.schema import Prediction, Rle, decode_mask, normalize_expression
 
 from fiftyone_genseg.cutouts import cutout, stored_mask
-from fiftyone_genseg.statuses import FAILED, NO_TARGET, SEGMENTED, UNPARSABLE
 
-LABEL = "referred"
+LABEL = "referred"  # of a mask whose expression is no class
 IGNORE = "ignore"
-
-_FIELD_NAME = re.compile(r"[a-zA-Z]\w*")
-_DETECTION_FIELDS = {
-    "expression": (fo.StringField, {}),
-    "checkpoint": (fo.StringField, {}),
-    "points": (fo.ListField, {}),
-    "prompt_box": (fo.ListField, {"subfield": fo.FloatField}),
-}
-_RESPONSE_FIELDS = {
-    "expression": fo.StringField,
-    "status": fo.StringField,
-    "error": fo.StringField,
-    "reasoning": fo.StringField,
-    "checkpoint": fo.StringField,
-    "instances": fo.IntField,
-    "points_outside_box": fo.IntField,
-    "dialect": fo.StringField,
-    "options": fo.StringField,
-    "no_target_in_words": fo.BooleanField,
-    "repeated": fo.IntField,
-    "cut": fo.BooleanField,
-}
 
 
 def responses_field(field: str) -> str:
@@ -49,55 +23,24 @@ def responses_field(field: str) -> str:
     return f"{field}_responses"
 
 
+def boxes_field(field: str) -> str:
+    """Return the name of the field with the reasoner's boxes that goes with a field of masks."""
+    return f"{field}_boxes"
+
+
+def points_field(field: str) -> str:
+    """Return the name of the field with the reasoner's points that goes with a field of masks."""
+    return f"{field}_points"
+
+
+def outcome_field(field: str) -> str:
+    """Return the name of the field with a sample's outcome that goes with a field of masks."""
+    return f"{field}_outcome"
+
+
 def is_detections(samples: fo.Dataset | fo.DatasetView, name: str) -> bool:
     """Return whether samples have a field of that name that holds Detections."""
     return getattr(samples.get_field(name), "document_type", None) is fo.Detections
-
-
-def check_fields(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
-    """Raise ValueError unless the two fields of a result can be written.
-
-    The name must be a field name, neither field may exist with another type, and labels that were not made here are
-    never written into: a field of labels without a field of responses must have the attribute `checkpoint` on each.
-    """
-    if not _FIELD_NAME.fullmatch(field):
-        raise ValueError(f"{field!r} is not a field name: use letters, digits and underscores, starting with a letter")
-    masks, responses = samples.get_field(field), samples.get_field(responses_field(field))
-    if masks is not None and not is_detections(samples, field):
-        raise ValueError(f"the field {field!r} already holds something else; choose another name")
-    inner = getattr(responses, "field", None)
-    if responses is not None and getattr(inner, "document_type", None) is not fo.DynamicEmbeddedDocument:
-        raise ValueError(f"the field {responses_field(field)!r} already holds something else; choose another name")
-    answered = samples.get_field(f"{responses_field(field)}.status") is not None
-    if masks is not None and not answered and _holds_others(samples._dataset, field):
-        raise ValueError(
-            f"the field {field!r} holds labels that this plugin did not make, and they are never written into: "
-            "name another output field, or rename this one with dataset.rename_sample_field()"
-        )
-
-
-def _holds_others(dataset: fo.Dataset, field: str) -> bool:
-    """Return whether a field of Detections has one without our attribute `checkpoint`."""
-    other = {f"{field}.detections": {"$elemMatch": {"checkpoint": None}}}
-    return dataset._sample_collection.find_one(other, {"_id": True}) is not None
-
-
-def declare_fields(dataset: fo.Dataset, field: str) -> None:
-    """Add both fields and their attributes to a dataset's schema, so that the sidebar filters them.
-
-    Raises:
-        ValueError: a field of that name exists with another type.
-    """
-    check_fields(dataset, field)
-    responses = responses_field(field)
-    dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    for name, (kind, options) in _DETECTION_FIELDS.items():
-        dataset.add_sample_field(f"{field}.detections.{name}", kind, **options)
-    dataset.add_sample_field(
-        responses, fo.ListField, subfield=fo.EmbeddedDocumentField, embedded_doc_type=fo.DynamicEmbeddedDocument
-    )
-    for name, kind in _RESPONSE_FIELDS.items():
-        dataset.add_sample_field(f"{responses}.{name}", kind)
 
 
 def detection_from_mask(mask: np.ndarray, **attributes) -> fo.Detection | None:
@@ -125,78 +68,21 @@ def ground_truth(masks: Iterable[Rle], label: str = LABEL) -> fo.Detections:
     return fo.Detections(detections=[detection for detection in detections if detection])
 
 
-def detections(prediction: Prediction, expression: str, checkpoint: str) -> list[fo.Detection]:
+def detections(prediction: Prediction, **attributes: str) -> list[fo.Detection]:
     """Return one Detection per non-empty mask.
 
-    Its confidence is the segmenter's predicted IoU. Its attributes are `expression`, `checkpoint`, `points` (relative
-    xy) and `prompt_box` (the reasoner's box, relative xywh; None if it gave points only). The reasoning belongs to the
-    response, see `response_document`.
-    """
-    width, height = prediction.image_size
-    found = []
-    for instance, mask, score in zip(prediction.response.instances, prediction.masks, prediction.scores, strict=True):
-        detection = detection_from_mask(
-            mask,
-            label=LABEL,
-            confidence=score,
-            expression=expression,
-            checkpoint=checkpoint,
-            points=[[x / width, y / height] for x, y in instance.points],
-            prompt_box=_relative(instance.box, prediction.image_size),
-        )
-        if detection:
-            found.append(detection)
-    return found
-
-
-def _relative(box: Box | None, size: tuple[int, int]) -> list[float] | None:
-    """Return a box in pixels as relative xywh."""
-    if box is None:
-        return None
-    (x1, y1, x2, y2), (width, height) = box, size
-    return [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
-
-
-def response_document(
-    result: Prediction | Failure, expression: str, checkpoint: str, options: str | None = None
-) -> fo.DynamicEmbeddedDocument:
-    """Return the response to one expression, with `status` one of `statuses.STATUSES`.
+    Its confidence is the segmenter's predicted IoU. Its `index` is the number of the instance in the response, from 1
+    on. The box and the points of the instance have the same, see `overlays`.
 
     Args:
-        result: what became of the expression.
-        expression: normalized.
-        checkpoint: pinned name of the checkpoint that answered.
-        options: the given options that change answers, such as "max_pixels=400000"; None for the defaults.
+        prediction: of one expression.
+        **attributes: of each Detection.
     """
-    document = {
-        "expression": expression,
-        "checkpoint": checkpoint,
-        "error": None,
-        "reasoning": "",
-        "instances": 0,
-        "points_outside_box": 0,
-        "dialect": None,
-        "options": options,
-        "no_target_in_words": False,
-        "repeated": 0,
-        "cut": False,
-    }
-    if isinstance(result, Failure):
-        document |= {"status": FAILED, "error": storable(result.message, MAX_MESSAGE_CHARACTERS)}
-    else:
-        response = result.response
-        document |= {
-            "status": SEGMENTED if response.instances else UNPARSABLE if response.error else NO_TARGET,
-            "error": response.error.value if response.error else None,
-            "reasoning": response.reasoning,
-            "instances": len(response.instances),
-            "points_outside_box": sum(instance.points_outside_box for instance in response.instances),
-            "dialect": result.dialect or None,
-            "no_target_in_words": response.no_target_in_words,
-            "repeated": response.repeated,
-            "cut": response.cut,
-        }
-    return fo.DynamicEmbeddedDocument(**document)
+    found = (
+        detection_from_mask(mask, confidence=score, index=number, **attributes)
+        for number, (mask, score) in enumerate(zip(prediction.masks, prediction.scores, strict=True), 1)
+    )
+    return [detection for detection in found if detection]
 
 
 def names(value: str | Sequence[str] | None, expression: str) -> bool:

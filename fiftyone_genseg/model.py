@@ -15,9 +15,9 @@ import fiftyone.core.models as fom
 import fiftyone.utils.torch as fout
 from genseg_hub import GenSegR1
 from genseg_hub.checkpoints.catalog import NANO
-from genseg_hub.schema import Failure, ImageLike, ReferringExample, normalize_expression
+from genseg_hub.schema import Failure, ImageLike, Prediction, ReferringExample, normalize_expression
 
-from fiftyone_genseg import labels
+from fiftyone_genseg import labels, overlays
 
 _ONE_SOURCE = (
     "there must be one source of expressions: expression=... for the model (the same for all images), or "
@@ -102,7 +102,8 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
     def predict_all(self, args: Sequence[ReferringExample | ImageLike]) -> list[fo.Detections | None]:
         """Return one `Detections` per image, empty for no-target, None for a failure.
 
-        The attribute `reasoning` of a `Detections` is the think part of the answer.
+        The attribute `reasoning` of a `Detections` is the think part of the answer. A model has one field, so the
+        prompts of each mask are its attributes `prompt_box` (relative xywh) and `points` (relative xy).
 
         Args:
             args: referring examples, or images (path, PIL image or uint8[H, W, 3]) for the model's own expression.
@@ -118,10 +119,19 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
                 fom.logger.warning("%s was not segmented for %.200r: %s", image, example.expression, result.message)
                 results.append(None)
             else:
-                expression = normalize_expression(example.expression)
-                found = labels.detections(result, expression, self.checkpoint)
+                found = self._masks(result, normalize_expression(example.expression))
                 results.append(fo.Detections(detections=found, reasoning=result.response.reasoning))
         return results
+
+    def _masks(self, result: Prediction, expression: str) -> list[fo.Detection]:
+        """Return the masks of an expression, with their prompts. An expression of the model is their label."""
+        label = expression if self.expression else labels.LABEL
+        found = labels.detections(result, label=label, expression=expression, checkpoint=self.checkpoint)
+        for detection in found:
+            prompt = result.response.instances[detection.index - 1]
+            detection["prompt_box"] = overlays.relative_box(prompt.box, result.image_size)
+            detection["points"] = overlays.relative_points(prompt.points, result.image_size)
+        return found
 
     def _example(self, image: ImageLike) -> ReferringExample:
         if not self.expression:

@@ -5,3 +5,10 @@ SEGMENTED, NO_TARGET, UNPARSABLE, FAILED = "segmented", "no_target", "unparsable
 STATUSES = (SEGMENTED, NO_TARGET, UNPARSABLE, FAILED)
 # Of an evaluated expression without a response.
 MISSING = "missing"
+# Of a sample whose expressions ended differently.
+MIXED = "mixed"
+
+
+def in_words(status: str) -> str:
+    """Return a status as people read it, such as "no-target"."""
+    return status.replace("_", "-")

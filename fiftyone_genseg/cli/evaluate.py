@@ -88,11 +88,9 @@ def refscenes(
         f"segmenter on true boxes and points: mIoU {report['segmenter_miou']:.3f}"
     )
     if rows:
-        rows.parent.mkdir(parents=True, exist_ok=True)
         whole.write_text(rows, "".join(json.dumps(row) + "\n" for row in measured))
         console.print(f"wrote {rows}")
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
         whole.write_text(out, json.dumps(report, indent=2) + "\n")
         console.print(f"wrote {out}")
     else:

@@ -61,10 +61,11 @@ def segment(
         raise fail(error) from error
     if out:
         from genseg_hub.overlay import draw_prediction
+        from genseg_hub.whole import written_file
 
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            draw_prediction(pixels, prediction).save(out)
+            with written_file(out) as new:
+                draw_prediction(pixels, prediction).save(new, Image.registered_extensions()[out.suffix.lower()])
         except OSError as error:  # the answer is printed all the same
             fail(error)
             out = None

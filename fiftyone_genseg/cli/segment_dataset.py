@@ -26,7 +26,10 @@ from fiftyone_genseg.segmentation.request import EngineName, Existing, SegmentRe
 def segment_dataset(
     dataset: Annotated[str, typer.Argument(help="Name of a FiftyOne dataset.", show_default=False)],
     expression: Annotated[
-        list[str] | None, typer.Option(help="Asked of every image; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Asked of every image; may be repeated. 'the red car -> car' labels its masks car.", show_default=False
+        ),
     ] = None,
     expression_field: Annotated[
         str | None, typer.Option(help="Field of each sample's expression, or list of them.", show_default=False)
@@ -35,7 +38,7 @@ def segment_dataset(
         str | None, typer.Option(help="Of a grouped dataset: the slice with the images to segment.", show_default=False)
     ] = None,
     output_field: Annotated[
-        str, typer.Option(help="Field of the masks, beside <field>_responses.")
+        str, typer.Option(help="Field of the masks. <field>_boxes, _points, _outcome and _responses hold the rest.")
     ] = SegmentRequest.output_field,
     model: ModelOrDefault = None,
     segmenter: Segmenter = None,
@@ -71,7 +74,7 @@ def segment_dataset(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from fiftyone_genseg.fields import is_rendered
-    from fiftyone_genseg.segmentation import engines
+    from fiftyone_genseg.segmentation import engines, expressions
     from fiftyone_genseg.segmentation.run import segment_view
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -82,9 +85,11 @@ def segment_dataset(
             raise ValueError(f"there is no dataset {dataset!r}; there are: {there or 'none'}")
         whole = fo.load_dataset(dataset)
         samples = whole.select_group_slices(group_slice) if group_slice else whole
+        asked, classes = expressions.read(expression or ())
         request = SegmentRequest(
-            expressions=tuple(expression or ()),
+            expressions=tuple(asked),
             expression_field=expression_field,
+            classes=classes,
             checkpoint=(model or "") if server else chosen(model, is_rendered(samples)),
             revision=revision,
             output_field=output_field,

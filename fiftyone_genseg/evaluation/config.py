@@ -6,11 +6,26 @@ import fiftyone.core.fields as fof
 import fiftyone.utils.eval.detection as foud
 from genseg_hub.evaluation.metrics import DEFAULT_POLICY, get_policy
 
+from fiftyone_genseg import appearance
 from fiftyone_genseg.evaluation import matching
 from fiftyone_genseg.fields import holds_several
 from fiftyone_genseg.labels import is_detections
 
 SAMPLE_FIELDS = ("mask_iou", "box_iou", "no_target_correct", "failure")
+_DESCRIPTIONS = {
+    "mask_iou": "IoU of the union of the masks, mean of the sample's expressions.",
+    "box_iou": "IoU of the box around all instances, mean of the sample's expressions with a target.",
+    "no_target_correct": "Whether all expressions without a target got no mask.",
+    "failure": "What went wrong with the sample's expression, or with each of its expressions; correct for nothing.",
+    "tp": "Number of predicted masks that match a true one.",
+    "fp": "Number of predicted masks without a match.",
+    "fn": "Number of true masks without a match.",
+}
+_LABEL_DESCRIPTIONS = {
+    "": "Whether the mask has a match (tp), or not (fp for a prediction, fn for a true mask).",
+    "_id": "The label that matches this one.",
+    "_iou": "Mask IoU with the label that matches this one.",
+}
 
 
 class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
@@ -88,6 +103,11 @@ class ReferringEvaluation(foud.DetectionEvaluation):
             samples._dataset.add_sample_field(failure, fof.ListField, subfield=fof.StringField)
         else:
             samples._dataset.add_sample_field(failure, fof.StringField)
+        described = {f"{eval_key}_{name}": f"{eval_key}: {words}" for name, words in _DESCRIPTIONS.items()}
+        for name in (self.config.pred_field, self.config.gt_field):
+            for suffix, words in _LABEL_DESCRIPTIONS.items():
+                described[f"{name}.detections.{eval_key}{suffix}"] = f"{eval_key}: {words}"
+        appearance.describe(samples._dataset, described)
 
     def get_fields(self, samples, eval_key, include_custom_metrics=True):
         """Return the names of a run's fields, without the fields of labels that were deleted or renamed."""

@@ -105,9 +105,10 @@ class Reader:
         self.ids, self.filepaths, self._widths, self._heights = view.values(
             ["id", "filepath", "metadata.width", "metadata.height"]
         )
-        self.gt, self.pred = _read_labels(view, config.gt_field), _read_labels(view, config.pred_field)
-        self.objects = _read_labels(view, config.objects_field) if config.objects_field else None
-        self.ignored = _read_labels(view, config.ignore_field) if config.ignore_field else None
+        self.gt, self.pred = read_labels(view, config.gt_field), read_labels(view, config.pred_field)
+        _add_prompt_boxes(view, config.pred_field, self.pred)
+        self.objects = read_labels(view, config.objects_field) if config.objects_field else None
+        self.ignored = read_labels(view, config.ignore_field) if config.ignore_field else None
         self._expressions = view.values(config.expression_field) if config.expression_field else None
         responses = labels.responses_field(config.pred_field)
         self._status: list[dict[str, str]] | None = None
@@ -161,7 +162,8 @@ class Reader:
 _ATTRIBUTES = ("id", "bounding_box", "mask", "mask_path", "expression", "prompt_box", "confidence", "label")
 
 
-def _read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
+def read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
+    """Return the Detections of a field as columns, one per sample in the order of the view."""
     paths = {attribute: f"{name}.detections.{attribute}" for attribute in _ATTRIBUTES}
     known = {attribute: path for attribute, path in paths.items() if view.get_field(path) is not None}
     columns = dict(zip(known, view.values(list(known.values())), strict=True))
@@ -178,3 +180,17 @@ def _read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
         others = [values(attribute) for attribute in ("expression", "prompt_box", "confidence", "label")]
         read.append(StoredLabels(exists, ids, values("bounding_box"), stored, *others))
     return read
+
+
+def _add_prompt_boxes(view: fo.DatasetView, name: str, read: Sequence[StoredLabels]) -> None:
+    """Give masks the reasoner's boxes, which have a field of their own, the same expression and the same index."""
+    boxes = f"{labels.boxes_field(name)}.detections"
+    if view.get_field(f"{boxes}.expression") is None:
+        return
+    paths = (f"{name}.detections.index", f"{boxes}.expression", f"{boxes}.index", f"{boxes}.bounding_box")
+    for stored, numbers, *columns in zip(read, *view.values(list(paths)), strict=True):
+        said = {(e, n): box for e, n, box in zip(*(column or () for column in columns), strict=True) if n is not None}
+        for i, number in zip(stored.ids, numbers or (), strict=True):
+            expression = stored.expression[i]
+            if isinstance(expression, str) and (expression, number) in said:
+                stored.prompt_box[i] = said[expression, number]

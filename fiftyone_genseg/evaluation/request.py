@@ -29,8 +29,8 @@ class EvaluationRequest:
         eval_key: name of the run; None records nothing.
         policy: rule for empty masks, see `genseg_hub.evaluation.metrics`.
         min_pixels: predictions of fewer pixels count as empty.
-        expression_field: sample field of the expressions; None for `expression` where it exists, else for the true
-            Detections' attribute of that name.
+        expression_field: sample field of the expressions; None for `kept_expressions` where the true masks are those
+            that were kept, else for `expression` where it exists, else for the true Detections' attribute of that name.
         objects_field: Detections of every object, labelled with its class; None for no such field.
         ignore_field: Detections of the pixels that count neither way; None for `ignore` where it exists, "" for no
             such field.
@@ -61,13 +61,12 @@ class EvaluationRequest:
             del given["expression_field"]
         if given.get("ignore_field") == NONE:
             given["ignore_field"] = ""
-        schema = {} if samples is None else samples.get_field_schema()
-        masks = [name for name, kind in schema.items() if getattr(kind, "document_type", None) is fo.Detections]
-        answers = [name for name in masks if labels.responses_field(name) in schema]
-        others = [name for name in masks if name not in (cls.gt_field, labels.IGNORE)]
+        masks, truths = fields.mask_fields(samples), fields.truth_fields(samples)
+        answers = [name for name in masks if samples and samples.get_field(labels.responses_field(name)) is not None]
+        others = [name for name in masks if name not in (cls.gt_field, fields.KEPT, labels.IGNORE)]
         pred_field = given.setdefault("pred_field", next(iter([*answers, *others]), cls.pred_field))
-        rest = [name for name in masks if name != pred_field]
-        given.setdefault("gt_field", cls.gt_field if cls.gt_field in rest or not rest else rest[0])
+        rest = [name for name in (cls.gt_field, fields.KEPT, *truths, *masks) if name in masks and name != pred_field]
+        given.setdefault("gt_field", rest[0] if rest else cls.gt_field)
         given.setdefault("eval_key", f"eval_{pred_field}")
         given.setdefault("overwrite", False)
         return cls(**given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +29,8 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
 
     The run is stored with its results, and one update of the dataset puts it in place of an earlier run of that name.
     A process that is killed leaves the earlier run, or the new run, whole. After that the fields on samples and labels
-    are written; `ReferringEvaluationConfig.fields_written` says whether all of them are.
+    are written; `ReferringEvaluationConfig.fields_written` says whether all of them are. The next evaluation of that
+    name removes what the killed one left.
 
     Args:
         measured: see `measure`.
@@ -59,8 +60,8 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
                 raise ValueError(f"detections in {name!r} have an attribute {attribute!r}; choose another key")
     config.fields_written = False
     earlier = _put_run(samples, eval_key, results)
-    if earlier is not None:
-        _remove(samples, eval_key, earlier)
+    for replaced in _replaced(samples, eval_key, earlier):
+        _remove(samples, eval_key, replaced)
     method.register_samples(samples, eval_key)
     writer = _Writer(measured, results, eval_key)
     for start in range(0, len(measured.ids), CHUNK):
@@ -92,6 +93,20 @@ def _put_run(samples: fo.Dataset | fo.DatasetView, eval_key: str, results: Refer
     dataset.save()
     dataset._evaluation_cache[eval_key] = results
     return earlier
+
+
+def _replaced(
+    samples: fo.Dataset | fo.DatasetView, eval_key: str, earlier: RunDocument | None
+) -> Iterator[RunDocument]:
+    """Yield the run that had the name before, and runs of that name that a killed evaluation left in the database."""
+    if earlier is not None:
+        yield earlier
+    dataset = samples._dataset
+    known = {earlier.id if earlier is not None else None, dataset._doc.evaluations[eval_key].id}
+    for document in RunDocument.objects(dataset_id=dataset._doc.id, key=eval_key):
+        of_us = str(document.config.get("cls", "")).endswith(f".{ReferringEvaluationConfig.__name__}")
+        if of_us and document.id not in known:
+            yield document
 
 
 def _remove(samples: fo.Dataset | fo.DatasetView, eval_key: str, earlier: RunDocument) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 
-from fiftyone_genseg import labels
+from fiftyone_genseg import outputs
 from fiftyone_genseg.messages import sentence
-from fiftyone_genseg.operators import _forms, _progress
+from fiftyone_genseg.operators import _forms, _progress, _results
 from fiftyone_genseg.segmentation.summary import Summary
 
 
@@ -39,7 +40,7 @@ class LoadPredictionsRequest:
         Args:
             params: the form's values by name. Missing values, and None, mean the defaults.
         """
-        file, field, checkpoint = (str(params.get(name) or "").strip() for name in ("file", "field", "checkpoint"))
+        file, field, checkpoint = (_forms.text_of(params.get(name)) for name in ("file", "field", "checkpoint"))
         named = re.sub(r"\W+", "_", Path(file).stem).strip("_")
         return cls(file, field or (named if named[:1].isalpha() else "predictions"), checkpoint)
 
@@ -47,10 +48,12 @@ class LoadPredictionsRequest:
         """Return why the request cannot be run, as a sentence; None when it can."""
         if dataset is None:
             return "Open a dataset first."
+        if not self.file:
+            return "Choose a file of predictions."
         try:
             if not _forms.path(self.file).is_file():
                 raise ValueError(f"there is no file {self.file!r}")
-            labels.check_fields(dataset, self.field)
+            outputs.check_fields(dataset, self.field)
         except ValueError as error:
             return sentence(error)
         return None
@@ -66,23 +69,21 @@ class LoadPredictions(foo.Operator):
             "load_predictions",
             "Load predictions",
             "Predictions of another system (JSON lines or COCO results) as masks, to evaluate them",
+            "upload_file",
+            risk_level=RiskLevel.MEDIUM,
         )
 
     def resolve_input(self, ctx) -> types.Property:
         """Return the form."""
         request = LoadPredictionsRequest.from_params(ctx.params)
+        if hopeless := _forms.unusable(_forms.target_view(ctx)):
+            return _forms.alone("Load predictions", hopeless)
         inputs = types.Object()
-        inputs.str(
-            "file",
-            label="File",
-            description="predictions.jsonl of `genseg benchmark` or COCO results, on the machine that runs FiftyOne",
-            required=True,
-        )
+        _forms.show_problem(inputs, request.problem(ctx.dataset), untouched=not request.file)
+        described = "predictions.jsonl of `genseg benchmark` or COCO results, on the machine that runs FiftyOne"
+        _forms.ask_for_path(ctx, inputs, "file", "File", described, folder=False)
         inputs.str("field", label="Field of the masks", default=request.field)
         inputs.str("checkpoint", label="Name of the system", description="Empty for the file's name", required=False)
-        problem = request.problem(ctx.dataset)
-        if problem and request.file:
-            _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Load predictions"))
 
     def execute(self, ctx) -> Iterator:
@@ -100,4 +101,9 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
     summary = Summary()
     for summary in add_predictions(view, _forms.path(request.file), request.field, request.checkpoint):
         yield from _progress.tell(ctx, summary.share_done, f"{summary.done} of {summary.total} expressions")
-    return _progress.Done(str(summary), then=(ctx.ops.reload_dataset,))
+    return _progress.Done(
+        str(summary),
+        then=(ctx.ops.reload_dataset,),
+        facts={"Masks in the field": request.field},
+        steps=(_results.evaluate(request.field),),
+    )

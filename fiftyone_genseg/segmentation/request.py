@@ -14,6 +14,7 @@ from genseg_hub.reasoners.serving import checked_address
 from genseg_hub.schema import normalize_expression
 
 from fiftyone_genseg.messages import sentence
+from fiftyone_genseg.segmentation import expressions as typed_lines
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -41,7 +42,10 @@ class SegmentRequest:
     """A request to segment the samples of a view.
 
     Attributes:
-        expressions: asked of every sample; normalized, each once. A string has one expression on each line.
+        expressions: asked of every sample; normalized, each once. A string has one expression on each line, and may
+            have its class behind an arrow: "the red car -> car".
+        classes: expression -> class, the label of its masks. Without a class, an expression of `expressions` is its
+            own label, and the masks of `expression_field` are labelled "referred".
         expression_field: field with each sample's own expression, or list of them, in place of `expressions`.
         checkpoint, revision: see `GenSegR1.from_pretrained`. The default is nano, because a script must do the same on
             every machine; forms and commands ask `default_checkpoint`.
@@ -62,6 +66,7 @@ class SegmentRequest:
 
     expressions: tuple[str, ...] = ()
     expression_field: str | None = None
+    classes: Mapping[str, str] = field(default_factory=dict)
     checkpoint: str = NANO
     revision: str | None = None
     output_field: str = "genseg"
@@ -78,10 +83,21 @@ class SegmentRequest:
     address: str | None = None
 
     def __post_init__(self):
-        """Normalize the expressions."""
-        given: Iterable[str] = self.expressions.split("\n") if isinstance(self.expressions, str) else self.expressions
+        """Read the lines of a string, and normalize the expressions and classes."""
+        given: Iterable[str] = self.expressions
+        classes: dict[str, str] = {}
+        if isinstance(given, str):
+            given, classes = typed_lines.read(given.split("\n"))
         normalized = dict.fromkeys(map(normalize_expression, given))
         object.__setattr__(self, "expressions", tuple(expression for expression in normalized if expression))
+        for expression, name in self.classes.items():
+            classes[normalize_expression(expression)] = normalize_expression(name)
+        object.__setattr__(self, "classes", classes)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The label of the masks of each expression that does not have the label "referred"."""
+        return {**{expression: expression for expression in self.expressions}, **self.classes}
 
     @property
     def name(self) -> str | None:
@@ -97,7 +113,8 @@ class SegmentRequest:
         Args:
             samples: what the form is about. Its fields decide what an untouched form means; None for no dataset.
             params: the form's values by name. `source` is "typed" or "field"; without it, expressions that are given
-                are meant. Missing values, and None, mean the defaults.
+                are meant. Missing values, and None, mean the defaults. With `classes`, pairs of an expression and its
+                class, the arrows of `expressions` are text.
         """
         from fiftyone_genseg.fields import default_expressions, expression_fields
 
@@ -111,6 +128,10 @@ class SegmentRequest:
         else:
             chosen.pop("expression_field", None)
             chosen.setdefault("expressions", DEFAULT_EXPRESSION)
+        if "classes" in given:
+            chosen["classes"] = dict(given["classes"])
+            if isinstance(chosen.get("expressions"), str):
+                chosen["expressions"] = tuple(chosen["expressions"].split("\n"))
         hidden = given.get("advanced") is False  # a form keeps the values of fields that it no longer shows
         options = {} if hidden else {name: given[name] for name in MODEL_OPTIONS if name in given}
         chosen["model_options"] = {name: value for name, value in options.items() if value != "" and value is not False}
@@ -132,6 +153,7 @@ class SegmentRequest:
             **self.model_options,
             "source": FIELD if self.expression_field else TYPED,
             "expressions": "\n".join(self.expressions),
+            "classes": [list(pair) for pair in self.classes.items()],
         }
 
     @property
@@ -147,9 +169,10 @@ class SegmentRequest:
             ValueError: for samples, fields or values that cannot be used.
             CheckpointError: for a name that can be no checkpoint, and files of a local one that cannot be used.
         """
-        from fiftyone_genseg import fields, labels
+        from fiftyone_genseg import fields, outputs
 
         fields.check_view(samples)
+        typed_lines.check_classes(self.classes, self.expressions)
         if bool(self.expressions) == bool(self.expression_field):
             raise ValueError("give expressions or the name of a sample field that holds one, not both and not neither")
         if self.expression_field:
@@ -172,7 +195,7 @@ class SegmentRequest:
         loaded = [name for name in OF_WEIGHTS if name in self.model_options]
         if self.server and loaded:
             raise ValueError(f"the server has loaded the weights; give {', '.join(loaded)} to the server instead")
-        labels.check_fields(samples, str(self.output_field))
+        outputs.check_fields(samples, str(self.output_field))
         # A segmenter is checked beside nano where there is no checkpoint.
         name = self.name or (f"{NANO}+{self.segmenter}" if self.segmenter else NANO)
         checkpoints.check_available(name, self.server is None, dialect)

@@ -8,26 +8,45 @@ an engine.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import fiftyone as fo
 from genseg_hub.answers import MAX_MESSAGE_CHARACTERS, storable
 from genseg_hub.schema import Failure, Prediction, ReferringExample, normalize_expression
 from pymongo.errors import BulkWriteError, ConnectionFailure, DocumentTooLarge, OperationFailure
 
-from fiftyone_genseg import fields, labels
+from fiftyone_genseg import fields, labels, outputs, overlays, responses
 from fiftyone_genseg.database import make_durable
 from fiftyone_genseg.segmentation.engines.base import Engine
 from fiftyone_genseg.segmentation.request import SKIP, SegmentRequest
 from fiftyone_genseg.segmentation.summary import Summary
+from fiftyone_genseg.statuses import FAILED
 
 _CHUNK = 1000  # samples read at once
 _TOO_LARGE = {10334, 17419, 17420}  # MongoDB's codes for a document of more than 16 MB
 Results = dict[str, list[tuple[str, Prediction | Failure]]]  # sample id -> its expressions with their results
-_Origin = tuple[str, str | None]  # pinned name of the checkpoint, and the given options
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where results are stored, and what is stored with each of them.
+
+    Attributes:
+        field: of the masks; `outputs` says what the other fields are.
+        checkpoint: pinned name.
+        options: the given options that change answers, see `SegmentRequest.options_in_words`.
+        labels: expression -> label of its masks; others have the label "referred".
+    """
+
+    field: str
+    checkpoint: str
+    options: str | None = None
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def segment_view(view: fo.DatasetView | fo.Dataset, request: SegmentRequest, engine: Engine) -> Iterator[Summary]:
@@ -46,8 +65,9 @@ def segment_view(view: fo.DatasetView | fo.Dataset, request: SegmentRequest, eng
     """
     request.check(view)
     dataset, view = view._dataset, fields.flat(view)
-    labels.declare_fields(dataset, request.output_field)
-    ids, options = view.values("id"), request.options_in_words
+    outputs.declare_fields(dataset, request.output_field)
+    ids = view.values("id")
+    target = Target(request.output_field, engine.checkpoint, request.options_in_words, request.labels)
     summary = Summary(total=_count(view, len(ids), request))
     yield summary
     finished: Results = {}
@@ -59,11 +79,11 @@ def segment_view(view: fo.DatasetView | fo.Dataset, request: SegmentRequest, eng
             finished.setdefault(sample_id, []).extend(results)
             waiting += len(results)
             if waiting >= request.batch_size:
-                write(dataset, finished, request.output_field, engine.checkpoint, summary, options)
+                write(dataset, finished, target, summary)
                 finished, waiting = {}, 0
                 yield summary
     finally:
-        write(dataset, finished, request.output_field, engine.checkpoint, summary, options)
+        write(dataset, finished, target, summary)
     yield summary
 
 
@@ -83,8 +103,8 @@ def _missing(
 
     Samples are read in chunks so that no database cursor stays open, and without their stored masks.
     """
-    responses, own_field = labels.responses_field(request.output_field), request.expression_field
-    stored = [f"{responses}.{name}" for name in ("expression", "status", "checkpoint", "options")]
+    asked, own_field = labels.responses_field(request.output_field), request.expression_field
+    stored = [f"{asked}.{name}" for name in ("expression", "status", "checkpoint", "options")]
     read = ["id", "filepath", *stored, *([own_field] if own_field else [])]
     mine = (checkpoint, request.options_in_words)
     images, several = fields.every_image(dataset), fields.holds_several(dataset, own_field)
@@ -97,7 +117,7 @@ def _missing(
                 have = {
                     normalize_expression(text or ""): tuple(origin)
                     for text, status, *origin in results
-                    if status != labels.FAILED
+                    if status != FAILED
                 }
                 summary.skipped += sum(expression in have for expression in wanted)
                 summary.others += sum(have.get(expression, mine) != mine for expression in wanted)
@@ -106,14 +126,7 @@ def _missing(
                 yield ReferringExample(path, expression, example_id=sample_id)
 
 
-def write(
-    dataset: fo.Dataset,
-    results: Results,
-    output_field: str,
-    checkpoint: str,
-    summary: Summary,
-    options: str | None = None,
-) -> None:
+def write(dataset: fo.Dataset, results: Results, target: Target, summary: Summary) -> None:
     """Store results of samples, in place of earlier results for the same expressions.
 
     They are merged into what the samples hold now, because other runs and people may have written since the samples
@@ -123,41 +136,39 @@ def write(
     Args:
         dataset: the samples' own.
         results: of normalized expressions.
-        output_field: field of the masks, see `labels.declare_fields`.
-        checkpoint: pinned name, stored with each result.
+        target: its fields are declared, see `outputs.declare_fields`.
         summary: counts the results.
-        options: stored with each result, see `SegmentRequest.options_in_words`.
 
     Raises:
         pymongo.errors.PyMongoError: the database cannot be reached, or lets nothing be written.
     """
     if results:
         written = Summary()
-        _save(dataset, results, output_field, (checkpoint, options), written)
+        _save(dataset, results, target, written)
         make_durable(dataset)
         summary.count(written)
 
 
-def _save(dataset: fo.Dataset, results: Results, output_field: str, origin: _Origin, summary: Summary) -> None:
+def _save(dataset: fo.Dataset, results: Results, target: Target, summary: Summary) -> None:
     """Save results together; where the database refuses that, save them apart."""
     written = Summary()
     try:
         with fo.core.collections.SaveContext(dataset, batch_size=len(results)) as context:
             for sample in fields.every_image(dataset).select(list(results)):
                 expressions, its = zip(*results[sample.id], strict=True)
-                _store(sample, output_field, origin, expressions, its, written)
+                store(sample, target, expressions, its, written)
                 context.save(sample)
     except ConnectionFailure:
         raise
     except Exception as error:
         apart = _apart(results, error)
         for part in apart:
-            _save(dataset, part, output_field, origin, summary)
+            _save(dataset, part, target, summary)
         if not apart:  # not even a failure has room on the sample
             if not _is_too_large(error):
                 raise
             _log.warning("the sample %s has no room for a failure: %s", next(iter(results)), error)
-            summary.statuses[labels.FAILED] += 1
+            summary.statuses[FAILED] += 1
             summary.reasons[_reason(error)] += 1
     else:
         summary.count(written)
@@ -189,42 +200,56 @@ def _is_too_large(error: Exception) -> bool:
     return isinstance(error, DocumentTooLarge) or not codes.isdisjoint(_TOO_LARGE)
 
 
-def _store(
+def store(
     sample: fo.Sample,
-    output_field: str,
-    origin: _Origin,
+    target: Target,
     expressions: Sequence[str],
     results: Sequence[Prediction | Failure],
     summary: Summary,
 ) -> None:
     """Put results on a sample in memory, in place of earlier results for the same expressions.
 
-    A failure replaces the response and leaves earlier masks of its expression alone.
+    A failure replaces the response and leaves earlier labels of its expression alone.
 
     Args:
         sample: changed, not saved.
-        output_field: field of the masks.
-        origin: checkpoint and options, stored with each result.
+        target: see `write`.
         expressions: normalized.
         results: of each expression.
         summary: counts the results.
     """
-    responses_field = labels.responses_field(output_field)
+    masks, boxes, points = target.field, labels.boxes_field(target.field), labels.points_field(target.field)
+    asked = labels.responses_field(target.field)
     replaced = {e for e, result in zip(expressions, results, strict=True) if isinstance(result, Prediction)}
-    old = sample[output_field].detections if sample[output_field] else []
-    found = [detection for detection in old if _normalized(detection) not in replaced]
-    responses = [response for response in sample[responses_field] or [] if _normalized(response) not in expressions]
+    found = {
+        masks: _others(sample[masks] and sample[masks].detections, replaced),
+        boxes: _others(sample[boxes] and sample[boxes].detections, replaced),
+        points: _others(sample[points] and sample[points].keypoints, replaced),
+    }
+    answers = _others(sample[asked], expressions)
     for expression, result in zip(expressions, results, strict=True):
-        response = labels.response_document(result, expression, *origin)
-        responses.append(response)
+        response = responses.response_document(result, expression, target.checkpoint, target.options)
+        answers.append(response)
         summary.statuses[response.status] += 1
         summary.in_words += response.no_target_in_words
         if response.error:
             summary.reasons[response.error] += 1
         if isinstance(result, Prediction):
-            found += labels.detections(result, expression, origin[0])
-    sample[output_field] = fo.Detections(detections=found)
-    sample[responses_field] = responses
+            label = target.labels.get(expression, labels.LABEL)
+            attributes = {"label": label, "expression": expression, "checkpoint": target.checkpoint}
+            found[masks] += labels.detections(result, **attributes)
+            found[boxes] += overlays.boxes(result, **attributes)
+            found[points] += overlays.points(result, **attributes)
+    sample[masks] = fo.Detections(detections=found[masks])
+    sample[boxes] = fo.Detections(detections=found[boxes])
+    sample[points] = fo.Keypoints(keypoints=found[points])
+    sample[asked] = answers
+    sample[labels.outcome_field(target.field)] = responses.outcome(answer.status for answer in answers)
+
+
+def _others(stored: Sequence[Any] | None, expressions: Collection[str]) -> list[Any]:
+    """Return the labels or responses that are not of some expressions."""
+    return [document for document in stored or () if _normalized(document) not in expressions]
 
 
 def _normalized(document: fo.core.odm.DynamicEmbeddedDocument) -> str | None:

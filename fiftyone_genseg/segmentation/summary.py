@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from fiftyone_genseg.messages import error_in_words
-from fiftyone_genseg.statuses import FAILED, NO_TARGET, SEGMENTED, STATUSES, UNPARSABLE
+from fiftyone_genseg.statuses import FAILED, NO_TARGET, SEGMENTED, STATUSES, UNPARSABLE, in_words
 
 _REASONS_TOLD = 3
 
@@ -78,7 +78,7 @@ class Summary:
         return f"{text}, {rate:.1f} per second, {int(left // 60)}:{int(left % 60):02d} left"
 
     def __str__(self) -> str:
-        counts = {status.replace("_", "-"): self.statuses[status] for status in STATUSES}
+        counts = {in_words(status): self.statuses[status] for status in STATUSES}
         always = ("segmented", "no-target")
         counts["skipped"] = self.skipped
         notes = {"no-target": f" ({self.in_words} in words)"} if self.in_words else {}

@@ -9,7 +9,7 @@ from genseg_hub.schema import Failure
 from typer.testing import CliRunner
 
 import fiftyone_genseg
-from fiftyone_genseg import labels
+from fiftyone_genseg import labels, outputs, statuses
 from fiftyone_genseg.cli import _shared, app
 from fiftyone_genseg.datasets.importing import add_predictions
 from fiftyone_genseg.evaluation.request import EvaluationRequest
@@ -52,27 +52,27 @@ def test_labels_of_others_are_never_written_into(annotated, plugin, tmp_path):
 
 def test_the_remedy_frees_the_name(annotated):
     annotated.rename_sample_field("ground_truth", "annotations")
-    labels.check_fields(annotated, "ground_truth")
+    outputs.check_fields(annotated, "ground_truth")
 
 
 def test_empty_fields_and_our_own_are_written_into(annotated):
     annotated.add_sample_field("empty", fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    labels.check_fields(annotated, "empty")
-    labels.declare_fields(annotated, "mine")
+    outputs.check_fields(annotated, "empty")
+    outputs.declare_fields(annotated, "mine")
     sample = annotated.first()
     sample["mine"] = fo.Detections(detections=[square(0, 0)])  # a mask that a person added
     sample["applied"] = fo.Detections(detections=[square(0, 0, checkpoint="nano")])  # of `apply_model`
     sample.save()
-    labels.check_fields(annotated, "mine")
-    labels.check_fields(annotated, "applied")
+    outputs.check_fields(annotated, "mine")
+    outputs.check_fields(annotated, "applied")
     sample["applied"].detections.append(square(5, 5))
     sample.save()
     with pytest.raises(ValueError, match=REFUSED):
-        labels.check_fields(annotated, "applied")
+        outputs.check_fields(annotated, "applied")
 
 
 def failed(error):
-    row = one("a", [square(0, 0)], [], labels.FAILED)
+    row = one("a", [square(0, 0)], [], statuses.FAILED)
     row["genseg_responses"][0]["error"] = error
     return row
 
@@ -81,7 +81,7 @@ def failed(error):
     ("rows", "said"),
     [
         ([failed("no disk"), failed("out of memory"), failed("out of memory")], "out of memory (2 x)"),
-        ([one("a", [square(0, 0)], [], labels.FAILED) | {"genseg_responses": [response("b", labels.FAILED)]}], "ask"),
+        ([failed("no disk") | {"genseg_responses": [response("b", statuses.FAILED)]}], "ask"),
         ([one("a", [square(0, 0)], None, None)], "1 have no prediction there; ask them with Referring segment"),
         ([one("", [], [])], "no sample has an expression"),
     ],

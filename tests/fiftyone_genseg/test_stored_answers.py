@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fiftyone_genseg import labels
+from fiftyone_genseg import labels, outputs, overlays, responses
 from fiftyone_genseg.datasets.importing import add_predictions
 from fiftyone_genseg.segmentation.engines.base import Engine
 from fiftyone_genseg.segmentation.request import SegmentRequest
-from fiftyone_genseg.segmentation.run import segment_view, write
+from fiftyone_genseg.segmentation.run import Target, segment_view, write
 from fiftyone_genseg.segmentation.summary import Summary
 from tests.helpers import strategies
 
@@ -32,32 +32,45 @@ def images(tmp_path):
         sample = fo.Sample(filepath=str(tmp_path / f"{number}.png"), expression=f"number {number}")
         sample["example_id"] = str(number)
         dataset.add_sample(sample)
-    labels.declare_fields(dataset, "genseg")
+    outputs.declare_fields(dataset, "genseg")
     yield dataset
     dataset.delete()
 
 
 def forget(dataset):
     """Remove the results of Hypothesis' earlier examples; a failure would leave their masks."""
-    for name in ("genseg", "genseg_responses"):
+    for name in ("genseg", "genseg_boxes", "genseg_points", "genseg_outcome", "genseg_responses"):
         dataset.clear_sample_field(name)
 
 
 def said(sample, expression):
     """Return what a sample holds about an expression, without random ids."""
     (response,) = (r for r in sample["genseg_responses"] if r.expression == expression)
-    masks = [d for d in sample["genseg"].detections if d["expression"] == expression]
+    masks, boxes, points = (
+        [label for label in found if label["expression"] == expression]
+        for found in (
+            sample["genseg"].detections,
+            sample["genseg_boxes"].detections,
+            sample["genseg_points"].keypoints,
+        )
+    )
     return (
         [labels.attribute(response, name) for name in (*RESPONSE, "no_target_in_words")],
-        [(d.bounding_box, d.confidence, d["points"], d["prompt_box"], d.mask.tolist()) for d in masks],
+        [(d.index, d.label, d.bounding_box, d.confidence, d.mask.tolist()) for d in masks],
+        [(d.index, d.label, d.bounding_box) for d in boxes],
+        [(k.index, k.label, list(map(list, k.points))) for k in points],
     )
 
 
 def expected(result, expression):
     sample = fo.Sample(filepath="x.png")
-    sample["genseg_responses"] = [labels.response_document(result, expression, "nano")]
-    found = labels.detections(result, expression, "nano") if isinstance(result, Prediction) else []
-    sample["genseg"] = fo.Detections(detections=found)
+    sample["genseg_responses"] = [responses.response_document(result, expression, "nano")]
+    found = ([], [], [])
+    if isinstance(result, Prediction):
+        kinds = (labels.detections, overlays.boxes, overlays.points)
+        found = [make(result, label=labels.LABEL, expression=expression) for make in kinds]
+    sample["genseg"], sample["genseg_boxes"] = fo.Detections(detections=found[0]), fo.Detections(detections=found[1])
+    sample["genseg_points"] = fo.Keypoints(keypoints=found[2])
     return said(sample, expression)
 
 
@@ -70,7 +83,7 @@ def test_what_is_stored_is_read_back(images, tmp_path, results):
         asked[ids[number % 4]].append((f"it {number}", result))
     forget(images)
     summary = Summary()
-    write(images, asked, "genseg", "nano", summary)
+    write(images, asked, Target("genseg", "nano"), summary)
     assert sum(summary.statuses.values()) == len(results)
     folder = tmp_path / "export"
     images.export(str(folder), dataset_type=fo.types.FiftyOneDataset, export_media=False, overwrite=True)

@@ -3,7 +3,7 @@
 import fiftyone as fo
 import numpy as np
 
-from fiftyone_genseg import labels
+from fiftyone_genseg import labels, statuses
 
 WIDTH, HEIGHT = 40, 30
 
@@ -18,7 +18,7 @@ def response(expression, status):
     return fo.DynamicEmbeddedDocument(expression=expression, status=status)
 
 
-def one(expression, truth, found, status=labels.SEGMENTED):
+def one(expression, truth, found, status=statuses.SEGMENTED):
     return {
         "expression": expression,
         "ground_truth": fo.Detections(detections=truth),
@@ -33,11 +33,11 @@ def one_of_each():
         one("hit", [square(0, 0)], [square(0, 0)]),
         one("elsewhere", [square(0, 0)], [square(20, 0)]),
         one("half", [square(0, 0), square(20, 0)], [square(20, 0)]),
-        one("nothing there", [], [], labels.NO_TARGET),
+        one("nothing there", [], [], statuses.NO_TARGET),
         one("invented", [], [square(5, 5)]),
-        one("silence", [square(0, 0)], [], labels.NO_TARGET),
-        one("gibberish", [square(0, 0)], [], labels.UNPARSABLE),
-        one("broken", [square(0, 0)], [square(0, 0)], labels.FAILED),  # an earlier run left a mask
+        one("silence", [square(0, 0)], [], statuses.NO_TARGET),
+        one("gibberish", [square(0, 0)], [], statuses.UNPARSABLE),
+        one("broken", [square(0, 0)], [square(0, 0)], statuses.FAILED),  # an earlier run left a mask
         one("never asked", [square(0, 0)], None, None),
         one("a bit too large", [square(5, 5, 4)], [square(5, 5, 10)]),
     ]

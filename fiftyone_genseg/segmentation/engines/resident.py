@@ -50,11 +50,15 @@ def keep_seconds() -> float:
 
 
 def key_of(request: SegmentRequest) -> Hashable:
-    """Return what must be equal for two requests without a server to use the same model.
+    """Return what must be equal for two requests to use the same model.
 
-    A checkpoint of the Hub counts by its commit, and a folder by the sizes and times of its files.
+    A checkpoint of the Hub counts by its commit, and a folder by the sizes and times of its files. With a server, only
+    what the request says counts.
     """
     options = dict(request.model_options)
+    if request.server:
+        asked = request.server, request.served_model, request.name, request.revision, request.segmenter
+        return *asked, request.device, repr(sorted(options.items()))
     found = checkpoints.pull(
         str(request.name),
         request.revision,

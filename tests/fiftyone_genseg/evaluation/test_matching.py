@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from fiftyone_genseg.evaluation.matching import compare
 from fiftyone_genseg.labels import cutout, detection_from_mask
+from tests.helpers.strategies import masks_of
 
 SIZE = (9, 7)
-instances = st.lists(arrays(bool, SIZE[::-1]).filter(np.any), max_size=3)
+masks = masks_of(SIZE[::-1], empty=False)
+instances = st.lists(masks, max_size=3)
 
 
 def cut(masks):
@@ -36,7 +37,7 @@ def test_unions_are_measured_as_on_the_whole_image(targets, predictions):
             assert iou >= 0.5
 
 
-@given(arrays(bool, SIZE[::-1]).filter(np.any))
+@given(masks)
 def test_a_stored_mask_comes_back_to_the_pixel(mask):
     detection = detection_from_mask(mask)
     part, resized = cutout(detection.bounding_box, detection.mask, SIZE)

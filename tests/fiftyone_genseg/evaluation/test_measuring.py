@@ -13,7 +13,7 @@ from genseg_hub.schema import decode_mask
 from PIL import Image
 
 import fiftyone_genseg
-from fiftyone_genseg import labels
+from fiftyone_genseg import labels, statuses
 from fiftyone_genseg.datasets.photos import photos_dataset
 from tests.conftest import PHOTOS
 from tests.helpers.squares import HEIGHT, KINDS, WIDTH, one, one_of_each, response, square
@@ -55,10 +55,10 @@ def test_several_expressions_per_image(make):
                 detections=[square(0, 0, expression="left one"), square(0, 0, expression="right one")]
             ),
             "genseg_responses": [
-                response("left one", labels.SEGMENTED),
-                response("right one", labels.SEGMENTED),
-                response("clean one", labels.NO_TARGET),
-                response("a camel", labels.NO_TARGET),
+                response("left one", statuses.SEGMENTED),
+                response("right one", statuses.SEGMENTED),
+                response("clean one", statuses.NO_TARGET),
+                response("a camel", statuses.NO_TARGET),
             ],
             "asked": ["left one", "right one", "clean one", "a camel"],
         },

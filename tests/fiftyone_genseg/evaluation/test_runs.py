@@ -1,7 +1,6 @@
 """The life of an evaluation run of FiftyOne: what is stored, loaded, renamed, replaced and refused."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,39 +110,6 @@ def test_a_run_that_fails_leaves_the_one_before(dataset, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         fiftyone_genseg.evaluate(dataset, eval_key="ev")
     assert len(dataset.load_evaluation_results("ev", cache=False).table) == 10
-
-
-@pytest.mark.parametrize("earlier", [False, True])
-@pytest.mark.parametrize(
-    "last_step", ["fiftyone_genseg.evaluation.writing._put_run", "pymongo.collection.Collection.bulk_write"]
-)
-def test_a_run_that_is_killed_is_absent_or_loads(dataset, earlier, last_step):
-    """A process is killed before its run is stored, and while the run's fields are written."""
-    dataset.persistent = True
-    if earlier:
-        fiftyone_genseg.evaluate(dataset.limit(3), eval_key="ev")
-    owner, name = last_step.rsplit(".", 1)
-    code = f"""
-import os, signal
-import fiftyone as fo
-import fiftyone_genseg
-from pydoc import locate
-dataset = fo.load_dataset({dataset.name!r})
-setattr(locate({owner!r}), {name!r}, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-fiftyone_genseg.evaluate(dataset, eval_key="ev")
-"""
-    killed = subprocess.run([sys.executable, "-c", code], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    dataset.reload()
-    dataset.clear_cache()
-    stored = "_put_run" not in last_step
-    assert dataset.list_evaluations() == (["ev"] if stored or earlier else [])
-    if stored or earlier:
-        assert len(dataset.load_evaluation_results("ev", cache=False).table) == (10 if stored else 3)
-        assert dataset.get_evaluation_info("ev").config.fields_written is not stored
-    fiftyone_genseg.evaluate(dataset, eval_key="ev")
-    assert dataset.values("ev_failure") == KINDS
-    assert dataset.get_evaluation_info("ev").config.fields_written
 
 
 def test_a_run_is_replaced_whole(dataset):

@@ -18,13 +18,23 @@ def run(view, model, **options):
     return list(progress(view, model, **options))[-1]
 
 
+def prompts(sample, mask):
+    """Return the points and the box of an instance, as lists."""
+
+    def is_its(label):
+        return (label["expression"], label.index) == (mask["expression"], mask.index)
+
+    points = [label.points for label in sample["genseg_points"].keypoints if is_its(label)]
+    return points, [label.bounding_box for label in sample["genseg_boxes"].detections if is_its(label)]
+
+
 def snapshot(dataset):
     """Everything stored, by sample, without the random ids."""
     return {
         sample.id: (
             [(r.expression, r.status, r.error, r.reasoning, r.instances) for r in sample["genseg_responses"] or []],
             [
-                (d["expression"], d.confidence, d.bounding_box, d["points"], d["prompt_box"], d.mask.tobytes())
+                (d["expression"], d.confidence, d.bounding_box, *prompts(sample, d), d.mask.tobytes())
                 for d in (sample["genseg"].detections if sample["genseg"] else [])
             ],
         )
@@ -46,7 +56,8 @@ def test_each_sample_gets_masks_for_its_own_expression(dataset, nano):
             assert detection.label == "referred"
             assert detection["expression"] == sample["expression"]
             assert detection.confidence == pytest.approx(score)
-            assert len(detection["points"]) == 2
+            ((points,), (box,)) = prompts(sample, detection)
+            assert (len(points), len(box)) == (2, 4)
 
 
 def test_typed_expressions_are_asked_of_every_image(dataset, nano):

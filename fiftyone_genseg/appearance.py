@@ -1,0 +1,52 @@
+"""How the App shows our fields: their descriptions, their group in the sidebar, and their colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import fiftyone as fo
+
+_BY_EXPRESSION = "expression"
+
+
+def describe(dataset: fo.Dataset, descriptions: Mapping[str, str]) -> None:
+    """Give fields their descriptions, which the sidebar shows. A description that a person wrote stays.
+
+    Args:
+        dataset: that has the fields, or some of them.
+        descriptions: path of a field -> its description.
+    """
+    for path, words in descriptions.items():
+        field = dataset.get_field(path)
+        if field is not None and not field.description:
+            field.description = words
+            field.save()
+
+
+def group(dataset: fo.Dataset, name: str, fields: Sequence[str]) -> None:
+    """Put fields into a new group of the sidebar. A group of that name that a person made stays as it is."""
+    if not dataset._has_sidebar_group(name):
+        dataset._add_paths_to_sidebar_group(list(fields), name, after_group="labels")
+
+
+def colour_by_expression(dataset: fo.Dataset, fields: Sequence[str]) -> None:
+    """Let the App colour labels by their expression. A color scheme that a person chose stays as it is.
+
+    Args:
+        dataset: that has the fields.
+        fields: hold labels with the attribute `expression`.
+    """
+    scheme = dataset.app_config.color_scheme
+    if scheme is None:
+        scheme = fo.ColorScheme(color_by="value", fields=[])
+    elif scheme.color_by != "value" or not all(_is_ours(entry) for entry in scheme.fields or ()):
+        return
+    known = {entry["path"] for entry in scheme.fields}
+    scheme.fields += [{"path": name, "colorByAttribute": _BY_EXPRESSION} for name in fields if name not in known]
+    dataset.app_config.color_scheme = scheme
+    dataset.save()
+
+
+def _is_ours(entry: Mapping[str, object]) -> bool:
+    """Return whether the settings of a field in a color scheme are those that `colour_by_expression` makes."""
+    return entry.keys() == {"path", "colorByAttribute"} and entry["colorByAttribute"] == _BY_EXPRESSION
