@@ -16,6 +16,8 @@ def __getattr__(name: str):
 
 def register(plugin) -> None:
     """Register the operators and panels with FiftyOne's plugin context."""
+    from fiftyone_genseg.operators.ask import Ask
+    from fiftyone_genseg.operators.ask_settings import AskSettings
     from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints
     from fiftyone_genseg.operators.evaluate_referring_segmentation import EvaluateReferringSegmentation
     from fiftyone_genseg.operators.export_referring_examples import ExportReferringExamples
@@ -25,12 +27,19 @@ def register(plugin) -> None:
     from fiftyone_genseg.operators.push_checkpoint import PushCheckpoint
     from fiftyone_genseg.operators.referring_segment import ReferringSegment
     from fiftyone_genseg.operators.release_model import ReleaseModel
+    from fiftyone_genseg.operators.stop_run import StopRun
+    from fiftyone_genseg.operators.tag_failure_slice import TagFailureSlice
     from fiftyone_genseg.operators.train_on_view import TrainOnView
+    from fiftyone_genseg.panels.ask import AskPanel
     from fiftyone_genseg.panels.failure_slices import FailureSlicesPanel
+    from fiftyone_genseg.panels.past_runs import PastRunsPanel
     from fiftyone_genseg.panels.referring_evaluation import ReferringEvaluationPanel
+    from fiftyone_genseg.panels.side_by_side import SideBySidePanel
 
     for operator in (
         ReferringSegment,
+        Ask,
+        AskSettings,
         CompareCheckpoints,
         EvaluateReferringSegmentation,
         ExportReferringExamples,
@@ -39,8 +48,13 @@ def register(plugin) -> None:
         PullCheckpoint,
         PushCheckpoint,
         ReleaseModel,
+        StopRun,
+        TagFailureSlice,
         TrainOnView,
+        AskPanel,
         ReferringEvaluationPanel,
         FailureSlicesPanel,
+        PastRunsPanel,
+        SideBySidePanel,
     ):
         plugin.register(operator)

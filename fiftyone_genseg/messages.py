@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from genseg_hub.schema import ResponseError
 
 _ERRORS = {
@@ -16,6 +18,7 @@ _ERRORS = {
     ResponseError.EMPTY_BOX: "a box of the answer has no area",
     ResponseError.TOO_MANY_INSTANCES: "the answer names too many instances",
 }
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+.!|<>~$^&=:/-])")
 PHOTOGRAPHS = "Qwen/Qwen3-VL-4B-Instruct"  # a checkpoint to begin with
 _NANO = "nano knows rendered shapes only. For photographs"
 _FITS = "(genseg doctor says what fits)"
@@ -35,6 +38,11 @@ def error_in_words(error: str) -> str:
         return _ERRORS[ResponseError(error)]
     except ValueError:
         return error
+
+
+def plain(text: str) -> str:
+    """Return a text of a model or a person as Markdown that shows it letter by letter, in one paragraph."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def nano_in_a_terminal(checkpoint: str | None = None) -> str:

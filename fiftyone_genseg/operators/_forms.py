@@ -15,10 +15,12 @@ from genseg_hub import checkpoints, dialects
 from genseg_hub.checkpoints.catalog import KNOWN, NANO
 from genseg_hub.options import HubOptions, ReasonerOptions, ServerOptions
 
-from fiftyone_genseg import default_checkpoint, fields, messages, training_runs
+from fiftyone_genseg import default_checkpoint, fields, labels, messages, training_runs
+from fiftyone_genseg.datasets import request as examples
 
 SERVER_KEY = "OPENAI_API_KEY"
 HUB_TOKEN = "HF_TOKEN"
+DEVICES = ("auto", "cpu", "cuda", "mps")
 _LONGEST = 500  # characters of a message: what was typed may be longer
 
 
@@ -32,12 +34,45 @@ def target_view(ctx) -> fo.DatasetView | None:
     return fields.flat(ctx.target_view(require_flat=ctx.dataset.media_type == fom.GROUP))
 
 
-def show_problem(inputs: types.Object, problem: str) -> None:
-    """Show why a form cannot be sent, and keep it from being sent."""
+def show_problem(inputs: types.Object, problem: str | None, untouched: bool = False) -> None:
+    """Show why a form cannot be sent, and keep it from being sent. It goes first, where it is seen.
+
+    Args:
+        inputs: the form, still empty.
+        problem: a sentence; None where the form can be sent.
+        untouched: the user has filled in nothing yet: the sentence is what to do, and no error.
+    """
+    if problem is None:
+        return
     problem = problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]} ..."
-    shown = inputs.view("problem", types.Error(label=problem))
+    shown = inputs.view("problem", (types.Notice if untouched else types.Error)(label=problem))
     shown.invalid = True
-    shown.error_message = problem
+    shown.error_message = problem  # also where one hovers over the button that cannot be pressed
+
+
+def unusable(samples: fo.DatasetView | None) -> str | None:
+    """Return why no form about masks or expressions can work with these samples, as a sentence; None if one can."""
+    if samples is None:
+        return "Open a dataset first."
+    if not len(samples):
+        return "There are no samples in this view."
+    try:
+        fields.check_view(samples)
+    except ValueError as error:
+        return messages.sentence(error)
+    return None
+
+
+def alone(title: str, problem: str) -> types.Property:
+    """Return a form that has nothing but the reason why it cannot work."""
+    inputs = types.Object()
+    show_problem(inputs, problem)
+    return types.Property(inputs, view=types.View(label=title))
+
+
+def mask_fields(samples: fo.Dataset | fo.DatasetView | None) -> list[str]:
+    """Return the fields of Detections, without those that hold the boxes of answers."""
+    return fields.mask_fields(samples)
 
 
 def about_nano(samples: fo.DatasetView | None, checkpoint: str | None) -> str:
@@ -52,6 +87,39 @@ def about_nano(samples: fo.DatasetView | None, checkpoint: str | None) -> str:
     if (checkpoint or "").partition("+")[0] != NANO or samples is None or fields.is_rendered(samples):
         return ""
     return messages.NANO_IN_A_FORM if default_checkpoint.find().name == NANO else ""
+
+
+def result_fields(samples: fo.DatasetView | None) -> list[str]:
+    """Return the fields of masks that "Referring segment" wrote."""
+    return [name for name in mask_fields(samples) if samples and samples.get_field(labels.responses_field(name))]
+
+
+def text_of(value: Any) -> str:
+    """Return a path as text: as it was typed, or as the App's file explorer gives it."""
+    if isinstance(value, Mapping):
+        value = value.get("absolute_path") or value.get("path")
+    return str(value or "").strip()
+
+
+def ask_for_path(ctx, inputs: types.Object, name: str, label: str, description: str, folder: bool) -> None:
+    """Ask for a file or folder on the machine that runs FiftyOne, in the App's file explorer.
+
+    A path that a caller gives as text is shown, and can be changed, as text.
+
+    Args:
+        ctx: FiftyOne's context of the form.
+        inputs: the form.
+        name: of the property; see `text_of` for its value.
+        label: above the field.
+        description: below the label.
+        folder: choose a folder instead of a file.
+    """
+    asked: dict[str, Any] = {"label": label, "description": description, "required": True}
+    if isinstance(ctx.params.get(name), str):
+        inputs.str(name, **asked)
+    else:
+        view = types.FileExplorerView(label=label, description=description, choose_dir=folder)
+        inputs.file(name, view=view, **asked)
 
 
 def path(text: str) -> Path:
@@ -84,8 +152,8 @@ def check_new_folder(folder: Path) -> None:
 
 
 def checkpoint_choices() -> types.AutocompleteView:
-    """Return known names and the checkpoints that were trained here; any other may be typed."""
-    view = types.AutocompleteView(allow_user_input=True)
+    """Return the checkpoints that were trained here and known names; any other may be typed."""
+    view = trained_choices()
     for known in KNOWN:
         where = "on this disk" if checkpoints.is_on_disk(known.name) else "will be downloaded"
         view.add_choice(
@@ -93,16 +161,31 @@ def checkpoint_choices() -> types.AutocompleteView:
             label=f"{known.name} ({known.parameters} parameters, {where})",
             description=f"needs {known.needs}",
         )
+    return view
+
+
+def trained_choices() -> types.AutocompleteView:
+    """Return the checkpoints that were trained here; any other folder may be typed."""
+    view = types.AutocompleteView(allow_user_input=True)
     for name, folder in training_runs.trained().items():
         view.add_choice(str(folder), label=f"{name} (trained here)", description=str(folder))
     return view
 
 
+def suggestions(values: Iterable[str]) -> types.AutocompleteView:
+    """Return values to choose from; any other may be typed."""
+    view = types.AutocompleteView(allow_user_input=True)
+    for value in values:
+        view.add_choice(value, label=value)
+    return view
+
+
 def dropdown(values: Iterable[str], names: Mapping[str, str] | None = None) -> types.DropdownView:
     """Return a choice among values; `names` has other words for some of them."""
-    view = types.DropdownView()
+    names = names or {}
+    view = types.DropdownView(placeholder=names.get("", ""))  # the App shows no label for an empty value
     for value in values:
-        view.add_choice(value, label=(names or {}).get(value, value))
+        view.add_choice(value, label=names.get(value, value))
     return view
 
 
@@ -161,15 +244,40 @@ def ask_for_model_options(inputs: types.Object, params: Mapping[str, Any]) -> No
             inputs.str(option.name, **asked)
 
 
+def ask_for_truth(inputs: types.Object, samples: fo.DatasetView | None) -> None:
+    """Ask for the field of the true masks."""
+    masks = mask_fields(samples)
+    wanted = [name for name in (fields.GROUND_TRUTH, fields.KEPT, *fields.truth_fields(samples)) if name in masks]
+    default = next(iter([*wanted, *masks]), fields.GROUND_TRUTH)
+    description = "Detections with masks; a sample without any has no target"
+    inputs.enum("gt_field", masks, label="Ground truth", description=description, default=default, view=dropdown(masks))
+
+
+def automatic_expressions(gt_field: str) -> str:
+    """Return in words where expressions are read when a form names no field of them."""
+    if gt_field == fields.KEPT:
+        return f"the field `{fields.KEPT_EXPRESSIONS}`"
+    return "the field `expression`, else the ground truth's attribute `expression`"
+
+
 def ask_for_examples(ctx, inputs: types.Object) -> None:
     """Ask where the true masks and the expressions are; a slice that a panel chose is given in `pairs`."""
-    inputs.str("gt_field", label="Ground truth", default=fields.GROUND_TRUTH)
-    inputs.str(
-        "expression_field",
-        label="Expressions",
-        description="A sample field; empty for `expression`, or else the ground truth's attribute of that name",
-        required=False,
-    )
+    view = target_view(ctx)
+    request = examples.ExamplesRequest.from_params(view, ctx.params)
+    count, samples = fields.count_kept(view)
+    if count and request.pairs is None:
+        choices = types.RadioGroup()
+        kept = f"What was kept ({count:,} expressions on {samples:,} samples)"
+        choices.add_choice(examples.KEPT, label=kept, description="Answers that people kept in the panel Ask")
+        if fields.truth_fields(view) or request.gt_field != fields.KEPT:
+            choices.add_choice(examples.FIELD, label="A ground truth field")
+        default = examples.KEPT if request.gt_field == fields.KEPT else examples.FIELD
+        inputs.enum("examples", choices.values(), label="Examples", default=default, view=choices)
+        if request.gt_field == fields.KEPT:
+            return
+    ask_for_truth(inputs, view)
+    sources = dropdown(["", *fields.expression_fields(view)], {"": automatic_expressions(request.gt_field)})
+    inputs.enum("expression_field", sources.values(), label="Expressions", default="", view=sources)
     pairs = ctx.params.get("pairs")
     if pairs is not None:
         inputs.view("what", types.Notice(label=f"{len(pairs):,} expressions of the chosen slice"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -12,7 +12,12 @@ from typing import Any, TypeVar
 import fiftyone.operators as foo
 from genseg_hub import checkpoints
 from genseg_hub.options import HubOptions, pick
+from genseg_hub.whole import disk_full_in_words
 from huggingface_hub import constants
+
+from fiftyone_genseg import history
+from fiftyone_genseg.messages import sentence
+from fiftyone_genseg.operators import _results
 
 _Result = TypeVar("_Result")
 
@@ -25,14 +30,18 @@ class Done:
         text: a sentence.
         variant: of the App's notification.
         then: what the App is told next, such as `ctx.ops.reload_dataset`; not called where the run is delegated.
+        facts: what the run did: name -> words.
+        steps: what can be done next.
     """
 
     text: str
     variant: str = "success"
     then: tuple[Callable[[], Any], ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[_results.Step, ...] = ()
 
 
-def config(name: str, label: str, description: str) -> foo.OperatorConfig:
+def config(name: str, label: str, description: str, icon: str, **options: Any) -> foo.OperatorConfig:
     """Return the configuration of a generator that runs in the App or in the background.
 
     Its form is drawn anew with each change of a value.
@@ -41,40 +50,70 @@ def config(name: str, label: str, description: str) -> foo.OperatorConfig:
         name=name,
         label=label,
         description=description,
+        icon=icon,
         dynamic=True,
         execute_as_generator=True,
         allow_immediate_execution=True,
         allow_delegated_execution=True,
+        **options,
     )
 
 
 def run(ctx, work: Generator[Any, None, Done], stopped: str) -> Iterator:
     """Pass on the messages of some work and say how it ended.
 
-    Nothing leaves a generator but messages: in the App an error is shown by one, after the words `stopped`. It is
-    raised where the run is delegated, which records it, and for callers from Python that ask for it.
+    The run is kept in `history`, where the user can ask to stop it. Nothing leaves a generator but messages: in the App
+    the result is shown by one, and so is an error, after the words `stopped`. An error is raised where the run is
+    delegated, which records it, and for callers from Python that ask for it.
     """
+    operator = ctx.operator_uri.rpartition("/")[2].replace("_", " ").capitalize()
+    kept = history.Run(operator, ctx.dataset.name if ctx.dataset is not None else "")
+    ctx.kept = kept
+    state = history.DONE
     try:
-        done = yield from work
+        yield from tell(ctx, 0.0, "starting")
+        with disk_full_in_words():
+            done = yield from work
+    except history.Stopped:
+        state, done = history.STOPPED, _stopped(ctx, kept.record.text)
+    except GeneratorExit:
+        kept.end(history.STOPPED, f"The App was closed at: {kept.record.text}. What was written stays.")
+        raise
     except Exception as error:
+        kept.end(history.FAILED, str(error))
         if ctx.delegated or ctx.params.get("raise_errors"):
             raise
-        yield ctx.ops.notify(f"{stopped}: {error}", variant="error")
+        done = Done(f"{stopped}: {error}", "error")
+        yield ctx.ops.notify(done.text, variant="error")
+        yield _results.show(ctx, operator, Done(sentence(error), "error"))
         return
+    kept.end(state, done.text)
     if ctx.delegated:
         ctx.set_progress(1.0, label=done.text)
         return
     yield ctx.ops.notify(done.text, variant=done.variant)
+    yield _results.show(ctx, operator, done)
     for message in done.then:
         yield message()
 
 
+def _stopped(ctx, progress: str) -> Done:
+    text = f"Stopped at: {progress}. What was written stays." if progress else "Stopped before the first step."
+    return Done(text, "warning", (ctx.ops.reload_dataset,))
+
+
 def tell(ctx, share: float, label: str) -> Iterator:
-    """Show progress: in the App by a message to yield, or in the list of delegated runs."""
+    """Show progress: in the App by a message to yield, or in the list of delegated runs.
+
+    Raises:
+        history.Stopped: the user asked to stop the run.
+    """
+    kept = ctx.kept
+    kept.progress(label)
     if ctx.delegated:
         ctx.set_progress(share, label=label)
     else:
-        yield ctx.trigger("set_progress", {"progress": share, "label": label})
+        yield _results.show_progress(ctx, kept.record, share, label)
 
 
 def follow(

@@ -53,7 +53,7 @@ def ask_for_served_model(inputs: types.Object, address: str | None) -> None:
         "served_model",
         label="Model of the server",
         description=listed.problem
-        or "Its name on the server, which tells the dialect. Empty to look for the checkpoint above",
+        or "Its name on the server, which tells the dialect. Empty to ask for the form's checkpoint",
         required=False,
         view=view,
     )

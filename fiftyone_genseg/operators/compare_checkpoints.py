@@ -15,6 +15,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 from genseg_hub import checkpoints
 from genseg_hub.errors import CheckpointError, NotServedError, ReasonerError
 from genseg_hub.evaluation.metrics import POLICIES
@@ -24,9 +25,9 @@ from fiftyone_genseg import labels, proposals
 from fiftyone_genseg.evaluation.measuring import measure
 from fiftyone_genseg.evaluation.request import EvaluationRequest
 from fiftyone_genseg.evaluation.writing import write
-from fiftyone_genseg.fields import EXPRESSION
+from fiftyone_genseg.fields import EXPRESSION, expression_fields
 from fiftyone_genseg.messages import sentence
-from fiftyone_genseg.operators import _forms, _progress
+from fiftyone_genseg.operators import _forms, _progress, _results
 from fiftyone_genseg.segmentation import engines
 from fiftyone_genseg.segmentation.request import MAX_BATCH_SIZE, MODEL_OPTIONS, SegmentRequest
 from fiftyone_genseg.segmentation.run import segment_view
@@ -147,12 +148,19 @@ class CompareCheckpoints(foo.Operator):
             "compare_checkpoints",
             "Compare checkpoints",
             "Segment with several checkpoints, evaluate each, and open them side by side",
+            "compare",
+            risk_level=RiskLevel.MEDIUM,
         )
 
     def resolve_input(self, ctx) -> types.Property:
         """Return the form."""
+        view = _forms.target_view(ctx)
+        if hopeless := _forms.unusable(view):
+            return _forms.alone("Compare checkpoints", hopeless)
         inputs = types.Object()
         request = ComparisonRequest.from_params(ctx.params)
+        problem = request.problem(view)
+        _forms.show_problem(inputs, problem, untouched=not request.checkpoints)
         inputs.list(
             "checkpoints",
             types.String(),
@@ -161,29 +169,30 @@ class CompareCheckpoints(foo.Operator):
             required=True,
             view=_forms.checkpoint_choices(),
         )
-        inputs.str("gt_field", label="Ground truth", default=ComparisonRequest.gt_field)
-        inputs.str(
+        _forms.ask_for_truth(inputs, view)
+        names = expression_fields(view) or [ComparisonRequest.expression_field]
+        inputs.enum(
             "expression_field",
+            names,
             label="Expressions",
             description="The sample field that holds them",
-            default=ComparisonRequest.expression_field,
+            default=request.expression_field if request.expression_field in names else names[0],
+            view=_forms.dropdown(names),
         )
         policies = types.DropdownView()
         for policy in POLICIES.values():
             policies.add_choice(policy.name, label=policy.name, description=policy.source)
         inputs.enum("policy", policies.values(), label="Policy", default=ComparisonRequest.policy, view=policies)
         inputs.int("batch_size", label="Batch size", default=ComparisonRequest.batch_size, min=1, max=MAX_BATCH_SIZE)
-        inputs.str("device", label="Device", default=ComparisonRequest.device)
+        devices = _forms.dropdown(_forms.DEVICES)
+        inputs.enum("device", devices.values(), label="Device", default=ComparisonRequest.device, view=devices)
         _forms.ask_for_server(inputs, "Checkpoints that it serves are asked there, the others are loaded here.")
         _forms.ask_for_model_options(inputs, ctx.params)
-        problem = request.problem(_forms.target_view(ctx))
         if problem is None:
             fields = "\n".join(f"- `{field}`: {name}" for name, field in request.fields.items())
             inputs.md(
                 f"Fields and runs; masks that are there are kept, runs are evaluated anew:\n\n{fields}", name="fields"
             )
-        elif request.checkpoints:
-            _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Compare checkpoints"))
 
     def execute(self, ctx) -> Iterator:
@@ -211,10 +220,16 @@ def _compare(ctx) -> Generator[Any, None, _progress.Done]:
         raise ValueError("; ".join(warnings))
     if not ctx.delegated:
         proposals.propose(ctx, list(done))
+        proposals.propose_fields(ctx, list(done))
     return _progress.Done(
         "; ".join([*(f"{field}: {figures}" for field, figures in done.items()), *warnings]),
         "warning" if warnings else "success",
         (ctx.ops.reload_dataset, partial(ctx.ops.open_panel, PANEL, layout="horizontal")),
+        done,
+        (
+            _results.open_panel("Compare answers", "side_by_side"),
+            _results.open_panel("Open Failure slices", "failure_slices"),
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 from genseg_hub.evaluation.metrics import POLICIES
 
 from fiftyone_genseg.evaluation.measuring import measure
@@ -15,7 +16,7 @@ from fiftyone_genseg.evaluation.request import AUTO, NONE, EvaluationRequest
 from fiftyone_genseg.evaluation.usable import check_answered
 from fiftyone_genseg.evaluation.writing import write
 from fiftyone_genseg.fields import check_view, expression_fields
-from fiftyone_genseg.operators import _forms, _progress
+from fiftyone_genseg.operators import _forms, _progress, _results
 
 
 class EvaluateReferringSegmentation(foo.Operator):
@@ -28,6 +29,8 @@ class EvaluateReferringSegmentation(foo.Operator):
             "evaluate_referring_segmentation",
             "Evaluate referring segmentation",
             "Compare the masks of expressions with their ground truth: cIoU, mIoU, N-acc, failure kinds",
+            "troubleshoot",
+            risk_level=RiskLevel.MEDIUM,
         )
 
     def __call__(self, samples: fo.Dataset | fo.DatasetView, *, delegate: bool = False, **options: Any):
@@ -48,10 +51,13 @@ class EvaluateReferringSegmentation(foo.Operator):
 
     def resolve_input(self, ctx) -> types.Property:
         """Return the form."""
-        inputs = types.Object()
         view = _forms.target_view(ctx)
+        masks = _forms.mask_fields(view)
+        if hopeless := _forms.unusable(view) or _too_few(masks):
+            return _forms.alone("Evaluate referring segmentation", hopeless)
+        inputs = types.Object()
         request = EvaluationRequest.from_params(view, ctx.params)
-        masks = [] if view is None else list(view.get_field_schema(embedded_doc_type=fo.Detections))
+        _forms.show_problem(inputs, request.problem(view))
         for name, label, description in (
             ("pred_field", "Predictions", "The field that Referring segment wrote, or other Detections with masks"),
             ("gt_field", "Ground truth", "Detections with masks; a sample without any has no target"),
@@ -67,8 +73,9 @@ class EvaluateReferringSegmentation(foo.Operator):
         inputs.str(
             "eval_key",
             label="Evaluation key",
-            description="The run's name: letters, digits and underscores",
+            description="The run's name: letters, digits and underscores. Choose an earlier run to evaluate it anew",
             default=request.eval_key,
+            view=_forms.suggestions([] if view is None else view.list_evaluations()),
         )
         if ctx.dataset is not None and request.eval_key in ctx.dataset.list_evaluations():
             inputs.bool(
@@ -95,7 +102,7 @@ class EvaluateReferringSegmentation(foo.Operator):
             default=EvaluationRequest.min_pixels,
             min=0,
         )
-        automatic = "the field `expression`, else the ground truth's attribute `expression`"
+        automatic = _forms.automatic_expressions(request.gt_field)
         sources = _forms.dropdown([AUTO, *expression_fields(view)], {AUTO: automatic})
         inputs.enum("expression_field", sources.values(), label="Expressions", default=AUTO, view=sources)
         objects = _forms.dropdown(["", *masks], {"": "none"})
@@ -116,14 +123,21 @@ class EvaluateReferringSegmentation(foo.Operator):
             default=request.ignored(view) or NONE,
             view=ignored,
         )
-        problem = request.problem(view)
-        if problem:
-            _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Evaluate referring segmentation"))
 
     def execute(self, ctx) -> Iterator:
         """Run the request; see `_progress.run` for the messages."""
         return _progress.run(ctx, _evaluate(ctx), "The evaluation stopped")
+
+
+def _too_few(masks: list[str]) -> str | None:
+    if len(masks) >= 2:
+        return None
+    have = f"one field of masks, {masks[0]}" if masks else "no field of masks"
+    return (
+        f"There is {have}. An evaluation compares predicted masks with true ones: "
+        "run Referring segment or Load predictions, keep answers in the panel Ask, or add the ground truth."
+    )
 
 
 def _evaluate(ctx) -> Generator[Any, None, _progress.Done]:
@@ -136,4 +150,12 @@ def _evaluate(ctx) -> Generator[Any, None, _progress.Done]:
     measured = yield from _progress.follow(ctx, measure(view, request.config(view)), f"measuring {count}", 0.0, 0.5)
     check_answered(measured)
     results = yield from _progress.follow(ctx, write(measured, request.eval_key), f"writing {count}", 0.5, 1.0)
-    return _progress.Done(results.describe(), then=(ctx.ops.reload_dataset,))
+    return _progress.Done(
+        results.describe(),
+        then=(ctx.ops.reload_dataset,),
+        facts={"Run": str(request.eval_key)},
+        steps=(
+            _results.open_panel("Open Referring evaluation", "referring_evaluation"),
+            _results.open_panel("Open Failure slices", "failure_slices"),
+        ),
+    )

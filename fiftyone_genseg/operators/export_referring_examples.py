@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 
-from fiftyone_genseg.datasets.request import ExamplesRequest
+from fiftyone_genseg import history
+from fiftyone_genseg.datasets.request import NO_TRUTH, ExamplesRequest
 from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms
 
@@ -20,6 +26,8 @@ class ExportReferringExamples(foo.Operator):
             name="export_referring_examples",
             label="Export referring examples",
             description="Save expressions with their images and true masks as a training set",
+            icon="save_alt",
+            risk_level=RiskLevel.MEDIUM,
             dynamic=True,
             allow_immediate_execution=True,
             allow_delegated_execution=True,
@@ -27,28 +35,28 @@ class ExportReferringExamples(foo.Operator):
 
     def resolve_input(self, ctx) -> types.Property:
         """Return the form."""
+        view = _forms.target_view(ctx)
+        if hopeless := _forms.unusable(view) or _no_truth(view, ctx.params):
+            return _forms.alone("Export referring examples", hopeless)
         inputs = types.Object()
-        inputs.str(
-            "folder",
-            label="Folder",
-            description="A new or empty folder on the machine that runs FiftyOne",
-            required=True,
-        )
+        _forms.show_problem(inputs, problem(ctx), untouched=not _folder(ctx))
+        described = "A new or empty folder on the machine that runs FiftyOne: choose one, or type its path"
+        _forms.ask_for_path(ctx, inputs, "folder", "Folder", described, folder=True)
         _forms.ask_for_examples(ctx, inputs)
-        said = problem(ctx)
-        if said and _folder(ctx):
-            _forms.show_problem(inputs, said)
         return types.Property(inputs, view=types.View(label="Export referring examples"))
 
     def execute(self, ctx) -> dict:
         """Export, and return the number of examples and the folder."""
-        said = problem(ctx)
-        if said:
-            raise ValueError(said)
         from fiftyone_genseg.datasets.export import export
 
-        folder = _forms.path(_folder(ctx))
-        count = export(folder=folder, **ExamplesRequest.from_params(ctx.params).arguments(_forms.target_view(ctx)))
+        with history.recorded(ctx, "Export referring examples") as run:
+            said = problem(ctx)
+            if said:
+                raise ValueError(said)
+            folder = _forms.path(_folder(ctx))
+            view = _forms.target_view(ctx)
+            count = export(folder=folder, **ExamplesRequest.from_params(view, ctx.params).arguments(view))
+            run.end(history.DONE, f"{count:,} examples in {folder}")
         return {"examples": count, "folder": str(folder)}
 
     def resolve_output(self, ctx) -> types.Property:
@@ -64,13 +72,19 @@ def problem(ctx) -> str | None:
     if ctx.dataset is None:
         return "Open a dataset first."
     if not _folder(ctx):
-        return "Name a folder to write to."
+        return "Choose a folder to write to."
     try:
         _forms.check_new_folder(_forms.path(_folder(ctx)))
     except (ValueError, OSError) as error:
         return sentence(error)
-    return ExamplesRequest.from_params(ctx.params).problem(_forms.target_view(ctx))
+    view = _forms.target_view(ctx)
+    return ExamplesRequest.from_params(view, ctx.params).problem(view)
+
+
+def _no_truth(view: fo.DatasetView | None, params: Mapping[str, Any]) -> str | None:
+    lacking = view is not None and ExamplesRequest.from_params(view, params).lacks_truth(view)
+    return NO_TRUTH if lacking else None
 
 
 def _folder(ctx) -> str:
-    return str(ctx.params.get("folder") or "").strip()
+    return _forms.text_of(ctx.params.get("folder"))

@@ -13,6 +13,7 @@ import fiftyone as fo
 import fiftyone.core.utils as fou
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 
 from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms, _progress
@@ -52,7 +53,7 @@ class LoadDatasetRequest:
         """
         from genseg_hub import archives
 
-        source, name, root, split = (str(params.get(key) or "").strip() for key in ("source", "name", "root", "split"))
+        source, name, root, split = (_forms.text_of(params.get(key)) for key in ("source", "name", "root", "split"))
         benchmark = archives.by_name().get(source)
         chosen = split if benchmark else ""
         return cls(
@@ -93,6 +94,8 @@ class LoadReferringDataset(foo.Operator):
             "load_referring_dataset",
             "Load referring dataset",
             "RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, ReasonSeg, your own expressions, or a Hub dataset",
+            "dataset",
+            risk_level=RiskLevel.MEDIUM,
         )
 
     def resolve_input(self, ctx) -> types.Property:
@@ -103,6 +106,7 @@ class LoadReferringDataset(foo.Operator):
         untouched = LoadDatasetRequest.from_params({name: ctx.params.get(name) for name in ("source", "split")})
         known = archives.by_name()
         inputs = types.Object()
+        _forms.show_problem(inputs, request.problem(), untouched=not request.source)
         choices = types.AutocompleteView(allow_user_input=True)
         for benchmark in known.values():
             choices.add_choice(benchmark.name, label=benchmark.name, description=benchmark.archive)
@@ -116,20 +120,15 @@ class LoadReferringDataset(foo.Operator):
         if request.source in known:
             benchmark = known[request.source]
             inputs.view("archive", types.Notice(label=benchmark.archive))
-            inputs.str(
-                "root",
-                label="Root folder",
-                description="The folder that holds the archive, on the machine that runs FiftyOne",
-                default=untouched.root or None,
-                required=True,
-            )
-            inputs.enum("split", list(benchmark.splits), label="Split", default=untouched.split, required=True)
+            described = "The folder that holds the archive, on the machine that runs FiftyOne"
+            if untouched.root:
+                described += f". Without a choice: {untouched.root}"
+            _forms.ask_for_path(ctx, inputs, "root", "Root folder", described, folder=True)
+            splits = _forms.dropdown(benchmark.splits)
+            inputs.enum("split", splits.values(), label="Split", default=untouched.split, required=True, view=splits)
         inputs.str("name", label="Name of the dataset", default=untouched.name, required=True)
         inputs.int("limit", label="Only the first expressions", description="Empty for all", min=1)
         inputs.bool("overwrite", label="Replace a dataset of that name", default=untouched.overwrite)
-        problem = request.problem()
-        if problem and request.source:
-            _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Load referring dataset"))
 
     def execute(self, ctx) -> Iterator:

@@ -7,7 +7,9 @@ from typing import Any
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 from genseg_hub import checkpoints
+from genseg_hub.checkpoints.catalog import EMBEDDED, KNOWN
 from genseg_hub.errors import CheckpointError
 
 from fiftyone_genseg.messages import sentence
@@ -27,18 +29,28 @@ class PullCheckpoint(foo.Operator):
             "pull_checkpoint",
             "Pull checkpoint",
             "Download the newest commit of a checkpoint from the Hugging Face Hub and compare its checksums",
+            "cloud_download",
+            risk_level=RiskLevel.MEDIUM,
         )
 
     def resolve_input(self, ctx) -> types.Property:
         """Return the form, with the size of the download."""
         inputs = types.Object()
-        inputs.str("checkpoint", label="Checkpoint", description="owner/name or owner/name@revision", required=True)
         name = _name(ctx)
-        if name:
+        if not name:
+            _forms.show_problem(inputs, "Choose a checkpoint, or type the name of another.", untouched=True)
+        else:
             try:
                 inputs.view("plan", types.Notice(label=str(checkpoints.plan(name, newest=True))))
             except CheckpointError as error:
                 _forms.show_problem(inputs, sentence(error))
+        inputs.str(
+            "checkpoint",
+            label="Checkpoint",
+            description="owner/name or owner/name@revision",
+            required=True,
+            view=_forms.suggestions(known.name for known in KNOWN if known.name not in EMBEDDED),
+        )
         return types.Property(inputs, view=types.View(label="Pull checkpoint"))
 
     def execute(self, ctx) -> Iterator:

@@ -10,12 +10,13 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 from genseg_hub import checkpoints
 from genseg_hub.options import HubOptions, pick
 
 from fiftyone_genseg import default_checkpoint
 from fiftyone_genseg.fields import check_view, expression_fields
-from fiftyone_genseg.operators import _forms, _progress, _served_models
+from fiftyone_genseg.operators import _forms, _progress, _results, _served_models
 from fiftyone_genseg.segmentation import engines
 from fiftyone_genseg.segmentation.request import (
     DEFAULT_EXPRESSION,
@@ -31,8 +32,6 @@ from fiftyone_genseg.segmentation.request import (
 )
 from fiftyone_genseg.segmentation.run import segment_view
 
-_DEVICES = ("auto", "cpu", "cuda", "mps")
-
 
 class ReferringSegment(foo.Operator):
     """Segment what expressions refer to."""
@@ -41,7 +40,11 @@ class ReferringSegment(foo.Operator):
     def config(self) -> foo.OperatorConfig:
         """Name and ways of running the operator."""
         return _progress.config(
-            "referring_segment", "Referring segment", "Describe things in words and get their masks on every image"
+            "referring_segment",
+            "Referring segment",
+            "Describe things in words and get their masks on every image",
+            "auto_fix_high",
+            risk_level=RiskLevel.MEDIUM,
         )
 
     def __call__(
@@ -50,6 +53,7 @@ class ReferringSegment(foo.Operator):
         expressions: str | Sequence[str] | None = None,
         expression_field: str | None = None,
         *,
+        classes: Mapping[str, str] | None = None,
         delegate: bool = False,
         **options: Any,
     ):
@@ -59,6 +63,7 @@ class ReferringSegment(foo.Operator):
             samples: a dataset or view of images.
             expressions: asked of every image; a string is one expression.
             expression_field: field with each sample's own expression, or list of them, in place of `expressions`.
+            classes: expression -> class, the label of its masks; see `SegmentRequest`.
             delegate: run it in the background, see `fiftyone delegated launch`.
             options: other fields of `SegmentRequest`, such as `checkpoint`, `output_field` and `batch_size`, and the
                 names in `request.MODEL_OPTIONS`, such as `max_pixels`.
@@ -69,17 +74,20 @@ class ReferringSegment(foo.Operator):
         check_view(samples)
         typed = (expressions,) if isinstance(expressions, str) else tuple(expressions or ())
         model_options = {name: options.pop(name) for name in MODEL_OPTIONS if name in options}
-        request = SegmentRequest(typed, expression_field, model_options=model_options, **options)
+        request = SegmentRequest(typed, expression_field, classes or {}, model_options=model_options, **options)
         params = request.to_params() | {"raise_errors": True}
         return foo.execute_operator(self.uri, {"view": samples.view()}, params=params, request_delegation=delegate)
 
     def resolve_input(self, ctx) -> types.Property:
         """Return the form."""
-        inputs = types.Object()
         view = _forms.target_view(ctx)
+        if hopeless := _forms.unusable(view):
+            return _forms.alone("Referring segment", hopeless)
+        inputs = types.Object()
         default = {"checkpoint": default_checkpoint.find().name}
         request = SegmentRequest.from_params(view, default | _filled(ctx.params))
         untouched = SegmentRequest.from_params(view, default)
+        _forms.show_problem(inputs, request.problem(view))
         if about_nano := _forms.about_nano(view, request.name):
             inputs.view("about_nano", types.Warning(label=about_nano))
         names = expression_fields(view)
@@ -102,7 +110,8 @@ class ReferringSegment(foo.Operator):
             inputs.str(
                 "expressions",
                 label="What to look for",
-                description="One expression per line, for example: the dog left of the bench",
+                description="One expression per line, which is also the label of its masks. "
+                "For another label write: the red car -> car",
                 default=DEFAULT_EXPRESSION,
                 view=types.TextFieldView(multiline=True, rows=3),
             )
@@ -117,8 +126,10 @@ class ReferringSegment(foo.Operator):
         inputs.str(
             "output_field",
             label="Output field",
-            description="Masks are stored here, every response in <field>_responses",
+            description="Masks are stored here. Fields of this name with _boxes, _points, _outcome and _responses "
+            "hold the rest",
             default=untouched.output_field,
+            view=_forms.suggestions(_forms.result_fields(view)),
         )
         existing = types.RadioGroup()
         existing.add_choice(SKIP, label="Keep it and skip")
@@ -152,7 +163,9 @@ class ReferringSegment(foo.Operator):
                 min=1,
             )
         else:
-            inputs.enum("device", _DEVICES, label="Device", default=untouched.device, view=_forms.dropdown(_DEVICES))
+            inputs.enum(
+                "device", _forms.DEVICES, label="Device", default=untouched.device, view=_forms.dropdown(_forms.DEVICES)
+            )
         _forms.ask_for_server(
             inputs, "Empty to load the reasoner here. Clear the checkpoint to take the server's only model."
         )
@@ -165,9 +178,6 @@ class ReferringSegment(foo.Operator):
                 required=False,
             )
         _forms.ask_for_model_options(inputs, ctx.params)
-        problem = request.problem(view)
-        if problem:
-            _forms.show_problem(inputs, problem)
         return types.Property(inputs, view=types.View(label="Referring segment"))
 
     def resolve_placement(self, ctx) -> types.Placement:
@@ -205,4 +215,10 @@ def _segment(ctx) -> Generator[Any, None, _progress.Done]:
             yield from _progress.tell(ctx, summary.share_done, summary.progress(time.monotonic() - started))
     told = [text for text in (summary.advice, _forms.about_nano(view, name)) if text]
     variant = "warning" if told or summary.statuses["failed"] else "success"
-    return _progress.Done(". ".join([str(summary), *told, *engine.notes]), variant, (ctx.ops.reload_dataset,))
+    return _progress.Done(
+        ". ".join([str(summary), *told, *engine.notes]),
+        variant,
+        (ctx.ops.reload_dataset,),
+        {"Masks in the field": request.output_field, "Checkpoint": engine.checkpoint},
+        (_results.evaluate(request.output_field),),
+    )

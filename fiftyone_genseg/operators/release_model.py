@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 
 from fiftyone_genseg.segmentation.engines import resident
 
@@ -19,6 +20,7 @@ class ReleaseModel(foo.Operator):
             label="Release the model",
             description="Free the memory of the model that the App keeps for the next run",
             icon="memory",
+            risk_level=RiskLevel.LOW,
         )
 
     def execute(self, ctx) -> dict[str, str | None]:

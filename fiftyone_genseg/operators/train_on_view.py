@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 from genseg_hub.evaluation.metrics import NAMES
 
-from fiftyone_genseg import training_runs
-from fiftyone_genseg.datasets.request import ExamplesRequest
+from fiftyone_genseg import history, training_runs
+from fiftyone_genseg.datasets.request import NO_TRUTH, ExamplesRequest
 from fiftyone_genseg.operators import _forms
 from fiftyone_genseg.training_runs import Plan
 
@@ -32,6 +35,8 @@ class TrainOnView(foo.Operator):
             name="train_on_view",
             label="Train on this view",
             description="Train a checkpoint with GRPO on the expressions and true masks of this view",
+            icon="model_training",
+            risk_level=RiskLevel.HIGH,
             dynamic=True,
             allow_immediate_execution=False,
             allow_delegated_execution=True,
@@ -40,11 +45,24 @@ class TrainOnView(foo.Operator):
     def resolve_input(self, ctx) -> types.Property:
         """Return the form; for a run that was ended it asks for the name alone."""
         plan = Plan.from_params(ctx.params)
+        view = _forms.target_view(ctx)
+        if hopeless := _forms.unusable(view):
+            return _forms.alone("Train on this view", hopeless)
         inputs = types.Object()
+        begun = training_runs.begun(plan.name)
+        examples = ExamplesRequest.from_params(view, ctx.params)
+        lacking = not begun and examples.lacks_truth(view)
+        if lacking:
+            _forms.show_problem(inputs, NO_TRUTH)
+        elif not plan.name:
+            _forms.show_problem(inputs, "Name the new checkpoint.", untouched=True)
+        elif not begun:
+            _forms.show_problem(inputs, plan.problem(ctx.dataset) or examples.problem(view))
         inputs.str("name", label="Name", description="Of the new checkpoint", required=True)
+        if lacking:
+            return types.Property(inputs, view=types.View(label="Train on this view"))
         if not fo.config.allow_legacy_orchestrators:
             inputs.view("orchestrator", types.Warning(label=ORCHESTRATOR))
-        begun = training_runs.begun(plan.name)
         if begun:
             notice = (
                 f"This run is not finished. It goes on from {begun.checkpoint} with its own data and {begun.recipe}."
@@ -83,9 +101,6 @@ class TrainOnView(foo.Operator):
             "fifth of this view's images",
             required=False,
         )
-        problem = plan.problem(ctx.dataset) or ExamplesRequest.from_params(ctx.params).problem(_forms.target_view(ctx))
-        if problem and ctx.params.get("name"):  # an untouched form shows none
-            _forms.show_problem(inputs, problem)
         inputs.view(
             "worker",
             types.Notice(label="Training runs in the background, where `fiftyone delegated launch` runs."),
@@ -94,27 +109,21 @@ class TrainOnView(foo.Operator):
 
     def execute(self, ctx) -> dict:
         """Train or resume, and return the checkpoint with its figures before and after."""
-        plan = Plan.from_params(ctx.params)
-        begun = training_runs.begun(plan.name)
-        if begun:
-            begun.check_resumed(ctx.params)
-            folder = training_runs.home() / begun.name
-        else:
-            request = ExamplesRequest.from_params(ctx.params)
-            problem = plan.problem(ctx.dataset) or request.problem(_forms.target_view(ctx))
-            if problem:
-                raise ValueError(problem)
-            from fiftyone_genseg.datasets.export import examples
+        with history.recorded(ctx, "Train on this view") as run:
 
-            ctx.set_progress(0.0, label="collecting the examples")
-            folder = training_runs.prepare(plan, list(examples(**request.arguments(_forms.target_view(ctx)))))
-        outcome = training_runs.run(folder, lambda share, label: ctx.set_progress(share, label=label))
-        return {
-            "checkpoint": str(outcome.checkpoint),
-            "best_step": outcome.best_step,
-            "before": _figures(outcome.before),
-            "after": _figures(outcome.after),
-        }
+            def told(share: float, label: str) -> None:
+                run.progress(label)
+                ctx.set_progress(share, label=label)
+
+            outcome = training_runs.run(_prepared(ctx, told), told)
+            result = {
+                "checkpoint": str(outcome.checkpoint),
+                "best_step": outcome.best_step,
+                "before": _figures(outcome.before),
+                "after": _figures(outcome.after),
+            }
+            run.end(history.DONE, f"{outcome.checkpoint}: {result['before']} before, {result['after']} after")
+        return result
 
     def resolve_output(self, ctx) -> types.Property:
         """Return the view of the result."""
@@ -124,6 +133,24 @@ class TrainOnView(foo.Operator):
         outputs.str("before", label="Held-out examples before")
         outputs.str("after", label="Held-out examples at the best step")
         return types.Property(outputs, view=types.View(label="Trained"))
+
+
+def _prepared(ctx, told: training_runs.Progress) -> Path:
+    """Return the folder of the run: a new one with the view's examples, or that of a run that was ended."""
+    plan = Plan.from_params(ctx.params)
+    begun = training_runs.begun(plan.name)
+    if begun:
+        begun.check_resumed(ctx.params)
+        return training_runs.home() / begun.name
+    view = _forms.target_view(ctx)
+    request = ExamplesRequest.from_params(view, ctx.params)
+    problem = plan.problem(ctx.dataset) or request.problem(view)
+    if problem:
+        raise ValueError(problem)
+    from fiftyone_genseg.datasets.export import examples
+
+    told(0.0, "collecting the examples")
+    return training_runs.prepare(plan, list(examples(**request.arguments(view))))
 
 
 def _figures(figures: dict) -> str:

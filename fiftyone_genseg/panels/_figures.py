@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from genseg_hub.evaluation.metrics import NAMES
+from genseg_hub.evaluation.metrics import NAMES, POLICIES
 
 from fiftyone_genseg.evaluation.results import ReferringResults
 from fiftyone_genseg.evaluation.slicing import comparison, kinds
@@ -23,6 +23,23 @@ _FIGURES = {name: NAMES[name] for name in _METRICS} | {
     "n_no_target": "with no target",
     "n_failed": "without a usable answer",
     "policy": "policy",
+}
+COUNT = len(_FIGURES)
+# What a figure is, and what is shown where it is clicked.
+_MEANINGS = {
+    "ciou": ("Intersection of all expressions over their union: large objects count most", "that lower cIoU"),
+    "miou": ("Mean IoU of the expressions, where each counts the same (gIoU)", "that lower mIoU"),
+    "target_miou": ("Mean IoU of the expressions with a target", "with a target that lower its mIoU"),
+    "n_acc": ("Share of the expressions with no target that got no mask", "with no target that got a mask"),
+    "t_acc": ("Share of the expressions with a target that got a mask", "with a target that got no mask"),
+    "pr@0.5": ("Share of the expressions with a target whose IoU is at least 0.5", "with an IoU below 0.5"),
+    "pr@0.9": ("Share of the expressions with a target whose IoU is at least 0.9", "with an IoU below 0.9"),
+    "box_miou": ("Mean IoU of the reasoner's box and the target's box", "whose box is not exact"),
+    "n": ("Expressions that were evaluated", "of the run"),
+    "n_target": ("Expressions that refer to something in the image", "with a target"),
+    "n_no_target": ("Expressions that refer to nothing in the image", "with no target"),
+    "n_failed": ("No answer, an unreadable answer, or a failure", "without a usable answer"),
+    "policy": ("", "of the run"),
 }
 # The expressions that keep a figure from being perfect.
 _LOWERING: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
@@ -70,9 +87,18 @@ def figure_rows(results: Mapping[str, ReferringResults], rows: Mapping[str, np.n
     return table
 
 
-def lowering(row: int, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the expressions that lower the figure of a row of `figure_rows`."""
-    return table[_LOWERING[list(_FIGURES)[row]](table)]
+def meaning(row: int, policy: str) -> str:
+    """Return what the figure of a row of `figure_rows` is, in words."""
+    name = list(_FIGURES)[row]
+    if name == "policy":
+        return f"How empty masks are scored: {POLICIES[policy].source}"
+    return _MEANINGS[name][0]
+
+
+def lowering(row: int, table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the expressions that lower the figure of a row of `figure_rows`, and words for them."""
+    name = list(_FIGURES)[row]
+    return table[_LOWERING[name](table)], _MEANINGS[name][1]
 
 
 @dataclass(frozen=True)
@@ -143,25 +169,28 @@ def plots(tables: Mapping[str, pd.DataFrame]) -> dict[str, list[dict[str, Any]]]
     }
 
 
-def in_histogram(table: pd.DataFrame, bar: int) -> pd.DataFrame:
-    """Return the expressions of a bar of the histogram of IoU."""
-    return table[_iou_bin(table) == bar]
+def in_histogram(table: pd.DataFrame, bar: int) -> tuple[pd.DataFrame, str]:
+    """Return the expressions of a bar of the histogram of IoU, and words for them."""
+    return table[_iou_bin(table) == bar], f"with an IoU from {bar / _BINS:g} to {(bar + 1) / _BINS:g}"
 
 
-def in_precision(table: pd.DataFrame, point: int) -> pd.DataFrame:
-    """Return the expressions with a target that reach the IoU of a point of the precision."""
-    return table[(table["target_area"] > 0) & (table["iou"] >= _THRESHOLDS[point])]
+def in_precision(table: pd.DataFrame, point: int) -> tuple[pd.DataFrame, str]:
+    """Return the expressions with a target that reach the IoU of a point of the precision, and words for them."""
+    threshold = _THRESHOLDS[point]
+    return table[(table["target_area"] > 0) & (table["iou"] >= threshold)], f"with an IoU of {threshold:g} or more"
 
 
-def in_sizes(table: pd.DataFrame, bar: int) -> pd.DataFrame:
-    """Return the expressions of a bar of the mean IoU by size."""
-    return table[_has_size(table) & (_size_bin(table) == bar)]
+def in_sizes(table: pd.DataFrame, bar: int) -> tuple[pd.DataFrame, str]:
+    """Return the expressions of a bar of the mean IoU by size, and words for them."""
+    found = table[_has_size(table) & (_size_bin(table) == bar)]
+    return found, f"whose target fills {_size_names()[bar]} of the image"
 
 
-def in_confusion(table: pd.DataFrame, truth: str | None, answer: str | None) -> pd.DataFrame:
-    """Return the expressions of a cell: "target" or "no target", "answered" or "nothing"."""
+def in_confusion(table: pd.DataFrame, truth: str | None, answer: str | None) -> tuple[pd.DataFrame, str]:
+    """Return the expressions of a cell, "target" or "no target", "answered" or "nothing", and words for them."""
     meant = (table["target_area"] > 0) == (truth == "target")
-    return table[meant & ((table["prediction_area"] > 0) == (answer == "answered"))]
+    found = table[meant & ((table["prediction_area"] > 0) == (answer == "answered"))]
+    return found, f"with {'a' if truth == 'target' else 'no'} target, {answer}"
 
 
 def _iou_bin(table: pd.DataFrame) -> np.ndarray:
@@ -184,6 +213,11 @@ def _size_bin(table: pd.DataFrame) -> np.ndarray:
     return np.searchsorted(_SIZES, share, side="left")
 
 
+def _size_names() -> list[str]:
+    lows = (0.0, *_SIZES[:-1])
+    return [f"{100 * low:g}-{100 * high:g}%" for low, high in zip(lows, _SIZES, strict=True)]
+
+
 def _has_size(table: pd.DataFrame) -> pd.Series:
     return (table["target_area"] > 0) & (table["kind"] != FAILED)
 
@@ -193,11 +227,9 @@ def _by_size(key: str, table: pd.DataFrame) -> dict[str, Any]:
     bins = _size_bin(table)
     counts = np.bincount(bins, minlength=len(_SIZES))[: len(_SIZES)]
     sums = np.bincount(bins, weights=table["iou"], minlength=len(_SIZES))[: len(_SIZES)]
-    lows = (0.0, *_SIZES[:-1])
-    names = [f"{100 * low:g}-{100 * high:g}%" for low, high in zip(lows, _SIZES, strict=True)]
     means = [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
     return {
-        "type": "bar", "name": key, "x": names, "y": means,
+        "type": "bar", "name": key, "x": _size_names(), "y": means,
         "text": [f"n={count}" for count in counts], "hoverinfo": "x+y+text",
     }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import fiftyone as fo
@@ -15,10 +16,12 @@ from fiftyone_genseg.evaluation.slicing import comparison, kinds, slices
 from fiftyone_genseg.panels import _choices, _runs, _views
 from fiftyone_genseg.panels._layout import percent
 
+EVERYTHING = "all expressions"
 SORTS = {"z": "evidence", "gap": "gap", "n": "support", "ciou": "cIoU", "miou": "mIoU"}
 _ASCENDING = ("ciou", "miou")
 _LISTED = 100
 _EXAMPLES = 6
+_LEAST_P = 0.0001  # smaller ones are not told apart
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Choice:
         against: the run to compare with.
         fields: sample fields whose values make slices, too.
         sort: a key of `SORTS`.
-        words: a text that the names of the listed slices contain.
+        about: an attribute that the listed slices are about; "" for all slices.
         attributes: attribute -> value of the chosen slice; {} for everything.
     """
 
@@ -38,7 +41,7 @@ class Choice:
     against: str | None
     fields: tuple[str, ...]
     sort: str
-    words: str
+    about: str
     attributes: dict[str, str]
 
     @classmethod
@@ -52,7 +55,7 @@ class Choice:
             against if against in runs else None,
             tuple(name for name in chosen.get("fields") or [] if name in known),
             chosen.get("sort") or "z",
-            chosen.get("filter") or "",
+            chosen.get("about") or "",
             chosen.get("slice") or {},
         )
 
@@ -81,6 +84,11 @@ class Findings:
     attributes: dict[str, str]
 
     @property
+    def name(self) -> str:
+        """The chosen slice in words."""
+        return slices.describe(self.attributes) if self.attributes else EVERYTHING
+
+    @property
     def table(self) -> pd.DataFrame:
         """The expressions of the chosen slice."""
         return self.results.table[self.rows & slices.members(self.columns, self.attributes)]
@@ -101,26 +109,24 @@ def look(ctx) -> Findings:
     columns = _runs.run_attributes(ctx.dataset, choice.run, values)
     found = _runs.run_slices(ctx.dataset, choice.run, values, rows)
     listed = found.sort_values(choice.sort, ascending=choice.sort in _ASCENDING, kind="stable")
-    if len(listed):
-        listed = listed[listed["slice"].str.lower().str.contains(choice.words.lower(), regex=False)]
+    if len(listed) and choice.about in columns:
+        listed = listed[[choice.about in attributes for attributes in listed["attributes"]]]
     attributes = choice.attributes if set(choice.attributes) <= set(columns) else {}
     tried = found.attrs.get("tried", 0)
     return Findings(choice, results, rows, columns, len(found), tried, listed.head(_LISTED), attributes)
 
 
 def data(ctx, findings: Findings) -> dict[str, Any]:
-    """Return the values of the panel's choices, texts and table."""
+    """Return the values of the panel's texts and table."""
     choice, table = findings.choice, findings.table
     other = _runs.load_results(ctx.dataset, choice.against) if choice.against else None
-    name = slices.describe(findings.attributes) if findings.attributes else "everything"
     return {
-        "top": {"run": choice.run, "against": choice.against or "", "sort": choice.sort, "field": ""},
         "scope": (
             f"{_views.scope(findings.rows)} {findings.found} of {findings.tried} slices tried are worse than the rest "
             "beyond chance (5 % after correction for their number)."
         ),
         "slices": _slice_rows(findings, other),
-        "chosen": f"{name}: {len(table):,} expressions",
+        "chosen": f"{findings.name}: {len(table):,} expressions",
         "difference": _difference(findings, choice.against, other) if choice.against and other else "",
     }
 
@@ -151,7 +157,7 @@ def _slice_rows(findings: Findings, other: ReferringResults | None) -> list[dict
             "ciou": percent(row["ciou"] if np.isfinite(row["ciou"]) else None),
             "miou": percent(row["miou"]),
             "gap": percent(row["gap"], row["gap_low"], row["gap_high"]),
-            "q": f"{row['q']:.2g}",
+            "q": f"{row['q']:.2g}" if row["q"] >= _LEAST_P else f"< {_LEAST_P}",
         }
         rows.append(shown | compared)
     return rows
@@ -183,5 +189,12 @@ def kind_traces(table: pd.DataFrame) -> list[dict[str, Any]]:
     for who in (kinds.REASONER, kinds.SEGMENTER, kinds.RUN):
         mine = table.loc[fault == who, "kind"].value_counts().reindex(counts.index, fill_value=0)
         if mine.sum():
-            traces.append({"type": "bar", "name": who, "x": counts.index.tolist(), "y": mine.tolist()})
+            meanings = ["<br>".join(wrap(kinds.DEFINITIONS[kind], 50)) for kind in counts.index]
+            names = [in_words(kind) for kind in counts.index]
+            traces.append({"type": "bar", "name": who, "x": names, "y": mine.tolist(), "hovertext": meanings})
     return traces
+
+
+def in_words(kind: str) -> str:
+    """Return a failure kind as people read it."""
+    return kind.replace("_", " ")

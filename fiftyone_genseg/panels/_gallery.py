@@ -34,21 +34,31 @@ def gallery(dataset: fo.Dataset, config: ReferringEvaluationConfig, examples: pd
     data: dict[str, Any] = {}
     for number, row in enumerate(examples.to_dict("records")):
         sample, expression = samples.get(row["sample_id"]), row["expression"]
-        verdict = f"{row['kind']}, IoU {row['iou']:.2f}"
+        verdict = f"{row['kind'].replace('_', ' ')}, IoU {row['iou']:.2f}"
+        problem = "its sample was deleted" if sample is None else _missing_fields(sample, config)
         data |= {
             f"picture_{number}": _picture(sample, expression, config, several) if sample else None,
             f"expression_{number}": expression,
-            f"verdict_{number}": verdict if sample else f"{verdict}; its sample was deleted",
+            f"verdict_{number}": f"{verdict}; {problem}" if problem else verdict,
             f"reasoning_{number}": (_reasoning(sample, expression, config) if sample else "") or "-",
         }
     return data
+
+
+def _missing_fields(sample: fo.Sample, config: ReferringEvaluationConfig) -> str:
+    """Return which of the run's fields are gone, in words."""
+    gone = [name for name in (config.gt_field, config.pred_field) if not sample.has_field(name)]
+    return f"no masks are drawn, because the field {' and '.join(gone)} was deleted" if gone else ""
 
 
 def _picture(sample: fo.Sample, expression: str, config: ReferringEvaluationConfig, several: bool) -> str | None:
     """Return a data URI of both sides; None when the image cannot be read."""
     try:
         image = load_image(sample.filepath)
-        truth, found = sample[config.gt_field], labels.of_expression(sample[config.pred_field], expression)
+        truth, found = (
+            sample[name] if sample.has_field(name) else None for name in (config.gt_field, config.pred_field)
+        )
+        found = labels.of_expression(found, expression)
         sides = [labels.of_expression(truth, expression) if several else truth, found]
         pictures = [draw_masks(image, labels.instance_masks(side, image.size)) for side in sides]
     except (OSError, ValueError):

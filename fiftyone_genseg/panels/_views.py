@@ -33,19 +33,27 @@ def scope(inside: np.ndarray) -> str:
     return f"{inside.sum():,} of the {len(inside):,} expressions of the run: those in the current view."
 
 
-def show(ctx, table: pd.DataFrame) -> None:
-    """Set the view to the samples of some expressions, worst first."""
+def show(ctx, table: pd.DataFrame, words: str) -> None:
+    """Set the view to the samples of some expressions, worst first, and say what they are.
+
+    Args:
+        ctx: the context of the event.
+        table: rows of the run's table.
+        words: the expressions in words, after their number.
+    """
     ids = list(dict.fromkeys(table.sort_values("iou", kind="stable")["sample_id"]))
+    count = f"{len(table):,} expression{'' if len(table) == 1 else 's'}"
     if not ids:
-        ctx.ops.notify("There are no samples here.", variant="info")
+        ctx.ops.notify(f"0 expressions {words}: the grid stays as it is.", variant="info")
         return
     if len(ids) > SHOWN_AT_MOST:
-        ctx.ops.notify(f"The {SHOWN_AT_MOST:,} worst of {len(ids):,} samples are shown.", variant="warning")
+        count = f"The worst samples ({SHOWN_AT_MOST:,} of {len(ids):,}) of {count}"
         ids = ids[:SHOWN_AT_MOST]
     followed = _followed(ctx)
     stages = None if followed is None else json.dumps(followed._serialize())
     _choices.choose(ctx, shown=_digest(ids), followed=stages)
     ctx.ops.set_view(every_image(ctx.dataset).select(ids, ordered=True))
+    ctx.ops.notify(f"{count} {words}, worst first.", variant="info")
 
 
 def follow_again(ctx) -> None:

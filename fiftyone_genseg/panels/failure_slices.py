@@ -8,10 +8,9 @@ from fiftyone.operators.categories import Categories
 from fiftyone.operators.panel import Panel
 
 from fiftyone_genseg import uris
-from fiftyone_genseg.fields import every_image
 from fiftyone_genseg.panels import _choices, _findings, _gallery, _layout, _runs, _views
 
-_TAG = "failure-slice"
+_ALL, _NONE = "all attributes", "nothing"
 
 
 class FailureSlicesPanel(Panel):
@@ -19,8 +18,6 @@ class FailureSlicesPanel(Panel):
 
     The user's choices are the fields of `_findings.Choice`.
     """
-
-    inputs = ("top", "tag")
 
     @property
     def config(self) -> foo.PanelConfig:
@@ -31,7 +28,8 @@ class FailureSlicesPanel(Panel):
             icon="bug_report",
             category=Categories.ANALYZE,
             help_markdown=(
-                f"Where a run is worse than elsewhere. Click a row to choose a slice.\n\n{_layout.FILTERS_HELP}"
+                "Where a run is worse than elsewhere. Click a row to choose a slice. The slices follow the view and "
+                "the filters of the sidebar."
             ),
         )
 
@@ -47,6 +45,11 @@ class FailureSlicesPanel(Panel):
         """Follow the view, unless the panel set it."""
         ctx.redraw = ctx.dataset is not None and not _views.is_own(ctx)
 
+    def gone(self, ctx) -> str | None:
+        """Return a run that is on the screen and was deleted."""
+        chosen, existing = _choices.chosen(ctx), _runs.keys(ctx.dataset)
+        return next((key for key in (chosen.get("run"), chosen.get("against")) if key and key not in existing), None)
+
     @_choices.event
     def reload(self, ctx) -> None:
         """Look for runs that were made since, and follow the current view."""
@@ -55,21 +58,22 @@ class FailureSlicesPanel(Panel):
 
     @_choices.event
     def choose_run(self, ctx) -> None:
-        """Look for the failures of another run. The App also sends what is chosen already."""
+        """Look for the failures of another run."""
         value = ctx.params.get("value")
-        if value and value != _findings.Choice.of(ctx).run:
+        if value in _runs.keys(ctx.dataset) and value != _findings.Choice.of(ctx).run:
             self._choose(ctx, run=value, slice=None)
 
     @_choices.event
     def choose_against(self, ctx) -> None:
-        """Compare the run with another; "" for none."""
-        self._choose(ctx, against=ctx.params.get("value") or None)
+        """Compare the run with another."""
+        value = ctx.params.get("value")
+        self._choose(ctx, against=value if value in _runs.keys(ctx.dataset) else None)
 
     @_choices.event
     def add_field(self, ctx) -> None:
         """Look for slices in the values of a further sample field."""
         value, fields = ctx.params.get("value"), _findings.Choice.of(ctx).fields
-        if value and value not in fields:
+        if value in _findings.sample_fields(ctx.dataset) and value not in fields:
             self._choose(ctx, fields=[*fields, value], slice=None)
 
     @_choices.event
@@ -80,42 +84,46 @@ class FailureSlicesPanel(Panel):
     @_choices.event
     def choose_sort(self, ctx) -> None:
         """List the slices in another order."""
-        self._choose(ctx, sort=ctx.params.get("value"))
+        keys = {words: key for key, words in _findings.SORTS.items()}
+        self._choose(ctx, sort=keys.get(ctx.params.get("value"), "z"))
 
     @_choices.event
-    def filter_slices(self, ctx) -> None:
-        """List the slices whose names contain a text."""
-        self._choose(ctx, filter=ctx.params.get("value") or None)
+    def choose_about(self, ctx) -> None:
+        """List the slices that are about an attribute."""
+        value = ctx.params.get("value")
+        self._choose(ctx, about=None if value == _ALL else value)
 
     @_choices.event
     def choose_slice(self, ctx) -> None:
-        """Choose the slice of a row of the table; -1 is the header, which stands for everything."""
+        """Choose the slice of a row of the table; -1 is the header, which does nothing."""
         row, listed = ctx.params.get("row", -1), _findings.look(ctx).listed["attributes"].tolist()
-        self._choose(ctx, slice=listed[row] if 0 <= row < len(listed) else None)
+        if 0 <= row < len(listed):
+            self._choose(ctx, slice=listed[row])
 
     @_choices.event
-    def type_tag(self, ctx) -> None:
-        """Take note of a tag: the App keeps it in the panel's state, where `tag` reads it."""
+    def choose_everything(self, ctx) -> None:
+        """Choose no slice: kinds, examples and actions are about all expressions."""
+        self._choose(ctx, slice=None)
 
     @_choices.event
     def tag(self, ctx) -> None:
-        """Tag the samples of the slice with the text in the box."""
-        name = (ctx.panel.get_state("tag") or "").strip() or _TAG
-        ids = _findings.look(ctx).table["sample_id"].unique().tolist()
-        every_image(ctx.dataset).select(ids).tag_samples(name)
-        ctx.ops.notify(f"Tagged {len(ids):,} samples with {name!r}.", variant="success")
-        ctx.ops.reload_dataset()
+        """Open the form that tags the samples of the slice."""
+        findings = _findings.look(ctx)
+        ids = findings.table["sample_id"].unique().tolist()
+        ctx.prompt(uris.TAG, params={"samples": ids, "slice": findings.name})
 
     @_choices.event
     def click_kind(self, ctx) -> None:
         """Show the samples of a failure kind."""
-        table = _findings.look(ctx).table
-        _views.show(ctx, table[table["kind"] == ctx.params.get("x")])
+        findings, kind = _findings.look(ctx), ctx.params.get("x")
+        table = findings.table
+        _views.show(ctx, table[table["kind"].map(_findings.in_words) == kind], f"with {kind} ({findings.name})")
 
     @_choices.event
     def show_in_grid(self, ctx) -> None:
         """Show the samples of the slice."""
-        _views.show(ctx, _findings.look(ctx).table)
+        findings = _findings.look(ctx)
+        _views.show(ctx, findings.table, f"of the slice ({findings.name})" if findings.attributes else "of the run")
 
     @_choices.event
     def export(self, ctx) -> None:
@@ -137,72 +145,98 @@ class FailureSlicesPanel(Panel):
         if empty:
             return empty
         choice = _findings.Choice.of(ctx)
-        self._add_choices(ctx, panel.h_stack("top", gap=2, align_y="center"), choice)
+        top = _layout.row(panel, "top")
         try:
             findings = _findings.look(ctx)
+            self._add_choices(ctx, top, choice, list(findings.columns))
             if getattr(ctx, "redraw", False):
                 self._send(ctx, findings)
         except Exception as error:  # noqa: BLE001 - a panel shows its error instead of vanishing
+            self._add_choices(ctx, top, choice, [])
             panel.view("problem", types.Error(label=f"The run could not be shown: {error}"))
             return _layout.column(panel)
         text = types.LabelValueView(read_only=True)
         panel.str("scope", view=text, label="Shown")
-        table = types.TableView(on_click_row=self.choose_slice)
-        for name, label in (
-            ("slice", "slice"), ("n", "n"), ("ciou", "cIoU"), ("miou", "mIoU"),
-            ("gap", "gap to the rest [95 %]"), ("q", "corrected p"),
-        ):  # fmt: skip
-            table.add_column(name, label=label)
-        if choice.against:
-            table.add_column("wins", label="better")
-            table.add_column("losses", label="worse")
-        panel.list("slices", types.Object(), view=table, label="Slices; the header row stands for everything")
+        if findings.found:
+            self._add_table(panel, findings)
         panel.str("chosen", view=text, label="Chosen")
         if choice.against:
             panel.str("difference", view=text, label="Difference")
-        actions = panel.h_stack("actions", gap=1, align_y="center")
-        actions.btn("show", label="Show in grid", variant="contained", on_click=self.show_in_grid)
-        actions.btn("export", label="Export as training set", variant="outlined", on_click=self.export)
-        actions.btn("train", label="Train on it", variant="outlined", on_click=self.train)
-        actions.btn("tag_them", label="Tag these samples", variant="outlined", on_click=self.tag)
-        panel.str("tag", label=f"Tag ({_TAG} if empty)", on_change=self.type_tag)
+        actions = _layout.row(panel, "actions")
+        if findings.attributes:
+            _layout.button(actions, "everything", "All expressions", self.choose_everything)
+        _layout.button(actions, "show", "Show in grid", self.show_in_grid, variant="contained")
+        _layout.button(actions, "export", "Export as training set", self.export)
+        _layout.button(actions, "train", "Train on it", self.train)
+        _layout.button(actions, "tag", "Tag these samples", self.tag)
         layout = {
-            "title": {"text": "Failure kinds of the chosen slice"},
             "barmode": "stack",
-            "legend": {"title": {"text": "fault of"}},
+            "legend": {"title": {"text": "fault of"}, "orientation": "h", "x": 0, "y": -0.3},
             "showlegend": True,
-            "margin": {"t": 50, "b": 90, "l": 60, "r": 20},
         }
-        config = {"displayModeBar": False}
         traces = _findings.kind_traces(findings.table)
-        panel.plot("kinds", data=traces, layout=layout, config=config, on_click=self.click_kind, height="330px")
+        if traces:
+            title = f"Failure kinds: {findings.name}"
+            _layout.plot(panel, "kinds", traces, layout, self.click_kind, title)
+        else:
+            _layout.text(panel, "no_kinds", "None of these expressions failed.")
         examples = len(findings.worst)
         if examples:
-            panel.md("**Worst examples**: ground truth left, prediction right", name="gallery_title")
+            _layout.text(panel, "gallery_title", "Worst examples", "Ground truth left, prediction right")
         for number in range(examples):
-            picture = types.ImageView(height=f"{_gallery.HEIGHT}px", alt="ground truth left, prediction right")
+            picture = types.ImageView(
+                height=f"{_gallery.HEIGHT}px",
+                alt="ground truth left, prediction right",
+                componentsProps=_layout.NARROW_IMAGE,
+            )
             panel.view(f"picture_{number}", picture)
             for part in _gallery.TEXTS:
-                panel.str(f"{part}_{number}", view=text, label=part)
+                panel.str(f"{part}_{number}", view=text, label=part.capitalize())
         return _layout.column(panel)
 
-    def _add_choices(self, ctx, top: types.Object, choice: _findings.Choice) -> None:
+    def _add_table(self, panel: types.Object, findings: _findings.Findings) -> None:
+        table = _layout.table(on_click_row=self.choose_slice)
+        columns = [
+            ("slice", "Slice", ""),
+            ("n", "n", "Expressions of the slice"),
+            ("ciou", "cIoU", "cIoU of the slice, in percent"),
+            ("miou", "mIoU", "mIoU of the slice, in percent"),
+            ("gap", "Gap [95 %]", "How much lower the slice's mIoU is than that of the other expressions, in points"),
+            ("q", "p", "Probability of such a gap by chance, corrected for the number of slices that were tried"),
+        ]
+        if findings.choice.against:
+            columns += [
+                ("wins", "Better", f"Expressions with a higher IoU than in {findings.choice.against}"),
+                ("losses", "Worse", f"Expressions with a lower IoU than in {findings.choice.against}"),
+            ]
+        for number, (name, label, meaning) in enumerate(columns):
+            table.add_column(name, label=label)
+            for row in range(len(findings.listed) if meaning else 0):
+                table.add_tooltip(row, number, meaning)
+        panel.list("slices", types.Object(), view=table, label="Click a slice to look into it")
+
+    def _add_choices(self, ctx, top: types.Object, choice: _findings.Choice, columns: list[str]) -> None:
         runs = _runs.keys(ctx.dataset)
-        _layout.dropdown(top, "run", "Run", runs, self.choose_run)
-        others = ["", *(name for name in runs if name != choice.run)]
-        _layout.dropdown(top, "against", "Compare with run", others, self.choose_against)
-        _layout.dropdown(top, "sort", "Sort by", list(_findings.SORTS), self.choose_sort, _findings.SORTS)
+        _layout.dropdown(top, "run", "Run", runs, choice.run, self.choose_run)
+        others = [name for name in runs if name != choice.run]
+        if others:
+            _layout.dropdown(
+                top, "against", "Compare with", [_NONE, *others], choice.against or _NONE, self.choose_against
+            )
+        _layout.dropdown(
+            top, "sort", "Sort by", list(_findings.SORTS.values()), _findings.SORTS[choice.sort], self.choose_sort
+        )
+        about = choice.about if choice.about in columns else _ALL
+        _layout.dropdown(top, "about", "About", [_ALL, *columns], about, self.choose_about)
         free = [name for name in _findings.sample_fields(ctx.dataset) if name not in choice.fields]
-        label = f"Sample fields: {', '.join(choice.fields)}" if choice.fields else "Sample field"
-        names = {"": "add one"} | {name: f"add {name}" for name in free}
-        _layout.dropdown(top, "field", label, ["", *free], self.add_field, names)
+        label = f"Sample fields: {', '.join(choice.fields)}" if choice.fields else "Sample fields"
+        _layout.dropdown(top, "field", label, free, "add one", self.add_field)
         if choice.fields:
-            top.btn("drop_fields", label="None of them", on_click=self.drop_fields)
-        top.str("filter", label="Filter", on_change=self.filter_slices)
-        top.btn("reload", label="Reload", icon="refresh", on_click=self.reload)
+            _layout.button(top, "drop_fields", "Without fields", self.drop_fields)
+        _layout.button(top, "reload", "Reload", self.reload, icon="refresh")
 
     def _choose(self, ctx, **values) -> None:
-        """Keep choices and show what follows. The App also sends what is chosen already."""
+        """Keep choices and show what follows."""
         ctx.redraw = _choices.choose(ctx, **values)
 
     def _prompt(self, ctx, operator: str) -> None:

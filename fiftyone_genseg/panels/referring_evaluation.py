@@ -18,8 +18,6 @@ class ReferringEvaluationPanel(Panel):
     The user chooses `runs`, the first of which the others are compared with.
     """
 
-    inputs = ("bar",)
-
     @property
     def config(self) -> foo.PanelConfig:
         """How FiftyOne lists the panel."""
@@ -29,8 +27,8 @@ class ReferringEvaluationPanel(Panel):
             icon="troubleshoot",
             category=Categories.ANALYZE,
             help_markdown=(
-                "Figures of referring segmentation. Click a bar, point or row to see its samples.\n\n"
-                f"{_layout.FILTERS_HELP}"
+                "Figures of referring segmentation. Click a figure, bar or point to see its samples. The "
+                "figures follow the view and the filters of the sidebar."
             ),
         )
 
@@ -46,12 +44,17 @@ class ReferringEvaluationPanel(Panel):
         """Follow the view, unless the panel set it."""
         ctx.redraw = ctx.dataset is not None and not _views.is_own(ctx)
 
+    def gone(self, ctx) -> str | None:
+        """Return a run that is on the screen and was deleted."""
+        existing = _runs.keys(ctx.dataset)
+        return next((key for key in _choices.chosen(ctx).get("runs") or [] if key not in existing), None)
+
     @_choices.event
     def choose_run(self, ctx) -> None:
-        """Put another run first. The App also sends what is chosen already."""
+        """Put another run first."""
         first, *others = self._chosen(ctx)
         value = ctx.params.get("value")
-        if value and value != first:
+        if value in _runs.keys(ctx.dataset) and value != first:
             _choices.choose(ctx, runs=[value, *(key for key in others if key != value)])
             ctx.redraw = True
 
@@ -59,7 +62,7 @@ class ReferringEvaluationPanel(Panel):
     def compare_with(self, ctx) -> None:
         """Put a further run beside the first."""
         chosen, value = self._chosen(ctx), ctx.params.get("value")
-        if value and value not in chosen:
+        if value in _runs.keys(ctx.dataset) and value not in chosen:
             _choices.choose(ctx, runs=[*chosen, value])
             ctx.redraw = True
 
@@ -78,40 +81,47 @@ class ReferringEvaluationPanel(Panel):
     @_choices.event
     def click_histogram(self, ctx) -> None:
         """Show the samples of a bar."""
-        _views.show(ctx, _figures.in_histogram(*self._clicked(ctx)))
+        _views.show(ctx, *_figures.in_histogram(*self._clicked(ctx)))
 
     @_choices.event
     def click_precision(self, ctx) -> None:
         """Show the samples that reach the threshold of a point."""
-        _views.show(ctx, _figures.in_precision(*self._clicked(ctx)))
+        _views.show(ctx, *_figures.in_precision(*self._clicked(ctx)))
 
     @_choices.event
     def click_sizes(self, ctx) -> None:
         """Show the samples of a bar."""
-        _views.show(ctx, _figures.in_sizes(*self._clicked(ctx)))
+        _views.show(ctx, *_figures.in_sizes(*self._clicked(ctx)))
 
     @_choices.event
     def click_confusion(self, ctx) -> None:
         """Show the samples of a cell."""
         table, _ = self._clicked(ctx)
-        _views.show(ctx, _figures.in_confusion(table, ctx.params.get("y"), ctx.params.get("x")))
+        _views.show(ctx, *_figures.in_confusion(table, ctx.params.get("y"), ctx.params.get("x")))
 
     @_choices.event
     def click_figures(self, ctx) -> None:
         """Show the samples that keep a figure of a run from being perfect; -1 is the header."""
         row, column = ctx.params.get("row", -1), ctx.params.get("column", 0)
         if row >= 0:
-            tables = list(self._tables(ctx).values())
-            _views.show(ctx, _figures.lowering(row, tables[max(0, min(column - 1, len(tables) - 1))]))
+            tables = list(self._tables(ctx).items())
+            key, table = tables[max(0, min(column - 1, len(tables) - 1))]
+            found, words = _figures.lowering(row, table)
+            _views.show(ctx, found, f"{words} ({key})")
 
     @_choices.event
     def click_flips(self, ctx) -> None:
         """Show the samples that one run got and the other did not; -1 is the header."""
         results, rows = self._drawn(ctx)
-        flips = [flips for found in _figures.differences(results, rows) for flips in found.flips]
+        flips = [
+            (flipped, shown["flip"])
+            for found in _figures.differences(results, rows)
+            for flipped, shown in zip(found.flips, found.rows, strict=True)
+        ]
         row = ctx.params.get("row", -1)
         if 0 <= row < len(flips):
-            _views.show(ctx, flips[row].assign(iou=flips[row]["iou_b"]))
+            flipped, words = flips[row]
+            _views.show(ctx, flipped.assign(iou=flipped["iou_b"]), words)
 
     def render(self, ctx) -> types.Property:
         """Return the layout and, after an event with `ctx.redraw`, send the texts and tables in it.
@@ -126,7 +136,7 @@ class ReferringEvaluationPanel(Panel):
             _choices.choose(ctx, runs=proposed)
             ctx.redraw = True
         chosen = self._chosen(ctx)
-        self._add_choices(ctx, panel.h_stack("bar", gap=2, align_y="center"), chosen)
+        self._add_choices(ctx, _layout.row(panel, "bar"), chosen)
         try:
             results, rows = self._drawn(ctx)
             traces = _figures.plots({key: found.table[rows[key]] for key, found in results.items()})
@@ -136,19 +146,21 @@ class ReferringEvaluationPanel(Panel):
             panel.view("problem", types.Error(label=f"The runs could not be shown: {error}"))
             return _layout.column(panel)
         panel.str("scope", view=types.LabelValueView(read_only=True), label="Shown")
-        table = types.TableView(on_click_cell=self.click_figures)
-        table.add_column("figure", label="figure")
+        table = _layout.table(on_click_cell=self.click_figures)
+        table.add_column("figure", label="Figure")
         for number, key in enumerate(chosen):
             table.add_column(f"run_{number}", label=key)
+        policy = results[chosen[0]].config.policy
+        for number in range(_figures.COUNT):
+            table.add_tooltip(number, 0, _figures.meaning(number, policy))
         label = "Percent with 95 % intervals. Click a figure to see the samples that lower it."
         panel.list("figures", types.Object(), view=table, label=label)
         if len(chosen) > 1:
             panel.str("difference", view=types.LabelValueView(read_only=True), label="Difference")
-            flips = types.TableView(on_click_row=self.click_flips)
-            flips.add_column("flip", label="crossed IoU 0.5")
-            flips.add_column("n", label="expressions")
+            flips = _layout.table(on_click_row=self.click_flips)
+            flips.add_column("flip", label="Crossed IoU 0.5")
+            flips.add_column("n", label="Expressions")
             panel.list("flips", types.Object(), view=flips)
-        plots = panel.v_stack("plots", gap=1, width=100)
         for name, title, across, up, click in (
             ("histogram", "IoU of the expressions", "IoU", "expressions", self.click_histogram),
             ("precision", "Precision at IoU (targets)", "IoU threshold", "share", self.click_precision),
@@ -156,25 +168,23 @@ class ReferringEvaluationPanel(Panel):
             ("confusion", f"Target or no target: {chosen[0]}", "answer", "truth", self.click_confusion),
         ):
             layout = {
-                "title": {"text": title},
                 "xaxis": {"title": {"text": across}},
                 "yaxis": {"title": {"text": up}} | ({"autorange": "reversed"} if name == "confusion" else {}),
-                "margin": {"t": 50, "b": 50, "l": 60, "r": 20},
                 "showlegend": name != "confusion" and len(chosen) > 1,
+                "legend": {"orientation": "h", "x": 0, "y": -0.3},
             }
-            config = {"displayModeBar": False}
-            plots.plot(name, data=traces[name], layout=layout, config=config, on_click=click, height="330px")
+            _layout.plot(panel, name, traces[name], layout, click, title)
         return _layout.column(panel)
 
     def _add_choices(self, ctx, bar: types.Object, chosen: list[str]) -> None:
         runs = _runs.keys(ctx.dataset)
-        _layout.dropdown(bar, "run", "Run", runs, self.choose_run)
+        _layout.dropdown(bar, "run", "Run", runs, chosen[0], self.choose_run)
         others = [key for key in runs if key not in chosen]
-        names = {"": "add a run"} | {key: f"add {key}" for key in others}
-        _layout.dropdown(bar, "compare", "Compare with", ["", *others], self.compare_with, names)
+        if others:
+            _layout.dropdown(bar, "compare", "Compare with", others, "add a run", self.compare_with)
         if len(chosen) > 1:
-            bar.btn("alone", label=f"Only {chosen[0]}", on_click=self.alone)
-        bar.btn("reload", label="Reload", icon="refresh", on_click=self.reload)
+            _layout.button(bar, "alone", f"Only {chosen[0]}", self.alone)
+        _layout.button(bar, "reload", "Reload", self.reload, icon="refresh")
 
     def _chosen(self, ctx) -> list[str]:
         """Return the runs that are shown: the newest one until others are chosen."""
@@ -187,7 +197,6 @@ class ReferringEvaluationPanel(Panel):
         differences = _figures.differences(results, rows)
         ctx.panel.set_data(
             {
-                "bar": {"run": next(iter(results)), "compare": ""},
                 "scope": " ".join(f"{key}: {_views.scope(inside)}" for key, inside in rows.items()),
                 "figures": _figures.figure_rows(results, rows),
                 "difference": " ".join(found.text for found in differences),

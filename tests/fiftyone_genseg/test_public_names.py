@@ -21,7 +21,7 @@ from fiftyone_genseg.cli import app
 from tests.conftest import ROOT
 
 IMPORTS = {
-    "genseg_hub": "Failure GenSegR1 InstancePrompt Prediction ReferringExample Response ResponseError",
+    "genseg_hub": "Failure GenSegR1 InstancePrompt Prediction Progress ReferringExample Response ResponseError",
     "fiftyone_genseg": "evaluate",
     "fiftyone_genseg.evaluation": "ReferringEvaluation ReferringEvaluationConfig ReferringResults",
     "fiftyone_genseg.model": "ReferringSegmentationModel",
@@ -43,11 +43,15 @@ OPERATORS = (
     "@fiftyone-genseg/genseg/pull_checkpoint",
     "@fiftyone-genseg/genseg/push_checkpoint",
     "@fiftyone-genseg/genseg/release_model",
+    "@fiftyone-genseg/genseg/stop_run",
+    "@fiftyone-genseg/genseg/tag_failure_slice",
     "@fiftyone-genseg/genseg/train_on_view",
 )
 PANELS = (
     "@fiftyone-genseg/genseg/referring_evaluation",
     "@fiftyone-genseg/genseg/failure_slices",
+    "@fiftyone-genseg/genseg/past_runs",
+    "@fiftyone-genseg/genseg/side_by_side",
 )
 SCRIPTS = {"genseg": "fiftyone_genseg.cli:app", "genseg-train": "genseg_training.cli:main"}
 MODEL_OPTIONS = (

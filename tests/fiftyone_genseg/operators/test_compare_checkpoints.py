@@ -12,7 +12,7 @@ from fiftyone_genseg import proposals
 from fiftyone_genseg.datasets.photos import photos_dataset
 from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints, ComparisonRequest
 from tests.conftest import PHOTOS
-from tests.fiftyone_genseg.operators.test_pull_checkpoint import messages
+from tests.fiftyone_genseg.operators.test_pull_checkpoint import messages, progress
 from tests.helpers.families import save_qwen2_5_vl
 
 URI = "@fiftyone-genseg/genseg/compare_checkpoints"
@@ -38,7 +38,7 @@ def test_two_checkpoints_are_segmented_evaluated_and_opened(dataset, plugin):
     assert opened["name"] == "referring_evaluation"
     assert proposals.taken(context(dataset)) == ["nano", "nano_sft"]
     assert proposals.taken(context(dataset)) is None
-    shares = [params["progress"] for name, params in told if name == "set_progress"]
+    shares = [share for share, _ in progress(told)]
     assert shares == sorted(shares)
     assert shares[-1] == 1
     ((_, last),) = [t for t in told if t[0] == "notify"]

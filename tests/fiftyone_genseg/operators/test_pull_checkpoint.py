@@ -48,6 +48,13 @@ async def _stream(result):
             yield message
 
 
+def progress(told: list[tuple[str, dict]]) -> list[tuple[float, str]]:
+    """Return the shares that the App was told, with their labels."""
+    shown = [params for name, params in told if name == "show_output" and "progress" in params["results"]]
+    views = [params["outputs"]["type"]["properties"]["progress"]["view"] for params in shown]
+    return [(params["results"]["progress"], view["label"]) for params, view in zip(shown, views, strict=True)]
+
+
 def test_the_form_says_how_much_and_where(hub, tmp_path):
     plan = json.dumps(form(REPO)["plan"])
     assert "10 files, 18.1 MB, of which 18.1 MB to download into" in plan
@@ -59,13 +66,13 @@ def test_the_form_says_how_much_and_where(hub, tmp_path):
 
 def test_progress_is_shown_and_the_checksums_are_compared(dataset, plugin, pushed, tmp_path):
     told = messages(URI, dataset, checkpoint=REPO)
-    progress = [params for name, params in told if name == "set_progress"]
-    shares = [params["progress"] for params in progress]
+    shares, labels = zip(*progress(told), strict=True)
+    shares = list(shares)
     assert shares == sorted(shares)
     assert shares[0] == 0
     assert any(0 < share < 1 for share in shares)
     assert shares[-1] == 1
-    assert progress[-1]["label"] == f"18.1 MB of 18.1 MB of {REPO}, into {tmp_path / 'cache'}"
+    assert labels[-1] == f"Pull checkpoint: 18.1 MB of 18.1 MB of {REPO}, into {tmp_path / 'cache'}"
     ((_, last),) = [t for t in told if t[0] == "notify"]
     assert f"{REPO}@{pushed} is in" in last["message"]
     assert "checksums of 10 files agree" in last["message"]
@@ -75,13 +82,14 @@ def test_progress_is_shown_and_the_checksums_are_compared(dataset, plugin, pushe
 def test_a_checkpoint_on_this_disk_shows_no_download(dataset, plugin):
     checkpoints.pull(REPO)
     told = messages(URI, dataset, checkpoint=REPO)
-    assert [name for name, _ in told] == ["notify"]
+    assert [name for name, _ in told] == ["show_output", "notify", "show_output"]
+    assert [label for _, label in progress(told)] == ["Pull checkpoint: starting"]
 
 
 def test_a_resumed_download_counts_what_is_here(hub, dataset, plugin):
     with hub.fault("GET .*/resolve/.*/model.safetensors", "reset", times=1):
         told = messages(URI, dataset, checkpoint=REPO)
-    shares = [params["progress"] for name, params in told if name == "set_progress"]
+    shares = [share for share, _ in progress(told)]
     assert max(shares) == shares[-1] == 1
 
 
@@ -99,7 +107,7 @@ def test_a_download_that_fails_is_explained(hub, dataset, plugin):
 
 def test_segmenting_fetches_what_is_missing_and_names_the_commit(dataset, plugin, pushed):
     told = messages(SEGMENT, dataset, checkpoint=REPO, expressions="all shapes", device="cpu")
-    labels = [params["label"] for name, params in told if name == "set_progress"]
+    labels = [label for _, label in progress(told)]
     assert any(f"of 18.1 MB of {REPO}" in label for label in labels)
     assert "4 of" in labels[-1] or "of 16 expressions" in labels[-1]
     dataset.reload()

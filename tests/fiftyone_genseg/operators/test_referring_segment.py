@@ -199,3 +199,16 @@ def test_registering_is_cheap():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_classes_are_labels(dataset, plugin):
+    segment = foo.get_operator(URI)
+    segment(dataset[:1], ["all shapes", "all -> circles"], classes={"all shapes": "shape"}, checkpoint="nano")
+    dataset.reload()
+    found = dataset.first()["genseg"].detections
+    assert {(d.label, d["expression"]) for d in found} <= {
+        ("shape", "all shapes"),
+        ("all -> circles", "all -> circles"),
+    }
+    assert ("shape", "all shapes") in {(d.label, d["expression"]) for d in found}
+    assert "the red car -> car" in form(dataset, source="typed")["expressions"]["view"]["description"]

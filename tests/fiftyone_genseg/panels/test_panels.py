@@ -1,7 +1,6 @@
 """Both panels, event by event as the App sends them, without a browser."""
 
 import asyncio
-import copy
 import json
 import re
 
@@ -13,7 +12,7 @@ from fiftyone.operators.executor import ExecutionContext, execute_or_delegate_op
 from PIL import Image
 
 import fiftyone_genseg
-from fiftyone_genseg import labels, proposals
+from fiftyone_genseg import proposals, statuses
 from fiftyone_genseg.datasets.export import export
 from tests.helpers.squares import one, response, square
 
@@ -27,32 +26,21 @@ class Panel:
     def __init__(self, uri, dataset):
         self.uri, self.dataset, self.view = uri, dataset, dataset.view()
         self.id = f"panel-{id(self)}"
-        self.state, self.data, self.schema = {}, {}, None
-
-    def pick(self, method, path, value):
-        """Pick a value, as a user does: the App copies all data into the panel's state with it."""
-        part, name = path.split(".")
-        self.state = copy.deepcopy(self.state | self.data)
-        self.state.setdefault(part, {})[name] = value
-        return self.send(method, value=value, path=path)
+        self.data, self.schema = {}, None
 
     def send(self, method, **params):
         request = {
             "dataset_name": self.dataset.name,
             "view": self.view._serialize(),
-            "params": {"panel_id": self.id, "__method__": method, "panel_state": copy.deepcopy(self.state), **params},
+            "params": {"panel_id": self.id, "__method__": method, "panel_state": {}, **params},
         }
         result = asyncio.run(execute_or_delegate_operator(self.uri, request, exhaust=True))
         assert result.error is None, result.error
         self.asked = []
         for call in result.executor._requests:
             name, given = call.operator_uri.split("/")[-1], call.params
-            if name.endswith("panel_state"):
-                # Each change makes the App reload and clear the sidebar's filters
-                assert set(given["state"].values()) == {None}
-                assert all(self.state[name] is not None for name in given["state"])
-                self.state |= given["state"]
-            elif name.endswith("panel_data"):
+            assert not name.endswith("panel_state")  # each change makes the App reload and clear the sidebar's filters
+            if name.endswith("panel_data"):
                 self.data |= given["data"]
             elif name == "show_panel_output":
                 self.schema = json.dumps(given["output"])
@@ -60,17 +48,39 @@ class Panel:
                 self.asked.append((name, given))
         return self
 
+    def inputs_that_write(self):
+        """Return the parts that the App writes into the panel's state: defaults, and what is picked or typed."""
+        return [
+            name
+            for name, part in _parts(json.loads(self.schema))
+            if part.get("default") is not None
+            or part["type"]["name"] in ("Enum", "Boolean", "Number")
+            or (part["type"]["name"] == "String" and part["view"]["name"] not in _READ_ONLY)
+        ]
+
+    def menu(self, name):
+        """Return what a menu of `_layout.dropdown` shows, the chosen value first."""
+        ((_, part),) = [(n, p) for n, p in _parts(json.loads(self.schema)) if re.fullmatch(rf"{name}_\d+", n)]
+        return part["view"]["text"]
+
     def traces(self, path):
         """Return the traces of a plot, which are part of the layout."""
-        found = {"type": json.loads(self.schema)["type"]}
-        for name in path.split("."):
-            found = found["type"]["properties"][name]
-        return found["view"]["data"]
+        return dict(_parts(json.loads(self.schema)))[path]["view"]["data"]
 
     def shown(self):
         """Sample ids of the view that was asked for."""
         ((_, given),) = [(n, g) for n, g in self.asked if n == "set_view"]
         return set(fo.DatasetView._build(self.dataset, given["view"]).values("id"))
+
+
+_READ_ONLY = ("LabelValueView", "PillBadgeView")
+
+
+def _parts(schema):
+    """Yield each property of a layout with its name."""
+    for name, part in schema["type"].get("properties", {}).items():
+        yield name, part
+        yield from _parts(part)
 
 
 @pytest.fixture
@@ -111,7 +121,7 @@ def test_figures_clicks_and_comparison(dataset):
     assert shown_runs(panel) == ["bad"]
     assert panel.data["scope"] == "bad: All 60 expressions of the run."
     assert panel.send("click_figures", row=0, column=1).shown() == blue(dataset)
-    assert sum(panel.traces("plots.histogram")[0]["y"]) == 60
+    assert sum(panel.traces("histogram")[0]["y"]) == 60
     assert panel.send("click_histogram", idx=0, trace_idx=0).shown() == blue(dataset)
     assert panel.send("click_histogram", idx=19, trace_idx=0).shown() == set(dataset.values("id")) - blue(dataset)
     assert panel.send("click_precision", idx=0, trace_idx=0).shown() == set(dataset.values("id")) - blue(dataset)
@@ -132,9 +142,8 @@ def shown_runs(panel):
 
 
 def test_what_is_chosen_already_changes_nothing(dataset):
-    panel = Panel(EVALUATION, dataset).send("on_load").pick("compare_with", "bar.compare", "good")
-    assert panel.data["bar"] == {"run": "bad", "compare": ""}
-    panel.send("compare_with", value="")
+    panel = Panel(EVALUATION, dataset).send("on_load").send("compare_with", value="good")
+    panel.send("compare_with", value="add a run")
     panel.send("choose_run", value="bad")
     assert shown_runs(panel.send("on_change_view")) == ["bad", "good"]
 
@@ -149,29 +158,20 @@ def test_a_panel_leaves_its_state_to_the_app(dataset, uri):
     panel.send("on_change_dataset").send("reload")
     for method in {EVALUATION: ["click_figures", "alone"], SLICES: ["choose_slice", "show_in_grid"]}[uri]:
         panel.send(method, row=0, column=1)
-    assert panel.state == {}
-
-
-@pytest.mark.parametrize("uri", [EVALUATION, SLICES])
-def test_data_that_the_app_copied_into_the_state_is_dropped(dataset, uri):
-    panel = Panel(uri, dataset).send("on_load")
-    part = {EVALUATION: "bar", SLICES: "top"}[uri]
-    panel.pick("choose_run", f"{part}.run", "good")
-    assert panel.state[part]["run"] == "good"
-    assert {name for name, value in panel.state.items() if value is not None} == {part}
-    assert panel.data[part]["run"] == "good"
-    panel.state = copy.deepcopy(panel.state | panel.data)
-    panel.send("choose_run", value="good")  # also by an event that changes nothing
-    assert {name for name, value in panel.state.items() if value is not None} == {part}
+    panel.send("choose_run", value="good").send("reload")
+    assert panel.inputs_that_write() == []
 
 
 def test_panels_share_no_choice_and_a_new_server_knows_it(dataset):
+    def chosen(panel):
+        return [panel.menu(name)[0] for name in ("run", "against", "sort", "field")]
+
     first, second = Panel(SLICES, dataset).send("on_load"), Panel(SLICES, dataset).send("on_load")
-    first.send("choose_run", value="good").send("add_field", value="light").send("choose_sort", value="n")
-    assert second.send("reload").data["top"] == {"run": "bad", "against": "", "sort": "z", "field": ""}
+    first.send("choose_run", value="good").send("add_field", value="light").send("choose_sort", value="support")
+    assert chosen(second.send("reload")) == ["bad", "nothing", "evidence", "add one"]
     reloaded = Panel(SLICES, dataset)
     reloaded.id = first.id
-    assert reloaded.send("on_load").data["top"] == {"run": "good", "against": "", "sort": "n", "field": ""}
+    assert chosen(reloaded.send("on_load")) == ["good", "nothing", "support", "add one"]
     assert "Sample fields: light" in reloaded.schema
 
 
@@ -217,15 +217,18 @@ def test_slices_kinds_gallery_and_actions(dataset, tmp_path):
     assert panel.data["slices"][0]["slice"] == "colour = blue"
     panel.send("choose_slice", row=0)
     assert panel.data["chosen"] == "colour = blue: 20 expressions"
-    assert panel.traces("kinds") == [{"type": "bar", "name": "reasoner", "x": ["wrong_instance"], "y": [20]}]
+    (bars,) = panel.traces("kinds")
+    assert (bars["name"], bars["x"], bars["y"]) == ("reasoner", ["wrong instance"], [20])
+    assert bars["hovertext"][0].startswith("a target was not touched")
     assert sum(name.startswith("picture_") for name in panel.data) == 6
     assert "picture_5" in panel.schema
     assert panel.data["picture_0"].startswith("data:image/jpeg;base64,")
     assert panel.data["expression_0"] == "the blue thing"
-    assert panel.data["verdict_0"] == "wrong_instance, IoU 0.00"
+    assert panel.data["verdict_0"] == "wrong instance, IoU 0.00"
     assert panel.send("show_in_grid").shown() == blue(dataset)
-    assert panel.send("click_kind", x="wrong_instance").shown() == blue(dataset)
-    panel.send("tag")
+    assert panel.send("click_kind", x="wrong instance").shown() == blue(dataset)
+    tagging = panel.send("tag").asked[0][1]
+    foo.execute_operator(tagging["operator_uri"], {"dataset": dataset}, params=tagging["params"])
     dataset.reload()
     assert set(dataset.match_tags("failure-slice").values("id")) == blue(dataset)
     panel.send("choose_against", value="good")
@@ -240,14 +243,16 @@ def test_slices_kinds_gallery_and_actions(dataset, tmp_path):
     assert len(saved) == 20
     assert (panel.data["slices"][0]["wins"], panel.data["slices"][0]["losses"]) == ("0", "20")
     panel.send("choose_slice", row=-1)
-    assert panel.data["chosen"] == "everything: 60 expressions"
+    assert panel.data["chosen"] == "colour = blue: 20 expressions"
+    panel.send("choose_everything")
+    assert panel.data["chosen"] == "all expressions: 60 expressions"
 
 
 def test_a_panel_does_not_follow_the_view_that_it_set(dataset):
     panel = Panel(SLICES, dataset).send("on_load").send("choose_slice", row=0).send("show_in_grid")
     panel.view = fo.DatasetView._build(dataset, panel.asked[0][1]["view"])
-    panel.send("on_change_view").send("choose_slice", row=-1)
-    assert panel.data["chosen"] == "everything: 60 expressions"
+    panel.send("on_change_view").send("choose_everything")
+    assert panel.data["chosen"] == "all expressions: 60 expressions"
     assert len(panel.data["slices"]) > 0
 
 
@@ -260,8 +265,17 @@ def test_what_is_gone_does_not_wedge_an_open_panel(dataset):
     dataset.delete_sample_field("light")
     panel.send("reload")
     assert "could not be shown" not in panel.schema
-    assert panel.data["chosen"] == "everything: 60 expressions"
+    assert panel.data["chosen"] == "all expressions: 60 expressions"
     figures = Panel(EVALUATION, dataset).send("on_load")
+    dataset.delete_sample_field("other")
+    assert panel.send("reload").data["verdict_0"].endswith("no masks are drawn, because the field other was deleted")
+    dataset.delete_evaluation("bad")
+    for opened in (figures, panel):
+        assert opened.send("reload").asked == [
+            ("notify", {"message": "The run bad was deleted.", "variant": "warning"})
+        ]
+        assert "All 60 expressions" in opened.data["scope"]
+        assert opened.menu("run") == ["good"]
     for key in dataset.list_evaluations():
         dataset.delete_evaluation(key)
     assert figures.send("click_histogram", idx=0, trace_idx=0).asked[0][0] == "notify"
@@ -292,10 +306,10 @@ def test_slices_are_sorted_filtered_and_widened_by_fields(dataset):
     assert not any("light" in row["slice"] for row in panel.data["slices"])
     panel.send("add_field", value="light")
     assert panel.data["slices"][0]["slice"] == "light = night"
-    panel.send("filter_slices", value="blue")
-    assert all("blue" in row["slice"] for row in panel.data["slices"])
-    panel.send("filter_slices", value="")
-    panel.send("choose_sort", value="n")
+    panel.send("choose_about", value="colour")
+    assert all("colour" in row["slice"] for row in panel.data["slices"])
+    panel.send("choose_about", value="all attributes")
+    panel.send("choose_sort", value="support")
     sizes = [int(row["n"]) for row in panel.data["slices"]]
     assert sizes == sorted(sizes, reverse=True)
     panel.send("drop_fields")
@@ -309,7 +323,7 @@ def test_an_error_is_a_sentence_in_the_panel(dataset):
     document.save()
     panel = Panel(SLICES, dataset).send("on_load")
     assert "The run could not be shown" in panel.schema
-    assert "The run could not be shown" in panel.send("choose_sort", value="n").schema
+    assert "The run could not be shown" in panel.send("choose_sort", value="support").schema
     assert panel.send("show_in_grid").asked[0][0] == "notify"
     assert "The runs could not be shown" in Panel(EVALUATION, dataset).send("on_load").schema
 
@@ -320,7 +334,7 @@ def test_export_of_several_expressions_per_image(make, tmp_path):
             "ground_truth": fo.Detections(
                 detections=[square(0, 0, expression=["left"]), square(20, 0, expression=["right", "both"])]
             ),
-            "genseg_responses": [response("left", labels.SEGMENTED)],
+            "genseg_responses": [response("left", statuses.SEGMENTED)],
         }
     )
     dataset.first()["ground_truth"].detections[0].expression = ["left", "both"]
@@ -347,7 +361,7 @@ def test_export_of_a_rotated_photograph(make, tmp_path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({}, "required property|Name a folder"),
+        ({}, "required property|Choose a folder"),
         ({"folder": "{tmp}"}, "not an empty folder"),
         ({"folder": "{tmp}/new", "gt_field": "nope"}, "holds no Detections"),
     ],

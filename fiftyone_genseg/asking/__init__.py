@@ -1,0 +1,1 @@
+"""Ask one sample at a time, correct the answer, and keep it as ground truth."""

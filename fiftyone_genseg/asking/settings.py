@@ -1,0 +1,40 @@
+"""What answers the questions of the panel "Ask" about a dataset, and where the answers go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import fiftyone as fo
+from fiftyone.operators.store import ExecutionStore
+
+from fiftyone_genseg import default_checkpoint
+from fiftyone_genseg.segmentation.request import MODEL_OPTIONS, SegmentRequest
+
+NAMES = ("checkpoint", "revision", "output_field", "device", "server", "served_model", "segmenter", "advanced")
+_STORE, _KEY = "genseg_ask", "settings"
+
+
+def load(dataset: fo.Dataset) -> dict[str, Any]:
+    """Return the values of the form that the user sent last, and the default checkpoint where there is none."""
+    return {"checkpoint": default_checkpoint.find().name} | (_store(dataset).get(_KEY) or {})
+
+
+def save(dataset: fo.Dataset, params: Mapping[str, Any]) -> None:
+    """Keep the values of a form; others than settings are left out."""
+    known = (*NAMES, *MODEL_OPTIONS)
+    _store(dataset).set(_KEY, {name: params[name] for name in known if params.get(name) is not None})
+
+
+def request_for(dataset: fo.Dataset, expression: str) -> SegmentRequest:
+    """Return the request for one expression, with the dataset's settings.
+
+    Args:
+        dataset: that the question is about.
+        expression: as it was typed, also with its class: "the red car -> car".
+    """
+    return SegmentRequest.from_params(None, {**load(dataset), "source": "typed", "expressions": expression})
+
+
+def _store(dataset: fo.Dataset) -> ExecutionStore:
+    return ExecutionStore.create(_STORE, dataset._doc.id)

@@ -1,0 +1,129 @@
+"""Runs of the plugin's operators: which one runs, how it ended, and the wish to stop it.
+
+They are kept in a store that belongs to no dataset, because some operators need none. Other processes read it, such as
+the App's while a worker runs an operator in the background.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+
+from fiftyone.operators.store import ExecutionStore
+
+RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
+KEPT = 50  # newest runs
+_STORE = "genseg_runs"
+_STOP = "stop:"
+_BETWEEN_WRITES = 1.0  # seconds
+_LONGEST = 2000  # characters
+
+
+class Stopped(Exception):
+    """The user asked to stop the run."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run, as it is kept.
+
+    Attributes:
+        id: of the run.
+        operator: label of the operator.
+        dataset: name of its dataset; "" for none.
+        started: seconds since 1970.
+        state: one of RUNNING, DONE, STOPPED and FAILED.
+        text: the progress, the result or the error, in words.
+    """
+
+    id: str
+    operator: str
+    dataset: str
+    started: float
+    state: str = RUNNING
+    text: str = ""
+
+    @property
+    def when(self) -> str:
+        """Local date and time of the start."""
+        return datetime.fromtimestamp(self.started, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+class Run:
+    """A run that this process executes."""
+
+    def __init__(self, operator: str, dataset: str):
+        """Keep a new run, and forget the oldest ones."""
+        self.record = Record(uuid.uuid4().hex, operator, dataset, time.time())
+        self._written = 0.0
+        _keep(self.record)
+        for old in records()[KEPT:]:
+            _store().delete(old.id)
+
+    def progress(self, text: str) -> None:
+        """Keep how far the run is, at most once a second.
+
+        Raises:
+            Stopped: the user asked for it.
+        """
+        self.record = replace(self.record, text=text)
+        if time.monotonic() - self._written < _BETWEEN_WRITES:
+            return
+        self._written = time.monotonic()
+        if is_stopping(self.record.id):
+            raise Stopped
+        _keep(self.record)
+
+    def end(self, state: str, text: str) -> None:
+        """Keep how the run ended."""
+        self.record = replace(self.record, state=state, text=text[:_LONGEST])
+        _keep(self.record)
+        _store().delete(_STOP + self.record.id)
+
+
+@contextmanager
+def recorded(ctx, operator: str) -> Iterator[Run]:
+    """Keep a run of an operator that is no generator; an error ends it, and the caller says how it ended otherwise."""
+    run = Run(operator, ctx.dataset.name if ctx.dataset is not None else "")
+    try:
+        yield run
+    except Stopped as stopped:
+        progress = run.record.text
+        run.end(STOPPED, f"Stopped at: {progress}")
+        raise ValueError(f"stopped by the user at: {progress}") from stopped
+    except Exception as error:
+        run.end(FAILED, str(error))
+        raise
+
+
+def records() -> list[Record]:
+    """Return the runs, newest first."""
+    store = _store()
+    found = [store.get(key) for key in store.list_keys() if not key.startswith(_STOP)]
+    return sorted((Record(**kept) for kept in found if kept), key=lambda record: -record.started)
+
+
+def stop(run: str) -> Record | None:
+    """Ask a run to stop at its next step; return the run, None where none of this id is running."""
+    kept = _store().get(run)
+    if not kept or kept["state"] != RUNNING:
+        return None
+    _store().set(_STOP + run, True, ttl=24 * 60 * 60)
+    return Record(**kept)
+
+
+def is_stopping(run: str) -> bool:
+    """Return whether the user asked to stop a run."""
+    return bool(_store().get(_STOP + run))
+
+
+def _store() -> ExecutionStore:
+    return ExecutionStore.create(_STORE)
+
+
+def _keep(record: Record) -> None:
+    _store().set(record.id, asdict(record))

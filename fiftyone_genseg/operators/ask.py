@@ -1,0 +1,96 @@
+"""The operator "Ask about a sample": the answer appears in the panel "Ask" while it is generated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+from genseg_hub.errors import CheckpointError, ReasonerError
+
+from fiftyone_genseg import messages, outputs, uris
+from fiftyone_genseg.asking import answering, settings
+from fiftyone_genseg.operators import _forms
+
+
+class Ask(foo.Operator):
+    """Ask one expression of one sample. The panel "Ask" sends its questions here."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Name and way of running the operator."""
+        return foo.OperatorConfig(
+            name="ask",
+            label="Ask about a sample",
+            description="Segment what an expression refers to in the open or the selected sample",
+            icon="chat",
+            dynamic=True,
+            execute_as_generator=True,
+        )
+
+    def resolve_input(self, ctx) -> types.Property:
+        """Return the form: the expression."""
+        inputs = types.Object()
+        if problem := _problem(ctx):
+            _forms.show_problem(inputs, problem)
+        else:
+            inputs.str(
+                "expression",
+                label="What to look for",
+                description="For example: the dog left of the bench",
+                required=True,
+            )
+        return types.Property(inputs, view=types.PromptView(label="Ask about a sample", submit_button_label="Ask"))
+
+    def execute(self, ctx) -> Iterator:
+        """Ask, and show the thought, then boxes and points, then the masks."""
+        try:
+            problem = _problem(ctx)
+            request = settings.request_for(ctx.dataset, str(ctx.params.get("expression") or ""))
+            if refused := problem or request.problem(ctx.dataset.select(_sample_id(ctx))):
+                raise ValueError(refused)
+            api_key, token = ctx.secret(_forms.SERVER_KEY), ctx.secret(_forms.HUB_TOKEN)
+            yield from _tell(ctx, "Loading the model, if it is not in memory yet ...")
+            if ctx.dataset.get_field(request.output_field) is None:
+                outputs.declare_fields(ctx.dataset, request.output_field)
+                yield ctx.trigger(uris.SHOW_FIELD, {"field": request.output_field, "id": _sample_id(ctx)})
+            for state in answering.ask(ctx.dataset, _sample_id(ctx), request, api_key, token):
+                if state.stored:
+                    if state.failure:
+                        yield ctx.ops.notify(f"There is no answer: {state.failure}", variant="error")
+                    yield _show(ctx, answering.sample_of(ctx.dataset, _sample_id(ctx)))
+                elif state.preview:
+                    yield _show(ctx, state.preview)
+                    yield from _tell(ctx, "Segmenting ...", state.progress.reasoning)
+                else:
+                    words = "Thinking ..." if state.progress.reasoning or not state.progress.text else "Answering ..."
+                    yield from _tell(ctx, words, state.progress.reasoning)
+        except (ValueError, CheckpointError, ReasonerError) as error:
+            yield ctx.ops.notify(messages.sentence(error), variant="error")
+        except Exception as error:  # noqa: BLE001  nothing leaves a generator but messages
+            yield ctx.ops.notify(f"The question could not be asked: {error}", variant="error")
+        if ctx.panel_id:
+            yield ctx.trigger(f"{uris.ASK_PANEL}#answered", {"panel_id": ctx.panel_id})
+
+
+def _show(ctx, sample):
+    """Return the message that shows a sample in the App as it is now, saved or not."""
+    return ctx.trigger(uris.SHOW_SAMPLE, {"sample": answering.as_app_reads(sample)})
+
+
+def _tell(ctx, words: str, thought: str = "") -> Iterator:
+    """Show in the panel how far the question is."""
+    if ctx.panel_id:
+        said = f"> {messages.plain(thought)}" if thought else ""
+        yield ctx.ops.patch_panel_data({"progress": f"{words}\n\n{said}"})
+
+
+def _sample_id(ctx) -> str:
+    return str(ctx.params.get("sample_id") or ctx.current_sample or next(iter(ctx.selected), ""))
+
+
+def _problem(ctx) -> str:
+    """Return why no question can be asked; "" when one can."""
+    if ctx.dataset is None:
+        return "Open a dataset first."
+    return "" if _sample_id(ctx) else "Open a sample, or select one in the grid."
