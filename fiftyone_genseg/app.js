@@ -16,7 +16,8 @@
     }
   }
 
-  // An open sample knows the fields that the grid had when it was opened.
+  // An open sample knows the fields that the grid had when it was opened, so it is opened again.
+  let showing = false;
   class ShowField extends foo.Operator {
     get config() {
       return new foo.OperatorConfig({ name: "show_field", label: "Show a new field", unlisted: true });
@@ -30,12 +31,22 @@
       };
     }
     async execute({ hooks, params }) {
-      hooks.reload();
-      for (let tries = 0; tries < 100; tries++) {
+      if (showing) return; // FiftyOne sends events twice
+      showing = true;
+      try {
+        hooks.reload();
+        for (let tries = 0; tries < 100; tries++) {
+          await pause(100);
+          if ((await hooks.fields()).some(({ path }) => path === params.field)) break;
+        }
+        if (!(await hooks.isOpen())) return;
+        await hooks.follow();
+        await foo.executeOperator("@voxel51/operators/close_sample");
         await pause(100);
-        if ((await hooks.fields()).some(({ path }) => path === params.field)) break;
+        await foo.executeOperator("@voxel51/operators/open_sample", { id: params.id });
+      } finally {
+        showing = false;
       }
-      if (await hooks.isOpen()) await hooks.follow();
     }
   }
 

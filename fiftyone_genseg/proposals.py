@@ -1,15 +1,15 @@
-"""Runs that an operator asks the panel "Referring evaluation" to show when it is drawn next.
+"""What an operator asks the panels to show.
 
 The panel that an operator opens does not get the state it is opened with. The proposal waits in a store of the dataset.
 """
 
 from __future__ import annotations
 
-_STORE, _KEY = "genseg_referring_evaluation", "proposed_runs"
+_STORE, _KEY, _COMPARED = "genseg_referring_evaluation", "proposed_runs", "compared_fields"
 
 
 def propose(ctx, runs: list[str]) -> None:
-    """Ask the panel to show some runs of the context's dataset."""
+    """Ask the panel "Referring evaluation" to show some runs of the context's dataset when it is drawn next."""
     ctx.store(_STORE).set(_KEY, runs)
 
 
@@ -20,3 +20,13 @@ def taken(ctx) -> list[str] | None:
     if runs is not None:
         store.delete(_KEY)
     return runs
+
+
+def propose_fields(ctx, fields: list[str]) -> None:
+    """Ask the panel "Compare answers" to begin with some fields of the context's dataset."""
+    ctx.store(_STORE).set(_COMPARED, fields)
+
+
+def compared(ctx) -> list[str]:
+    """Return the fields that were proposed last, some of which may be gone; [] for no proposal."""
+    return ctx.store(_STORE).get(_COMPARED) or []

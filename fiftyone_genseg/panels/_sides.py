@@ -37,7 +37,7 @@ def add(panel: types.Object, number: int, sides: Sequence[str]) -> None:
         sides: the sides that there are, see `content`.
     """
     panel.str(f"about_{number}", view=types.MarkdownView())
-    row = panel.grid(f"sides_{number}", orientation="2d", gap=2, align_y="top", componentsProps=_BESIDE)
+    row = panel.grid(f"sides_{number}", orientation="vertical", gap=2, componentsProps=_BESIDE)
     for side in sides:
         part = row.v_stack(side, gap=1)
         part.view("picture", types.ImageView(height=f"{_HEIGHT}px", alt=side, componentsProps=_layout.NARROW_IMAGE))

@@ -49,7 +49,7 @@ class AskPanel(Panel):
             help_markdown=(
                 "Type what to look for and press Enter. The masks, boxes and points are written to the sample.\n\n"
                 "*Keep* makes the answer the ground truth of its expression, in the field `kept`. *Correct* opens its "
-                "boxes and points, which FiftyOne's own Annotate tab moves with the mouse, too."
+                "boxes and points."
             ),
         )
 
@@ -163,7 +163,7 @@ class AskPanel(Panel):
 
     @_event
     def again(self, ctx) -> None:
-        """Segment again from the boxes and points as they are on the sample, for example after Annotate."""
+        """Segment again from the boxes and points as they are on the sample, whoever changed them."""
         self._again(ctx, self._prompts(ctx)[0])
 
     @_event

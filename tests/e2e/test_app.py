@@ -1,93 +1,11 @@
 """The App in a real browser: segment from the form, evaluate, read what the runs did; stop one."""
 
 import re
-import shutil
-import socket
 
-import fiftyone as fo
-import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from fiftyone_genseg import history
-
-SLOW = 60_000
-
-
-@pytest.fixture
-def serve(plugin):
-    """Return a function that opens the App on a dataset and returns (address, session)."""
-    sessions = []
-
-    def start(dataset):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        session = fo.launch_app(dataset, remote=True, address="127.0.0.1", port=port)
-        sessions.append(session)
-        return f"http://127.0.0.1:{port}/datasets/{dataset.name}", session
-
-    yield start
-    for session in sessions:
-        session.close()
-
-
-@pytest.fixture
-def page():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser.new_page(viewport={"width": 1700, "height": 1300})
-        browser.close()
-
-
-@pytest.fixture
-def picture(page, request):
-    """Return a function that saves a screenshot where --screenshots says."""
-
-    def take(name):
-        if folder := request.config.getoption("--screenshots"):
-            page.wait_for_timeout(4000)
-            dismiss_popup(page)
-            page.screenshot(path=f"{folder}/{name}.png")
-
-    return take
-
-
-def dismiss_popup(page):
-    button = page.get_by_role("button", name="Dismiss")
-    if button.count():
-        button.first.click()
-
-
-def open_app(page, url):
-    page.goto(url)
-    page.wait_for_selector("[data-cy=looker]", timeout=90_000)
-    page.wait_for_timeout(2000)
-    dismiss_popup(page)
-
-
-def open_form(page, label):
-    page.keyboard.press("`")
-    search = page.get_by_placeholder("Search operations by name...")
-    search.wait_for()
-    search.fill(label)
-    page.get_by_text(label, exact=True).last.click()
-    expect(page.get_by_role("button", name="Execute", exact=True)).to_be_enabled(timeout=SLOW)
-
-
-def open_panel(page, label):
-    page.locator("[data-cy=new-panel-btn]").last.click()
-    page.get_by_text(label, exact=True).first.click()
-
-
-def wait_for(page, condition):
-    for _ in range(60):
-        if condition():
-            return
-        page.wait_for_timeout(500)
-    raise AssertionError("the App did not get there in 30 seconds")
+from tests.e2e.hand import SLOW, open_app, open_form, open_panel
 
 
 def test_segment_and_evaluate_from_the_forms(serve, page, picture, dataset):

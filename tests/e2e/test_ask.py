@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from fiftyone_genseg.demo import refscenes_dataset
 from fiftyone_genseg.segmentation.engines import resident
-from tests.e2e.test_app import SLOW, open_app, page, picture, serve, wait_for  # noqa: F401
+from tests.e2e.hand import SLOW, open_app, wait_for
 
 
 @pytest.fixture
@@ -30,7 +30,8 @@ def button(page, name):
 def beside_the_sample(page):
     """Open the first sample with the panel beside it."""
     page.locator("[data-cy=looker]").first.click()
-    page.locator("[data-cy=panel-tab-ask_panel]").click(timeout=SLOW)
+    modal(page).locator("[data-cy=panel-tab-side_by_side]").get_by_title("Close").click(timeout=SLOW)
+    modal(page).locator("[data-cy=panel-tab-ask_panel]").click(timeout=SLOW)
     modal(page).get_by_title("Split horizontally").first.click()
     expect(modal(page).locator("textarea").first).to_be_visible(timeout=SLOW)
 
@@ -41,7 +42,7 @@ def ask(page, expression):
     page.keyboard.press("Enter")
 
 
-def test_ask_correct_and_keep(serve, page, picture, dataset):  # noqa: F811
+def test_ask_correct_and_keep(serve, page, picture, dataset):
     page.set_viewport_size({"width": 1400, "height": 900})
     url, _ = serve(dataset)
     open_app(page, url)
@@ -60,7 +61,7 @@ def test_ask_correct_and_keep(serve, page, picture, dataset):  # noqa: F811
     assert stored("genseg").detections[0].label == expression
     page.wait_for_timeout(2000)
     picture("ask_answer")
-    expect(page.locator("#modal [data-cy=sidebar-field-genseg]")).to_be_visible(timeout=SLOW)
+    expect(modal(page).locator("[data-cy=sidebar-field-genseg]")).to_be_visible(timeout=SLOW)
     before = stored("genseg").detections[0].bounding_box
     button(page, "Correct").click()
     expect(button(page, "Right")).to_be_visible(timeout=SLOW)
@@ -75,3 +76,24 @@ def test_ask_correct_and_keep(serve, page, picture, dataset):  # noqa: F811
     wait_for(page, lambda: stored("kept_expressions") == [expression])
     expect(button(page, "Take back")).to_be_visible(timeout=SLOW)
     picture("ask_kept")
+
+    ask(page, "the thing that is not there")
+    wait_for(page, lambda: len(stored("genseg_responses")) == 2)
+    button(page, "Nothing is meant").click()
+    wait_for(page, lambda: len(stored("kept_expressions")) == 2)
+    button(page, "Delete").click()
+    wait_for(page, lambda: len(stored("genseg_responses")) == 1)
+    assert len(stored("kept_expressions")) == 2
+
+    button(page, "Ask on all").click()
+    form = page.get_by_role("dialog")
+    expect(form.get_by_text("Where an expression already has a result")).to_be_visible(timeout=SLOW)
+    expect(form.locator("textarea").first).to_have_value(expression)
+    form.get_by_role("button", name="Cancel").click()
+
+    page.locator("[data-cy=nav-right-button]").click()
+    expect(modal(page).get_by_text("Nothing was asked of this sample yet.")).to_be_visible(timeout=SLOW)
+    second = dataset.skip(1).first()
+    ask(page, "the red thing")
+    wait_for(page, lambda: dataset.reload() or dataset[second.id]["genseg_responses"])
+    picture("ask_next")

@@ -11,10 +11,8 @@ import fiftyone_genseg
 from fiftyone_genseg import labels, statuses
 from fiftyone_genseg.demo import refscenes_dataset
 from fiftyone_genseg.evaluation.slicing import attributes, slices
-from tests.e2e import test_app
-from tests.e2e.test_app import SLOW, open_app, open_panel, wait_for
+from tests.e2e.hand import SLOW, open_app, open_panel, wait_for
 
-serve, page, picture = test_app.serve, test_app.page, test_app.picture
 PLANTED = "green"
 
 

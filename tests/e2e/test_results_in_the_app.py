@@ -13,10 +13,8 @@ from fiftyone_genseg import outputs
 from fiftyone_genseg.segmentation.request import SegmentRequest
 from fiftyone_genseg.segmentation.run import Target, write
 from fiftyone_genseg.segmentation.summary import Summary
-from tests.e2e import test_app
-from tests.e2e.test_app import SLOW, open_app, wait_for
+from tests.e2e.hand import SLOW, open_app, wait_for
 
-serve, page, picture = test_app.serve, test_app.page, test_app.picture
 SIZE = WIDTH, HEIGHT = 400, 300
 GREY = 128
 BOXES = {"the red car": (20, 60, 180, 260), "the dog": (220, 60, 380, 260)}  # of the reasoner

@@ -8,11 +8,9 @@ from genseg_training.nano.refscenes import EXPRESSIONS_PER_SCENE, refscenes
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.e2e import test_app
-from tests.e2e.test_app import SLOW, open_app, open_form
+from tests.e2e.hand import SLOW, open_app, open_form
 from tests.helpers.simulated_servers import KEY, KINDS, LISTS, simulated
 
-serve, page, picture = test_app.serve, test_app.page, test_app.picture
 EXPRESSION = "all shapes"
 SCENES = 2
 

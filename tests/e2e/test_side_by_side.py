@@ -8,10 +8,8 @@ from playwright.sync_api import expect
 
 from fiftyone_genseg import labels, statuses
 from fiftyone_genseg.demo import refscenes_dataset
-from tests.e2e import test_app
-from tests.e2e.test_app import SLOW, open_app, open_panel
+from tests.e2e.hand import SLOW, open_app
 
-serve, page, picture = test_app.serve, test_app.page, test_app.picture
 THOUGHT = "The first look finds several things. <img src=x onerror=alert(1)> Only one of them has the right colour."
 
 
@@ -39,28 +37,25 @@ def test_from_difference_to_difference(serve, page, picture, answered):
     page.set_viewport_size({"width": 1400, "height": 900})
     url, _ = serve(answered)
     open_app(page, url)
-    open_panel(page, "Compare answers")
-    expect(page.get_by_text("Open a sample, select one in the grid")).to_be_visible(timeout=SLOW)
-    page.get_by_role("button", name="Next difference").click()
     samples = list(answered)
-    heading = page.get_by_role("heading", name=samples[2]["expression"], exact=True)
-    expect(heading).to_be_visible(timeout=SLOW)
-    picture("side_by_side_grid")
-
-    page.get_by_role("button", name="Open the sample").click()
+    page.locator("[data-cy=looker]").first.click()
     modal = page.locator("#modal")
     page.locator("[data-cy=panel-tab-side_by_side]").click(timeout=SLOW)
-    expect(modal.get_by_role("heading", name=samples[2]["expression"], exact=True)).to_be_visible(timeout=SLOW)
-    modal.get_by_title("Split horizontally").first.click()
+    expect(modal.get_by_role("heading", name=samples[0]["expression"], exact=True)).to_be_visible(timeout=SLOW)
     modal.get_by_role("button", name="Next difference").click(timeout=SLOW)
-    expect(modal.get_by_role("heading", name=samples[7]["expression"], exact=True)).to_be_visible(timeout=SLOW)
-    assert samples[7].id in page.url
+    expect(modal.get_by_role("heading", name=samples[2]["expression"], exact=True)).to_be_visible(timeout=SLOW)
+    assert samples[2].id in page.url
     expect(modal.get_by_text(re.compile("^unparsable · plain@0123abc"))).to_be_visible()
-    expect(modal.get_by_text(re.compile("^segmented · 1 instance · tuned@0123abc"))).to_be_visible()
+    expect(modal.get_by_text(re.compile("^segmented · 3 instances · tuned@0123abc"))).to_be_visible()
     expect(modal.get_by_text(THOUGHT).first).to_be_visible()
     expect(modal.locator("img[src=x]")).to_have_count(0)
-    assert modal.locator("img[alt=second]").evaluate("image => image.naturalWidth") > 0
+    left, right = (modal.locator(f"img[alt={side}]").bounding_box() for side in ("first", "second"))
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] <= right["x"]
     picture("side_by_side")
+    modal.get_by_role("button", name="Next difference").click()
+    expect(modal.get_by_role("heading", name=samples[7]["expression"], exact=True)).to_be_visible(timeout=SLOW)
+    assert samples[7].id in page.url
     modal.get_by_role("button", name="Next difference").click()
     expect(modal.get_by_text("No further difference among 4 samples after this one.")).to_be_visible(timeout=SLOW)
     page.set_viewport_size({"width": 1000, "height": 700})
