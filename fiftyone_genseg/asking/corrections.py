@@ -16,7 +16,7 @@ import fiftyone as fo
 from genseg_hub.images import image_size
 from genseg_hub.schema import InstancePrompt, Response, normalize_expression
 
-from fiftyone_genseg import appearance, labels, overlays, responses
+from fiftyone_genseg import appearance, fields, labels, overlays, responses
 from fiftyone_genseg.asking.answering import sample_of
 from fiftyone_genseg.database import make_durable
 from fiftyone_genseg.segmentation.run import Target, store
@@ -26,7 +26,7 @@ from fiftyone_genseg.statuses import NO_TARGET
 if TYPE_CHECKING:
     from genseg_hub import GenSegR1
 
-MASKS, EXPRESSIONS = "kept", "kept_expressions"
+MASKS, EXPRESSIONS = fields.KEPT, fields.KEPT_EXPRESSIONS
 RIGHT, WRONG = "kept", "wrong"  # verdicts of a response
 _FIELDS = {
     MASKS: "Masks that a person kept as ground truth.",
@@ -102,10 +102,7 @@ def is_kept(sample: fo.Sample, expression: str) -> bool:
 def forget(dataset: fo.Dataset, sample_id: str, field: str, expression: str) -> None:
     """Remove what was kept of an expression, and the verdict on its answer. See `keep` for the arguments."""
     sample, expression = sample_of(dataset, sample_id), normalize_expression(expression)
-    if is_kept(sample, expression):
-        masks = (sample[MASKS] and sample[MASKS].detections) or []
-        sample[MASKS] = fo.Detections(detections=[mask for mask in masks if not _about(mask, expression)])
-        sample[EXPRESSIONS] = [known for known in sample[EXPRESSIONS] if known != expression]
+    _forget(sample, expression)
     for response in sample[labels.responses_field(field)] or []:
         if _about(response, expression):
             _judge(response, None, None, None)
@@ -113,7 +110,7 @@ def forget(dataset: fo.Dataset, sample_id: str, field: str, expression: str) -> 
 
 
 def mark_wrong(dataset: fo.Dataset, sample_id: str, field: str, expression: str, by: str | None = None) -> None:
-    """Note that an answer is wrong: its masks get the tag "wrong". See `keep` for the arguments.
+    """Note that an answer is wrong, and no longer keep it: its masks get the tag "wrong". See `keep` for the arguments.
 
     Raises:
         ValueError: there is no answer.
@@ -122,6 +119,7 @@ def mark_wrong(dataset: fo.Dataset, sample_id: str, field: str, expression: str,
     _judge(_response(sample, field, expression), WRONG, by or getpass.getuser(), _now())
     for mask in _of(sample[field] and sample[field].detections, expression):
         mask.tags = list(dict.fromkeys([*mask.tags, WRONG]))
+    _forget(sample, expression)
     sample.save()
 
 
@@ -170,7 +168,8 @@ def segment_again(
 ) -> None:
     """Make the masks of an answer anew from corrected boxes and points.
 
-    The reasoning and the checkpoint of the answer stay, and the response says who corrected it.
+    The reasoning and the checkpoint of the answer stay, and the response says who corrected it. What was kept before
+    stays until the new answer is kept.
 
     Args:
         dataset: the sample's own.
@@ -208,6 +207,14 @@ def _response(sample: fo.Sample, field: str, expression: str) -> fo.DynamicEmbed
         if _about(response, expression):
             return response
     raise ValueError(f"{expression!r} has no answer in the field {field!r} any more: ask again")
+
+
+def _forget(sample: fo.Sample, expression: str) -> None:
+    """Take what was kept of an expression off a sample in memory."""
+    if is_kept(sample, expression):
+        masks = (sample[MASKS] and sample[MASKS].detections) or []
+        sample[MASKS] = fo.Detections(detections=[mask for mask in masks if not _about(mask, expression)])
+        sample[EXPRESSIONS] = [known for known in sample[EXPRESSIONS] if known != expression]
 
 
 def _judge(response: fo.DynamicEmbeddedDocument, verdict: str | None, by: str | None, at: datetime | None) -> None:

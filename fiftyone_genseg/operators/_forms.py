@@ -281,3 +281,11 @@ def ask_for_examples(ctx, inputs: types.Object) -> None:
     pairs = ctx.params.get("pairs")
     if pairs is not None:
         inputs.view("what", types.Notice(label=f"{len(pairs):,} expressions of the chosen slice"))
+
+
+def filled(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a form's values. A cleared checkpoint is the default one, or with a server the server's own model."""
+    filled = {name: value for name, value in params.items() if value is not None}
+    if "checkpoint" in params and not params["checkpoint"]:
+        filled["checkpoint"] = "" if filled.get("server") else default_checkpoint.find().name
+    return filled

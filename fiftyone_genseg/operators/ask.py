@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from genseg_hub import checkpoints
 from genseg_hub.errors import CheckpointError, ReasonerError
+from genseg_hub.options import HubOptions, pick
 
 from fiftyone_genseg import messages, outputs, uris
 from fiftyone_genseg.asking import answering, settings
 from fiftyone_genseg.operators import _forms
+from fiftyone_genseg.segmentation.request import SegmentRequest
 
 
 class Ask(foo.Operator):
@@ -49,6 +52,7 @@ class Ask(foo.Operator):
             request = settings.request_for(ctx.dataset, str(ctx.params.get("expression") or ""))
             if refused := problem or request.problem(ctx.dataset.select(_sample_id(ctx))):
                 raise ValueError(refused)
+            _check_on_disk(request)
             api_key, token = ctx.secret(_forms.SERVER_KEY), ctx.secret(_forms.HUB_TOKEN)
             yield from _tell(ctx, "Loading the model, if it is not in memory yet ...")
             if ctx.dataset.get_field(request.output_field) is None:
@@ -71,6 +75,16 @@ class Ask(foo.Operator):
             yield ctx.ops.notify(f"The question could not be asked: {error}", variant="error")
         if ctx.panel_id:
             yield ctx.trigger(f"{uris.ASK_PANEL}#answered", {"panel_id": ctx.panel_id})
+
+
+def _check_on_disk(request: SegmentRequest) -> None:
+    """Raise CheckpointError for a checkpoint that would be downloaded first: a question shows no bar for that."""
+    options = request.model_options
+    here = request.server is None
+    if request.name and not checkpoints.is_on_disk(
+        request.name, here, options.get("dialect"), pick(HubOptions, options)
+    ):
+        raise CheckpointError(f'{request.name} is not on this disk: run "Pull checkpoint" first')
 
 
 def _show(ctx, sample):

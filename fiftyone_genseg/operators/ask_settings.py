@@ -36,7 +36,7 @@ class AskSettings(foo.Operator):
             _forms.show_problem(inputs, "Open a dataset first.")
             return form
         kept = settings.load(ctx.dataset)
-        params: dict[str, Any] = kept | {name: value for name, value in ctx.params.items() if value is not None}
+        params: dict[str, Any] = kept | _forms.filled(ctx.params)
         if problem := _problem(ctx, params):
             _forms.show_problem(inputs, problem)
         inputs.str(
@@ -64,7 +64,7 @@ class AskSettings(foo.Operator):
         """Keep the settings."""
         if ctx.dataset is None:
             raise ValueError("Open a dataset first.")
-        params = {name: value for name, value in ctx.params.items() if value is not None}
+        params = _forms.filled(ctx.params)
         if problem := _problem(ctx, params):
             raise ValueError(problem)
         settings.save(ctx.dataset, params)

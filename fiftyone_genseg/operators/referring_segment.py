@@ -85,7 +85,7 @@ class ReferringSegment(foo.Operator):
             return _forms.alone("Referring segment", hopeless)
         inputs = types.Object()
         default = {"checkpoint": default_checkpoint.find().name}
-        request = SegmentRequest.from_params(view, default | _filled(ctx.params))
+        request = SegmentRequest.from_params(view, default | _forms.filled(ctx.params))
         untouched = SegmentRequest.from_params(view, default)
         _forms.show_problem(inputs, request.problem(view))
         if about_nano := _forms.about_nano(view, request.name):
@@ -190,17 +190,9 @@ class ReferringSegment(foo.Operator):
         return _progress.run(ctx, _segment(ctx), "Referring segment stopped")
 
 
-def _filled(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a form's values. A cleared checkpoint is the default one, or with a server the server's own model."""
-    filled = {name: value for name, value in params.items() if value is not None}
-    if "checkpoint" in params and not params["checkpoint"]:
-        filled["checkpoint"] = "" if filled.get("server") else default_checkpoint.find().name
-    return filled
-
-
 def _segment(ctx) -> Generator[Any, None, _progress.Done]:
     view = _forms.target_view(ctx)
-    request = SegmentRequest.from_params(view, _filled(ctx.params))
+    request = SegmentRequest.from_params(view, _forms.filled(ctx.params))
     problem = request.problem(view)
     if view is None or problem:
         raise ValueError(problem)

@@ -215,7 +215,7 @@ class AskPanel(Panel):
         for number, card in enumerate(answers[: _answers.SHOWN]):
             kept = corrections.is_kept(sample, card.expression)
             keeping = [("forget", "Take back", self.forget)] if kept or card.verdict else []
-            if not kept:
+            if not kept or not card.verdict:  # corrected since it was kept
                 keeping = [("keep", "Keep", self.keep), ("nothing", "Nothing is meant", self.nothing), *keeping]
             buttons = [
                 *keeping,

@@ -35,6 +35,8 @@ STORED_CLASSES = (
 )
 OPERATORS = (
     "@fiftyone-genseg/genseg/referring_segment",
+    "@fiftyone-genseg/genseg/ask",
+    "@fiftyone-genseg/genseg/ask_settings",
     "@fiftyone-genseg/genseg/compare_checkpoints",
     "@fiftyone-genseg/genseg/evaluate_referring_segmentation",
     "@fiftyone-genseg/genseg/export_referring_examples",
@@ -48,6 +50,7 @@ OPERATORS = (
     "@fiftyone-genseg/genseg/train_on_view",
 )
 PANELS = (
+    "@fiftyone-genseg/genseg/ask_panel",
     "@fiftyone-genseg/genseg/referring_evaluation",
     "@fiftyone-genseg/genseg/failure_slices",
     "@fiftyone-genseg/genseg/past_runs",
@@ -78,7 +81,7 @@ COMMANDS = {
     "plugin install": "",
     "plugin uninstall": "",
 }
-TRAINING_COMMANDS = ("vision", "sft", "segmenter", "grpo", "mine", "export")
+TRAINING_COMMANDS = ("vision", "sft", "segmenter", "grpo", "data", "mine", "export")
 RECIPES = (
     "genseg_r1_4b",
     "genseg_r1_8b",

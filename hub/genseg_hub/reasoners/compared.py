@@ -9,6 +9,7 @@ COMPARED = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm
 # Generation settings that greedy decoding does not read, or that continuous batching obeys.
 _UNDERSTOOD = {
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens", "max_length"),
+    *("num_beams", "num_return_sequences"),  # `TransformersReasoner` says one of each
     *("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "transformers_version", "_from_model_config"),
 }
 

@@ -181,7 +181,9 @@ def test_an_answer_without_a_mask_is_not_kept_by_mistake(dataset, target):
 def test_a_wrong_answer_is_tagged_and_can_be_deleted(dataset, target):
     asked(dataset, target, target["expression"])
     asked(dataset, target, "the red thing")
+    corrections.keep(dataset, target.id, "genseg", target["expression"])
     corrections.mark_wrong(dataset, target.id, "genseg", target["expression"])
+    assert not corrections.is_kept(dataset[target.id], target["expression"])
     tagged = dataset.match_labels(tags="wrong", fields="genseg")
     assert tagged.values("id") == [target.id]
     corrections.delete(dataset, target.id, "genseg", target["expression"])
