@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from datasets import config
+from datasets.fingerprint import generate_random_fingerprint
 from PIL import Image
 
 from genseg_hub.checkpoints.names import is_hub_id
@@ -135,6 +139,33 @@ def load_examples(source: str, check_rows: bool = True) -> datasets.Dataset:
         return found
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
+
+
+def save(dataset: datasets.Dataset, folder: Path) -> None:
+    """Save a dataset as `Dataset.save_to_disk` does, but leave images that are files where they are.
+
+    `save_to_disk` copies the file of an image into each of its rows. Here a row keeps the path.
+
+    Args:
+        dataset: to save.
+        folder: an empty folder; `load_examples` and `datasets.load_from_disk` read it.
+    """
+    schema, file = dataset.features.arrow_schema, folder / "data-00000-of-00001.arrow"
+    with pa.OSFile(str(file), "wb") as stream, pa.ipc.new_stream(stream, schema) as writer:
+        for rows in dataset.with_format("arrow").iter(_BATCH):
+            writer.write_table(rows.cast(schema))
+    info = datasets.DatasetInfo(features=dataset.features)
+    (folder / config.DATASET_INFO_FILENAME).write_text(json.dumps(asdict(info)), encoding="utf-8")
+    state = {
+        "_data_files": [{"filename": file.name}],
+        "_fingerprint": generate_random_fingerprint(),
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    (folder / config.DATASET_STATE_JSON_FILENAME).write_text(json.dumps(state), encoding="utf-8")
 
 
 def check_source(source: str, or_else: str) -> None:

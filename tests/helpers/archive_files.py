@@ -103,6 +103,31 @@ def grefcoco(root: Path) -> int:
     return 2 * len(refs)
 
 
+def divided(root: Path, held_out: int = 2) -> set[str]:
+    """Write RefCOCOg and gRefCOCO of the same images, the first of which are in val and the others in train.
+
+    Args:
+        root: empty folder.
+        held_out: number of images in val.
+
+    Returns:
+        The ids of val's images.
+    """
+    refcocog(root)
+    images, annotations, refs = photos()
+    first = {image["id"] for image in sorted(images, key=lambda image: image["id"])[:held_out]}
+
+    def split(ref: dict[str, Any]) -> dict[str, Any]:
+        return ref | {"split": "val" if ref["image_id"] in first else "train"}
+
+    listed = list(map(split, as_refs(annotations, refs)))
+    write_instances(root / "grefcoco/instances.json", images, annotations)
+    (root / "grefcoco/grefs(unc).json").write_text(json.dumps(listed))
+    single = [r | {"ann_id": r["ann_id"][0], "category_id": 1} for r in listed if r["ann_id"] != [-1]]
+    (root / "refcocog/refs(umd).p").write_bytes(pickle.dumps(single, protocol=2))
+    return set(map(str, first))
+
+
 def reasonseg(root: Path) -> None:
     """Write two images of ReasonSeg val: one with two targets and an ignored part, and one without a target.
 

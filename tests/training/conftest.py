@@ -2,6 +2,7 @@
 
 import shutil
 
+import datasets
 import pytest
 import torch
 from genseg_training import cli
@@ -33,4 +34,13 @@ def finished_r1_g(tmp_path_factory):
         cli.main(options(folder, "nano_r1_g", max_steps=4, eval_steps=2))
     finally:
         torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Make an empty folder for archives, with its own cache of `datasets`."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    folder = tmp_path / "archives"
+    folder.mkdir()
     return folder

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from trl.trainer.utils import RepeatSampler
 
+from tests.helpers import archive_files
 from tests.helpers.grpo_runs import RECIPES, history, options
 
 NANO = Path(genseg_hub.__file__).parent / "nano"
@@ -150,7 +151,7 @@ def test_lora_trains_adapters_and_leaves_a_whole_checkpoint(tmp_path):
     GenSegR1.from_pretrained(str(tmp_path / "best"), device="cpu")
 
 
-def launch(folder, configuration, *program):
+def launch(folder, configuration, *program, **more):
     """Start two processes of one step, in float32, with accelerate."""
     command = [
         sys.executable,
@@ -160,7 +161,7 @@ def launch(folder, configuration, *program):
         f"{ACCELERATE}/{configuration}.yaml",
     ]
     command += ["--num_processes=2", "--mixed_precision=no", *program]
-    command += options(folder, max_steps=1)
+    command += options(folder, max_steps=1, **more)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_TORCH_DEVICE": "cpu"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-2000:]
@@ -188,12 +189,73 @@ def test_divided_weights_are_trained_as_whole_ones(two_processes, tmp_path):
         torch.testing.assert_close(divided[name], tensor, rtol=0, atol=1e-5)
 
 
+def of_archives(root, **more):
+    """Return options of a run on official archives."""
+    return {
+        "data": ["grefcoco:train", "refcocog:train"],
+        "data_weights": ["3", "1"],
+        "root": root,
+        "exclude": ["refcocog:val"],
+        "eval_data": "refcocog:val:2",
+        "no_target_share": 0.25,
+        "max_pixels": 200 * 200,
+    } | more
+
+
+def test_official_archives_are_trained_on_and_resumed(root, tmp_path, capsys):
+    archive_files.divided(root)
+    run = tmp_path / "run"
+    cli.main(options(run, "nano_r1_g", **of_archives(root, max_steps=1)))
+    report = (run / "data.txt").read_text()
+    assert report in capsys.readouterr().out
+    assert "(25.0%) without a target, drawn with seed 1: grefcoco:train" in report
+    first = load_file(run / "checkpoint-1" / "model.safetensors")
+    cli.main(options(run, "nano_r1_g", **of_archives(root)))
+    assert (run / "data.txt").read_text() == report
+    second = load_file(run / "checkpoint-2" / "model.safetensors")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert {entry["step"] for entry in history(run) if "eval_miou" in entry} == {0, 1, 2}
+    best = run / "best"
+    assert json.loads((best / "genseg.json").read_text())["max_pixels"] == 200 * 200
+    written = yaml.safe_load((best / "recipe.yaml").read_text())
+    assert written["data"] == ["grefcoco:train", "refcocog:train"]
+    assert written["exclude"] == ["refcocog:val"]
+    assert "root" not in written
+
+
+def test_two_processes_train_on_the_rows_of_one(root, tmp_path, monkeypatch):
+    archive_files.divided(root)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    launch(tmp_path / "run", "cpu_2", "-m", "genseg_training.cli", **of_archives(root))
+    assert "refcocog:val:2: no image is trained on" in (tmp_path / "run" / "data.txt").read_text()
+    assert json.loads((tmp_path / "run" / "evaluations" / "step-000001.json").read_text())["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"data": "grefcoco:val", "exclude": []}, r"2 images of the held-out refcocog:val are also trained on"),
+        ({"data": "grefcoco:none"}, "no split 'none'; choose one of train, val, testA, testB"),
+        ({"exclude": ["refcoco:val"]}, r"there is no .*refcoco/refs\(unc\).p"),
+        ({"max_completion_length": 4000}, r"expressions need up to .* tokens .* there is room for 96 \(the model's"),
+    ],
+)
+def test_data_of_archives_that_cannot_work_are_refused_before_the_start(root, tmp_path, more, message):
+    archive_files.divided(root)
+    run = tmp_path / "run"
+    chosen = of_archives(root) | {"data": "refcocog:train", "eval_data": "refcocog:val"} | more
+    del chosen["data_weights"], chosen["no_target_share"]
+    with pytest.raises(SystemExit, match=message):
+        cli.main(options(run, **{name: value for name, value in chosen.items() if value}))
+    assert not run.exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"rewards": "nope"}, "no reward 'nope'"),
         ({"reward_weights": 1.0}, "5 rewards need as many"),
-        ({"data": "nowhere"}, "neither a folder"),
+        ({"data": "nowhere"}, "neither rendered scenes"),
         ({"data": "refscenes:test"}, "final figures alone"),
         ({"data": "refscenes:8", "gradient_accumulation_steps": 8}, "8 examples to train on, and 16 prompts"),
         ({"eval_strategy": "no"}, "needs both eval_data"),

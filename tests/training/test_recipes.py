@@ -24,8 +24,33 @@ def test_a_recipe_is_one_that_trl_takes(name):
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps % config.num_generations == 0
     assert model.model_name_or_path in {known.name for known in KNOWN} | RESULTS
     assert arguments.eval_data
+    assert not arguments.root, "the user names the folder of the archives"
     assert config.eval_steps % config.save_steps == 0
     assert Path(config.output_dir).name == name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_sources_of_a_recipe_are_commands(root, name):
+    """With empty files in the places of the official archives, every source is found."""
+    for archive, file in (("refcocog", "refs(umd).p"), ("grefcoco", "grefs(unc).json")):
+        for part in (file, "instances.json"):
+            (root / archive).mkdir(exist_ok=True)
+            (root / archive / part).touch()
+    (root / "images/mscoco/images/train2014").mkdir(parents=True)
+    arguments, _, _ = grpo.parse({"config": RECIPES[name], "use_cpu": True, "root": root})
+    mixture, held_out = grpo.request_of(arguments).check()
+    assert held_out.count or name.startswith("nano")
+    trained_on = {source.name for source in mixture.parts}
+    assert held_out.name not in trained_on
+    if not name.startswith("nano"):
+        assert held_out.name in {source.name for source in mixture.exclude}
+
+
+def test_the_exclusion_of_a_recipe_belongs_to_its_data():
+    """Otherwise a run on one's own data would need the archives that the recipe names."""
+    own = {"config": RECIPES["genseg_r1_8b"], "use_cpu": True, "data": "refscenes:8"}
+    assert grpo.parse(own)[0].exclude == []
+    assert grpo.parse(own | {"exclude": ["refscenes:val"]})[0].exclude == ["refscenes:val"]
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,8 @@ def _grpo_or_mine(parser_class: type, command: str, arguments: list[str]) -> Non
     }
     classes, run = commands[command]
     try:
-        run(*parser_class(classes, prog=f"genseg-train {command}").parse_args_and_config(arguments))
+        first, *others = parser_class(classes, prog=f"genseg-train {command}").parse_args_and_config(arguments)
+        run(grpo.of_data(first, arguments) if command == "grpo" else first, *others)
     except (ValueError, CheckpointError, PublishError) as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -1,208 +1,149 @@
-"""Training data of GRPO: referring examples from any source, as the rows that TRL and the rewards read.
+"""Data of a run: training rows and held-out examples, drawn from sources as the options ask.
 
 This module knows neither rewards nor trainers.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import datasets
 import numpy as np
-from genseg_hub import referring_dataset
-from genseg_hub.dialects import genseg
-from genseg_hub.errors import ImageError
-from genseg_hub.image_files import swapped
-from genseg_hub.images import image_size, load_image
-from genseg_hub.referring_dataset import FEATURES
-from pycocotools import mask as coco_mask
+import pyarrow as pa
+import pyarrow.compute as pc
+from genseg_hub.referring_dataset import FEATURES, IGNORE
 
-from genseg_training.nano.refscenes import VERSION, refscenes, training_examples
+from genseg_training import mixing, overlap, rows, sources
+from genseg_training.sources import check_source, load_source
 
-REFSCENES = "refscenes"
-_ROW = {
-    "prompt": datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")}),
-    "image_id": datasets.Value("string"),
-    "image_size": datasets.List(datasets.Value("int32"), 2),
-    "boxes": datasets.List(datasets.List(datasets.Value("float32"), 4)),
-}
+__all__ = ["Loaded", "Request", "check_source", "examples_of", "load", "load_source"]
 
 
-def load_source(source: str, seed: int = 0) -> datasets.Dataset:
-    """Load referring examples with `referring_dataset.FEATURES`.
+@dataclass(frozen=True)
+class Request:
+    """Request for the data of a run.
+
+    Attributes:
+        data: sources, or one YAML file of a mixture, as `mixing.read` takes them.
+        weights: how often each source is drawn from; None for equally often.
+        root: folder of the official archives.
+        exclude: sources whose images are left out of training.
+        no_target_share: share of no-target examples in training; None for the share that the sources have.
+        held_out: a source that is scored; None for no source.
+        allow_shared_images: whether an image may be both trained on and scored.
+    """
+
+    data: Sequence[str]
+    weights: Sequence[float] | None = None
+    root: str | None = None
+    exclude: Sequence[str] = ()
+    no_target_share: float | None = None
+    held_out: str | None = None
+    allow_shared_images: bool = False
+
+    def check(self) -> tuple[mixing.Mixture, sources.Source | None]:
+        """Return the sources; read no examples.
+
+        Raises:
+            ValueError: a source, a weight or the share cannot be used.
+        """
+        if self.no_target_share is not None and not 0 <= self.no_target_share <= 1:
+            raise ValueError(f"the share of no-target examples must be between 0 and 1, got {self.no_target_share}")
+        mixture = mixing.read(self.data, self.weights, self.exclude, self.root)
+        return mixture, sources.parse(self.held_out, self.root) if self.held_out else None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Data of a run.
+
+    Attributes:
+        rows: training rows, see `rows.prepared`.
+        held_out: rows that are scored; None for no such rows.
+        report: what was read, left out and drawn, in lines.
+    """
+
+    rows: datasets.Dataset
+    held_out: datasets.Dataset | None
+    report: str
+
+
+def load(request: Request, seed: int) -> Loaded:
+    """Load, check and draw the data of a run.
 
     Args:
-        source: `refscenes:COUNT` for rendered training scenes; `refscenes:val` or `refscenes:val:COUNT` for the fixed
-            split; a folder that `Dataset.save_to_disk` or the App's export wrote; or a dataset on the Hub, `owner/name`
-            or `owner/name:SPLIT`, the split `train` by default.
-        seed: of rendered training scenes.
+        request: the data to load.
+        seed: of rendered scenes, draws and order.
 
     Raises:
-        ValueError: for any other source, or missing columns.
+        ValueError: for sources, weights or examples that cannot be used, and for images that are both trained on and
+            scored.
     """
-    if source.partition(":")[0] == REFSCENES:
-        return _refscenes(source, seed)
-    return referring_dataset.load_examples(source).select_columns(list(FEATURES))
+    mixture, scored = request.check()
+    lines: list[str] = []
+    excluded = _excluded(mixture.exclude, seed, lines)
+    parts = []
+    for source in mixture.parts:
+        part = _part(source, seed, lines)
+        kept = np.flatnonzero(~overlap.shared(part, excluded)) if len(excluded) else None
+        if kept is not None and len(kept) < len(part):
+            lines.append(f"{source}: {len(part) - len(kept):,} expressions about excluded images left out")
+            part = part.select(kept)
+        if not len(part):
+            raise ValueError(f"no example of {source} is left after --exclude: exclude less, or name another source")
+        parts.append(part)
+    drawn = parts[0] if len(parts) == 1 else mixing.mix(parts, mixture.weights, seed)
+    if request.no_target_share is not None:
+        drawn = mixing.with_no_target_share(drawn, request.no_target_share, seed)
+    lines.append(_drawn(drawn, mixture, seed))
+    held_out = _part(scored, seed, lines, "held out, ") if scored else None
+    if held_out is not None and not request.allow_shared_images:
+        overlap.refuse_shared(drawn, held_out, str(scored))
+        lines.append(f"{scored}: no image is trained on")
+    return Loaded(drawn, held_out, "\n".join(lines))
 
 
-def check_source(source: str) -> None:
-    """Raise ValueError unless `load_source` may find a source; load nothing and ask no network.
-
-    Args:
-        source: as `load_source` takes it.
-    """
-    if source.partition(":")[0] == REFSCENES:
-        _asked_of_refscenes(source)
-        return
-    referring_dataset.check_source(source, f"rendered scenes ({REFSCENES}:COUNT)")
+def examples_of(loaded: datasets.Dataset) -> datasets.Dataset:
+    """Return training rows as referring examples, with `referring_dataset.FEATURES` and `ignore`."""
+    return loaded.select_columns([*FEATURES, IGNORE]).cast_column("image", datasets.Image())
 
 
-def _asked_of_refscenes(source: str) -> re.Match[str]:
-    """Return the groups `count` (for training) and `limit` (of the split val); raise ValueError for anything else."""
-    asked = re.fullmatch(rf"{REFSCENES}:(?:(?P<count>[1-9]\d*)|val(?::(?P<limit>[1-9]\d*))?)", source)
-    if not asked:
-        raise ValueError(
-            f"{source!r} is none of {REFSCENES}:10000 (that many expressions for training), {REFSCENES}:val and "
-            f"{REFSCENES}:val:400; the test split is for final figures alone"
-        )
-    return asked
+def _excluded(exclude: Sequence[sources.Source], seed: int, lines: list[str]) -> pa.Array:
+    images = [pa.array([], pa.string())]
+    for source in exclude:
+        images.append(overlap.images_of(_part(source, seed, lines, "excluded, ")))
+    return pc.unique(pa.concat_arrays([part.cast(pa.string()) for part in images]))
 
 
-def _refscenes(source: str, seed: int) -> datasets.Dataset:
-    asked = _asked_of_refscenes(source)
-    if asked["count"]:
-        settings = {"count": int(asked["count"]), "seed": seed, "version": VERSION}
-        return datasets.Dataset.from_generator(_rendered, gen_kwargs=settings, features=FEATURES)
-    return referring_dataset.to_dataset(refscenes("val", int(asked["limit"]) if asked["limit"] else None))
+def _part(source: sources.Source, seed: int, lines: list[str], what: str = "") -> datasets.Dataset:
+    prepared, left_out = rows.prepared(source, seed)
+    part = sources.draw(prepared, source)
+    count, images = f"{len(part):,}", f"{len(overlap.images_of(part)):,}"
+    if source.count is not None:
+        count += f" of {len(prepared):,}"
+    lines.append(f"{what}{source}: {count} expressions about {images} images{_seeds(source, seed)}")
+    lines += [f"{source.name}: {line}" for line in left_out]
+    return part
 
 
-def _rendered(count: int, seed: int, version: str) -> Iterator[dict]:
-    """Yield rows of rendered scenes; `datasets` caches them under these arguments."""
-    yield from referring_dataset.to_rows(training_examples(count, seed))
+def _seeds(source: sources.Source, seed: int) -> str:
+    if source.count is not None:
+        return f", drawn with seed {sources.SLICE_SEED}"
+    return f", rendered with seed {seed}" if source.is_scenes and "val" not in source.name else ""
 
 
-def mix(parts: Sequence[datasets.Dataset], weights: Sequence[float], seed: int = 0) -> datasets.Dataset:
-    """Draw from several datasets with the given weights until one is used up.
-
-    Args:
-        parts: the datasets.
-        weights: how often each is drawn from, in relation to the others.
-        seed: of the draws.
-
-    Raises:
-        ValueError: unless there are as many positive weights as datasets.
-    """
-    if len(parts) != len(weights) or min(weights, default=0) <= 0:
-        raise ValueError(f"{len(parts)} datasets need as many positive weights, got {list(weights)}")
-    total = sum(weights)
-    return datasets.interleave_datasets(list(parts), [weight / total for weight in weights], seed=seed)
-
-
-def with_no_target_share(examples: datasets.Dataset, share: float, seed: int = 0) -> datasets.Dataset:
-    """Draw as many examples as a share of no-target examples allows, at random and from all images alike.
-
-    The second example of an image is drawn after the first of every other image. So an image whose examples are not all
-    drawn keeps both kinds, where it has both.
-
-    Args:
-        examples: with and without targets.
-        share: of no-target examples in the result, in [0, 1].
-        seed: of the draw and of the order.
-
-    Raises:
-        ValueError: for a share outside [0, 1], or when the share needs a kind that does not occur.
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"the share of no-target examples must be between 0 and 1, got {share}")
-    empty = [not masks for masks in examples["masks"]]
-    without = [i for i, is_empty in enumerate(empty) if is_empty]
-    targets = [i for i, is_empty in enumerate(empty) if not is_empty]
-    if (share > 0 and not without) or (share < 1 and not targets):
-        raise ValueError(f"a share of {share} is impossible: {len(without)} examples have no target, {len(targets)} do")
-    total = min(
-        len(without) / share if share else len(targets), len(targets) / (1 - share) if share < 1 else len(without)
+def _drawn(drawn: datasets.Dataset, mixture: mixing.Mixture, seed: int) -> str:
+    """Return the line that says how many examples of each source are trained on."""
+    counts = {
+        found["values"]: found["counts"] for found in mixing.column(drawn, rows.SOURCE).value_counts().to_pylist()
+    }
+    weights: dict[str, float] = {}
+    for source, weight in zip(mixture.parts, mixture.weights, strict=True):
+        weights[source.name] = weights.get(source.name, 0.0) + weight
+    parts = ", ".join(f"{name} {counts.get(name, 0):,} (weight {weight:g})" for name, weight in weights.items())
+    without = int(mixing.no_targets(drawn).sum())
+    return (
+        f"trained on: {len(drawn):,} expressions about {len(overlap.images_of(drawn)):,} images, {without:,} "
+        f"({without / len(drawn):.1%}) without a target, drawn with seed {seed}: {parts}"
     )
-    n_without = round(total * share)
-    rng, images = np.random.default_rng(seed), examples["image_id"]
-    chosen = _balanced(without, images, n_without, rng) + _balanced(targets, images, round(total) - n_without, rng)
-    return examples.select(sorted(chosen)).shuffle(seed=seed)
-
-
-def _balanced(indices: Sequence[int], image_ids: Sequence[str], count: int, rng: np.random.Generator) -> list[int]:
-    """Draw `count` of the indices in rounds; each round draws at most one of every image."""
-    of_image = Counter[str]()
-    rounds = []
-    for index in rng.permutation(indices).tolist():
-        image = image_ids[index] or f"\0{index}"  # an example without an id has an image of its own
-        rounds.append((of_image[image], index))
-        of_image[image] += 1
-    return [index for _, index in sorted(rounds, key=lambda drawn: drawn[0])[:count]]
-
-
-def check(examples: datasets.Dataset) -> None:
-    """Raise ValueError for the first example that cannot be trained on.
-
-    The message names the example: its image cannot be read, its expression is empty, or a mask is empty or has another
-    size than its image.
-
-    Args:
-        examples: with `referring_dataset.FEATURES`.
-    """
-    for row in examples.cast_column("image", datasets.Image(decode=False)):
-        where = f"example {row['example_id']!r}"
-        try:
-            size = load_image(_content(row["image"])).size
-        except ImageError as error:
-            raise ValueError(f"{where}: {error}") from error
-        genseg.messages(size, row["expression"])  # raises ValueError for an empty expression
-        for rle in row["masks"]:
-            its = rle["size"][1], rle["size"][0]
-            if its != size:
-                raise ValueError(f"{where}: a mask is {its[0]} x {its[1]}, its image {size}{swapped(size, its)}")
-            if not coco_mask.area(rle):
-                raise ValueError(f"{where}: a mask is empty; leave it out, because a no-target example has no masks")
-
-
-def to_rows(examples: datasets.Dataset) -> datasets.Dataset:
-    """Turn examples into the rows that TRL and the rewards read.
-
-    A row has `prompt` (chat messages; TRL puts the image before the request), `image` (as `load_image` returns it, when
-    the row is read), `image_size` (width, height), `boxes` (xyxy pixels) and `masks` (COCO RLE) of the true instances,
-    and `image_id`, which examples of one image share.
-
-    Args:
-        examples: with `referring_dataset.FEATURES`.
-    """
-    columns: dict[str, list] = {name: [] for name in _ROW}
-    examples = examples.cast_column("image", datasets.Image(decode=False))
-    for example in examples:
-        size = image_size(_content(example["image"]))
-        prompt = [
-            {"role": message["role"], "content": "".join(part.get("text", "") for part in message["content"])}
-            for message in genseg.messages(size, example["expression"])
-        ]
-        boxes = []
-        for rle in example["masks"]:
-            x, y, w, h = coco_mask.toBbox(rle).tolist()
-            boxes.append([x, y, x + w, y + h])
-        image_id = example["image_id"] or f"row {len(columns['prompt'])}"
-        for name, value in zip(_ROW, (prompt, image_id, list(size), boxes), strict=True):
-            columns[name].append(value)
-    rows = examples.select_columns(["image", "masks"])  # as stored: not decoded and encoded again
-    for name, feature in _ROW.items():
-        rows = rows.add_column(name, columns[name], feature=feature)
-    return rows.with_transform(_with_pictures)
-
-
-def _with_pictures(batch: dict[str, list]) -> dict[str, list]:
-    """Read the pictures of rows as inference does; `datasets` would read them in ways of its own."""
-    if "image" in batch:
-        batch["image"] = [load_image(_content(stored)) for stored in batch["image"]]
-    return batch
-
-
-def _content(stored: dict[str, Any]) -> bytes | str:
-    return stored["path"] if stored["bytes"] is None else stored["bytes"]

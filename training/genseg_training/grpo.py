@@ -118,7 +118,19 @@ def parse(options: Mapping[str, Any]) -> tuple[GrpoArguments, GRPOConfig, ModelC
     for name, value in options.items():
         flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     classes: Any = (GrpoArguments, GRPOConfig, ModelConfig)
-    return _Parser(classes).parse_args_and_config(flags)  # type: ignore[return-value]
+    arguments, config, model_config = _Parser(classes).parse_args_and_config(flags)
+    return of_data(arguments, flags), config, model_config
+
+
+def of_data(arguments: GrpoArguments, flags: Sequence[str]) -> GrpoArguments:
+    """Return arguments without a recipe's `exclude` if flags name other data, because the two belong together.
+
+    Args:
+        arguments: read from a recipe and flags.
+        flags: of the command line.
+    """
+    names = {flag.partition("=")[0] for flag in flags}
+    return dataclasses.replace(arguments, exclude=[]) if "--data" in names and "--exclude" not in names else arguments
 
 
 class _Parser(TrlParser):

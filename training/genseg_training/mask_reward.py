@@ -29,6 +29,8 @@ FAILURES_IN_A_ROW = 8  # so many failures point to the segmenter, not to the ima
 class MaskReward:
     """IoU of the union of an answer's masks with the union of the true masks, in [0, 1].
 
+    Ignored pixels are removed from both, as in `metrics.measure`.
+
     The GenSeg-R1 paper (arXiv 2602.09701) states that SAM 2 in the loop scores the mask itself, and that expressions
     without a target are handled. This project chose the plain IoU of unions, which cIoU and mIoU measure, and the rule
     of `rewards` for empty answers.
@@ -62,6 +64,8 @@ class MaskReward:
         image: Sequence[Image.Image],
         image_id: Sequence[str],
         masks: Sequence[Sequence[Rle]],
+        original: Sequence[Image.Image] | None = None,
+        ignore: Sequence[Sequence[Rle]] | None = None,
         log_metric: Callable[[str, float], Any] = lambda name, value: None,
         **kwargs,
     ) -> list[float | None]:
@@ -72,6 +76,8 @@ class MaskReward:
             image: the image of each completion's prompt.
             image_id: of each completion; only equal images share an id.
             masks: true masks of each completion's expression (COCO RLE); none for no-target.
+            original: the image of each completion, where `image` is smaller for the policy; None for `image`.
+            ignore: pixels that do not count (COCO RLE), at most one mask for each completion; None for no such pixels.
             log_metric: TRL's function that logs a figure.
             **kwargs: further columns of the data, which are ignored.
 
@@ -80,6 +86,8 @@ class MaskReward:
         """
         started = time.perf_counter()
         rewards: list[float | None] = [None] * len(completions)
+        image = original or image
+        ignore = ignore or [()] * len(completions)
         failed: list[Exception] = []
         groups = [list(group) for _, group in groupby(range(len(completions)), key=lambda index: image_id[index])]
         on_cpu = self._segmenter.device.type == "cpu"
@@ -95,7 +103,7 @@ class MaskReward:
             except Exception as error:  # noqa: BLE001  one bad image must not end a long run
                 traceback.clear_frames(error.__traceback__)  # the frames hold the embedding
                 return error
-            return _scores(responses, unions, [masks[index] for index in group])
+            return _scores(responses, unions, *([column[index] for index in group] for column in (masks, ignore)))
 
         with ThreadPoolExecutor(workers, thread_name_prefix="mask_reward") as pool:
             for group, scores in zip(groups, pool.map(score, groups), strict=True):
@@ -130,16 +138,28 @@ class MaskReward:
         return unions
 
 
-def _scores(responses: Sequence[Response], unions: Sequence[np.ndarray], masks: Sequence[Sequence[Rle]]) -> list[float]:
+def _scores(
+    responses: Sequence[Response],
+    unions: Sequence[np.ndarray],
+    masks: Sequence[Sequence[Rle]],
+    ignore: Sequence[Sequence[Rle]],
+) -> list[float]:
     """Return one reward per answer about an image."""
     scores = []
-    truth, target = None, np.zeros(0, bool)
-    for response, union, true in zip(responses, unions, masks, strict=True):
-        if true and true != truth:  # completions of one prompt have equal true masks
-            truth = true
-            target = np.any([decode_mask(dict(rle)) for rle in truth], axis=0)
-        scores.append(_score(response, union, target if true else None))
+    known, target = None, np.zeros(0, bool)
+    counted: np.ndarray | bool = True
+    for response, union, true, ignored in zip(responses, unions, masks, ignore, strict=True):
+        if true and (true, ignored) != known:  # completions of one prompt have equal true masks
+            known = true, ignored
+            counted = ~_union(ignored) if ignored else True
+            target = _union(true) & counted
+        scores.append(_score(response, union & counted if true else union, target if true else None))
     return scores
+
+
+def _union(masks: Sequence[Rle]) -> np.ndarray:
+    union: np.ndarray = np.any([decode_mask(dict(rle)) for rle in masks], axis=0)
+    return union
 
 
 def _score(response: Response, union: np.ndarray, target: np.ndarray | None) -> float:

@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from genseg_hub.dialects import genseg
 from genseg_hub.evaluation import scores
 from genseg_hub.images import load_image
+from genseg_hub.options import ReasonerOptions
 from genseg_hub.overlay import contact_sheet, draw_prediction
 from genseg_hub.pipeline import GenSegR1
 from genseg_hub.reasoners.transformers import TransformersReasoner
@@ -63,6 +64,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         segmenter: the frozen SAM 2, on this process's device.
         eval_dataset: referring examples with `referring_dataset.FEATURES`, not rows of TRL; None for no evaluation.
         eval_name: name of these examples in the reports.
+        eval_options: `min_pixels` and `max_pixels` of the images that the policy sees.
         kwargs: arguments of GRPOTrainer.
 
     Raises:
@@ -70,9 +72,18 @@ class SegmentationGRPOTrainer(GRPOTrainer):
             because some processes would wait for ever.
     """
 
-    def __init__(self, *, segmenter: Segmenter, eval_dataset: datasets.Dataset | None, eval_name: str, **kwargs):
+    def __init__(
+        self,
+        *,
+        segmenter: Segmenter,
+        eval_dataset: datasets.Dataset | None,
+        eval_name: str,
+        eval_options: ReasonerOptions,
+        **kwargs,
+    ):
         super().__init__(eval_dataset=eval_dataset, **kwargs)
         self._segmenter, self._held_out, self._eval_name = segmenter, eval_dataset, eval_name
+        self._eval_options = eval_options
         zero = self.accelerator.state.deepspeed_plugin
         divided = self.is_fsdp_enabled or (zero is not None and zero.zero_stage == 3)
         count, world = len(eval_dataset or ()), self.accelerator.num_processes
@@ -122,7 +133,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
                 model, self.processing_class, self.max_completion_length or genseg.MAX_NEW_TOKENS
             )
             measured = scores.evaluate(
-                GenSegR1(reasoner, self._segmenter, genseg),
+                GenSegR1(reasoner, self._segmenter, genseg, options=self._eval_options),
                 from_dataset(mine),
                 self.args.per_device_eval_batch_size,
                 look,

@@ -70,6 +70,7 @@ class Benchmark:
         attributes: the benchmark's own columns beside `referring_dataset.FEATURES`.
         files: (root, split) -> all files and folders that `entries` reads, annotations first.
         entries: (root, split) -> the expressions, grouped by image.
+        collection: the collection whose ids the image ids are, such as "COCO"; "" for ids of this benchmark alone.
     """
 
     name: str
@@ -80,3 +81,4 @@ class Benchmark:
     attributes: datasets.Features
     files: Callable[[Path, str], list[Path]]
     entries: Callable[[Path, str], Iterator[Entry]]
+    collection: str = ""

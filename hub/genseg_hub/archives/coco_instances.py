@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from genseg_hub.image_files import swapped
 from genseg_hub.masks import to_rle
 from genseg_hub.schema import Rle
 
+_READ = ("id", "image_id", "iscrowd")  # what is read of an annotation beside its segmentation
+
 
 class CocoInstances:
     """An `instances.json` and the folder of its images; numeric ids become text.
@@ -32,7 +35,7 @@ class CocoInstances:
 
     def __init__(self, file: Path, folder: Path):
         self.file, self.folder = file, folder
-        data = read_json(file)
+        data = read_json(file, hook=_packed)
         pictures, annotations = (
             as_records(data.get(name)) if isinstance(data, dict) else None for name in ("images", "annotations")
         )
@@ -113,7 +116,7 @@ class CocoInstances:
             if skip_crowds and entry.get("iscrowd"):
                 continue
             try:
-                rle = to_rle(entry.get("segmentation"), height, width)
+                rle = to_rle(_unpacked(entry.get("segmentation")), height, width)
             except MaskError as error:
                 raise Unusable(Problem.UNREADABLE_MASK, f"annotation {annotation_id}: {error}") from error
             if not coco_mask.area(rle):
@@ -136,6 +139,28 @@ class CocoInstances:
         if len(entries) > 1:
             raise Unusable(Problem.DUPLICATE_ID, f"{self.file} has {len(entries)} times {what} {key}")
         return entries[0]
+
+
+def _packed(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of the file in less memory: an annotation's own values alone, its polygons as arrays."""
+    segmentation = record.get("segmentation")
+    if not isinstance(segmentation, list):
+        return record
+    return {name: record[name] for name in _READ if name in record} | {"segmentation": list(map(_array, segmentation))}
+
+
+def _array(polygon: Any) -> Any:
+    """Return a list of numbers as an array; anything else as it is, for `to_rle` to name."""
+    try:
+        return array("d", polygon) if isinstance(polygon, list) else polygon
+    except (TypeError, OverflowError):
+        return polygon
+
+
+def _unpacked(segmentation: Any) -> Any:
+    if not isinstance(segmentation, list):
+        return segmentation
+    return [polygon.tolist() if isinstance(polygon, array) else polygon for polygon in segmentation]
 
 
 def _by_id(entries: list[dict[str, Any]]) -> dict[str | None, list[dict[str, Any]]]:

@@ -15,9 +15,11 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow.compute as pc
+from datasets.fingerprint import Hasher
 
 from genseg_hub.archives import readers
 from genseg_hub.archives.base import Benchmark
+from genseg_hub.archives.caching import cached
 from genseg_hub.errors import ArchiveError
 from genseg_hub.referring_dataset import FEATURES
 
@@ -38,6 +40,7 @@ class Report:
         source: the publisher of the numbers.
         problems: problem -> number of unusable expressions.
         details: problem -> details of its first expression.
+        key: digest of what was read; another one after any change of a file.
     """
 
     counts: dict[str, int]
@@ -45,18 +48,23 @@ class Report:
     source: str
     problems: dict[str, int]
     details: dict[str, str]
+    key: str
 
     @property
     def as_published(self) -> bool:
         """Whether the counts are the published numbers."""
         return all(self.counts[what] == number for what, number in self.published.items())
 
+    @property
+    def left_out(self) -> list[str]:
+        """A line for each problem, with its number of unusable expressions and the first one's details."""
+        return [f"{number:,} left out, {why}: {self.details[why]}" for why, number in self.problems.items()]
+
     def __str__(self) -> str:
         lines = [_listed(self.counts)]
         if not self.as_published:
             lines.append(f"published are {_listed(self.published)} ({self.source})")
-        lines += [f"{number:,} left out, {why}: {self.details[why]}" for why, number in self.problems.items()]
-        return "\n".join(lines)
+        return "\n".join(lines + self.left_out)
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -94,14 +102,12 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
     try:
         settings = {"name": name, "root": str(root), "split": split, "version": _VERSION, "stamps": _stamps(files)}
         features = datasets.Features(FEATURES | benchmark.attributes | _PROBLEM)
-        table = datasets.Dataset.from_generator(
-            _rows, gen_kwargs=settings, features=features, split=datasets.NamedSplit(split)
-        )
+        table = cached(_rows, settings, features, split)
     except datasets.exceptions.DatasetGenerationError as error:
         raise ArchiveError(str(error.__cause__) or repr(error.__cause__)) from error
     except OSError as error:
         raise ArchiveError(f"{name} {split} under {root} cannot be read or cached: {error}") from error
-    report = _report(table, benchmark, split)
+    report = _report(table, benchmark, split, Hasher.hash(settings))
     if strict and (report.problems or not report.as_published):
         raise ArchiveError(f"{name} {split} is not as it should be: {report}")
     usable = np.flatnonzero(pc.is_null(table.data.column("problem")).to_numpy())
@@ -157,14 +163,11 @@ def first_expressions(examples: datasets.Dataset) -> datasets.Dataset:
 
 
 def _rows(name: str, root: str, split: str, version: int, stamps: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the cache.
-
-    The arguments are the key of the cache. None is a list, because `datasets` would split a list into shards.
-    """
+    """Yield the rows of the cache; the arguments are its key."""
     entry = None
     for entry in by_name()[name].entries(Path(root), split):
         yield {
-            "image": str(entry.image) if entry.image else None,
+            "image": {"bytes": None, "path": str(entry.image)} if entry.image else None,
             "expression": entry.expression,
             "masks": list(entry.masks),
             "example_id": entry.example_id,
@@ -199,7 +202,7 @@ def _stamped(file: Path | os.DirEntry[str], seen: set[tuple[int, int]]) -> Itera
                 yield from _stamped(entry, seen)
 
 
-def _report(table: datasets.Dataset, benchmark: Benchmark, split: str) -> Report:
+def _report(table: datasets.Dataset, benchmark: Benchmark, split: str, key: str) -> Report:
     columns = table.data
     counts = {
         what: pc.count_distinct(columns.column(column)).as_py()
@@ -211,4 +214,4 @@ def _report(table: datasets.Dataset, benchmark: Benchmark, split: str) -> Report
     first = {why: pc.index(columns.column("problem"), why).as_py() for why in problems}
     details = {why: columns.column("detail")[row].as_py() for why, row in first.items()}
     published = dict(benchmark.splits[split])
-    return Report(counts | {"expressions": len(table)}, published, benchmark.counts_source, problems, details)
+    return Report(counts | {"expressions": len(table)}, published, benchmark.counts_source, problems, details, key)

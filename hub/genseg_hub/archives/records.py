@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +119,15 @@ def as_records(values: Any) -> list[dict[str, Any]] | None:
     return [value if isinstance(value, dict) else {} for value in values] if isinstance(values, list) else None
 
 
-def read_json(file: Path, fallback: str | None = None) -> Any:
+def read_json(
+    file: Path, fallback: str | None = None, hook: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+) -> Any:
     """Return the value in a JSON file.
 
     Args:
         file: to read.
         fallback: encoding of files that are not in UTF-8.
+        hook: returns what stands for an object of the file; called for inner objects first.
 
     Raises:
         ArchiveError: the file is not JSON.
@@ -131,10 +135,10 @@ def read_json(file: Path, fallback: str | None = None) -> Any:
     raw = file.read_bytes()
     try:
         try:
-            return json.loads(raw)
+            return json.loads(raw, object_hook=hook)
         except UnicodeDecodeError:
             if fallback is None:
                 raise
-            return json.loads(raw.decode(fallback))
+            return json.loads(raw.decode(fallback), object_hook=hook)
     except (ValueError, RecursionError) as error:
         raise ArchiveError(f"{file} is not JSON ({error}); fetch it again") from error

@@ -16,6 +16,7 @@ from genseg_hub.errors import ArchiveError
 from genseg_hub.schema import Rle
 
 ATTRIBUTES = datasets.Features({"ref_id": datasets.Value("string"), "category": datasets.Value("string")})
+COLLECTION = "COCO"
 # Usual places of COCO's train2014 beside these archives; the first is REFER's own layout.
 _IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/mscoco/train2014", "images/train2014", "train2014")
 _NOTHING = ["-1"]

@@ -7,6 +7,7 @@ object, it also refuses all other means by which a small file could exhaust memo
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import pickletools
@@ -24,6 +25,7 @@ _PLAIN = {
 }  # fmt: skip
 _LARGEST = 1 << 63
 _NUMBERED = ("PUT", "BINPUT", "LONG_BINPUT")
+_plain: set[bytes] = set()  # digests of pickles that are checked, because every split is read from the same file
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -45,8 +47,11 @@ def load_plain(file: Path) -> Any:
         ArchiveError: the file is no pickle, is truncated, or holds other data; none of its code has run.
     """
     content = file.read_bytes()
+    digest = hashlib.sha256(content).digest()
     try:
-        _check(content)
+        if digest not in _plain:
+            _check(content)
+            _plain.add(digest)
         # Latin-1 decodes any byte of Python 2's byte strings.
         return PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a malformed pickle raises errors of any type

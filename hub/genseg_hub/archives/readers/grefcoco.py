@@ -36,5 +36,6 @@ BENCHMARKS = (
         attributes=refer.ATTRIBUTES,
         files=_files,
         entries=_entries,
+        collection=refer.COLLECTION,
     ),
 )

@@ -42,6 +42,7 @@ def _benchmark(
         attributes=refer.ATTRIBUTES,
         files=partial(_files, folder, authors),
         entries=partial(_entries, folder, authors),
+        collection=refer.COLLECTION,
     )
 
 
