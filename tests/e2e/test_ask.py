@@ -85,15 +85,14 @@ def test_ask_correct_and_keep(serve, page, picture, dataset):
     wait_for(page, lambda: len(stored("genseg_responses")) == 1)
     assert len(stored("kept_expressions")) == 2
 
-    button(page, "Ask on all").click()
-    form = page.get_by_role("dialog")
-    expect(form.get_by_text("Where an expression already has a result")).to_be_visible(timeout=SLOW)
-    expect(form.locator("textarea").first).to_have_value(expression)
-    form.get_by_role("button", name="Cancel").click()
-
     page.locator("[data-cy=nav-right-button]").click()
     expect(modal(page).get_by_text("Nothing was asked of this sample yet.")).to_be_visible(timeout=SLOW)
     second = dataset.skip(1).first()
     ask(page, "the red thing")
     wait_for(page, lambda: dataset.reload() or dataset[second.id]["genseg_responses"])
     picture("ask_next")
+
+    button(page, "Ask on all").click()
+    form = page.get_by_role("dialog")
+    expect(form.get_by_text("Where an expression already has a result")).to_be_visible(timeout=SLOW)
+    expect(form.locator("textarea").first).to_have_value("the red thing")

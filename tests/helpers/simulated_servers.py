@@ -212,7 +212,7 @@ def simulated(kind: str, reasoner: Reasoner):
     def reply(request: dict) -> Reply:
         if kind == "openrouter" and server.keys[-1] != f"Bearer {KEY}":
             return 401, {}, {"error": {"message": "No auth credentials found", "code": 401}}
-        if request["model"] not in known:
+        if request["model"] not in known and kind != "llama.cpp":  # it answers to every name
             error = {"message": f"model '{request['model']}' not found", "type": "not_found_error", "param": None}
             return 404, {}, {"error": error}
         if kind == "gateway" and (refusal := _refusal(request)):

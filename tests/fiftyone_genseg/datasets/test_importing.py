@@ -247,7 +247,7 @@ def test_the_form_says_what_is_missing(name, tmp_path):
     given = {"source": "reasonseg", "root": str(tmp_path), "split": "val", "name": name}
     assert f"There is a dataset '{name}' already" in form(**given)["problem"]["error_message"]
     assert "problem" not in form(**given, overwrite=True)
-    assert "problem" not in form()  # nothing chosen yet is no error
+    assert "Choose a benchmark" in form()["problem"]["error_message"]  # Execute is grey, and this says why
 
 
 def test_a_form_and_a_run_have_the_same_defaults(monkeypatch):
@@ -255,7 +255,8 @@ def test_a_form_and_a_run_have_the_same_defaults(monkeypatch):
     request = LoadDatasetRequest.from_params({"source": "refcoco+", "root": None, "name": " "})
     assert request == LoadDatasetRequest("refcoco+", "refcocoplus", "/data", "val", None, False)
     properties = form(source="refcoco+", root="/mine", name="mine")
-    assert [properties[name]["default"] for name in ("root", "split", "name")] == ["/data", "val", "refcocoplus"]
+    assert [properties[name]["default"] for name in ("split", "name")] == ["val", "refcocoplus"]
+    assert "/data" in json.dumps(properties["root"])
     # the split of a benchmark that was chosen before
     assert LoadDatasetRequest.from_params({"source": "me/x:test", "split": "val"}).name == "x-test"
 

@@ -98,7 +98,7 @@ def test_fields_are_named_after_the_checkpoints():
 
 
 def test_the_form_says_what_is_wrong(dataset):
-    assert "problem" not in form(dataset)
+    assert "Name two checkpoints" in form(dataset)["problem"]["error_message"]
     assert "Name two checkpoints" in form(dataset, checkpoints=["nano"])["problem"]["error_message"]
     properties = form(dataset, checkpoints=["nano", "Qwen/Qwen3-VL-8B-Instruct"])
     assert "problem" not in properties
