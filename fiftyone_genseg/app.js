@@ -27,7 +27,8 @@
         reload: fos.useRefresh(),
         follow: fos.useSetModalState(),
         fields: recoil.useRecoilCallback(({ snapshot }) => () => snapshot.getPromise(fos.flatSampleFields), []),
-        isOpen: recoil.useRecoilCallback(({ snapshot }) => () => snapshot.getPromise(fos.isModalActive), []),
+        opened: recoil.useRecoilCallback(({ snapshot }) => () => snapshot.getPromise(fos.modalSelector), []),
+        open: recoil.useRecoilCallback(({ set }) => (sample) => set(fos.modalSelector, sample), []),
       };
     }
     async execute({ hooks, params }) {
@@ -39,11 +40,12 @@
           await pause(100);
           if ((await hooks.fields()).some(({ path }) => path === params.field)) break;
         }
-        if (!(await hooks.isOpen())) return;
+        const opened = await hooks.opened();
+        if (!opened) return;
         await hooks.follow();
-        await foo.executeOperator("@voxel51/operators/close_sample");
+        hooks.open(null);
         await pause(100);
-        await foo.executeOperator("@voxel51/operators/open_sample", { id: params.id });
+        hooks.open(opened);
       } finally {
         showing = false;
       }

@@ -26,12 +26,12 @@ def save(dataset: fo.Dataset, params: Mapping[str, Any]) -> None:
     _store(dataset).set(_KEY, {name: params[name] for name in known if params.get(name) is not None})
 
 
-def request_for(dataset: fo.Dataset, expression: str) -> SegmentRequest:
+def request_for(dataset: fo.Dataset, expression: str = "something") -> SegmentRequest:
     """Return the request for one expression, with the dataset's settings.
 
     Args:
         dataset: that the question is about.
-        expression: as it was typed, also with its class: "the red car -> car".
+        expression: as it was typed, also with its class: "the red car -> car". The default is for who asks nothing.
     """
     return SegmentRequest.from_params(None, {**load(dataset), "source": "typed", "expressions": expression})
 

@@ -57,7 +57,7 @@ class Ask(foo.Operator):
             yield from _tell(ctx, "Loading the model, if it is not in memory yet ...")
             if ctx.dataset.get_field(request.output_field) is None:
                 outputs.declare_fields(ctx.dataset, request.output_field)
-                yield ctx.trigger(uris.SHOW_FIELD, {"field": request.output_field, "id": _sample_id(ctx)})
+                yield ctx.trigger(uris.SHOW_FIELD, {"field": request.output_field})
             for state in answering.ask(ctx.dataset, _sample_id(ctx), request, api_key, token):
                 if state.stored:
                     if state.failure:

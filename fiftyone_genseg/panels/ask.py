@@ -181,7 +181,7 @@ class AskPanel(Panel):
         if not sample_id:
             text = "### Ask about a sample\nOpen a sample, or select one in the grid."
             return _layout.next_step(panel, text)
-        request = settings.request_for(ctx.dataset, "something")
+        request = settings.request_for(ctx.dataset)
         if ctx.current_sample:
             view = types.TextFieldView(multiline=True, rows=1, placeholder="the dog left of the bench, then Enter")
             panel.str("expression", label="What to look for", view=view, on_change=self.typed)
@@ -244,7 +244,7 @@ class AskPanel(Panel):
         new = ctx.dataset.get_field(corrections.MASKS) is None
         corrections.keep(*_answer(ctx), by=_user(ctx), nothing=nothing)
         if new:
-            ctx.trigger(uris.SHOW_FIELD, {"field": corrections.MASKS, "id": _sample_id(ctx)})
+            ctx.trigger(uris.SHOW_FIELD, {"field": corrections.MASKS})
         self._changed(ctx)
 
     def _open_editor(self, ctx) -> None:
@@ -284,7 +284,7 @@ def _sample_id(ctx) -> str:
 
 
 def _field(ctx) -> str:
-    return settings.request_for(ctx.dataset, "something").output_field
+    return settings.request_for(ctx.dataset).output_field
 
 
 def _answer(ctx) -> tuple[fo.Dataset, str, str, str]:
