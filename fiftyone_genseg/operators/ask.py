@@ -12,6 +12,7 @@ from genseg_hub.options import HubOptions, pick
 
 from fiftyone_genseg import messages, outputs, uris
 from fiftyone_genseg.asking import answering, settings
+from fiftyone_genseg.fields import every_image
 from fiftyone_genseg.operators import _forms
 from fiftyone_genseg.segmentation.request import SegmentRequest
 
@@ -48,9 +49,10 @@ class Ask(foo.Operator):
     def execute(self, ctx) -> Iterator:
         """Ask, and show the thought, then boxes and points, then the masks."""
         try:
-            problem = _problem(ctx)
+            if problem := _problem(ctx):
+                raise ValueError(problem)
             request = settings.request_for(ctx.dataset, str(ctx.params.get("expression") or ""))
-            if refused := problem or request.problem(ctx.dataset.select(_sample_id(ctx))):
+            if refused := request.problem(every_image(ctx.dataset).select(_sample_id(ctx))):
                 raise ValueError(refused)
             _check_on_disk(request)
             api_key, token = ctx.secret(_forms.SERVER_KEY), ctx.secret(_forms.HUB_TOKEN)

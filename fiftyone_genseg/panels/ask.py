@@ -175,12 +175,11 @@ class AskPanel(Panel):
     def render(self, ctx) -> types.Property:
         """Return the layout: the question, its progress, and the answers of the sample."""
         panel = types.Object()
-        if ctx.dataset is None:
-            return _layout.next_step(panel, "### No dataset\nOpen a dataset first.")
         sample_id = _sample_id(ctx)
-        if not sample_id:
-            text = "### Ask about a sample\nOpen a sample, or select one in the grid."
-            return _layout.next_step(panel, text)
+        if ctx.dataset is None or not sample_id:
+            hint = "Open a sample, or select one in the grid." if ctx.dataset is not None else "Open a dataset first."
+            _layout.text(panel, "hint", "Ask about a sample", hint)
+            return _layout.column(panel)
         request = settings.request_for(ctx.dataset)
         if ctx.current_sample:
             view = types.TextFieldView(multiline=True, rows=1, placeholder="the dog left of the bench, then Enter")
