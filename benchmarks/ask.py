@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from statistics import median
 
 QUESTIONS = ("the red shape", "the blue shape", "the square", "the circle", "the largest shape", "the star")
@@ -54,7 +55,7 @@ def dataset(images: int, folder: str):
     from fiftyone_genseg import outputs
     from fiftyone_genseg.demo import refscenes_dataset
 
-    made = refscenes_dataset(f"ask-{os.getpid()}", folder, images)
+    made = refscenes_dataset(f"ask-{os.getpid()}", Path(folder), images)
     chosen = {sample["image_id"]: sample.id for sample in made}
     made.delete_samples([sample_id for sample_id in made.values("id") if sample_id not in chosen.values()])
     outputs.declare_fields(made, "genseg")

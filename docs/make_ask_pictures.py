@@ -14,9 +14,9 @@ from PIL import Image
 
 DOCS = Path(__file__).resolve().parent
 SIZE = {"width": 1200, "height": 700}
-QUESTIONS = ("the blue circle", "all yellow things")
+QUESTIONS = ("the blue circle", "the orange square")
 FRAME = 250  # milliseconds
-COLOURS = 64
+COLOURS = 128
 
 
 class Film:
@@ -42,7 +42,11 @@ class Film:
                 kept.append(frame)
                 lasting.append(FRAME)
         lasting[-1] = 3000
-        small = [frame.quantize(COLOURS, dither=Image.Dither.NONE) for frame in kept]
+        ends = Image.new("RGB", (kept[0].width, 2 * kept[0].height))
+        ends.paste(kept[0])
+        ends.paste(kept[-1], (0, kept[0].height))
+        palette = ends.quantize(COLOURS)
+        small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in kept]
         small[0].save(file, save_all=True, append_images=small[1:], duration=lasting, loop=0, optimize=True)
 
 
@@ -56,7 +60,7 @@ def main() -> None:
 
     plugin.install()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        dataset = refscenes_dataset("ask-pictures", folder, 6)
+        dataset = refscenes_dataset("ask-pictures", Path(folder), 6)
         dataset.delete_sample_field("ground_truth")
         outputs.declare_fields(dataset, "genseg")
         with socket.socket() as free:

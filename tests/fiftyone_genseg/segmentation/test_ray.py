@@ -30,14 +30,14 @@ import os, signal
 from fiftyone_genseg import cli
 from fiftyone_genseg.segmentation import run
 
-store, stored = run._store, []
+store, stored = run.store, []
 
 def counted(*arguments):
     if len(stored) == 10:
         os.kill(os.getpid(), signal.SIGKILL)
     stored.append(store(*arguments))
 
-run._store = counted
+run.store = counted
 cli.app()
 """
 COMMAND = ["--expression-field", "expression", "--batch-size", "4", "--engine", "ray", "--workers", "2"]
