@@ -99,7 +99,11 @@ def browser(images: int) -> None:
         )
         page = chromium.new_page(viewport={"width": 1400, "height": 900})
         page.goto(f"http://127.0.0.1:{port}/datasets/{made.name}")
-        page.locator("[data-cy=looker]").first.click(timeout=120_000)
+        page.locator("[data-cy=looker]").first.wait_for(timeout=120_000)
+        page.wait_for_timeout(3000)
+        if (popup := page.get_by_role("button", name="Dismiss")).count():
+            popup.first.click()
+        page.locator("[data-cy=looker]").first.click()
         page.locator("[data-cy=panel-tab-ask_panel]").click(timeout=60_000)
         first, later = [], []
         for number in range(images + 1):
@@ -110,11 +114,10 @@ def browser(images: int) -> None:
                 page.wait_for_timeout(1500)  # the App tells the panel each letter
                 started = time.perf_counter()
                 page.keyboard.press("Enter")
-                page.get_by_text(question, exact=True).first.wait_for(timeout=120_000)
-                page.get_by_role("button", name="Delete").nth(place).wait_for(timeout=120_000)
+                page.get_by_role("button", name="Delete", exact=True).nth(place).wait_for(timeout=60_000)
                 if number:
                     (later if place else first).append(time.perf_counter() - started)
-            page.locator("[data-cy=nav-right-button]").click()
+            page.locator("[data-cy=nav-right-button]").click(timeout=60_000)
         chromium.close()
         session.close()
         made.delete()
