@@ -17,7 +17,9 @@ _DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _SIDES = {"left side": (0, 0), "top": (1, 1), "right side": (2, 0), "bottom": (3, 1)}  # (place in the box, axis)
 
 
-def add(panel: types.Object, handlers: Any, prompts: Sequence[InstancePrompt], chosen: Mapping[str, Any]) -> None:
+def add(
+    panel: types.Object, handlers: Any, prompts: Sequence[InstancePrompt], chosen: Mapping[str, Any], typing: bool
+) -> None:
     """Add the editor.
 
     Args:
@@ -25,6 +27,7 @@ def add(panel: types.Object, handlers: Any, prompts: Sequence[InstancePrompt], c
         handlers: the panel's class, with a handler for each button.
         prompts: as they are.
         chosen: the user's choices: `part` and `step`.
+        typing: whether numbers can be typed, too. The App writes typed text into the panel's state.
     """
     names = parts(prompts)
     if names:
@@ -41,6 +44,8 @@ def add(panel: types.Object, handlers: Any, prompts: Sequence[InstancePrompt], c
         _layout.button(adding, "add_outside", "Add a point outside", handlers.add_outside)
     _layout.button(adding, "again", "Segment again", handlers.again)
     _layout.button(adding, "done", "Done", handlers.done)
+    if not typing:
+        return
     view = types.TextFieldView(multiline=True, rows=5)
     panel.str(
         "prompt",

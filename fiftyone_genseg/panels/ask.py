@@ -226,7 +226,7 @@ class AskPanel(Panel):
             _answers.add_card(panel, number, card, buttons)
             if card.expression == correcting:
                 prompts = corrections.prompts_of(sample, field, normalize_expression(card.expression))
-                _editor.add(panel, self, prompts, _choices.chosen(ctx))
+                _editor.add(panel, self, prompts, _choices.chosen(ctx), typing=bool(ctx.current_sample))
         if len(answers) > _answers.SHOWN:
             _layout.text(panel, "more", f"and {len(answers) - _answers.SHOWN} earlier answers")
 
@@ -249,7 +249,12 @@ class AskPanel(Panel):
     def _open_editor(self, ctx) -> None:
         _choices.choose(ctx, correcting=normalize_expression(ctx.params["expression"]), part=None)
         prompts, _ = self._prompts(ctx)
-        ctx.panel.set_state("prompt", prompt_text.write(prompts))
+        self._write_numbers(ctx, prompts)
+
+    def _write_numbers(self, ctx, prompts: list) -> None:
+        """Show boxes and points as numbers; beside the grid a change of the panel's state would clear the filters."""
+        if ctx.current_sample:
+            ctx.panel.set_state("prompt", prompt_text.write(prompts))
 
     def _prompts(self, ctx) -> tuple[list, tuple[int, int]]:
         """Return the boxes and points that are corrected, and the size of the image."""
@@ -267,7 +272,7 @@ class AskPanel(Panel):
         request = settings.request_for(ctx.dataset, expression)
         with answering.warm_model(request, *secrets) as model:
             corrections.segment_again(ctx.dataset, _sample_id(ctx), _field(ctx), expression, prompts, model, _user(ctx))
-        ctx.panel.set_state("prompt", prompt_text.write(prompts))
+        self._write_numbers(ctx, prompts)
         self._changed(ctx)
 
     def _changed(self, ctx) -> None:

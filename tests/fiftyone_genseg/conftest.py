@@ -4,6 +4,8 @@ import fiftyone as fo
 import pytest
 from PIL import Image
 
+from fiftyone_genseg.asking import answering
+from fiftyone_genseg.segmentation.engines import resident
 from tests.helpers.squares import HEIGHT, WIDTH
 
 
@@ -27,3 +29,11 @@ def make(tmp_path):
     for dataset in made:
         if not dataset.deleted:
             dataset.delete()
+
+
+@pytest.fixture
+def new_questions():
+    """Forget the questions that ended a moment ago, and free their model at the end."""
+    answering._ended.clear()
+    yield
+    resident.release()

@@ -17,13 +17,7 @@ from fiftyone_genseg.segmentation.request import SegmentRequest
 from fiftyone_genseg.segmentation.run import Target, write
 from fiftyone_genseg.segmentation.summary import Summary
 
-
-@pytest.fixture(autouse=True)
-def _questions_are_new():
-    """Forget the questions that ended a moment ago, and free the model at the end."""
-    answering._ended.clear()
-    yield
-    resident.release()
+pytestmark = pytest.mark.usefixtures("new_questions")
 
 
 @pytest.fixture

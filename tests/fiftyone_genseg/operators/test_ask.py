@@ -6,17 +6,11 @@ import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError, execute_or_delegate_operator
 
 from fiftyone_genseg import uris
-from fiftyone_genseg.asking import answering, settings
+from fiftyone_genseg.asking import settings
 from fiftyone_genseg.cards import cards
 from fiftyone_genseg.operators.ask_settings import AskSettings
-from fiftyone_genseg.segmentation.engines import resident
 
-
-@pytest.fixture(autouse=True)
-def _questions_are_new():
-    answering._ended.clear()
-    yield
-    resident.release()
+pytestmark = pytest.mark.usefixtures("new_questions")
 
 
 @pytest.fixture

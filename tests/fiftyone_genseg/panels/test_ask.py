@@ -8,15 +8,9 @@ from fiftyone.operators.executor import execute_or_delegate_operator
 
 from fiftyone_genseg import uris
 from fiftyone_genseg.asking import answering, corrections
-from fiftyone_genseg.segmentation.engines import resident
 from fiftyone_genseg.segmentation.request import SegmentRequest
 
-
-@pytest.fixture(autouse=True)
-def _questions_are_new():
-    answering._ended.clear()
-    yield
-    resident.release()
+pytestmark = pytest.mark.usefixtures("new_questions")
 
 
 @pytest.fixture
@@ -101,3 +95,13 @@ def test_on_all_opens_the_form(dataset, panel):
     told = dict(panel("on_all", dataset.first().id, expression="the red thing"))
     params = told["prompt_user_for_operation"]["params"]
     assert (params["source"], params["expressions"]) == ("typed", "the red thing")
+
+
+def test_beside_the_grid_the_editor_writes_no_state(dataset, panel):
+    target = next(sample for sample in dataset if sample["ground_truth"].detections)
+    list(answering.ask(dataset, target.id, SegmentRequest((target["expression"],), device="cpu")))
+    told = dict(panel("correct", selected=[target.id], expression=target["expression"]))
+    assert "patch_panel_state" not in told
+    assert "Segment again" in drawn(told.items())
+    assert '"TextFieldView"' not in drawn(told.items())
+    assert "patch_panel_state" not in dict(panel("move", selected=[target.id], direction="right"))
