@@ -62,6 +62,7 @@ def test_ask_correct_and_keep(serve, page, picture, dataset):
     page.wait_for_timeout(2000)
     picture("ask_answer")
     expect(modal(page).locator("[data-cy=sidebar-field-genseg]")).to_be_visible(timeout=SLOW)
+    page.wait_for_timeout(3000)  # the sample is opened again with the new fields
     before = stored("genseg").detections[0].bounding_box
     button(page, "Correct").click()
     expect(button(page, "Right")).to_be_visible(timeout=SLOW)
@@ -75,6 +76,8 @@ def test_ask_correct_and_keep(serve, page, picture, dataset):
     button(page, "Keep").click()
     wait_for(page, lambda: stored("kept_expressions") == [expression])
     expect(button(page, "Take back")).to_be_visible(timeout=SLOW)
+    expect(modal(page).locator("[data-cy=sidebar-field-kept]")).to_be_visible(timeout=SLOW)
+    page.wait_for_timeout(3000)  # the sample is opened again with the new field
     picture("ask_kept")
 
     ask(page, "the thing that is not there")
