@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-export SAM2_BUILD_CUDA = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export FIFTYONE_DO_NOT_TRACK ?= 1
 # The MongoDB that comes as a wheel is 6.0, the oldest that FiftyOne supports: it would warn at every start.

@@ -21,7 +21,7 @@ from statistics import median
 
 HERE = Path(__file__).parent
 SCRIPTS = ("pipeline", "in_fiftyone", "mask_reward", "metrics", "evaluation", "registry", "size")
-PACKAGES = ("fiftyone-genseg", "fiftyone", "torch", "transformers", "sam2", "pycocotools", "numpy")
+PACKAGES = ("fiftyone-genseg", "fiftyone", "torch", "transformers", "rf-sam-2", "pycocotools", "numpy")
 
 
 def main() -> None:

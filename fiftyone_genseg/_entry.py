@@ -18,4 +18,13 @@ for _package, _folder in (
     if _spec is None or _spec.origin is None:  # not installed, or a folder that happens to have its name
         sys.path.insert(0, str(_folder))
 
-from fiftyone_genseg import register  # noqa: E402, F401
+import fiftyone_genseg  # noqa: E402
+from fiftyone_genseg import missing  # noqa: E402
+
+
+def register(context) -> None:
+    """Register the operators and panels, or operators that say which packages to install."""
+    if lacking := missing.unmet():
+        missing.register(context, lacking)
+    else:
+        fiftyone_genseg.register(context)

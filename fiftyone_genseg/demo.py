@@ -31,7 +31,7 @@ from fiftyone_genseg.statuses import FAILED
 
 DATASET, PHOTOS = "genseg-demo", "genseg-photos"
 EVAL_KEY = "demo"
-_VERSIONS = ("fiftyone-genseg", "fiftyone", "huggingface-hub", "transformers", "torch", "sam2")
+_VERSIONS = ("fiftyone-genseg", "fiftyone", "huggingface-hub", "transformers", "torch", "rf-sam-2")
 
 
 def refscenes_dataset(name: str, folder: Path, scenes_count: int, split: str = "val") -> fo.Dataset:

@@ -19,6 +19,7 @@ from pathlib import Path
 import huggingface_hub
 from genseg_hub.checkpoints.catalog import NANO, KnownCheckpoint
 from genseg_hub.errors import ReasonerError
+from genseg_hub.extras import install_command
 from genseg_hub.reasoners import served_models
 from huggingface_hub import constants
 from packaging.requirements import Requirement
@@ -30,7 +31,7 @@ from fiftyone_genseg import database, default_checkpoint, machine, messages
 OK, NOTE, WARNING, BROKEN = "ok", "note", "warning", "broken"
 DISTRIBUTION = "fiftyone-genseg"
 # Package -> the extra that it belongs to; None if the product needs it.
-PACKAGES = {"fiftyone": None, "torch": None, "transformers": None, "sam2": None, "trl": "train", "openai": "serve"}
+PACKAGES = {"fiftyone": None, "torch": None, "transformers": None, "rf-sam-2": None, "trl": "train", "openai": "serve"}
 # Port -> who listens there by default.
 PORTS = {
     11434: "Ollama",
@@ -114,15 +115,11 @@ def of_package(name: str, extra: str | None, requirement: Requirement | None) ->
         if extra is None:
             return Finding(BROKEN, name, "not installed", f'pip install "{wanted}"')
         purpose = {"train": "training", "serve": "asking a server"}[extra]
-        return Finding(NOTE, name, f"not installed; needed for {purpose}", _install(extra))
+        return Finding(NOTE, name, f"not installed; needed for {purpose}", install_command(extra))
     if requirement and not requirement.specifier.contains(Version(version), prereleases=True):
         state = BROKEN if extra is None else WARNING
         return Finding(state, name, f"{version}, needed is {requirement.specifier}", f'pip install "{wanted}"')
     return Finding(OK, name, version)
-
-
-def _install(extra: str) -> str:
-    return f'pip install "{DISTRIBUTION}[{extra}]"'
 
 
 def of_device(device: machine.Device) -> Finding:
@@ -203,7 +200,7 @@ def _server(port: int, who: str) -> Finding | None:
     try:
         models = served_models.list_models(address, _SERVER_SECONDS)
     except ImportError as error:
-        return Finding(NOTE, about, f"something listens, {who} by default; {error}", _install("serve"))
+        return Finding(NOTE, about, f"something listens, {who} by default; {error}", install_command("serve"))
     except ReasonerError as error:
         return Finding(NOTE, about, str(error)[:_LONGEST], "only needed to ask this server")
     if not models:

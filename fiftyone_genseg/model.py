@@ -21,7 +21,8 @@ from fiftyone_genseg import labels, overlays
 
 _ONE_SOURCE = (
     "there must be one source of expressions: expression=... for the model (the same for all images), or "
-    "expression_field=... for the model or for apply_model (the field with each sample's own)"
+    "expression_field=... for the model or for apply_model (the field with each sample's own); prompt and prompt_field "
+    "are other names of the two"
 )
 
 
@@ -37,6 +38,8 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
             server's own model.
         expression: asked of every image. The attribute `expression` may be set again between runs.
         expression_field: string field with each sample's own expression; `apply_model` takes it, too.
+        prompt: `expression` by the name that other models of FiftyOne use.
+        prompt_field: `expression_field` by the name that other models of FiftyOne use; `apply_model` takes it, too.
         device: see `GenSegR1.from_pretrained`.
         revision: branch, tag or commit of a Hub id.
         options: other options of `GenSegR1.from_pretrained`, such as `max_pixels`, `quantization` and `server`.
@@ -68,11 +71,13 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
         expression_field: str | None = None,
         device: str = "auto",
         revision: str | None = None,
+        prompt: str | None = None,
+        prompt_field: str | None = None,
         **options: Any,
     ):
-        if expression and expression_field:
+        if sum(map(bool, (expression, expression_field, prompt, prompt_field))) > 1:
             raise ValueError(_ONE_SOURCE)
-        self.expression, self.expression_field = expression, expression_field
+        self.expression, self.expression_field = expression or prompt, expression_field or prompt_field
         self._model = GenSegR1.from_pretrained(
             checkpoint or (None if options.get("server") else NANO), device=device, revision=revision, **options
         )
@@ -82,16 +87,20 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
         """Return the function that the data loader calls for each sample.
 
         Args:
-            field_mapping: {"expression_field": ...} as `apply_model` got it; None to ask which keys are required.
+            field_mapping: {"expression_field": ...} or {"prompt_field": ...} as `apply_model` got it; None to ask which
+                keys are required.
 
         Raises:
             ValueError: before any sample is touched, unless there is exactly one source of expressions.
         """
         fields = {"expression_field": self.expression_field} if self.expression_field else {}
         fields |= {key: field for key, field in (field_mapping or {}).items() if field}
+        has_both = {"expression_field", "prompt_field"} <= fields.keys()
+        if "prompt_field" in fields:
+            fields["expression_field"] = fields.pop("prompt_field")
         expression = normalize_expression(self.expression or "")
         has_field, must_have_one = "expression_field" in fields, field_mapping is not None
-        if (expression and has_field) or (must_have_one and not expression and not has_field):
+        if has_both or (expression and has_field) or (must_have_one and not expression and not has_field):
             raise ValueError(_ONE_SOURCE)
         return _GetExample(expression, fields)
 

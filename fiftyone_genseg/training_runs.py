@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from genseg_hub import checkpoints, whole
 from genseg_hub.checkpoints.catalog import NANO
 from genseg_hub.errors import CheckpointError
+from genseg_hub.extras import install_command
 from genseg_hub.schema import ReferringExample
 
 from fiftyone_genseg.messages import sentence
@@ -74,7 +75,7 @@ class Plan:
             CheckpointError: for a name that can be no checkpoint, or files of a local checkpoint that cannot be used.
         """
         if importlib.util.find_spec("trl") is None:
-            raise ValueError('training needs further packages: run `pip install "fiftyone-genseg[train]"`')
+            raise ValueError(f"training needs further packages: {install_command('train')}")
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is no name for a checkpoint: use letters, digits, `_`, `-` and `.`")
         if (home() / self.name).exists():

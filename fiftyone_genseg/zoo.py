@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Name of the models' source. FiftyOne imports its folder for them by this name, so it must not be a package's name.
 SOURCE = "genseg-r1"
 # Without fiftyone-genseg: FiftyOne would look for it on PyPI, which does not have it.
-PACKAGES = ("sam2>=1.1", "torch>=2.10", "torchvision>=0.25", "transformers>=5.24")
+PACKAGES = ("rf-sam-2>=1.0.3", "torch>=2.10", "torchvision>=0.25", "transformers>=5.24")
 _TAGS = ("segmentation", "instances", "referring", "vlm", "torch", "transformers")
 _LICENCES = {"apache-2.0": "Apache 2.0", "other": "Other"}  # as FiftyOne spells them
 
@@ -62,7 +62,7 @@ def load_model(model_name: str, model_path: str, **kwargs: Any) -> ReferringSegm
     Args:
         model_name: as in the manifest.
         model_path: the note that `download_model` made.
-        **kwargs: `expression`, `expression_field` and `device` of `ReferringSegmentationModel`.
+        **kwargs: `expression`, `expression_field` (or `prompt`, `prompt_field`) and `device` of `ReferringSegmentationModel`.
 
     Raises:
         CheckpointError: the note is not about this model; see also `GenSegR1.from_pretrained`.

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def decode_mask(rle: Rle) -> np.ndarray:
     return coco_mask.decode(rle).astype(bool)
 
 
-class ResponseError(str, Enum):
+class ResponseError(StrEnum):
     """Reasons why an answer of the reasoner cannot be used as it is."""
 
     NO_ANSWER_TAG = "no_answer_tag"

@@ -107,7 +107,8 @@ def test_neighbours_share_their_image(dataset, model, monkeypatch):
         ({}, "one source of expressions"),
         ({"expression_field": None}, "expression_field=... for the model or for apply_model"),
         ({"expression_field": "absent"}, "no field 'absent'"),
-        ({"expression_field": "expression", "prompt_field": "kind"}, "Unknown key 'prompt_field'"),
+        ({"expression_field": "expression", "prompt_field": "kind"}, "one source"),
+        ({"expression_field": "expression", "text_field": "kind"}, "Unknown key 'text_field'"),
     ],
 )
 def test_expressions_that_cannot_be_had_are_refused_before_any_work(dataset, model, asked, said):
@@ -147,6 +148,20 @@ def test_spellings_of_an_expression_are_one(dataset, model, nano, monkeypatch, t
     dataset[:1].apply_model(model, "of_the_model", num_workers=0)
     for field in ("of_the_field", "of_the_model"):
         assert dataset.distinct(f"{field}.detections.expression") == [normal]
+
+
+def test_other_models_names_of_the_arguments_work_too(dataset, model, monkeypatch):
+    dataset[:4].apply_model(model, "by_expression", expression_field="expression", num_workers=0)
+    dataset[:4].apply_model(model, "by_prompt", prompt_field="expression", num_workers=0)
+    monkeypatch.setattr(model, "expression_field", "expression")
+    with pytest.raises(ValueError, match="one source"):
+        dataset[:4].apply_model(model, "twice", prompt_field="expression", num_workers=0)
+    found = [dataset.values(f"{field}.detections.expression", unwind=True) for field in ("by_expression", "by_prompt")]
+    assert found[0] == found[1] != []
+    named = ReferringSegmentationModel("nano", prompt="all shapes", device="cpu")
+    assert (named.expression, named.expression_field) == ("all shapes", None)
+    with pytest.raises(ValueError, match="one source"):
+        ReferringSegmentationModel("nano", prompt="all shapes", prompt_field="expression")
 
 
 def test_it_is_a_fiftyone_model(model):

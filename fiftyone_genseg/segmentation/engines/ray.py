@@ -27,6 +27,7 @@ from genseg_hub.checkpoints import Checkpoint
 from genseg_hub.checkpoints.catalog import EMBEDDED
 from genseg_hub.errors import CheckpointError
 from genseg_hub.evaluation import predictions
+from genseg_hub.extras import install_command
 from genseg_hub.schema import Failure, ReferringExample
 
 from fiftyone_genseg.segmentation.engines.base import Engine, EngineResult
@@ -132,7 +133,7 @@ def _connected(address: str | None, workers: int) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise RayError("Ray is not installed: pip install 'fiftyone-genseg[ray]'") from error
+        raise RayError(f"Ray is not installed: {install_command('ray')}") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if not _alone.acquire(blocking=False):
         raise RayError("another run of this process is on Ray; wait until it has ended")

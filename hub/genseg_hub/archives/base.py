@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import datasets
 from genseg_hub.schema import Rle
 
 
-class Problem(str, Enum):
+class Problem(StrEnum):
     """Reasons why an example of an archive is unusable."""
 
     MISSING_IMAGE = "missing image"

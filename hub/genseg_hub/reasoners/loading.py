@@ -15,6 +15,7 @@ from genseg_hub.checkpoints import Checkpoint
 from genseg_hub.checkpoints.catalog import EMBEDDED
 from genseg_hub.checkpoints.settings import CONFIG_FILE, read_config
 from genseg_hub.errors import CheckpointError
+from genseg_hub.extras import install_command
 from genseg_hub.options import THINKING_TOKENS, HubOptions, ReasonerOptions
 from genseg_hub.reasoners.base import Reasoner
 from genseg_hub.reasoners.compared import obstacle
@@ -50,7 +51,7 @@ def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target, opt
     except ImportError as error:
         raise CheckpointError(
             f"{checkpoint.name} needs a package that is not installed: {error}. For 4-bit and 8-bit weights: "
-            'pip install "fiftyone-genseg[quant]"'
+            + install_command("quant")
         ) from error
     if options.device_map is None and not getattr(model, "is_quantized", False):
         model = model.to(target)

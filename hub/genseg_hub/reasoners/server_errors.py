@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genseg_hub.errors import ReasonerError
+from genseg_hub.extras import install_command
 
 _QUOTED_CHARACTERS = 300  # of a server's message, because some servers repeat the request with its image
 
@@ -30,7 +31,7 @@ def import_openai() -> Any:
         import openai
     except ImportError as error:
         raise ReasonerError(
-            'a server needs the package openai on this side: pip install "fiftyone-genseg[serve]"'
+            f"a server needs the package openai on this side: {install_command('serve')}"
         ) from error
     return openai
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from genseg_hub.checkpoints.catalog import KNOWN
+from genseg_hub.extras import install_command
 from huggingface_hub import constants
 from packaging.requirements import Requirement
 
@@ -47,7 +48,7 @@ def test_people_get_a_line_for_each_thing_and_each_checkpoint(hub):
     lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
     stated = {line[1]: line[0] for line in lines if line[0] in ("ok", "note", "warning", "broken")}
     assert set(stated) == {
-        "Python", "fiftyone-genseg", "fiftyone", "torch", "transformers", "sam2", "trl", "openai",
+        "Python", "fiftyone-genseg", "fiftyone", "torch", "transformers", "rf-sam-2", "trl", "openai",
         "cpu", "disk", "database", "Hub", "token", "servers", "default",
     }  # fmt: skip
     assert {stated[name] for name in ("Python", "fiftyone", "torch", "cpu", "database", "Hub", "token")} == {"ok"}
@@ -114,8 +115,8 @@ def test_a_missing_package_that_every_run_needs_fails_the_command(monkeypatch):
         ("torch", None, "torch>=999", doctor.BROKEN, 'pip install "torch>=999"'),
         ("trl", "train", "trl>=999", doctor.WARNING, 'pip install "trl>=999"'),
         ("not-here", None, None, doctor.BROKEN, 'pip install "not-here"'),
-        ("not-here", "train", "not-here>=2", doctor.NOTE, 'pip install "fiftyone-genseg[train]"'),
-        ("not-here", "serve", None, doctor.NOTE, 'pip install "fiftyone-genseg[serve]"'),
+        ("not-here", "train", "not-here>=2", doctor.NOTE, install_command("train")),
+        ("not-here", "serve", None, doctor.NOTE, install_command("serve")),
     ],
 )
 def test_packages_are_compared_with_what_is_needed(name, extra, needed, state, remedy):
