@@ -1,6 +1,6 @@
 """Ask, correct, train and compare, from images without any ground truth, as docs/correcting.md shows.
 
-    python examples/correcting.py              # 25 minutes on one thread beside other programs
+    python examples/correcting.py              # 42 minutes on one thread of a busy machine
     python examples/correcting.py --restart    # removes the dataset and the checkpoint first
 
 A killed script goes on where it was when it is started again with the same options.

@@ -1,4 +1,4 @@
-"""How the App shows our fields: their descriptions, their group in the sidebar, and their colours."""
+"""How the App shows our fields: their descriptions, what is read-only, their sidebar group, and their colours."""
 
 from __future__ import annotations
 
@@ -20,6 +20,20 @@ def describe(dataset: fo.Dataset, descriptions: Mapping[str, str]) -> None:
         field = dataset.get_field(path)
         if field is not None and not field.description:
             field.description = words
+            field.save()
+
+
+def protect(dataset: fo.Dataset, paths: Sequence[str]) -> None:
+    """Make attributes of labels and responses read-only. They have their descriptions, which cannot change afterwards.
+
+    Args:
+        dataset: that has them.
+        paths: of attributes, such as `genseg.detections.expression`; never of whole fields.
+    """
+    for path in paths:
+        field = dataset.get_field(path)
+        if not field.read_only:
+            field.read_only = True
             field.save()
 
 

@@ -1,11 +1,14 @@
 """Runs of the plugin's operators: which one runs, how it ended, and the wish to stop it.
 
 They are kept in a store that belongs to no dataset, because some operators need none. Other processes read it, such as
-the App's while a worker runs an operator in the background.
+the App's while a worker runs an operator in the background. A killed process cannot say that its run has ended, so each
+run names its process, and who reads the run looks whether the process is still there.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,14 +16,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
+import psutil
 from fiftyone.operators.store import ExecutionStore
 
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
+INTERRUPTED = "interrupted"  # the process of the run is gone, and the run said no end
 KEPT = 50  # newest runs
 _STORE = "genseg_runs"
 _STOP = "stop:"
 _BETWEEN_WRITES = 1.0  # seconds
 _LONGEST = 2000  # characters
+_SAME_START = 5.0  # seconds between two readings of one process's start, because clocks are set
 
 
 class Stopped(Exception):
@@ -36,8 +42,11 @@ class Record:
         operator: label of the operator.
         dataset: name of its dataset; "" for none.
         started: seconds since 1970.
-        state: one of RUNNING, DONE, STOPPED and FAILED.
+        state: one of RUNNING, DONE, STOPPED, FAILED and INTERRUPTED.
         text: the progress, the result or the error, in words.
+        host: name of the machine of the process; "" for a run of an earlier version.
+        process: its number on that machine.
+        process_started: seconds since 1970.
     """
 
     id: str
@@ -46,6 +55,9 @@ class Record:
     started: float
     state: str = RUNNING
     text: str = ""
+    host: str = ""
+    process: int = 0
+    process_started: float = 0.0
 
     @property
     def when(self) -> str:
@@ -58,7 +70,15 @@ class Run:
 
     def __init__(self, operator: str, dataset: str):
         """Keep a new run, and forget the oldest ones."""
-        self.record = Record(uuid.uuid4().hex, operator, dataset, time.time())
+        self.record = Record(
+            uuid.uuid4().hex,
+            operator,
+            dataset,
+            time.time(),
+            host=socket.gethostname(),
+            process=os.getpid(),
+            process_started=psutil.Process().create_time(),
+        )
         self._written = 0.0
         _keep(self.record)
         for old in records()[KEPT:]:
@@ -101,24 +121,52 @@ def recorded(ctx, operator: str) -> Iterator[Run]:
 
 
 def records() -> list[Record]:
-    """Return the runs, newest first."""
+    """Return the runs, newest first. A run whose process is gone is INTERRUPTED.
+
+    Processes of another machine cannot be seen from here, so their runs are what they last said.
+    """
     store = _store()
     found = [store.get(key) for key in store.list_keys() if not key.startswith(_STOP)]
-    return sorted((Record(**kept) for kept in found if kept), key=lambda record: -record.started)
+    return sorted((_as_it_is(Record(**kept)) for kept in found if kept), key=lambda record: -record.started)
 
 
 def stop(run: str) -> Record | None:
     """Ask a run to stop at its next step; return the run, None where none of this id is running."""
     kept = _store().get(run)
-    if not kept or kept["state"] != RUNNING:
+    record = _as_it_is(Record(**kept)) if kept else None
+    if record is None or record.state != RUNNING:
         return None
     _store().set(_STOP + run, True, ttl=24 * 60 * 60)
-    return Record(**kept)
+    return record
 
 
 def is_stopping(run: str) -> bool:
     """Return whether the user asked to stop a run."""
     return bool(_store().get(_STOP + run))
+
+
+def _as_it_is(record: Record) -> Record:
+    """Return a kept run, INTERRUPTED if it is kept as running and its process is gone."""
+    if record.state != RUNNING or record.host != socket.gethostname() or _is_there(record):
+        return record
+    where = f"at: {record.text}" if record.text else "before the first step"
+    text = (
+        f"Its process ended {where}. What was written stays. Run the operator again with the same settings: "
+        "a run that can resume goes on from there."
+    )
+    return replace(record, state=INTERRUPTED, text=text)
+
+
+def _is_there(record: Record) -> bool:
+    """Return whether the process of a run is alive. Another process may have got its number since."""
+    try:
+        process = psutil.Process(record.process)
+        is_same = abs(process.create_time() - record.process_started) < _SAME_START
+        return is_same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def _store() -> ExecutionStore:

@@ -96,6 +96,11 @@ def declare_fields(dataset: fo.Dataset, field: str) -> None:
     The sidebar filters declared fields. A new field gets a group in the sidebar, and the App colours its labels by
     their expression unless the dataset has a color scheme.
 
+    What a run wrote down about an answer is read-only: its expression, checkpoint, status and the like. The App and
+    `set_values()` refuse to change it, because it decides what is asked again and how it is evaluated. Whole fields are
+    not read-only, because FiftyOne would then rename and delete none of them, tag no label of the dataset, and let no
+    run write.
+
     Raises:
         ValueError: see `check_fields`.
     """
@@ -104,26 +109,33 @@ def declare_fields(dataset: fo.Dataset, field: str) -> None:
     if first and dataset.get_field(field) is not None:
         _complete(dataset, field)
     described: dict[str, str] = {}
+    written_down = [f"{outcome_field(field)}.label"]
 
     def add(path: str, kind: type[fo.Field], description: str, **options: Any) -> None:
         dataset.add_sample_field(path, kind, description=description, **options)
         described[path] = description
 
+    def add_written_down(path: str, kind: type[fo.Field], description: str) -> None:
+        is_new = dataset.get_field(path) is None
+        add(path, kind, description, **({"read_only": True} if is_new else {}))
+        written_down.append(path)
+
     for suffix, (kind, items, description) in _LABELS.items():
         name = f"{field}{suffix}"
         add(name, fo.EmbeddedDocumentField, description, embedded_doc_type=kind)
         for attribute, words in _LABEL_ATTRIBUTES.items():
-            add(f"{name}.{items}.{attribute}", fo.StringField, words)
+            add_written_down(f"{name}.{items}.{attribute}", fo.StringField, words)
     add(f"{points_field(field)}.keypoints.negative", fo.BooleanField, "Whether the points lie outside the instance.")
     name, document = responses_field(field), fo.DynamicEmbeddedDocument
     add(name, fo.ListField, _RESPONSES, subfield=fo.EmbeddedDocumentField, embedded_doc_type=document)
     for attribute, (response_kind, words) in _RESPONSE_FIELDS.items():
-        add(f"{name}.{attribute}", response_kind, words)
+        add_written_down(f"{name}.{attribute}", response_kind, words)
     name = outcome_field(field)
     add(name, fo.EmbeddedDocumentField, _OUTCOME, embedded_doc_type=fo.Classification)
     for attribute, words in _OUTCOME_COUNTS.items():  # the last ones: `check_fields` reads that all is declared
-        add(f"{name}.{attribute}", fo.IntField, words)
+        add_written_down(f"{name}.{attribute}", fo.IntField, words)
     appearance.describe(dataset, described)  # fields that were there before
+    appearance.protect(dataset, written_down)
     if first:
         old = [f"{field}.detections.{name}" for name in _OLD_PROMPTS]
         dataset.delete_sample_fields([path for path in old if dataset.get_field(path) is not None])

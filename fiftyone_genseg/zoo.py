@@ -62,7 +62,8 @@ def load_model(model_name: str, model_path: str, **kwargs: Any) -> ReferringSegm
     Args:
         model_name: as in the manifest.
         model_path: the note that `download_model` made.
-        **kwargs: `expression`, `expression_field` (or `prompt`, `prompt_field`) and `device` of `ReferringSegmentationModel`.
+        **kwargs: `expression` and `expression_field` (or `prompt` and `prompt_field`) and `device` of
+            `ReferringSegmentationModel`.
 
     Raises:
         CheckpointError: the note is not about this model; see also `GenSegR1.from_pretrained`.

@@ -189,20 +189,33 @@ def dropdown(values: Iterable[str], names: Mapping[str, str] | None = None) -> t
     return view
 
 
-def ask_for_server(inputs: types.Object, whose: str) -> None:
+def ask_for_server(inputs: types.Object, whose: str, address: str | None = None) -> None:
     """Ask for the address of a server. The server's key is no part of a form, because a run keeps its form.
 
     Args:
         inputs: the form.
         whose: which reasoners are asked there, as a sentence.
+        address: that the form begins with.
     """
     inputs.str(
         "server",
+        default=address,
         label="Server",
         description=f"Address of an OpenAI-compatible server, such as http://localhost:8000/v1. {whose} "
         f"Its key is the secret {SERVER_KEY}",
         required=False,
     )
+
+
+def ask_for_segmenter(inputs: types.Object, whose: str = "") -> None:
+    """Ask for the segmenter of a model that only a server knows.
+
+    Args:
+        inputs: the form.
+        whose: whose segmenter it is, as a sentence.
+    """
+    described = "A Hub id such as facebook/sam2.1-hiera-tiny, or a folder. Empty for SAM 2.1 large"
+    inputs.str("segmenter", label="Segmenter", description=f"{whose} {described}".strip(), required=False)
 
 
 def ask_for_model_options(inputs: types.Object, params: Mapping[str, Any]) -> None:

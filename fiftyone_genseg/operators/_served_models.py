@@ -1,4 +1,4 @@
-"""The field of a form in which a model of a server is chosen.
+"""The fields of forms in which models of a server are chosen.
 
 FiftyOne resolves a form at each change, so the list of a server is kept for some seconds. The server is asked without a
 key, because the address may be half typed. An address without a path is not asked.
@@ -35,28 +35,52 @@ _lists: dict[str, _Listed] = {}
 _lock = threading.Lock()
 
 
-def ask_for_served_model(inputs: types.Object, address: str | None) -> None:
+def ask_for_served_model(inputs: types.Object, address: str | None, name: str | None = None) -> None:
     """Ask for the name of the model on a server; nothing without an address.
 
     Args:
         inputs: the form.
         address: of the server, as far as it is typed.
+        name: that the form begins with.
     """
     if not address:
         return
+    view, problem = _choices(address)
+    inputs.str(
+        "served_model",
+        default=name,
+        label="Model of the server",
+        description=problem
+        or "Its name on the server, which tells the dialect. Empty to ask for the form's checkpoint",
+        required=False,
+        view=view,
+    )
+
+
+def ask_for_served_models(inputs: types.Object, address: str | None) -> None:
+    """Ask for the names of several models on a server. See `ask_for_served_model` for the arguments."""
+    if not address:
+        return
+    view, problem = _choices(address)
+    inputs.list(
+        "served_models",
+        types.String(),
+        label="Models of the server",
+        description=problem
+        or "Their names on the server, which tell the dialects. They are asked beside the checkpoints",
+        required=False,
+        view=view,
+    )
+
+
+def _choices(address: str) -> tuple[types.AutocompleteView, str]:
+    """Return the models of a server that see, those with a dialect first, and why there are none, or ""."""
     listed = _of(address)
     view = types.AutocompleteView(allow_user_input=True)
     seeing = [model for model in listed.models if model.vision is not False]
     for model in sorted(seeing, key=lambda model: (not model.dialect, model.name))[:_SHOWN]:
         view.add_choice(model.name, label=f"{model.name} ({model.dialect})" if model.dialect else model.name)
-    inputs.str(
-        "served_model",
-        label="Model of the server",
-        description=listed.problem
-        or "Its name on the server, which tells the dialect. Empty to ask for the form's checkpoint",
-        required=False,
-        view=view,
-    )
+    return view, listed.problem
 
 
 def _of(address: str) -> _Listed:

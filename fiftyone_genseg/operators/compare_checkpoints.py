@@ -25,9 +25,9 @@ from fiftyone_genseg import labels, proposals
 from fiftyone_genseg.evaluation.measuring import measure
 from fiftyone_genseg.evaluation.request import EvaluationRequest
 from fiftyone_genseg.evaluation.writing import write
-from fiftyone_genseg.fields import EXPRESSION, expression_fields
+from fiftyone_genseg.fields import EXPRESSION, check_named, expression_fields
 from fiftyone_genseg.messages import sentence
-from fiftyone_genseg.operators import _forms, _progress, _results
+from fiftyone_genseg.operators import _forms, _progress, _results, _served_models
 from fiftyone_genseg.segmentation import engines
 from fiftyone_genseg.segmentation.request import MAX_BATCH_SIZE, MODEL_OPTIONS, SegmentRequest
 from fiftyone_genseg.segmentation.run import segment_view
@@ -44,6 +44,8 @@ class ComparisonRequest:
         gt_field, policy: see `EvaluationRequest`.
         expression_field, batch_size, device: see `SegmentRequest`.
         server: address of a server; checkpoints that it serves are asked there, the others are loaded here.
+        served_models: names of models on the server that are no checkpoints; they are compared like checkpoints.
+        segmenter: of the served models; None for SAM 2.1 large.
         model_options: of all checkpoints, see `SegmentRequest`; those of the weights are left out for served ones.
     """
 
@@ -54,50 +56,60 @@ class ComparisonRequest:
     batch_size: int = SegmentRequest.batch_size
     device: str = SegmentRequest.device
     server: str | None = None
+    served_models: tuple[str, ...] = ()
+    segmenter: str | None = None
     model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> ComparisonRequest:
         """Read a form; missing and empty values mean the defaults."""
         given = {name: params[name] for name in cls.__dataclass_fields__ if params.get(name)}
-        names = dict.fromkeys(str(name).strip() for name in given.pop("checkpoints", ()))
-        server = str(given.pop("server", "")).strip() or None
-        options = {name: params[name] for name in MODEL_OPTIONS if params.get(name)}
-        given |= {"server": server, "model_options": options}
-        return cls(tuple(name for name in names if name), **given)
+        for name in ("checkpoints", "served_models"):
+            names = dict.fromkeys(str(one).strip() for one in given.pop(name, ()))
+            given[name] = tuple(one for one in names if one)
+        for name in ("server", "segmenter"):
+            given[name] = str(given.get(name) or "").strip() or None
+        if given["server"] is None:
+            given |= {"served_models": (), "segmenter": None}  # of a form whose address was taken out again
+        given["model_options"] = {name: params[name] for name in MODEL_OPTIONS if params.get(name)}
+        return cls(**given)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the checkpoints and the served models."""
+        return self.checkpoints + self.served_models
 
     @property
     def fields(self) -> dict[str, str]:
-        """Checkpoint -> the field of its masks, which is also the key of its run.
+        """Checkpoint or served model -> the field of its masks, which is also the key of its run.
 
         Raises:
             CheckpointError: a name that can be no checkpoint.
         """
         fields: dict[str, str] = {}
-        for name in self.checkpoints:
-            checkpoint, segmenter = checkpoints.split_segmenter(name)
-            parts = Path(os.path.abspath(Path(checkpoints.split_revision(checkpoint)[0]).expanduser())).parts
-            own = parts[-2] if len(parts) > 1 and parts[-1] == "best" else parts[-1]  # a run's best checkpoint
-            if segmenter:
-                own += f"_{Path(checkpoints.split_revision(segmenter)[0]).name}"
+        for name in self.names:
+            own = name.rpartition("/")[2] if name in self.served_models else _own_name(name)
             field = re.sub(r"\W+", "_", own).strip("_").lower()
             field = field if field[:1].isalpha() else f"checkpoint_{field}"
             taken = sum(other == field or re.fullmatch(rf"{field}_\d+", other) is not None for other in fields.values())
             fields[name] = f"{field}_{taken + 1}" if taken else field
         return fields
 
-    def segmentation(self, checkpoint: str, field: str, served: bool) -> SegmentRequest:
-        """Return the request to segment with one of the checkpoints.
+    def segmentation(self, name: str, field: str, served: bool) -> SegmentRequest:
+        """Return the request to segment with one of the checkpoints or served models.
 
         Args:
-            checkpoint: one of `checkpoints`.
+            name: one of `names`.
             field: of its masks.
-            served: whether the server has the checkpoint.
+            served: whether the server has it.
         """
+        which: dict[str, Any] = {"checkpoint": name}
+        if name in self.served_models:
+            which = {"served_model": name, "segmenter": self.segmenter}
         others = OF_WEIGHTS if served else tuple(ServerOptions.__dataclass_fields__)
         return SegmentRequest(
             expression_field=self.expression_field,
-            checkpoint=checkpoint,
+            **which,
             output_field=field,
             batch_size=self.batch_size,
             device=self.device,
@@ -113,8 +125,10 @@ class ComparisonRequest:
         """Return why the request cannot be run, as a sentence; None when it can."""
         if samples is None:
             return "Open a dataset first."
-        if len(self.checkpoints) < 2:
-            return "Name two checkpoints or more."
+        if len(self.names) < 2:
+            return "Name two checkpoints or more." + (" Models of the server count." if self.server else "")
+        if twice := set(self.checkpoints) & set(self.served_models):
+            return f"{min(twice)!r} is named as a checkpoint and as a model of the server: take it out of one list."
         if not labels.is_detections(samples, self.gt_field):
             return f"The ground truth field {self.gt_field!r} holds no Detections."
         try:
@@ -125,6 +139,7 @@ class ComparisonRequest:
             for name, field in self.fields.items():
                 self.segmentation(name, field, served=self.server is not None).check(samples)
                 self._check_run(samples, name, field)
+            check_named(samples, self.expression_field, self.gt_field)
         except (ValueError, CheckpointError) as error:
             return sentence(error)
         return None
@@ -136,6 +151,14 @@ class ComparisonRequest:
             other = samples._dataset.get_evaluation_info(field).config.pred_field
             if other != field:
                 raise ValueError(f"the run {field!r} is about the field {other!r}; rename or delete it first")
+
+
+def _own_name(checkpoint: str) -> str:
+    """Return what a checkpoint calls itself: the end of its Hub id or folder, with its segmenter."""
+    reasoner, segmenter = checkpoints.split_segmenter(checkpoint)
+    parts = Path(os.path.abspath(Path(checkpoints.split_revision(reasoner)[0]).expanduser())).parts
+    own = parts[-2] if len(parts) > 1 and parts[-1] == "best" else parts[-1]  # a run's best checkpoint
+    return f"{own}_{Path(checkpoints.split_revision(segmenter)[0]).name}" if segmenter else own
 
 
 class CompareCheckpoints(foo.Operator):
@@ -160,13 +183,13 @@ class CompareCheckpoints(foo.Operator):
         inputs = types.Object()
         request = ComparisonRequest.from_params(ctx.params)
         problem = request.problem(view)
-        _forms.show_problem(inputs, problem, untouched=not request.checkpoints)
+        _forms.show_problem(inputs, problem, untouched=not request.names)
         inputs.list(
             "checkpoints",
             types.String(),
             label="Checkpoints",
             description="Two or more: known names, Hub ids (owner/name or owner/name@revision), or folders",
-            required=True,
+            required=not request.served_models,
             view=_forms.checkpoint_choices(),
         )
         _forms.ask_for_truth(inputs, view)
@@ -187,6 +210,9 @@ class CompareCheckpoints(foo.Operator):
         devices = _forms.dropdown(_forms.DEVICES)
         inputs.enum("device", devices.values(), label="Device", default=ComparisonRequest.device, view=devices)
         _forms.ask_for_server(inputs, "Checkpoints that it serves are asked there, the others are loaded here.")
+        _served_models.ask_for_served_models(inputs, request.server)
+        if request.served_models:
+            _forms.ask_for_segmenter(inputs, "Of the models of the server.")
         _forms.ask_for_model_options(inputs, ctx.params)
         if problem is None:
             fields = "\n".join(f"- `{field}`: {name}" for name, field in request.fields.items())
@@ -209,7 +235,7 @@ def _compare(ctx) -> Generator[Any, None, _progress.Done]:
         raise ValueError(problem)
     done: dict[str, str] = {}
     warnings: list[str] = []
-    served = (yield from _served(ctx, request)) if request.server else set()
+    served = {*(yield from _served(ctx, request)), *request.served_models} if request.server else set()
     for number, (name, field) in enumerate(request.fields.items()):
         try:
             done[field], advice = yield from _one(ctx, view, request, name, field, name in served, number)
@@ -237,7 +263,7 @@ def _served(ctx, request: ComparisonRequest) -> Generator[Any, None, set[str]]:
     """Return the names of the checkpoints that the server has.
 
     Raises:
-        ReasonerError: it has none of them, or is not there.
+        ReasonerError: it has none of them and none of the served models are asked, or it is not there.
     """
     from genseg_hub.reasoners.loading import connect
 
@@ -256,7 +282,7 @@ def _served(ctx, request: ComparisonRequest) -> Generator[Any, None, set[str]]:
             problem = problem or error
         except CheckpointError:
             continue  # told when it is its turn
-    if problem and not served:
+    if problem and not served and not request.served_models:
         raise problem
     return served
 
@@ -283,11 +309,12 @@ def _check_origin(view: fo.DatasetView, field: str, checkpoint: str, options: st
 def _one(
     ctx, view: fo.DatasetView, request: ComparisonRequest, name: str, field: str, served: bool, number: int
 ) -> Generator[Any, None, tuple[str, str]]:
-    """Segment and evaluate with one checkpoint; return its figures as a sentence, and `Summary.advice`."""
-    count = len(request.checkpoints)
+    """Segment and evaluate with one of `names`; return its figures as a sentence, and `Summary.advice`."""
+    count = len(request.names)
     asked = request.segmentation(name, field, served)
     options = {**asked.model_options, "token": ctx.secret(_forms.HUB_TOKEN)}
-    if not checkpoints.is_on_disk(name, not served, options.get("dialect"), pick(HubOptions, options)):
+    is_checkpoint, hub = asked.name is not None, pick(HubOptions, options)
+    if is_checkpoint and not checkpoints.is_on_disk(name, not served, options.get("dialect"), hub):
         yield from _progress.pulling(ctx, name, not served, options)
     with engines.opened(asked, ctx.secret(_forms.SERVER_KEY), options["token"]) as engine:
         _check_origin(view, field, engine.checkpoint, asked.options_in_words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -11,12 +12,15 @@ from fiftyone.operators import types
 from fiftyone.operators.operator import RiskLevel
 from genseg_hub.evaluation.metrics import POLICIES
 
+from fiftyone_genseg import outputs
 from fiftyone_genseg.evaluation.measuring import measure
 from fiftyone_genseg.evaluation.request import AUTO, NONE, EvaluationRequest
 from fiftyone_genseg.evaluation.usable import check_answered
 from fiftyone_genseg.evaluation.writing import write
 from fiftyone_genseg.fields import check_view, expression_fields
 from fiftyone_genseg.operators import _forms, _progress, _results
+
+_log = logging.getLogger(__name__)
 
 
 class EvaluateReferringSegmentation(foo.Operator):
@@ -146,6 +150,10 @@ def _evaluate(ctx) -> Generator[Any, None, _progress.Done]:
     problem = request.problem(view)
     if view is None or problem:
         raise ValueError(problem)
+    try:
+        outputs.complete(view._dataset, request.pred_field)
+    except ValueError:  # fields of others have the names; masks and responses are all that an evaluation needs
+        _log.warning("%s keeps the form that an earlier version gave it", request.pred_field, exc_info=True)
     count = f"{len(view):,} samples"
     measured = yield from _progress.follow(ctx, measure(view, request.config(view)), f"measuring {count}", 0.0, 0.5)
     check_answered(measured)

@@ -46,8 +46,9 @@ class ExportReferringExamples(foo.Operator):
         return types.Property(inputs, view=types.View(label="Export referring examples"))
 
     def execute(self, ctx) -> dict:
-        """Export, and return the number of examples and the folder."""
+        """Export, and return the number of examples, the folder, and what was left out and why."""
         from fiftyone_genseg.datasets.export import export
+        from fiftyone_genseg.datasets.unusable import Unusable
 
         with history.recorded(ctx, "Export referring examples") as run:
             said = problem(ctx)
@@ -55,15 +56,20 @@ class ExportReferringExamples(foo.Operator):
                 raise ValueError(said)
             folder = _forms.path(_folder(ctx))
             view = _forms.target_view(ctx)
-            count = export(folder=folder, **ExamplesRequest.from_params(view, ctx.params).arguments(view))
-            run.end(history.DONE, f"{count:,} examples in {folder}")
-        return {"examples": count, "folder": str(folder)}
+            arguments, unusable = ExamplesRequest.from_params(view, ctx.params).arguments(view), Unusable()
+            count = export(folder=folder, unusable=unusable, **arguments)
+            left_out = unusable.report(count + unusable.total())
+            run.end(history.DONE, f"{count:,} examples in {folder}. {left_out}".strip())
+        return {"examples": count, "folder": str(folder), "left_out": left_out}
 
     def resolve_output(self, ctx) -> types.Property:
         """Describe the result of `execute`."""
         outputs = types.Object()
         outputs.int("examples", label="Examples written")
         outputs.str("folder", label="Folder")
+        left_out = (ctx.results or {}).get("left_out")
+        if left_out:
+            outputs.view("not_written", types.Warning(label="Left out", description=left_out))
         return types.Property(outputs, view=types.View(label="Exported"))
 
 

@@ -14,12 +14,17 @@ import fiftyone.core.utils as fou
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from fiftyone.operators.operator import RiskLevel
+from huggingface_hub import constants
 
 from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms, _progress
 
 if TYPE_CHECKING:
     from genseg_hub.archives import Benchmark
+
+# Kinds of sources, each chosen in a field of the form that has its name.
+BENCHMARK, FOLDER, HUB_DATASET = "source", "folder", "hub_dataset"
+_SHOWN = 50  # datasets of the Hub
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,13 @@ class LoadDatasetRequest:
         The name is by default made of the source and the chosen split, and the root is $GENSEG_BENCHMARKS.
 
         Args:
-            params: the form's values by name. Missing and empty values mean the defaults.
+            params: the form's values by name. `kind` is the name of the value that is the source; without it, `source`
+                is. Missing and empty values mean the defaults.
         """
         from genseg_hub import archives
 
-        source, name, root, split = (_forms.text_of(params.get(key)) for key in ("source", "name", "root", "split"))
+        wanted = (params.get("kind") or BENCHMARK, "name", "root", "split")
+        source, name, root, split = (_forms.text_of(params.get(key)) for key in wanted)
         benchmark = archives.by_name().get(source)
         chosen = split if benchmark else ""
         return cls(
@@ -70,7 +77,7 @@ class LoadDatasetRequest:
         from genseg_hub import archives, referring_dataset
 
         if not self.source:
-            return "Choose a benchmark, or name a folder or a Hub dataset."
+            return "Choose a benchmark, a folder or a dataset on the Hub."
         try:
             if self.source not in archives.by_name():
                 referring_dataset.check_source(self.source, "a benchmark")
@@ -103,20 +110,17 @@ class LoadReferringDataset(foo.Operator):
         from genseg_hub import archives
 
         request = LoadDatasetRequest.from_params(ctx.params)
-        untouched = LoadDatasetRequest.from_params({name: ctx.params.get(name) for name in ("source", "split")})
+        chosen = ("kind", BENCHMARK, FOLDER, HUB_DATASET, "split")
+        untouched = LoadDatasetRequest.from_params({name: ctx.params.get(name) for name in chosen})
         known = archives.by_name()
         inputs = types.Object()
         _forms.show_problem(inputs, request.problem(), untouched=not request.source)
-        choices = types.AutocompleteView(allow_user_input=True)
-        for benchmark in known.values():
-            choices.add_choice(benchmark.name, label=benchmark.name, description=benchmark.archive)
-        inputs.str(
-            "source",
-            label="Benchmark, folder or Hub dataset",
-            description="A benchmark, a folder that `save_to_disk` wrote, or owner/name:split",
-            required=True,
-            view=choices,
-        )
+        kinds = types.RadioGroup()
+        kinds.add_choice(BENCHMARK, label="A benchmark")
+        kinds.add_choice(FOLDER, label="A folder")
+        kinds.add_choice(HUB_DATASET, label="A dataset on the Hub")
+        inputs.enum("kind", kinds.values(), label="What to load", default=BENCHMARK, view=kinds)
+        _ask_for_source(ctx, inputs, ctx.params.get("kind") or BENCHMARK, request.root)
         if request.source in known:
             benchmark = known[request.source]
             inputs.view("archive", types.Notice(label=benchmark.archive))
@@ -171,6 +175,50 @@ def _load(ctx) -> Generator[Any, None, _progress.Done]:
     text = " ".join(filter(None, (f"{request.name} has {len(dataset):,} expressions.", importer.report, said)))
     variant = "warning" if importer.unusable else "success"
     return _progress.Done(text, variant, (partial(ctx.ops.open_dataset, request.name),))
+
+
+def _ask_for_source(ctx, inputs: types.Object, kind: str, root: str) -> None:
+    """Ask for a source of a kind; archives that are in the root folder come first."""
+    if kind == FOLDER:
+        described = "A folder that `save_to_disk` or Export referring examples wrote, on the machine that runs FiftyOne"
+        return _forms.ask_for_path(ctx, inputs, FOLDER, "Folder", described, folder=True)
+    if kind == HUB_DATASET:
+        described = "owner/name, or owner/name:split. Datasets that were loaded here before are listed"
+        choices = _forms.suggestions(_datasets_on_disk())
+        inputs.str(HUB_DATASET, label="Dataset on the Hub", description=described, required=True, view=choices)
+        return None
+    from genseg_hub import archives
+
+    here = {benchmark.name for benchmark in archives.by_name().values() if _is_in(root, benchmark)}
+    choices = types.AutocompleteView(allow_user_input=True)
+    for benchmark in sorted(archives.by_name().values(), key=lambda benchmark: benchmark.name not in here):
+        label = f"{benchmark.name} (in {root})" if benchmark.name in here else benchmark.name
+        choices.add_choice(benchmark.name, label=label, description=benchmark.archive)
+    described = "Choose one. The path of a folder, and owner/name:split of a Hub dataset, can be typed, too"
+    inputs.str(BENCHMARK, label="Benchmark", description=described, required=True, view=choices)
+    return None
+
+
+def _is_in(root: str, benchmark: Benchmark) -> bool:
+    """Return whether a folder has the files of a split of a benchmark."""
+    from genseg_hub import archives
+
+    if not root:
+        return False
+    for split in benchmark.splits:
+        try:
+            archives.check(benchmark.name, _forms.path(root), split)
+        except (ValueError, OSError):
+            continue
+        return True
+    return False
+
+
+def _datasets_on_disk() -> list[str]:
+    """Return the ids of the datasets in the cache of `huggingface_hub`, with their case, the newest first."""
+    folders = [folder for folder in Path(constants.HF_HUB_CACHE).glob("datasets--*--*") if folder.is_dir()]
+    newest = sorted(folders, key=lambda folder: -folder.stat().st_mtime)[:_SHOWN]
+    return [folder.name.removeprefix("datasets--").replace("--", "/", 1) for folder in newest]
 
 
 def _default_split(benchmark: Benchmark) -> str:

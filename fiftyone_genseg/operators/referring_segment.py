@@ -171,12 +171,7 @@ class ReferringSegment(foo.Operator):
         )
         _served_models.ask_for_served_model(inputs, request.server)
         if request.name is None:
-            inputs.str(
-                "segmenter",
-                label="Segmenter",
-                description="A Hub id such as facebook/sam2.1-hiera-tiny, or a folder. Empty for SAM 2.1 large",
-                required=False,
-            )
+            _forms.ask_for_segmenter(inputs)
         _forms.ask_for_model_options(inputs, ctx.params)
         return types.Property(inputs, view=types.View(label="Referring segment"))
 

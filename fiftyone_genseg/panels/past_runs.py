@@ -46,8 +46,8 @@ class PastRunsPanel(Panel):
         panel = types.Object()
         runs = history.records()
         if not runs:
-            text = "### No runs yet\nWhat the operators of this plugin did is listed here, with its result or error."
-            return _layout.next_step(panel, text, uris.SEGMENT, "Referring segment")
+            advice = "What the operators of this plugin did is listed here, with its result or error."
+            return _layout.next_step(panel, "No runs yet", advice, uris.SEGMENT, "Referring segment")
         actions = _layout.row(panel, "actions")
         _layout.button(actions, "reload", "Reload", self.reload, icon="refresh")
         table = _layout.table()

@@ -1,8 +1,26 @@
-"""Runs that are kept: their ends, the wish to stop one, and how many there are."""
+"""Runs that are kept: their ends, the wish to stop one, killed ones, and how many there are."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 
 from fiftyone_genseg import history
+from fiftyone_genseg.operators.stop_run import StopRun
+from fiftyone_genseg.panels.past_runs import _row
+
+KILLED = """
+import os, signal
+from fiftyone_genseg import history
+history._STORE = "test_runs"
+run = history.Run("Referring segment", "photos")
+run.progress("3 of 9 expressions")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +59,40 @@ def test_an_error_is_kept_and_raised(dataset):
         raise ValueError("no folder")
     (record,) = history.records()
     assert (record.state, record.text, record.dataset) == (history.FAILED, "no folder", dataset.name)
+
+
+def test_the_run_of_a_killed_process_is_interrupted_and_says_what_to_do():
+    with subprocess.Popen([sys.executable, "-c", KILLED], start_new_session=True) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie, as below an App that starts it
+        (zombie,) = history.records()
+        assert process.wait() == -signal.SIGKILL
+    (record,) = history.records()
+    assert record == zombie
+    assert (record.state, record.process) == (history.INTERRUPTED, process.pid)
+    assert record.text.startswith("Its process ended at: 3 of 9 expressions. What was written stays. Run the operator")
+    assert _row(record)["state"] == "interrupted"
+    assert history.stop(record.id) is None
+    assert not history.is_stopping(record.id)
+    form = StopRun().resolve_input(SimpleNamespace(params={})).to_json()["type"]["properties"]
+    assert form["problem"]["error_message"] == "Nothing is running."
+
+
+def test_another_process_with_the_number_of_a_killed_one_is_not_its_run():
+    run = history.Run("Pull checkpoint", "")
+    assert history.records() == [run.record]
+    history._keep(replace(run.record, process_started=run.record.process_started - 3600))
+    (record,) = history.records()
+    assert record.state == history.INTERRUPTED
+    assert record.text.startswith("Its process ended before the first step. ")
+
+
+def test_runs_of_other_machines_and_of_earlier_versions_are_what_they_last_said():
+    elsewhere = replace(history.Run("Pull checkpoint", "").record, host="elsewhere", process=2**30)
+    history._keep(elsewhere)
+    assert history.records() == [elsewhere]
+    old = asdict(elsewhere)
+    for name in ("host", "process", "process_started"):
+        del old[name]
+    history._store().set(elsewhere.id, old)
+    (record,) = history.records()
+    assert (record.state, record.host) == (history.RUNNING, "")

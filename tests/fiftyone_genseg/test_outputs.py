@@ -3,6 +3,7 @@
 import json
 
 import fiftyone as fo
+import fiftyone.operators as foo
 import numpy as np
 import pytest
 from bson import ObjectId
@@ -10,6 +11,7 @@ from genseg_hub.schema import Failure, InstancePrompt, Prediction, Response, Res
 
 import fiftyone_genseg
 from fiftyone_genseg import outputs
+from fiftyone_genseg.asking import corrections
 from fiftyone_genseg.cards import cards
 from fiftyone_genseg.demo import refscenes_dataset
 from fiftyone_genseg.segmentation.request import SegmentRequest
@@ -124,6 +126,49 @@ def test_all_fields_are_described_and_in_one_group_of_the_sidebar(dataset):
         assert described[f"{path}.checkpoint"]
     (group,) = [group for group in dataset.app_config.sidebar_groups if group.name == "genseg"]
     assert group.paths[: len(FIELDS)] == list(FIELDS)
+
+
+READ_ONLY = {
+    "genseg.detections.expression": [["x"], []],
+    "genseg_boxes.detections.checkpoint": [["x"], []],
+    "genseg_points.keypoints.expression": [["x"], []],
+    "genseg_outcome.label": ["failed", None],
+    "genseg_outcome.expressions": [7, None],
+    "genseg_responses.status": [["failed"], []],
+}
+
+
+def test_what_a_run_wrote_down_cannot_be_edited(dataset):
+    store(dataset, (CAR, found()))
+    for path, values in READ_ONLY.items():
+        before = dataset.values(path)
+        with pytest.raises(ValueError, match=f"Cannot edit read-only field '{path}'"):
+            dataset.set_values(path, values)
+        assert dataset.values(path) == before
+    masks, outcome = (dataset.generate_label_schemas(name) for name in ("genseg", "genseg_outcome"))
+    assert outcome["read_only"] is True, "in FiftyOne's annotation, too"
+    read_only = {each["name"]: each.get("read_only", False) for each in masks["attributes"]}
+    assert read_only["expression"] is read_only["checkpoint"] is True
+    assert read_only["index"] is read_only["tags"] is False
+    assert "read_only" not in masks, "classes, boxes and masks can be edited"
+
+
+def test_read_only_attributes_hinder_no_run_and_no_work_on_whole_fields(dataset):
+    store(dataset, (CAR, found()), (DOG, found(20)))
+    sample = store(dataset, (CAR, NOTHING))
+    corrections.keep(dataset, sample.id, "genseg", DOG)
+    corrections.mark_wrong(dataset, sample.id, "genseg", DOG)
+    corrections.delete(dataset, sample.id, "genseg", CAR)
+    dataset.tag_labels("seen")
+    (mask,) = dataset.first()["genseg"].detections
+    assert {"seen", "wrong"} <= set(mask.tags)
+    dataset.delete_labels(ids=[mask.id])
+    assert dataset.count("genseg.detections") == 0
+    for name in FIELDS:
+        dataset.rename_sample_field(name, f"old_{name}")
+        dataset.clear_sample_field(f"old_{name}")
+        dataset.delete_sample_field(f"old_{name}")
+    assert not set(FIELDS) & dataset.get_field_schema().keys()
 
 
 def test_what_a_person_chose_for_the_app_stays(dataset):
@@ -277,6 +322,24 @@ def test_a_run_completes_results_of_earlier_versions(earlier):
     assert [label["expression"] for label in sample["genseg_points"].keypoints] == [CAR, CAR, DOG]
     assert sample["genseg_outcome"]["expressions"] == 3
     assert earlier.values("genseg_outcome.label")[1] == "no-target"
+
+
+def test_an_evaluation_completes_results_of_earlier_versions(earlier, plugin, caplog):
+    params = {"raise_errors": True, "eval_key": "ev", "overwrite": True}
+    evaluate = "@fiftyone-genseg/genseg/evaluate_referring_segmentation"
+    sample = earlier.first()
+    sample["ground_truth"] = fo.Detections(detections=[square(5, 5), square(20, 5)])
+    sample.save()
+    earlier.add_sample_field("genseg_boxes", fo.StringField)  # of somebody else, who needs an evaluation all the same
+    foo.execute_operator(evaluate, {"dataset": earlier}, params=params)
+    earlier.reload()
+    assert earlier.get_field("genseg_outcome") is None
+    assert "the field 'genseg_boxes' already holds something else" in caplog.text
+    earlier.delete_sample_field("genseg_boxes")
+    foo.execute_operator(evaluate, {"dataset": earlier}, params=params)
+    earlier.reload()
+    assert earlier.values("genseg_outcome.label") == ["mixed", "no-target", None]
+    assert earlier.list_evaluations() == ["ev"]
 
 
 def test_fields_of_others_are_not_completed(dataset):

@@ -9,12 +9,16 @@ from fiftyone.operators.executor import ExecutionContext, ExecutionError
 from genseg_hub.checkpoints.catalog import KNOWN
 
 from fiftyone_genseg import proposals
+from fiftyone_genseg.asking import corrections
 from fiftyone_genseg.datasets.photos import photos_dataset
+from fiftyone_genseg.operators import _served_models
 from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints, ComparisonRequest
 from tests.conftest import PHOTOS
 from tests.fiftyone_genseg.operators.test_pull_checkpoint import messages, progress
 from tests.helpers.families import save_qwen2_5_vl
+from tests.helpers.simulated_servers import KEY, LISTS, simulated
 
+TWO = {"checkpoints": ["nano", "nano-sft"]}
 URI = "@fiftyone-genseg/genseg/compare_checkpoints"
 
 
@@ -112,5 +116,50 @@ def test_the_form_says_what_is_wrong(dataset):
     assert "holds no Detections" in problem(gt_field="kind")
     assert "must be a string field" in problem(expression_field="ground_truth")
     assert "is not a Hub id" in form(dataset, checkpoints=["nano", "a b/c"])["problem"]["error_message"]
+    dataset.add_sample_field("several", fo.ListField, subfield=fo.StringField)
+    assert "each detection in 'ground_truth' needs an attribute 'expression'" in problem(expression_field="several")
     dataset.add_sample_field("nano", fo.StringField)
     assert "already holds something else" in problem()
+
+
+def test_kept_answers_are_compared_by_their_own_expressions(dataset):
+    corrections.declare(dataset)
+    assert "are in 'kept_expressions'" in form(dataset, **TWO, gt_field="kept")["problem"]["error_message"]
+    assert "problem" not in form(dataset, **TWO, gt_field="kept", expression_field="kept_expressions")
+
+
+@pytest.mark.parametrize("kind", ["ollama"])
+def test_a_model_that_only_the_server_knows_is_compared_with_a_checkpoint(kind, dataset, plugin, nano, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    _served_models._lists.clear()
+    served = LISTS[kind]["data"][0]["id"]
+    with simulated(kind, nano.reasoner) as server:
+        params = {"checkpoints": ["nano-sft"], "server": server.url, "device": "cpu", "segmenter": "nano"}
+        shown = form(dataset, **params)
+        assert served in [choice["value"] for choice in shown["served_models"]["view"]["choices"]]
+        assert "Models of the server count" in shown["problem"]["error_message"]
+        assert "segmenter" not in shown
+        shown = form(dataset, **params, served_models=[served])
+        assert "problem" not in shown
+        assert "segmenter" in shown
+        told = messages(URI, dataset, **params, served_models=[served])
+    dataset.reload()
+    field = ComparisonRequest(served_models=(served,)).fields[served]
+    assert dataset.list_evaluations() == ["nano_sft", field]
+    assert dataset.distinct(f"{field}_responses.checkpoint") == [f"{served}+nano"]
+    assert {request["model"] for request in server.requests} == {served}
+    ((_, last),) = [t for t in told if t[0] == "notify"]
+    assert f"{field}: cIoU" in last["message"]
+    assert last["message"].count("(asked on the server)") == 1
+
+
+def test_served_models_belong_to_a_server():
+    request = ComparisonRequest.from_params({"served_models": [" qwen3-vl:4b ", ""], "server": " ", "segmenter": "x"})
+    assert request == ComparisonRequest()
+    request = ComparisonRequest(("nano",), served_models=("qwen3-vl:4b", "Org/Model@q4"), server="http://x/v1")
+    assert list(request.fields.values()) == ["nano", "qwen3_vl_4b", "model_q4"]
+
+
+def test_a_name_is_a_checkpoint_or_a_model_of_the_server(dataset):
+    params = {"checkpoints": ["nano"], "served_models": ["nano"], "server": "http://127.0.0.1:1/v1"}
+    assert "'nano' is named as a checkpoint and as a model" in form(dataset, **params)["problem"]["error_message"]
