@@ -1,4 +1,4 @@
-"""Rows of a batch that began at different times: their keys and values, their masks, their newest tokens."""
+"""Rows of a batch that began at different times: their beginnings, their own keys and values, their newest tokens."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, DynamicLayer
 
+from genseg_hub.reasoners import shared_attention
 from genseg_hub.reasoners.base import Prompt
+from genseg_hub.reasoners.shared_attention import Beginnings
 
-_GROWTH = 128  # columns by which a cache grows
+_GROWTH = 32  # columns by which the cache of a row grows
 
 
 class Layer(DynamicLayer):
@@ -66,8 +68,9 @@ class Rows:
     Attributes:
         prompts: of each row; None once its answer is complete.
         tokens: generated tokens of each row.
-        layers: keys and values of all tokens before `last`.
-        mask: bool[rows, columns]: the columns of the cache that belong to the row.
+        beginnings: the first columns of the rows.
+        layers: keys and values of the tokens between the beginning and `last`.
+        mask: bool[rows, columns]: the columns of `layers` that belong to the row.
         last: int64[rows]: the newest token.
         position: int64[rows]: the position of `last`.
         seen: bool[rows, vocabulary]: the tokens of prompt and answer; None without a repetition penalty.
@@ -76,6 +79,7 @@ class Rows:
 
     prompts: list[Prompt | None]
     tokens: list[list[int]]
+    beginnings: Beginnings
     layers: list[Layer]
     mask: torch.Tensor
     last: torch.Tensor
@@ -90,20 +94,20 @@ class Rows:
 
 @torch.inference_mode()
 def join(parts: Sequence[tuple[Rows, list[int]]]) -> Rows:
-    """Join chosen rows, right-aligned, without columns that belong to none of them."""
+    """Join chosen rows, right-aligned, without columns that belong to none of them; the parts lose their tensors."""
     device = parts[0][0].mask.device
     chosen = [(rows, torch.tensor(keep, device=device)) for rows, keep in parts]
     masks = [rows.mask[keep] for rows, keep in chosen]
-    starts = [int(mask.any(0).long().argmax()) for mask in masks]
+    starts = [int(mask.any(0).long().argmax()) if mask.shape[1] else 0 for mask in masks]
     width = max(mask.shape[1] - start for mask, start in zip(masks, starts, strict=True))
     count = sum(len(keep) for _, keep in chosen)
     mask = torch.zeros(count, width, dtype=torch.bool, device=device)
-    layers = [Layer.with_room(old.keys, count, width) for old in parts[0][0].layers]
+    layers = [Layer.with_room(like, count, width) for like in parts[0][0].beginnings.keys]
     at = 0
     for (rows, keep), its, start in zip(chosen, masks, starts, strict=True):
         place, columns = slice(at, at + len(keep)), slice(width - (its.shape[1] - start), width)
         mask[place, columns] = its[:, start:]
-        for new, old in zip(layers, rows.layers, strict=True):
+        for new, old in zip(layers, rows.layers if its.shape[1] else (), strict=bool(its.shape[1])):
             new.keys[place, :, columns] = old.keys[keep, :, start : old.columns]
             new.values[place, :, columns] = old.values[keep, :, start : old.columns]
         at += len(keep)
@@ -111,6 +115,7 @@ def join(parts: Sequence[tuple[Rows, list[int]]]) -> Rows:
     return Rows(
         [rows.prompts[i] for rows, keep in parts for i in keep],
         [rows.tokens[i] for rows, keep in parts for i in keep],
+        shared_attention.join([(rows.beginnings, keep) for rows, keep in parts]),
         layers,
         mask,
         torch.cat([rows.last[keep] for rows, keep in chosen]),

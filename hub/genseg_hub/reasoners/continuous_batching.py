@@ -4,9 +4,9 @@ Batched `generate` is slow for referring expressions, because a batch runs until
 every expression computes its image again. Here a row that has ended makes room for the next prompt at once. The
 beginning of a prompt, through its image, is computed once for all expressions of the image, and kept for later ones.
 
-Rows that began at different times are right-aligned in the cache of keys and values. The last columns of a row hold its
-prompt and answer, and the columns before are masked. Positions are passed explicitly, so alignment does not change the
-answers.
+The keys and values of a beginning are held once for all rows that share it. Those of the rest of a prompt and of its
+answer are a row's own: rows that began at different times are right-aligned, and the columns before are masked.
+Positions are passed explicitly, so alignment does not change the answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import torch
 
 from genseg_hub.reasoners._rows import Layer, Rows, cache, join, padded
 from genseg_hub.reasoners.base import THOUGHT, Generation, Prompt
-from genseg_hub.reasoners.prefixes import Prefix, Prefixes, common, is_memory_error, place
+from genseg_hub.reasoners.prefixes import Prefix, Prefixes, common, is_memory_error
+from genseg_hub.reasoners.shared_attention import NAME, Beginnings, stack
 from genseg_hub.reasoners.transformers import TOKENS_PER_STATE, end_tokens, shown_sizes
 
 
@@ -32,8 +33,11 @@ class ContinuousReasoner:
         opens_thought: whether the chat template opens the thought in the prompt, see `genseg_hub.thinking`.
     """
 
+    temperature = 0.0  # see `base.Sampling`
+
     def __init__(self, model, processor, max_new_tokens: int, opens_thought: bool = False):
         self.model = model.eval()
+        model.set_attn_implementation({"text_config": NAME})
         self.processor = processor
         self.max_new_tokens = max_new_tokens
         self.prefixes = Prefixes()
@@ -111,29 +115,42 @@ class ContinuousReasoner:
             if not alone:
                 shared = [common([token_ids[i] for i in groups[key]]) for key in new]
                 heads = [ids[:count] for ids, count in zip(heads, shared, strict=True)]
-            layers, mask, logits, shifts = self._look(heads, images)
+            looked, mask, logits, shifts = self._look(heads, images)
             parts = zip(new, heads, shifts, shown_sizes(images, self.processor, len(new)), strict=True)
             made = {
-                key: Prefix.of_row(row, layers, ids, counts[key], shift, size)
+                key: Prefix.of_row(row, looked, ids, counts[key], shift, size)
                 for row, (key, ids, shift, size) in enumerate(parts)
             }
             self.prefixes.keep(made)
             prefixes |= made
-        if alone:
-            positions = [len(ids) + shift for ids, shift in zip(token_ids, shifts, strict=True)]
+        its = {i: key for key, numbers in groups.items() for i in numbers}  # prompt -> its image
+        taken = {key: len(prefixes[key].ids) for key in new} | {
+            key: common([token_ids[i] for i in numbers], prefixes[key].ids)
+            for key, numbers in groups.items()
+            if key not in new
+        }
+        names = [(key, prefixes[key].ids[: taken[key]].numpy().tobytes()) for key in groups]
+        of = [[*groups].index(its[i]) for i in range(len(prompts))]
+        if len(new) == len(groups):
+            beginnings = Beginnings(names, [one.keys for one in looked], [one.values for one in looked], mask, of)
         else:
-            layers, mask, logits, positions = self._go_on(
-                token_ids, [(prefixes[key], numbers) for key, numbers in groups.items()]
-            )
-        position = torch.tensor(positions, device=mask.device)
+            columns = [(prefixes[key].keys, prefixes[key].values, taken[key]) for key in groups]
+            beginnings = stack(names, columns, of)
+        position = torch.tensor(
+            [len(ids) + prefixes[its[i]].shift for i, ids in enumerate(token_ids)], device=beginnings.mask.device
+        )
+        layers, mask = [Layer() for _ in beginnings.keys], beginnings.mask.new_ones(len(prompts), 0)
+        if not alone:
+            rest = [ids[taken[its[i]] :] for i, ids in enumerate(token_ids)]
+            mask, logits = self._go_on(rest, position, beginnings, layers)
         seen = None
         if self._penalty != 1:
             seen = torch.zeros(len(prompts), logits.shape[-1], dtype=torch.bool, device=mask.device)
-            for its, ids in zip(seen, token_ids, strict=True):
-                its[ids.to(mask.device)] = True
-        shown = {i: prefixes[key].shown for key, numbers in groups.items() for i in numbers}
+            for row, ids in zip(seen, token_ids, strict=True):
+                row[ids.to(mask.device)] = True
         tokens: list[list[int]] = [[] for _ in prompts]
-        rows = Rows([*prompts], tokens, layers, mask, position, position, seen, [shown[i] for i in range(len(prompts))])
+        shown = [prefixes[its[i]].shown for i in range(len(prompts))]
+        rows = Rows([*prompts], tokens, beginnings, layers, mask, position, position, seen, shown)
         self._take(rows, logits)
         return rows
 
@@ -166,63 +183,60 @@ class ContinuousReasoner:
         return layers, mask, logits, deltas[:, 0].tolist()
 
     def _go_on(
-        self, token_ids: list[torch.Tensor], groups: list[tuple[Prefix, list[int]]]
-    ) -> tuple[list[Layer], torch.Tensor, torch.Tensor, list[int]]:
-        """Compute the rest of prompts whose prefixes are computed.
+        self, rest: list[torch.Tensor], ends: torch.Tensor, beginnings: Beginnings, layers: list[Layer]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the rest of prompts after their beginnings.
 
         Args:
-            token_ids: of the whole prompts.
-            groups: each prefix, with the numbers of the prompts that begin with it.
+            rest: tokens of each row.
+            ends: int64[rows]: the position after each prompt.
+            beginnings: of the rows.
+            layers: empty ones, which are filled.
 
         Returns:
-            Layers, mask, logits of the last tokens, and the positions after them.
+            Mask, and logits of the last tokens.
         """
-        taken = [common([token_ids[i] for i in numbers], prefix.ids) for prefix, numbers in groups]
-        layers, mask = place(
-            [(prefix, count, numbers) for (prefix, numbers), count in zip(groups, taken, strict=True)], len(token_ids)
-        )
-        starts, shifts = [0] * len(token_ids), [0] * len(token_ids)
-        for (prefix, numbers), count in zip(groups, taken, strict=True):
-            for i in numbers:
-                starts[i], shifts[i] = count, prefix.shift
-        tails, own = padded([ids[start:] for ids, start in zip(token_ids, starts, strict=True)], mask.device)
-        first = torch.tensor([sum(pair) for pair in zip(starts, shifts, strict=True)], device=mask.device)
-        places = first[:, None] + (own.long().cumsum(1) - 1).clamp(min=0)
-        mask = torch.cat([mask, own], dim=1)
-        logits = self.model(
-            input_ids=tails,
-            attention_mask=mask.long(),
-            position_ids=places.expand(3, -1, -1),
-            cache=cache(layers),
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        return layers, mask, logits, [len(ids) + shift for ids, shift in zip(token_ids, shifts, strict=True)]
+        ids, own = padded(rest, ends.device)
+        after = own.flip(1).long().cumsum(1).flip(1)  # tokens from this one to the end
+        with beginnings.attended():
+            logits = self.model(
+                input_ids=ids,
+                attention_mask=own.new_ones(own.shape[1], own.shape[1]).tril() & own[:, None, None],
+                position_ids=(ends[:, None] - after).expand(3, -1, -1),
+                cache=cache(layers),
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+        return own, logits
 
     @torch.inference_mode()
     def step(self, rows: Rows) -> None:
         """Generate one token in each row."""
         rows.mask = torch.nn.functional.pad(rows.mask, (0, 1), value=True)
-        logits = self.model(
-            input_ids=rows.last[:, None],
-            attention_mask=rows.mask.long(),
-            position_ids=rows.position[None, :, None].expand(3, -1, -1),
-            cache=cache(rows.layers),
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        with rows.beginnings.attended():
+            logits = self.model(
+                input_ids=rows.last[:, None],
+                attention_mask=rows.mask[:, None, None],
+                position_ids=rows.position[None, :, None].expand(3, -1, -1),
+                cache=cache(rows.layers),
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
         rows.position = rows.position + 1
         self._take(rows, logits)
 
     join = staticmethod(join)
 
     def _take(self, rows: Rows, logits: torch.Tensor) -> None:
-        """Append the likeliest token of each row, under the repetition penalty of CTRL (arXiv 1909.05858)."""
+        """Append the likeliest or a sampled token of each row; penalty on repetition as in CTRL (arXiv 1909.05858)."""
         if rows.seen is not None:
             logits = logits.float()
             punished = torch.where(logits < 0, logits * self._penalty, logits / self._penalty)
             logits = torch.where(rows.seen, punished, logits)
-        rows.last = logits.argmax(-1)
+        if self.temperature:
+            rows.last = torch.multinomial(torch.softmax(logits.float() / self.temperature, -1), 1)[:, 0]
+        else:
+            rows.last = logits.argmax(-1)
         if rows.seen is not None:
             rows.seen.scatter_(1, rows.last[:, None], True)
         for tokens, token in zip(rows.tokens, rows.last.tolist(), strict=True):

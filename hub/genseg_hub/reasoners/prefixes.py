@@ -119,26 +119,6 @@ class Prefixes:
         self._stopped = False
 
 
-def place(prefixes: Sequence[tuple[Prefix, int, list[int]]], rows: int) -> tuple[list[Layer], torch.Tensor]:
-    """Return the first columns of rows, right-aligned, and the mask bool[rows, columns] of the columns in use.
-
-    Args:
-        prefixes: each with the number of its tokens to take, and the rows that take them.
-        rows: number of all rows.
-    """
-    width = max(taken for _, taken, _ in prefixes)
-    first = prefixes[0][0]
-    layers = [Layer.with_room(keys, rows, width) for keys in first.keys]
-    mask = torch.zeros(rows, width, dtype=torch.bool, device=first.keys[0].device)
-    for prefix, taken, its in prefixes:
-        index = torch.tensor(its, device=mask.device)
-        mask[index, width - taken :] = True
-        for layer, keys, values in zip(layers, prefix.keys, prefix.values, strict=True):
-            layer.keys[index, :, width - taken : width] = keys[:, :taken]
-            layer.values[index, :, width - taken : width] = values[:, :taken]
-    return layers, mask
-
-
 def common(token_ids: Sequence[torch.Tensor], prefix: torch.Tensor | None = None) -> int:
     """Return the number of first tokens that prompts share, with a prefix and with each other.
 
