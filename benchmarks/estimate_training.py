@@ -111,15 +111,16 @@ def memory(model, recipe: dict, way: str, gpus: int, completions: int, options: 
     activations += 2 * tokens * 5 * text.intermediate_size
     activations += 4 * text.vocab_size * text.hidden_size if held < weights else 0
     cache = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim  # bfloat16, of a token
-    greedy = 2 * cache * longest * recipe["per_device_eval_batch_size"]  # in float32, during an evaluation
-    greedy += 2 * weights if way == "full, ZeRO-3" else 0  # TRL gathers all weights to generate
+    # At the end `best/` is loaded in bfloat16 for its figures; the trained weights are then on the CPU, or divided.
+    final = 2 * weights + cache * longest * recipe["per_device_eval_batch_size"]
+    final -= width * held if held == weights else 0
     parts = {
         "weights": width * held + (4 * lora if way == LORA else 0),
         "gradients": width * state,
         "optimizer": (12 if zero else 8) * state,  # two moments; with DeepSpeed the float32 copy
         "reference": 0.0 if way == LORA or not recipe["beta"] else width * held,
         "vLLM": recipe["vllm_gpu_memory_utilization"] * CARD,
-        "activations": max(activations, greedy),
+        "activations": max(activations, final),
         "SAM 2": options.sam,
         "other": options.other,
     }
@@ -175,14 +176,14 @@ def seconds(
     groups = completions / recipe["num_generations"] / gpus
     prefill = sum(forward(model, groups, prompt, 0, image))
     weights = 2 * count(model)
-    # Greedy answers in float32, by Transformers.
+    # Greedy answers in bfloat16: by vLLM during the training, by Transformers of `best/` at its end.
     examples = options.examples / gpus
-    read = 2 * weights / bandwidth * options.longest * examples / recipe["per_device_eval_batch_size"]
+    read = weights / bandwidth * options.longest * examples / recipe["per_device_eval_batch_size"]
     return {
         "train": train / gpus / bf16,
         "generate": prefill / bf16 + options.longest * weights / bandwidth,
         "mask": groups * options.sam_flops / fp32 if "mask" in recipe["rewards"] else 0.0,
-        "evaluation": sum(forward(model, examples, prompt, options.answer, image)) / fp32 + read,
+        "evaluation": sum(forward(model, examples, prompt, options.answer, image)) / bf16 + read,
     }
 
 
@@ -236,14 +237,22 @@ def main() -> None:
     print("\n".join(lines))
 
     print("\nseconds of a step and of an evaluation, and hours of the recipe:\n")
-    print(row(["recipe", "GPUs", "train", "generate", "mask", "evaluation", "hours"]) + "\n|---|---|" + "---:|" * 5)
+    columns = ["train", "generate", "mask", "evaluation", "evaluations", "hours", "of it held out"]
+    print(row(["recipe", "GPUs", *columns]) + "\n|---|---|" + "---:|" * len(columns))
     for name, recipe in recipes.items():
         for gpu in GPUS:
             parts = seconds(models[RECIPES[name]], recipe, gpu, gpus[LORA], completions[name], options)
             step = parts["train"] + parts["generate"] + parts["mask"]
-            evaluations = recipe["max_steps"] / recipe["eval_steps"] + 1
-            hours = (recipe["max_steps"] * step + evaluations * parts["evaluation"]) / 3600
-            print(row([name, f"{gpus[LORA]} x {gpu}", *(f"{value:.1f}" for value in parts.values()), f"{hours:.1f}"]))
+            evaluations = recipe["max_steps"] // recipe["eval_steps"] + 2  # the start and `best/` as it loads, too
+            held_out = evaluations * parts["evaluation"] / 3600
+            hours = recipe["max_steps"] * step / 3600 + held_out
+            cells = [
+                *(f"{value:.1f}" for value in parts.values()),
+                evaluations,
+                f"{hours:.1f}",
+                f"{held_out / hours:.0%}",
+            ]
+            print(row([name, f"{gpus[LORA]} x {gpu}", *cells]))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -79,6 +80,21 @@ def benchmark(
         typer.Option("--strict", help="Refuse an archive with unusable examples or unpublished counts."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the run anew.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes with a model each, on Ray.", show_default="this process alone"),
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="Of workers; 0 for CPUs.", show_default="1 where the cluster has GPUs")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster: host:port or auto.", show_default="$RAY_ADDRESS, or one is started"),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Predict this part alone, such as 3/8; other processes predict the others.", metavar="I/N"),
+    ] = None,
     batch_size: BatchSize = 8,
     device: Device = "auto",
     revision: Revision = None,
@@ -92,17 +108,28 @@ def benchmark(
     A run is a folder: predictions.jsonl (raw answers, boxes, points, masks), metrics.json, rows.jsonl (for `evaluate
     compare`), report.md and report.html (with pictures). The same command resumes a run that stopped. Where all
     predictions are there, it loads no model and only scores; it still asks a named server what it serves.
+
+    Several processes share a run: --workers 8 starts them on Ray, and --shard 1/8 to 8/8 are commands for a scheduler,
+    of which the last to finish writes the report.
     """
-    from genseg_hub import GenSegR1, archives
+    from genseg_hub import GenSegR1, archives, checkpoints
     from genseg_hub.checkpoints import fingerprint
     from genseg_hub.errors import CheckpointError
     from genseg_hub.evaluation import benchmark_run
     from genseg_hub.evaluation.metrics import get_policy
+    from genseg_hub.evaluation.shards import Shard
     from genseg_hub.options import HubOptions, ReasonerOptions, ServerOptions, pick
     from rich.console import Console
 
-    console = Console(stderr=True)
+    from fiftyone_genseg.segmentation.engines.ray import RayError, ray_engine
+
+    console, stack = Console(stderr=True), contextlib.ExitStack()
     try:
+        part = Shard.parse(shard) if shard else None
+        if workers is None and (gpus_per_worker is not None or address):
+            raise ValueError("gpus_per_worker and address belong to workers; say how many (--workers)")
+        if workers and (server or predictions):
+            raise ValueError("leave --workers out: a server answers by itself, and stored predictions need no model")
         archives.check(name, root, split)
         policy = get_policy(policy or archives.by_name()[name].policy).name
         of_server = [name for name in ServerOptions.__dataclass_fields__ if name in model_options]
@@ -129,24 +156,33 @@ def benchmark(
             examples = archives.first_expressions(examples)
         examples = examples.select(range(min(limit or len(examples), len(examples))))
 
-        def load() -> GenSegR1:
-            return asked or GenSegR1.from_pretrained(fingerprint.loadable(str(known), who), device, **model_options)
+        def load() -> GenSegR1 | benchmark_run.Answer:
+            name = fingerprint.loadable(str(known), who)
+            if workers is None:
+                return asked or GenSegR1.from_pretrained(name, device, **model_options)
+            found = checkpoints.pull(name, dialect=options.dialect, options=hub)
+            return stack.enter_context(ray_engine(found, workers, gpus_per_worker, address, model_options)).answer
 
         system = who["model"] + (" served" if asked else "")
         folder = out or Path("runs/benchmarks", f"{name}-{split}", _folder_name(system))
-        report = benchmark_run.run(
-            folder,
-            settings={"benchmark": name, "split": split, **who},
-            examples=examples,
-            source=predictions or load,
-            policy=policy,
-            archive=str(archive),
-            command=_command(sys.argv[1:]),
-            batch_size=batch_size,
-            overwrite=overwrite,
-        )
-    except (ValueError, OSError, CheckpointError) as error:
+        with stack:
+            report = benchmark_run.run(
+                folder,
+                settings={"benchmark": name, "split": split, **who},
+                examples=examples,
+                source=predictions or load,
+                policy=policy,
+                archive=str(archive),
+                command=_command(sys.argv[1:]),
+                batch_size=batch_size,
+                overwrite=overwrite,
+                shard=part,
+            )
+    except (ValueError, OSError, CheckpointError, RayError) as error:
         raise fail(error) from error
+    if report is None:
+        typer.echo(f"shard {part} of {folder} is done; the last shard to finish writes the report", err=True)
+        return
     typer.echo(report)
     typer.echo(f"wrote {folder / benchmark_run.PAGE} and what it is made of", err=True)
     check_answered(json.loads((folder / benchmark_run.METRICS).read_bytes()))

@@ -68,7 +68,8 @@ COMMANDS = {
     "--revision --existing --batch-size --device --server --served-model --engine --workers --gpus-per-worker --address"
     + MODEL_OPTIONS,
     "benchmark": "name --split --model -m --segmenter --root --out --predictions --policy --first-expression --limit "
-    "--strict --overwrite --batch-size --device --revision --server --served-model" + MODEL_OPTIONS,
+    "--strict --overwrite --workers --gpus-per-worker --address --shard --batch-size --device --revision --server "
+    "--served-model" + MODEL_OPTIONS,
     "demo": "--out --headless --scenes --photos --model -m --device --server --served-model --port" + MODEL_OPTIONS,
     "doctor": "--json",
     "models": "",
@@ -81,8 +82,9 @@ COMMANDS = {
     "plugin install": "",
     "plugin uninstall": "",
 }
-TRAINING_COMMANDS = ("vision", "sft", "segmenter", "grpo", "data", "mine", "export")
+TRAINING_COMMANDS = ("sft", "grpo", "data", "mine", "vision", "nano-sft", "segmenter", "export")
 RECIPES = (
+    "genseg_cold_start_8b",
     "genseg_r1_4b",
     "genseg_r1_8b",
     "genseg_r1_g_8b",
@@ -193,7 +195,7 @@ def test_genseg_train_has_its_commands(capsys):
     with pytest.raises(SystemExit) as ended:
         training.main(["--help"])
     assert ended.value.code == 0
-    assert tuple(re.findall(r"^  (\w+) {2,}", capsys.readouterr().out, re.MULTILINE)) == TRAINING_COMMANDS
+    assert tuple(re.findall(r"^  ([\w-]+) {2,}", capsys.readouterr().out, re.MULTILINE)) == TRAINING_COMMANDS
 
 
 @pytest.mark.parametrize("command", [name for name in TRAINING_COMMANDS if name != "export"])

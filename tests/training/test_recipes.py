@@ -2,16 +2,22 @@
 
 from pathlib import Path
 
+import genseg_hub
 import pytest
+import torch
+import transformers
 import yaml
 from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
 from genseg_hub.checkpoints.catalog import KNOWN
 from genseg_training import cli, grpo
+from peft import get_peft_model
+from trl import get_peft_config
 
-OTHER_STAGES = ("nano_vision", "nano_sft", "nano_segmenter")
+OTHER_STAGES = ("nano_vision", "nano_sft", "nano_segmenter", "genseg_cold_start")
 RECIPES = {name: file for name, file in cli.recipes().items() if not name.startswith(OTHER_STAGES)}
 RESULTS = {f"{yaml.safe_load(file.read_text())['output_dir']}/{grpo.BEST}" for file in RECIPES.values()}
+NANO = Path(genseg_hub.__file__).parent / "nano"
 CONFIGURATIONS = sorted(Path("training/accelerate").glob("*.yaml"))
 
 
@@ -27,6 +33,20 @@ def test_a_recipe_is_one_that_trl_takes(name):
     assert not arguments.root, "the user names the folder of the archives"
     assert config.eval_steps % config.save_steps == 0
     assert Path(config.output_dir).name == name
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("nano")])
+def test_the_adapters_of_a_recipe_are_on_layers_that_exist(name):
+    """Each module that is named is found in a Qwen3-VL, and only in its language model."""
+    _, _, model_config = grpo.parse({"config": RECIPES[name], "use_cpu": True})
+    peft_config = get_peft_config(model_config)
+    assert (peft_config.r, peft_config.lora_alpha) == (model_config.lora_r, model_config.lora_alpha)
+    with torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(NANO)
+        adapted = get_peft_model(transformers.Qwen3VLForConditionalGeneration(config), peft_config)
+    layers = set(adapted.targeted_module_names)
+    assert {layer.rpartition(".")[2] for layer in layers} == set(model_config.lora_target_modules)
+    assert all("language_model" in layer for layer in layers), "the vision tower is frozen, without adapters"
 
 
 @pytest.mark.parametrize("name", RECIPES)

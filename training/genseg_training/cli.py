@@ -13,12 +13,13 @@ from genseg_hub.whole import DiskFullError, disk_full_in_words
 USAGE = """usage: genseg-train COMMAND [--config RECIPE.yaml] [--option value ...]
 
 commands:
-  vision      nano, stage 1: dense pretraining of the vision tower
-  sft         nano, stage 2: warm start of the reasoner
-  segmenter   nano's SAM 2
+  sft         cold start of any Qwen3-VL checkpoint: the form of an answer, from true masks
   grpo        GRPO of any Qwen3-VL checkpoint on referring examples
   data        write the data of a run as a folder, from official archives too, or print which images sources share
-  mine        collect the examples that a checkpoint gets wrong, to train it on them
+  mine        measure how often a checkpoint is right, and keep the examples worth training on
+  vision      nano, stage 1: dense pretraining of the vision tower
+  nano-sft    nano, stage 2: warm start of the reasoner on rendered scenes
+  segmenter   nano's SAM 2
   export      join reasoner and segmenter into a checkpoint: genseg-train export REASONER_RUN SEGMENTER_RUN FOLDER
 
 RECIPE.yaml is a file or the name of a recipe of this package, such as nano_r1.
@@ -81,19 +82,19 @@ def _run(arguments: list[str]) -> None:
         return _export(*map(Path, rest))
     if command == "data":
         return _data(rest)
-    if command not in ("vision", "sft", "segmenter", "grpo", "mine"):
+    if command not in ("sft", "grpo", "mine", "vision", "nano-sft", "segmenter"):
         print(USAGE)
         raise SystemExit(command not in ("-h", "--help"))
     rest = _with_recipe_file(rest)
     from trl import TrlParser
 
-    if command in ("grpo", "mine"):
-        return _grpo_or_mine(TrlParser, command, rest)
+    if command in ("sft", "grpo", "mine"):
+        return _of_any_checkpoint(TrlParser, command, rest)
     from genseg_training.nano import loop, segmenter, sft, vision
 
     stages: dict[str, tuple[Any, Callable[[Any], None]]] = {
         "vision": (loop.LoopConfig, vision.pretrain),
-        "sft": (sft.SftConfig, sft.train),
+        "nano-sft": (sft.SftConfig, sft.train),
         "segmenter": (loop.LoopConfig, segmenter.train),
     }
     config_class, run = stages[command]
@@ -111,20 +112,21 @@ def _data(arguments: list[str]) -> None:
         raise SystemExit(f"error: {error}") from error
 
 
-def _grpo_or_mine(parser_class: type, command: str, arguments: list[str]) -> None:
+def _of_any_checkpoint(parser_class: type, command: str, arguments: list[str]) -> None:
     from genseg_hub.errors import CheckpointError, PublishError
-    from trl import GRPOConfig, ModelConfig
+    from trl import GRPOConfig, ModelConfig, SFTConfig
 
-    from genseg_training import grpo, mining
+    from genseg_training import grpo, mining, sft
 
     commands: dict[str, tuple[tuple[type, ...], Callable[..., None]]] = {
         "grpo": ((grpo.GrpoArguments, GRPOConfig, ModelConfig), grpo.train),
+        "sft": ((sft.SftArguments, SFTConfig, ModelConfig), sft.train),
         "mine": ((mining.MiningArguments,), mining.mine),
     }
     classes, run = commands[command]
     try:
         first, *others = parser_class(classes, prog=f"genseg-train {command}").parse_args_and_config(arguments)
-        run(grpo.of_data(first, arguments) if command == "grpo" else first, *others)
+        run(first if command == "mine" else grpo.of_data(first, arguments), *others)
     except (ValueError, CheckpointError, PublishError) as error:
         raise SystemExit(f"error: {error}") from error
 

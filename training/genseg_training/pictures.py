@@ -57,7 +57,7 @@ def trainable(rows: datasets.Dataset, options: ReasonerOptions) -> datasets.Data
     """
 
     def read(batch: dict[str, list]) -> dict[str, list]:
-        originals = [_opened(stored) for stored in batch["image"]]
+        originals = [opened(stored) for stored in batch["image"]]
         return {
             "prompt": [_prompt(tuple(s), e) for s, e in zip(batch["image_size"], batch["expression"], strict=True)],
             "image": [shown(image, options) for image in originals],
@@ -76,7 +76,12 @@ def _prompt(size: tuple[int, int], expression: str) -> list[dict[str, str]]:
     ]
 
 
-def _opened(stored: dict[str, Any]) -> Image.Image:
+def opened(stored: dict[str, Any]) -> Image.Image:
+    """Return a stored image, {"path": ..., "bytes": ...}.
+
+    Raises:
+        ImageError: the image cannot be used.
+    """
     try:
         return load_image(stored["path"] if stored["bytes"] is None else stored["bytes"])
     except ImageError as error:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from genseg_hub.dialects import genseg
 from genseg_hub.evaluation import scores
-from genseg_hub.images import load_image
 from genseg_hub.options import ReasonerOptions
-from genseg_hub.overlay import contact_sheet, draw_prediction
 from genseg_hub.pipeline import GenSegR1
+from genseg_hub.reasoners.base import Reasoner
 from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_hub.referring_dataset import from_dataset
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 from genseg_hub.segmenters.base import Segmenter
+from genseg_hub.thinking import opens_thought
 from genseg_hub.whole import write_text, written_file
-from PIL import Image
 from tqdm.auto import tqdm
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import RepeatSampler
 
+from genseg_training import dynamic_sampling, liveness, samples, vllm_reasoner
+
 EVALUATIONS, SAMPLES = "evaluations", "samples"
-N_SAMPLES = 8
 
 
 class EpochSampler(RepeatSampler):
@@ -57,14 +61,19 @@ class SegmentationGRPOTrainer(GRPOTrainer):
     """GRPOTrainer whose `evaluate` answers held-out expressions greedily and scores the masks.
 
     Every evaluation logs `eval_ciou`, `eval_miou`, `eval_target_miou`, `eval_n_acc`, `eval_t_acc` and the other figures
-    of `ReferringMetrics`. It writes all figures (`evaluations/step-N.json`) and a picture of the first examples with
-    their answers (`samples/step-N.png`) into `output_dir`. The processes divide the examples among them.
+    of `ReferringMetrics`. It writes all figures (`evaluations/step-N.json`) and a picture of the first examples about
+    different images with their answers (`samples/step-N.png`) into `output_dir`, and shows the picture to the trackers
+    of the run. The processes divide the examples among them. vLLM answers where the training has it beside the policy
+    (`vllm_reasoner.usable`), else Transformers.
+
+    Every step logs the figures of `liveness`.
 
     Args:
         segmenter: the frozen SAM 2, on this process's device.
         eval_dataset: referring examples with `referring_dataset.FEATURES`, not rows of TRL; None for no evaluation.
         eval_name: name of these examples in the reports.
         eval_options: `min_pixels` and `max_pixels` of the images that the policy sees.
+        rounds: of dynamic sampling at most, see `dynamic_sampling`; 0 for none.
         kwargs: arguments of GRPOTrainer.
 
     Raises:
@@ -79,16 +88,20 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         eval_dataset: datasets.Dataset | None,
         eval_name: str,
         eval_options: ReasonerOptions,
+        rounds: int = 0,
         **kwargs,
     ):
         super().__init__(eval_dataset=eval_dataset, **kwargs)
         self._segmenter, self._held_out, self._eval_name = segmenter, eval_dataset, eval_name
         self._eval_options = eval_options
+        self._rounds = rounds
+        self._sampled: dynamic_sampling.Sampled | None = None  # the batch that TRL is about to ask for
+        self._drawn_at = (-1, 0)  # step, and how many batches of it were filled before
         zero = self.accelerator.state.deepspeed_plugin
-        divided = self.is_fsdp_enabled or (zero is not None and zero.zero_stage == 3)
+        self._divided = self.is_fsdp_enabled or (zero is not None and zero.zero_stage == 3)
         count, world = len(eval_dataset or ()), self.accelerator.num_processes
         each, rest = divmod(count, world)
-        if divided and rest and each % self.args.per_device_eval_batch_size == 0:
+        if self._divided and rest and each % self.args.per_device_eval_batch_size == 0:
             raise ValueError(
                 f"{count} examples to evaluate give {rest} of {world} processes one batch more than the others, and "
                 f"FSDP and ZeRO-3 would wait for ever: leave {rest} out"
@@ -98,6 +111,83 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         own = super()._get_train_sampler(dataset)
         assert isinstance(own, RepeatSampler)
         return EpochSampler(own, lambda: int(self.state.epoch or 0))
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
+        if self._rounds:  # `evaluate` never comes here
+            self._sampled = self._filled(inputs)
+            inputs = self._sampled.rows
+        return super()._generate_and_score_completions(inputs)
+
+    def _filled(self, inputs: list[dict]) -> dynamic_sampling.Sampled:
+        """Return a batch in which groups without variance are replaced, and log what that took."""
+        step, batch = self.state.global_step, 0
+        if self._drawn_at[0] == step:  # several batches in one step
+            batch = self._drawn_at[1] + 1
+        self._drawn_at = (step, batch)
+        rows: Any = self.train_dataset
+
+        def draw(count: int, done: int) -> list[dict]:
+            chosen = np.random.default_rng([self.args.seed, step, batch, done]).choice(len(rows), count)
+            return [rows[int(index)] for index in chosen]
+
+        generate, score = super()._generate, super()._calculate_rewards
+
+        def sample(rows: list[dict]) -> dynamic_sampling.Sampled:
+            return dynamic_sampling.sample(rows, generate, score)
+
+        sampled, figures = dynamic_sampling.fill(
+            sample(inputs),
+            sample,
+            draw,
+            self.reward_weights,
+            int(self.num_generations or 1),
+            self._rounds,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        self._add_figures(figures)
+        return sampled
+
+    def _generate(self, prompts: list) -> tuple:
+        return super()._generate(prompts) if self._sampled is None else self._sampled.as_trl()
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> torch.Tensor:
+        if self._sampled is None:
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        else:
+            rewards, self._sampled = self._sampled.rewards, None
+        total = liveness.totals(rewards, self.reward_weights)
+        self._add_figures(liveness.figures(total, int(self.num_generations or 1)))
+        return rewards
+
+    def release(self) -> None:
+        """Free the memory of the device for another model, after the training; divided weights stay."""
+        self.optimizer = None
+        if not self._divided:
+            self.accelerator.unwrap_model(self.model).to("cpu")
+        gc.collect()
+        torch.cuda.empty_cache()  # does nothing without CUDA
+
+    def _add_figures(self, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self._metrics["train"][name].append(value)
+
+    def _whole_policy(self) -> AbstractContextManager[torch.nn.Module]:
+        """Gather divided weights, unless vLLM has them already."""
+        if vllm_reasoner.usable(self.args):  # type: ignore[arg-type]
+            return nullcontext(self.accelerator.unwrap_model(self.model))
+        return unwrap_model_for_generation(self.model_wrapped, self.accelerator)
+
+    def _reasoner(self, model: torch.nn.Module) -> Reasoner:
+        """Return what answers held-out expressions with the weights of this step."""
+        thinks = opens_thought(self.processing_class)
+        if vllm_reasoner.usable(self.args):  # type: ignore[arg-type]
+            if self.state.global_step != self._last_loaded_step:
+                self.vllm_generation.sync_weights()
+                self._last_loaded_step = self.state.global_step
+            return vllm_reasoner.VllmReasoner(self.vllm_generation, model, self.processing_class, thinks)
+        limit = self.max_completion_length or genseg.MAX_NEW_TOKENS
+        return TransformersReasoner(model, self.processing_class, limit, thinks)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Segment held-out examples, score the masks, and return the figures (see the class).
@@ -116,24 +206,21 @@ class SegmentationGRPOTrainer(GRPOTrainer):
             raise ValueError("there are no held-out examples to evaluate on: give eval_dataset")
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = examples.shard(world, rank, contiguous=True)
-        panels: list[tuple[Image.Image, str]] = []
+        shown = samples.Samples()
 
         def look(example: ReferringExample, result: Prediction | Failure, row: dict) -> None:
             progress.update()
-            if rank == 0 and len(panels) < N_SAMPLES:
-                panels.append(_panel(example, result))
+            if rank == 0:
+                shown.add(example, result)
 
         policy: torch.nn.Module = self.accelerator.unwrap_model(self.model)
         was_training = policy.training
         with (
             tqdm(total=len(mine), desc="evaluation", leave=False, disable=rank != 0) as progress,
-            unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model,
+            self._whole_policy() as model,
         ):
-            reasoner = TransformersReasoner(
-                model, self.processing_class, self.max_completion_length or genseg.MAX_NEW_TOKENS
-            )
             measured = scores.evaluate(
-                GenSegR1(reasoner, self._segmenter, genseg, options=self._eval_options),
+                GenSegR1(self._reasoner(model), self._segmenter, genseg, options=self._eval_options),
                 from_dataset(mine),
                 self.args.per_device_eval_batch_size,
                 look,
@@ -143,7 +230,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
             first.merge(other)
         figures = first.compute()
         if self.is_world_process_zero():
-            self._write(figures, panels)
+            self._write(figures, shown)
         numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in numbers.items()}
         metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - started, 2)
@@ -153,20 +240,12 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         policy.train(was_training)
         return metrics
 
-    def _write(self, figures: dict, panels: list) -> None:
+    def _write(self, figures: dict, shown: samples.Samples) -> None:
         step = f"step-{self.state.global_step:06d}"
         reports, pictures = (Path(str(self.args.output_dir), name) for name in (EVALUATIONS, SAMPLES))
         report = {"benchmark": self._eval_name, "step": self.state.global_step} | figures
         write_text(reports / f"{step}.json", json.dumps(report, indent=2) + "\n")
         with written_file(pictures / f"{step}.png") as picture:
-            contact_sheet(panels).save(picture, "PNG")
-
-
-def _panel(example: ReferringExample, result: Prediction | Failure):
-    image = load_image(example.image)
-    if isinstance(result, Failure):
-        return image, f"{example.expression}\nfailed: {result.message[:40]}"
-    said = f"{len(result.masks)} instances, {len(example.masks or ())} meant"
-    if result.response.error:
-        said = result.response.error.value
-    return draw_prediction(image, result), f"{example.expression}\n{said}"
+            shown.sheet().save(picture, "PNG")
+        trackers = [self.args.report_to] if isinstance(self.args.report_to, str) else self.args.report_to
+        samples.show(pictures / f"{step}.png", self.state.global_step, trackers or [], self.callback_handler.callbacks)

@@ -1,6 +1,7 @@
 """Benchmark runs: score a checkpoint, or predictions of another system, on referring examples.
 
 A run is a folder. A killed run resumes where it stopped. Scoring reads the stored predictions and needs no model.
+Several processes may share a run, see `shards`.
 """
 
 from __future__ import annotations
@@ -9,20 +10,19 @@ import contextlib
 import functools
 import json
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import datasets
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from genseg_hub.errors import ImageError, RunError
-from genseg_hub.evaluation import gallery, prediction_files, predictions, report
+from genseg_hub.evaluation import gallery, prediction_files, predictions, report, shards
 from genseg_hub.evaluation.metrics import DEFAULT_POLICY, get_policy
 from genseg_hub.evaluation.scores import Scores
+from genseg_hub.evaluation.shards import LOCK, Shard
 from genseg_hub.images import image_size, load_image
 from genseg_hub.pipeline import GenSegR1
 from genseg_hub.referring_dataset import from_dataset
@@ -37,10 +37,11 @@ SETTINGS, PREDICTIONS, ROWS, METRICS, REPORT, PAGE = FILES = (
     "report.md",
     "report.html",
 )
-LOCK = ".lock"
+# Takes examples and how many to answer at once; gives each example with its result, in any order.
+Answer = Callable[[Iterator[ReferringExample], int], Iterator[tuple[ReferringExample, Prediction | Failure]]]
 _UNFINISHED = ".part"
 _MARKS = {"benchmark", "split", "model"}  # settings that every run has
-_VERSIONS_OF = ("fiftyone-genseg", "transformers", "torch", "sam2")
+_VERSIONS_OF = ("fiftyone-genseg", "transformers", "torch", "rf-sam-2")
 _log = logging.getLogger(__name__)
 
 
@@ -48,13 +49,14 @@ def run(
     folder: Path,
     settings: Mapping[str, str],
     examples: datasets.Dataset,
-    source: Callable[[], GenSegR1] | Path,
+    source: Callable[[], GenSegR1 | Answer] | Path,
     policy: str,
     archive: str,
     command: str,
     batch_size: int = 8,
     overwrite: bool = False,
-) -> str:
+    shard: Shard | None = None,
+) -> str | None:
     """Predict the missing expressions of a run, score all, and write figures and reports.
 
     Args:
@@ -62,17 +64,19 @@ def run(
         settings: `benchmark`, `split` and `model`, and all other values that must be the same when a run resumes (see
             `checkpoints.fingerprint`).
         examples: of `referring_dataset`, with unique ids.
-        source: a function that loads the model, called only if a prediction is missing; or a file of predictions (see
-            `prediction_files.read`).
+        source: a function that loads what answers, called only if a prediction is missing; or a file of predictions
+            (see `prediction_files.read`).
         policy: a name in `metrics.POLICIES`.
         archive: origin of the examples, for the reports.
         command: that started the run, for the reports.
         batch_size: expressions that the reasoner answers at once.
         overwrite: replace any run in the folder. Its files are removed after the model is loaded, or after the file of
             predictions is read.
+        shard: the part of the examples that this process predicts; other processes predict the other parts of the same
+            run. None for all examples.
 
     Returns:
-        The report, in Markdown.
+        The report, in Markdown; None if other shards have still to predict.
 
     Raises:
         RunError: the folder, the settings or the source cannot be used.
@@ -86,8 +90,22 @@ def run(
             raise RunError(f"there is no file {source}")
         if overwrite and source.resolve().is_relative_to(folder.resolve()):
             raise RunError(f"{source} is in {folder}, which would be overwritten; name another --out")
+    if shard and (overwrite or isinstance(source, Path)):
+        raise RunError(
+            "a shard predicts what is missing: leave out --predictions, and begin a run anew without --shard, "
+            "or name another --out"
+        )
     in_words = disk_full_in_words(f"the run in {folder} stopped, and its answers so far are kept")
-    with in_words, _locked(folder, settings, overwrite):
+    if shard and not isinstance(source, Path):
+        with in_words:
+            _predict_shard(folder, settings, examples, source, batch_size, shard)
+            with _locked(folder, settings, False, -1):
+                if not _is_last(folder, examples):
+                    return None
+                with shards.alone(folder):
+                    shards.join(folder, folder / PREDICTIONS)
+                return _report(folder, examples, policy, archive, command, settings)
+    with in_words, _locked(folder, settings, overwrite), shards.alone(folder):
         file = folder / PREDICTIONS
         if isinstance(source, Path):
             imported = _import(source, file)
@@ -98,26 +116,50 @@ def run(
             if overwrite:
                 load()
             _begin(folder, settings, overwrite)
+            shards.join(folder, file)
         if not isinstance(source, Path):
             _predict(load, examples, file, batch_size)
         return _report(folder, examples, policy, archive, command, settings)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, settings: Mapping[str, str], overwrite: bool) -> Iterator[None]:
+def _locked(folder: Path, settings: Mapping[str, str], overwrite: bool = False, seconds: float = 0.0) -> Iterator[None]:
     """Check a folder, and lock it for this process."""
     _check(folder, settings, overwrite)  # before anything is written into a folder that is no run
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError(f"another process works in {folder}; wait for it, or name another --out") from None
-    try:
+    with shards.locked(folder, seconds):
         _check(folder, settings, overwrite)  # another process may have begun a run meanwhile
         yield
+
+
+def _predict_shard(
+    folder: Path,
+    settings: Mapping[str, str],
+    examples: datasets.Dataset,
+    source: Callable[[], GenSegR1 | Answer],
+    batch_size: int,
+    shard: Shard,
+) -> None:
+    """Predict what is missing in one part of the examples."""
+    with _locked(folder, settings, seconds=shards.START_SECONDS):
+        _begin(folder, settings, False)
+        lock = shards.take(folder, shard)
+        stored = [folder / PREDICTIONS, *shards.files(folder)]
+    try:
+        _predict(source, examples.select(shard.part(len(examples))), shard.file(folder), batch_size, stored)
     finally:
         lock.release()
+
+
+def _is_last(folder: Path, examples: datasets.Dataset) -> bool:
+    """Return whether no shard is at work and every expression has a prediction or a failure."""
+    try:
+        with shards.alone(folder):
+            pass
+    except RunError:
+        return False
+    stored = prediction_files.Index(folder / PREDICTIONS, *shards.files(folder))
+    return all(stored.has_line(*question) for question in _questions(examples))
 
 
 def _check(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
@@ -125,7 +167,8 @@ def _check(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
     file = folder / SETTINGS
     something_else = RunError(f"{folder} holds something else than a run; name another --out")
     if not file.is_file():
-        ours = {LOCK, *(name + _UNFINISHED for name in FILES)}
+        # A shard may have begun the run since.
+        ours = {LOCK, SETTINGS, shards.FOLDER, *(name + _UNFINISHED for name in FILES)}
         if folder.exists() and not (folder.is_dir() and {entry.name for entry in folder.iterdir()} <= ours):
             raise something_else
         return
@@ -153,6 +196,7 @@ def _begin(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
         for name in FILES:
             if name != SETTINGS:  # it is replaced below, because without it the folder is no run
                 (folder / name).unlink(missing_ok=True)
+        shards.remove(folder)
     _write(folder / SETTINGS, json.dumps(dict(settings), indent=2) + "\n")
 
 
@@ -176,46 +220,48 @@ def _import(source: Path, file: Path) -> Path:
     return unfinished
 
 
-def _predict(load: Callable[[], GenSegR1], examples: datasets.Dataset, file: Path, batch_size: int) -> None:
-    """Append the missing predictions; ask again after a failure and where a line cannot be read."""
-    _drop_torn_line(file)
-    todo = list(range(len(examples)))
-    if file.is_file():
-        stored = prediction_files.Index(file)
-        if lost := stored.unreadable:
-            text = "%s: %d lines are left out, and their expressions are asked again; the first: %s"
-            _log.warning(text, file, len(lost), lost[0])
-        columns = zip(examples["example_id"], examples["image_id"], examples["expression"], strict=True)
-        todo = [i for i, question in enumerate(columns) if not stored.has_answer(*question)]
+def _predict(
+    load: Callable[[], GenSegR1 | Answer],
+    examples: datasets.Dataset,
+    file: Path,
+    batch_size: int,
+    others: Sequence[Path] = (),
+) -> None:
+    """Append the missing predictions to a file; ask again after a failure and where a line cannot be read.
+
+    Args:
+        load: loads what answers.
+        examples: to predict.
+        file: where the predictions go.
+        batch_size: expressions that are answered at once.
+        others: further files of predictions; an expression that one of them answers is not asked.
+    """
+    shards.drop_torn_line(file)
+    stored = prediction_files.Index(*dict.fromkeys((file, *others)))
+    if (lost := stored.unreadable) and not others:  # another shard may be writing its line
+        text = "%s: %d lines are left out, and their expressions are asked again; the first: %s"
+        _log.warning(text, file, len(lost), lost[0])
+    todo = [i for i, question in enumerate(_questions(examples)) if not stored.has_answer(*question)]
     if not todo:
         return
-    missing = examples.select(todo)
-    results = load().segment_many(from_dataset(missing), batch_size)
+    missing, loaded = examples.select(todo), load()
+    if callable(loaded):
+        results = loaded(from_dataset(missing), batch_size)
+    else:
+        results = zip(from_dataset(missing), loaded.segment_many(from_dataset(missing), batch_size), strict=True)
     with (
         file.open("a", encoding="utf-8") as stream,
         tqdm(total=len(examples), initial=len(examples) - len(todo), desc="segmenting") as bar,
     ):
-        for example, result in zip(from_dataset(missing), results, strict=True):
+        for example, result in results:
             stream.write(predictions.to_json(predictions.to_line(example, result)) + "\n")
             stream.flush()
             bar.update()
 
 
-def _drop_torn_line(file: Path) -> None:
-    """Remove the incomplete last line of a killed run."""
-    if file.is_file():
-        with file.open("rb+") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            whole = size
-            while whole:
-                begin = max(0, whole - 65536)
-                stream.seek(begin)
-                end = stream.read(whole - begin).rfind(b"\n")
-                if end >= 0:
-                    whole = begin + end + 1
-                    break
-                whole = begin
-            stream.truncate(whole)
+def _questions(examples: datasets.Dataset) -> Iterator[tuple[str, str, str]]:
+    """Yield the example_id, the image_id and the expression of each example."""
+    return zip(examples["example_id"], examples["image_id"], examples["expression"], strict=True)
 
 
 def score(
@@ -250,11 +296,11 @@ def score(
             _check_size(example, result)
             row = scores.add(example, result, line is not None and predictions.has_boxes(line))
         except ValueError as error:
-            raise RunError(f"the prediction of {example.example_id!r} in {index.file} does not fit: {error}") from error
+            raise RunError(f"the prediction of {example.example_id!r} in {index} does not fit: {error}") from error
         on_result(result, row)
     if 0 < missing == len(examples):
         raise RunError(
-            f"no prediction in {index.file} is about these expressions; their ids are like {example.example_id!r}"
+            f"no prediction in {index} is about these expressions; their ids are like {example.example_id!r}"
         )
     return scores.compute() | {"missing": missing}
 

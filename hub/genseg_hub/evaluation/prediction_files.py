@@ -92,21 +92,27 @@ def _lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any] | PredictionEr
 
 
 class Index:
-    """Places of the predictions in a file of JSON lines, without their masks.
+    """Places of the predictions in files of JSON lines, without their masks.
 
-    The last readable line of an expression counts. An unreadable line costs its expression, not the file.
+    Of the lines about one question an answer counts before a failure, and a later line before an earlier one. An
+    unreadable line costs its expression, not the file.
 
     Args:
-        file: of JSON lines.
+        *files: of JSON lines; a missing one has no lines.
 
     Attributes:
         unreadable: a message about each line that cannot be read.
     """
 
-    def __init__(self, file: Path):
-        self.file = file
+    def __init__(self, *files: Path):
+        self.files = files
         self.unreadable: list[str] = []
-        self._places: dict[str, tuple[int, tuple[str, str | None, str | None], bool]] = {}
+        self._places: dict[str, tuple[Path, int, tuple[str, str | None, str | None], bool]] = {}
+        for file in files:
+            if file.is_file():
+                self._read(file)
+
+    def _read(self, file: Path) -> None:
         for place, number, line in _lines(file):
             try:
                 if isinstance(line, PredictionError):
@@ -115,21 +121,39 @@ class Index:
             except PredictionError as error:
                 self.unreadable.append(str(error))
             else:
-                self._places[line["example_id"]] = place, asked(line), "failure" in line
+                said, failed = asked(line), "failure" in line
+                _, _, said_before, failed_before = self._places.get(line["example_id"], (None, 0, None, True))
+                if not failed or failed_before or said != said_before:
+                    self._places[line["example_id"]] = file, place, said, failed
 
     def has_answer(self, example_id: str, image_id: str, expression: str) -> bool:
         """Return whether a line about this question is no failure."""
-        _, said, failed = self._places.get(example_id, (0, None, True))
-        return said is not None and not failed and is_about(said, example_id, image_id, expression)
+        place = self._place(example_id, image_id, expression)
+        return place is not None and not place[2]
+
+    def has_line(self, example_id: str, image_id: str, expression: str) -> bool:
+        """Return whether a line, which may be a failure, is about this question."""
+        return self._place(example_id, image_id, expression) is not None
 
     def find(self, example: ReferringExample) -> dict[str, Any] | None:
         """Return the line about an example; None if no line is about its id, image and expression."""
-        place, said, _ = self._places.get(example.example_id, (0, None, True))
-        if said is None or not is_about(said, example.example_id, example.image_id, example.expression):
+        found = self._place(example.example_id, example.image_id, example.expression)
+        if found is None:
             return None
-        with self.file.open("rb") as stream:
+        file, place, _ = found
+        with file.open("rb") as stream:
             stream.seek(place)
             return _parse(stream.readline())
+
+    def _place(self, example_id: str, image_id: str, expression: str) -> tuple[Path, int, bool] | None:
+        """Return the file and the first byte of the line about a question, and whether it is a failure."""
+        if example_id not in self._places:
+            return None
+        file, place, said, failed = self._places[example_id]
+        return (file, place, failed) if is_about(said, example_id, image_id, expression) else None
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.files))
 
 
 def _parse(raw: bytes) -> dict[str, Any]:

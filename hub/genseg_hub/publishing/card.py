@@ -64,7 +64,12 @@ def card(folder: Path, repo_id: str) -> hub.ModelCard:
     made.data["tags"] = list(dict.fromkeys([*made.data["tags"], *metadata["tags"]]))
     if reports:
         made.data["model_name"] = name
-        made.data["eval_results"] = [result for file, report in reports.items() for result in _results(file, report)]
+        made.data["eval_results"] = [
+            result
+            for file, report in reports.items()
+            if not report.get("start")  # of other weights, beside which this checkpoint is to be seen
+            for result in _results(file, report)
+        ]
     return made
 
 
@@ -119,12 +124,13 @@ def _facts(folder: Path, settings: dict[str, Any], reports: list[dict[str, Any]]
         "words": as_words,
         "code": as_code,
         "fence": "`" * max(3, ticks + 1),  # which the recipe cannot end
-        "reports": reports,
+        "reports": sorted(reports, key=lambda report: bool(report.get("start"))),
         "metrics": {metric: NAMES[metric] for metric in METRICS},
         "origin": base_model if is_nano or _is_on_hub(base_model) else None,
         "recipe": text,
         "has_logs": any(folder.glob("logs/*.jsonl")),
         "has_curves": (folder / "curves.png").is_file(),
+        "update": settings.get("lora_update"),
         "versions": settings.get("versions"),
         "is_nano": is_nano,
         "is_on_scenes": is_nano or any(report["benchmark"].lower().startswith("refscenes") for report in reports),

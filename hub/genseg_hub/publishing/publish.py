@@ -45,6 +45,8 @@ _PUBLISHED = (
     checkpoints.SETTINGS_FILE,
     "segmenter/config.json",
     "segmenter/*processor_config.json",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
     "recipe.yaml",
     "curves.png",
     "logs/*.jsonl",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -59,6 +59,18 @@ class Session(Protocol):
     def advance(self) -> list[tuple[Prompt, Generation | Exception]]:
         """Work on the open prompts for a while, and return the complete answers, if any, in any order."""
         ...
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """A reasoner whose answers can be sampled.
+
+    Attributes:
+        temperature: 0 for greedy answers, the default. Above 0, tokens are sampled from the whole distribution at this
+            temperature; a server may cut the distribution by its own top_p and top_k.
+    """
+
+    temperature: float
 
 
 class Reasoner(Protocol):

@@ -37,7 +37,7 @@ class RequestForm:
     Attributes:
         max_tokens: limit of an answer.
         limit_name: name of the parameter that sets the limit.
-        greedy: whether requests set the temperature to 0; without it, the server's default counts.
+        temperature: of the answers, 0 for greedy ones; None for the server's default.
         system: the system message has a list of parts, or one string, or stands before the user's text.
         encoding: of images.
         stream: whether answers come in pieces.
@@ -45,7 +45,7 @@ class RequestForm:
 
     max_tokens: int
     limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    greedy: bool = True
+    temperature: float | None = 0.0
     system: Literal["parts", "string", "user"] = "parts"
     encoding: Encoding = "png"
     stream: bool = False
@@ -65,7 +65,9 @@ class RequestForm:
         ]
         request: dict[str, Any] = {"model": model, "messages": self._with_system(messages)}
         request[self.limit_name] = self.max_tokens
-        return request | ({"temperature": 0} if self.greedy else {}) | ({"stream": True} if self.stream else {})
+        if self.temperature is not None:
+            request["temperature"] = self.temperature
+        return request | ({"stream": True} if self.stream else {})
 
     def _with_system(self, messages: list[dict]) -> list[dict]:
         if self.system == "parts" or messages[0]["role"] != "system":
@@ -102,8 +104,9 @@ def change(sent: RequestForm, status: int, body: Any) -> Change | None:
     about_room = re.search(r"context|tokens? per|too (large|long|high|many)|exceed|at most|greater|less than", text)
     if sent.limit_name == "max_tokens" and not about_room and _refused("max_tokens", name, text):
         return Change("limit_name", "max_completion_tokens", "max_tokens; max_completion_tokens is sent instead")
-    if sent.greedy and _refused("temperature", name, text):
-        return Change("greedy", False, "temperature 0; its own temperature counts, so answers may differ between runs")
+    if sent.temperature is not None and _refused("temperature", name, text):
+        what = f"temperature {sent.temperature:g}"
+        return Change("temperature", None, f"{what}; its own temperature counts, so answers may differ between runs")
     if sent.system == "parts" and re.search(
         r"(must be|should be|expected|only concatenate|requires?)( an?)?( valid)? [\"'`]?str(ing)?\b", text
     ):

@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 
 class ServerReasoner:
-    """A VLM behind an OpenAI-compatible server, greedy decoding.
+    """A VLM behind an OpenAI-compatible server.
 
     Requests that fail temporarily (no connection, timeout, 408, 409, 429, 5xx) are repeated with growing pauses, or
     after the pause that the server names. After the last attempt only the request's own prompt fails.
@@ -131,6 +131,15 @@ class ServerReasoner:
         self._form = RequestForm(max_new_tokens)  # from now on changed on the loop only
         self._thinking_tokens = thinking_tokens or 0
         self._streams = True  # until the server refuses to answer in pieces
+
+    @property
+    def temperature(self) -> float:
+        """See `base.Sampling`; set it before the first question."""
+        return self._form.temperature or 0.0
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._form = dataclasses.replace(self._form, temperature=value)
 
     def session(self, batch_size: int) -> _Requests:
         """See `base.Reasoner`; up to `concurrency` prompts are open, whatever the batch size."""

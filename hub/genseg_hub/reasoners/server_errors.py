@@ -30,9 +30,7 @@ def import_openai() -> Any:
     try:
         import openai
     except ImportError as error:
-        raise ReasonerError(
-            f"a server needs the package openai on this side: {install_command('serve')}"
-        ) from error
+        raise ReasonerError(f"a server needs the package openai on this side: {install_command('serve')}") from error
     return openai
 
 

@@ -17,7 +17,7 @@ TOKENS_PER_STATE = 4  # of a streamed answer, because decoding the text at each 
 
 
 class TransformersReasoner:
-    """Any `AutoModelForImageTextToText` in this process: greedy `generate`, batch after batch.
+    """Any `AutoModelForImageTextToText` in this process: `generate`, batch after batch.
 
     `continuous_batching.ContinuousReasoner` gives the same answers faster. Weights that are divided among processes
     need this class, because all processes must take the same number of steps.
@@ -30,6 +30,7 @@ class TransformersReasoner:
     """
 
     takes_cores = False  # a step is a whole batch
+    temperature = 0.0  # see `base.Sampling`
 
     def __init__(self, model, processor, max_new_tokens: int, opens_thought: bool = False):
         self.model = model.eval()
@@ -82,13 +83,14 @@ class TransformersReasoner:
         ).to(self.model.device)
         start = inputs["input_ids"].shape[1]
         # A checkpoint's generation settings may sample or ask for 100,000 beams; segmentation must be reproducible.
+        samples = self.temperature > 0
         tokens = self.model.generate(
             **inputs,
             max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            do_sample=samples,
+            temperature=self.temperature if samples else None,
+            top_p=1.0 if samples else None,
+            top_k=0 if samples else None,
             num_beams=1,
             num_return_sequences=1,
             stopping_criteria=StoppingCriteriaList([_Watching(watch, start)] if watch else []),

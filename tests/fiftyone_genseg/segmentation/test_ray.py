@@ -3,11 +3,13 @@
 import collections
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import datasets as hf_datasets
 import fiftyone.operators as foo
 import pytest
 from genseg_hub.schema import Failure, ReferringExample
@@ -22,6 +24,7 @@ from fiftyone_genseg.segmentation.engines import ray as ray_engine
 from fiftyone_genseg.segmentation.engines.local import local_engine
 from fiftyone_genseg.segmentation.request import SegmentRequest
 from fiftyone_genseg.segmentation.run import segment_view
+from tests.conftest import ROOT
 from tests.fiftyone_genseg.segmentation.test_run import snapshot
 
 # A run that is killed while it puts its eleventh result on a sample, with two batches of four written.
@@ -205,3 +208,24 @@ def test_an_answer_that_comes_twice_counts_once_and_one_that_never_comes_is_a_fa
     for example, result in answers:
         assert isinstance(result, Failure)
         assert (result.message == example.expression) == (example.image != "lost")
+
+
+def test_a_benchmark_on_workers_has_the_figures_of_one_process(cluster, tmp_path, monkeypatch):
+    """One worker is killed; it costs its unit, which is asked again."""
+    monkeypatch.setattr(hf_datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    runpy.run_path(str(ROOT / "examples" / "own_benchmark.py"))["write"](tmp_path / "scenes", 16)
+    weak = tmp_path / "scenes" / "images" / "refscenes-val-002.png"
+    monkeypatch.setattr(ray_engine, "Worker", dies_of("none", str(weak)))
+    command = ["benchmark", "coco", "--split", "data", "--root", str(tmp_path / "scenes"), "--device", "cpu"]
+    figures = []
+    for more in ([], ["--workers", "2"]):
+        out = tmp_path / f"run-{len(figures)}"
+        result = CliRunner().invoke(app, [*command, "--batch-size", "4", "--out", str(out), *more])
+        assert result.exit_code == 0, result.output
+        figures.append(json.loads((out / "metrics.json").read_text()))
+    assert weak.with_name(f"{weak.name}.died").is_file()
+    assert figures[0]["failures"] == figures[1]["failures"] == 0
+    # As in `assert_equal_but_for_rounding`, a pixel next to the border may change sides.
+    for name in ("ciou", "miou", "target_miou", "box_miou", "n_acc", "t_acc"):
+        assert figures[1][name] == pytest.approx(figures[0][name], abs=1e-3)
+    assert figures[0]["n"] == figures[1]["n"] == 16

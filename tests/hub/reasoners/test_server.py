@@ -21,7 +21,7 @@ from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample, checkpoi
 from genseg_hub.dialects import genseg
 from genseg_hub.errors import CheckpointError, ReasonerError
 from genseg_hub.publishing import publish
-from genseg_hub.reasoners.base import Generation, Prompt
+from genseg_hub.reasoners.base import Generation, Prompt, Sampling
 from genseg_hub.reasoners.server import ServerReasoner
 from genseg_training.nano.refscenes import refscenes
 from PIL import Image
@@ -235,6 +235,22 @@ def test_the_server_gets_the_very_pixels_and_nothing_else_of_the_image(tmp_path)
         assert received.info == {}
         assert (request["model"], request["temperature"], request["max_tokens"]) == ("served", 0, 64)
         assert request["messages"][0] == genseg.messages(image.size, "a")[0]
+
+
+def test_a_temperature_is_sent_until_the_server_refuses_it():
+    def reply(request):
+        if request.get("temperature") == 0.5:
+            return 400, {}, {"error": {"message": "Unsupported value", "param": "temperature"}}
+        return said("[]")
+
+    image = Image.new("RGB", (40, 60))
+    with serving(reply) as server:
+        sampling = reasoner(server)
+        assert isinstance(sampling, Sampling)
+        for temperature in (0.7, 0.5):
+            sampling.temperature = temperature
+            ask_all(sampling, about(image, "a"))
+    assert [request.get("temperature") for request in server.requests] == [0.7, 0.5, None]
 
 
 def test_images_can_be_handed_over_in_a_folder_that_the_server_sees(tmp_path):

@@ -97,13 +97,13 @@ def test_export_joins_the_parts_into_a_checkpoint(untrained, tmp_path):
 def test_a_recipe_and_overrides_make_the_config(monkeypatch):
     seen = []
     monkeypatch.setattr(sft, "train", seen.append)
-    cli.main(["sft", "--config", "nano_sft", "--steps", "7"])
+    cli.main(["nano-sft", "--config", "nano_sft", "--steps", "7"])
     assert (seen[0].steps, seen[0].questions, seen[0].init) == (7, 5, "runs/nano_vision/reasoner")
 
 
 def test_a_stage_and_a_command_that_are_missing_are_named(tmp_path, capsys):
     with pytest.raises(SystemExit, match="run `genseg-train vision` first"):
-        cli.main(["sft", "--init", str(tmp_path), "--output_dir", str(tmp_path)])
+        cli.main(["nano-sft", "--init", str(tmp_path), "--output_dir", str(tmp_path)])
     with pytest.raises(SystemExit):
         cli.main(["nonsense"])
     assert "commands:" in capsys.readouterr().out
