@@ -3,6 +3,10 @@
   const { recoil, __fos__: fos, __foo__: foo } = window;
   const PLUGIN = "@fiftyone-genseg/genseg";
   const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+  const until = async (condition, tries) => {
+    for (let left = tries; left > 0 && !(await condition()); left--) await pause(100);
+  };
+  const isOpen = () => document.querySelector("#modal [data-cy=modal]") !== null;
 
   class ShowSample extends foo.Operator {
     get config() {
@@ -35,17 +39,20 @@
       if (showing) return; // FiftyOne sends events twice
       showing = true;
       try {
-        hooks.reload();
-        for (let tries = 0; tries < 100; tries++) {
-          await pause(100);
-          if ((await hooks.fields()).some(({ path }) => path === params.field)) break;
-        }
         const opened = await hooks.opened();
+        hooks.reload();
+        await until(async () => (await hooks.fields()).some(({ path }) => path === params.field), 100);
         if (!opened) return;
         await hooks.follow();
+        // The App loads a page for each step. A slow step that is overtaken by the next one would undo it.
         hooks.open(null);
-        await pause(100);
+        await until(() => !isOpen(), 50);
         hooks.open(opened);
+        await until(isOpen, 50);
+        if (!isOpen()) hooks.open(opened);
+        // What was told while the sample was closed is lost, so the panel reads the answers again.
+        await until(() => document.querySelector("#modal textarea") !== null, 50);
+        if (params.panel_id) foo.executeOperator(`${PLUGIN}/ask_panel#answered`, { panel_id: params.panel_id });
       } finally {
         showing = false;
       }

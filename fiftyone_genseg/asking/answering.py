@@ -32,6 +32,7 @@ _AGAIN = 1.0  # seconds in which the App sends one click or key twice
 
 _Question = tuple[str, str, str]  # dataset, sample and expression
 _one_at_a_time = threading.Lock()
+_declaring = threading.Lock()
 _known = threading.Lock()
 _open: dict[_Question, threading.Event] = {}  # with the wish to stop
 _ended: dict[_Question, float] = {}
@@ -47,12 +48,14 @@ class Asked:
             the labels are saved.
         stored: whether the result is saved on the sample.
         failure: why there is no answer; "" for none.
+        new_field: whether the dataset has only now got the output field.
     """
 
     progress: Progress
     preview: fo.Sample | None = None
     stored: bool = False
     failure: str = ""
+    new_field: bool = False
 
 
 def ask(
@@ -69,12 +72,13 @@ def ask(
     Args:
         dataset: the sample's own.
         sample_id: of the sample.
-        request: has one expression; its output field is declared.
+        request: has one expression.
         api_key: of the request's server; None for OPENAI_API_KEY.
         token: of the Hub; None for HF_TOKEN.
 
     Yields:
-        The progress, the answer before its masks are made, and last the stored result.
+        That the output field is new, if it is; then the progress, the answer before its masks are made, and last the
+        stored result.
 
     Raises:
         ValueError: the request does not have one expression, or there is no such sample.
@@ -91,7 +95,11 @@ def ask(
         _open[question] = stopped
         _ended.clear()
     try:
-        outputs.declare_fields(dataset, request.output_field)
+        with _declaring:  # FiftyOne refuses to change one field in two threads
+            new_field = dataset.get_field(request.output_field) is None
+            outputs.declare_fields(dataset, request.output_field)
+        if new_field:
+            yield Asked(Progress(""), new_field=True)
         yield from _answered(dataset, sample_id, request, stopped, api_key, token)
     finally:
         with _known:

@@ -136,6 +136,21 @@ def delete(dataset: fo.Dataset, sample_id: str, field: str, expression: str) -> 
     sample.save()
 
 
+def offer_boxes(dataset: fo.Dataset, field: str) -> None:
+    """Offer the boxes of a field to be dragged in FiftyOne's tab "Annotate", unless its schema has them already.
+
+    FiftyOne 1.22 has no such schema for points.
+
+    Args:
+        dataset: with the field's labels declared.
+        field: of the masks.
+    """
+    boxes = labels.boxes_field(field)
+    if boxes not in (dataset.label_schemas or {}):
+        dataset.update_label_schema(boxes, dataset.generate_label_schemas(boxes, scan_samples=False))
+        dataset.activate_label_schemas(boxes)
+
+
 def prompts_of(sample: fo.Sample, field: str, expression: str) -> list[InstancePrompt]:
     """Return the boxes and points of an answer as they are now on a sample, also after a person moved them.
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 from genseg_hub import checkpoints
 from genseg_hub.errors import CheckpointError, ReasonerError
 from genseg_hub.options import HubOptions, pick
 
-from fiftyone_genseg import messages, outputs, uris
+from fiftyone_genseg import icons, messages, uris
 from fiftyone_genseg.asking import answering, settings
 from fiftyone_genseg.fields import every_image
 from fiftyone_genseg.operators import _forms
@@ -28,6 +29,8 @@ class Ask(foo.Operator):
             label="Ask about a sample",
             description="Segment what an expression refers to in the open or the selected sample",
             icon="chat",
+            **icons.of("ask"),
+            risk_level=RiskLevel.MEDIUM,
             dynamic=True,
             execute_as_generator=True,
         )
@@ -48,6 +51,7 @@ class Ask(foo.Operator):
 
     def execute(self, ctx) -> Iterator:
         """Ask, and show the thought, then boxes and points, then the masks."""
+        refusal = ""
         try:
             if problem := _problem(ctx):
                 raise ValueError(problem)
@@ -57,11 +61,10 @@ class Ask(foo.Operator):
             _check_on_disk(request)
             api_key, token = ctx.secret(_forms.SERVER_KEY), ctx.secret(_forms.HUB_TOKEN)
             yield from _tell(ctx, "Loading the model, if it is not in memory yet ...")
-            if ctx.dataset.get_field(request.output_field) is None:
-                outputs.declare_fields(ctx.dataset, request.output_field)
-                yield ctx.trigger(uris.SHOW_FIELD, {"field": request.output_field})
             for state in answering.ask(ctx.dataset, _sample_id(ctx), request, api_key, token):
-                if state.stored:
+                if state.new_field:
+                    yield ctx.trigger(uris.SHOW_FIELD, {"field": request.output_field, "panel_id": ctx.panel_id})
+                elif state.stored:
                     if state.failure:
                         yield ctx.ops.notify(f"There is no answer: {state.failure}", variant="error")
                     yield _show(ctx, answering.sample_of(ctx.dataset, _sample_id(ctx)))
@@ -72,10 +75,13 @@ class Ask(foo.Operator):
                     words = "Thinking ..." if state.progress.reasoning or not state.progress.text else "Answering ..."
                     yield from _tell(ctx, words, state.progress.reasoning)
         except (ValueError, CheckpointError, ReasonerError) as error:
-            yield ctx.ops.notify(messages.sentence(error), variant="error")
+            refusal = messages.sentence(error)
         except Exception as error:  # noqa: BLE001  nothing leaves a generator but messages
-            yield ctx.ops.notify(f"The question could not be asked: {error}", variant="error")
-        if ctx.panel_id:
+            refusal = f"The question could not be asked: {error}"
+        if refusal:
+            yield ctx.ops.notify(refusal, variant="error")
+            yield from _tell(ctx, messages.plain(refusal))  # stays, because a notice is gone after seconds
+        elif ctx.panel_id:
             yield ctx.trigger(f"{uris.ASK_PANEL}#answered", {"panel_id": ctx.panel_id})
 
 

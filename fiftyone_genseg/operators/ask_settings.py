@@ -6,8 +6,9 @@ from typing import Any
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.operator import RiskLevel
 
-from fiftyone_genseg import uris
+from fiftyone_genseg import icons, uris
 from fiftyone_genseg.asking import settings
 from fiftyone_genseg.operators import _forms, _served_models
 
@@ -25,6 +26,8 @@ class AskSettings(foo.Operator):
             label="Settings of Ask",
             description='Choose the model that answers in the panel "Ask", and the field of its answers',
             icon="tune",
+            **icons.of("ask_settings"),
+            risk_level=RiskLevel.LOW,
             dynamic=True,
         )
 
@@ -47,8 +50,8 @@ class AskSettings(foo.Operator):
             required=False,
             view=_forms.checkpoint_choices(),
         )
-        _forms.ask_for_server(inputs, "Empty to load the reasoner here.")
-        _served_models.ask_for_served_model(inputs, params.get("server"))
+        _forms.ask_for_server(inputs, "Empty to load the reasoner here.", kept.get("server"))
+        _served_models.ask_for_served_model(inputs, params.get("server"), kept.get("served_model"))
         inputs.str(
             "segmenter",
             label="Segmenter",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC
+from pathlib import PurePath
 
 from fiftyone.operators import types
 
@@ -36,7 +37,7 @@ def words(card: Card) -> list[str]:
     if card.instances:
         facts.append(f"{card.instances} instance{'' if card.instances == 1 else 's'}")
     if card.checkpoint:
-        facts.append(card.checkpoint)
+        facts.append(_short(card.checkpoint))
     if card.when:
         facts.append(card.when.replace(tzinfo=UTC).astimezone().strftime("%Y-%m-%d %H:%M"))
     facts += [word for word in (card.verdict, "corrected" if card.corrected else "") if word]
@@ -47,3 +48,9 @@ def words(card: Card) -> list[str]:
         cut = " ..." if len(card.reasoning) > _LONGEST_THOUGHT else ""
         lines.append(f"{card.reasoning[:_LONGEST_THOUGHT]}{cut}")
     return lines
+
+
+def _short(checkpoint: str) -> str:
+    """Return a checkpoint and its segmenter, folders by their last name, because a panel is narrow."""
+    parts = (PurePath(part) for part in checkpoint.split("+"))
+    return "+".join(part.name if part.is_absolute() else str(part) for part in parts)

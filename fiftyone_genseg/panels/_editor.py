@@ -46,6 +46,7 @@ def add(
     _layout.button(adding, "done", "Done", handlers.done)
     if not typing:
         return
+    _layout.text(panel, "dragging", "A box can also be dragged in the tab Annotate. Press Segment again after that.")
     view = types.TextFieldView(multiline=True, rows=5)
     panel.str(
         "prompt",

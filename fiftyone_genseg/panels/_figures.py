@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from genseg_hub.evaluation.metrics import NAMES, POLICIES
+from genseg_hub.evaluation.metrics import POLICIES
+from genseg_hub.figures import NAMES
 
 from fiftyone_genseg.evaluation.results import ReferringResults
 from fiftyone_genseg.evaluation.slicing import comparison, kinds

@@ -34,21 +34,23 @@ def row(panel: types.Object, name: str) -> types.Object:
 def missing_step(dataset: fo.Dataset | None, panel: types.Object) -> types.Property | None:
     """Return a panel that says what to do before there is a run; None when there is one."""
     if dataset is None:
-        return next_step(panel, "### No dataset\nOpen a dataset first.")
+        return next_step(panel, "No dataset", "Open a dataset first.")
     if _runs.keys(dataset):
         return None
     predicted = [name for name in dataset.get_field_schema() if name.endswith("_responses")]
     if not predicted and len(dataset.get_field_schema(embedded_doc_type=fo.Detections)) < 2:
-        text = "### Nothing is segmented yet\nDescribe what to look for; the masks are then evaluated here."
-        return next_step(panel, text, uris.SEGMENT, "Referring segment")
-    text = "### No evaluation yet\nCompare the predicted masks with their ground truth."
-    return next_step(panel, text, uris.EVALUATE, "Evaluate referring segmentation")
+        advice = "Describe what to look for; the masks are then evaluated here."
+        return next_step(panel, "Nothing is segmented yet", advice, uris.SEGMENT, "Referring segment")
+    advice = "Compare the predicted masks with their ground truth."
+    return next_step(panel, "No evaluation yet", advice, uris.EVALUATE, "Evaluate referring segmentation")
 
 
-def next_step(panel: types.Object, text: str, operator: str | None = None, label: str = "") -> types.Property:
+def next_step(
+    panel: types.Object, title: str, advice: str, operator: str | None = None, label: str = ""
+) -> types.Property:
     """Return an empty panel with a text and the button that opens an operator."""
     content = panel.v_stack("empty", align_x="center", align_y="center", gap=2, width=75)
-    content.md(text, name="text")
+    text(content, "text", title, advice)
     if operator:
         content.btn("start", label=label, variant="contained", on_click=operator, prompt=True)
     return types.Property(panel, view=types.GridView(height=100, width=100, align_x="center", align_y="center"))

@@ -13,7 +13,7 @@ from fiftyone.operators.categories import Categories
 from fiftyone.operators.panel import Panel
 from genseg_hub.schema import normalize_expression
 
-from fiftyone_genseg import messages, outputs, uris
+from fiftyone_genseg import icons, messages, outputs, uris
 from fiftyone_genseg.asking import answering, corrections, prompt_text, settings
 from fiftyone_genseg.asking.answering import sample_of
 from fiftyone_genseg.cards import cards
@@ -44,6 +44,7 @@ class AskPanel(Panel):
             name="ask_panel",
             label="Ask",
             icon="chat",
+            **icons.of("ask_panel"),
             category=Categories.CURATE,
             surfaces="grid modal",
             help_markdown=(
@@ -243,10 +244,11 @@ class AskPanel(Panel):
         new = ctx.dataset.get_field(corrections.MASKS) is None
         corrections.keep(*_answer(ctx), by=_user(ctx), nothing=nothing)
         if new:
-            ctx.trigger(uris.SHOW_FIELD, {"field": corrections.MASKS})
+            ctx.trigger(uris.SHOW_FIELD, {"field": corrections.MASKS, "panel_id": ctx.panel.id})
         self._changed(ctx)
 
     def _open_editor(self, ctx) -> None:
+        corrections.offer_boxes(ctx.dataset, _field(ctx))
         _choices.choose(ctx, correcting=normalize_expression(ctx.params["expression"]), part=None)
         prompts, _ = self._prompts(ctx)
         self._write_numbers(ctx, prompts)

@@ -7,7 +7,7 @@ from fiftyone.operators import types
 from fiftyone.operators.categories import Categories
 from fiftyone.operators.panel import Panel
 
-from fiftyone_genseg import uris
+from fiftyone_genseg import icons, uris
 from fiftyone_genseg.panels import _choices, _findings, _gallery, _layout, _runs, _views
 
 _ALL, _NONE = "all attributes", "nothing"
@@ -26,6 +26,7 @@ class FailureSlicesPanel(Panel):
             name="failure_slices",
             label="Failure slices",
             icon="bug_report",
+            **icons.of("failure_slices"),
             category=Categories.ANALYZE,
             help_markdown=(
                 "Where a run is worse than elsewhere. Click a row to choose a slice. The slices follow the view and "

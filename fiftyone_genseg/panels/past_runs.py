@@ -7,7 +7,7 @@ from fiftyone.operators import types
 from fiftyone.operators.categories import Categories
 from fiftyone.operators.panel import Panel
 
-from fiftyone_genseg import history, uris
+from fiftyone_genseg import history, icons, uris
 from fiftyone_genseg.panels import _layout
 
 
@@ -21,6 +21,7 @@ class PastRunsPanel(Panel):
             name="past_runs",
             label="Past runs",
             icon="history",
+            **icons.of("past_runs"),
             category=Categories.ANALYZE,
             help_markdown=(
                 f"The {history.KEPT} newest runs of this plugin's operators, in the App and in the background, with "

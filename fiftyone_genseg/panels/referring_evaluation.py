@@ -8,7 +8,7 @@ from fiftyone.operators import types
 from fiftyone.operators.categories import Categories
 from fiftyone.operators.panel import Panel
 
-from fiftyone_genseg import proposals
+from fiftyone_genseg import icons, proposals
 from fiftyone_genseg.panels import _choices, _figures, _layout, _runs, _views
 
 
@@ -25,6 +25,7 @@ class ReferringEvaluationPanel(Panel):
             name="referring_evaluation",
             label="Referring evaluation",
             icon="troubleshoot",
+            **icons.of("referring_evaluation"),
             category=Categories.ANALYZE,
             help_markdown=(
                 "Figures of referring segmentation. Click a figure, bar or point to see its samples. The "

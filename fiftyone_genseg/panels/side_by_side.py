@@ -13,7 +13,7 @@ from fiftyone.operators.panel import Panel
 from genseg_hub.errors import ImageError
 from genseg_hub.images import load_image
 
-from fiftyone_genseg import messages, proposals, uris
+from fiftyone_genseg import icons, messages, proposals, uris
 from fiftyone_genseg.asking.answering import sample_of
 from fiftyone_genseg.evaluation import differences
 from fiftyone_genseg.fields import sample_ids
@@ -39,6 +39,7 @@ class SideBySidePanel(Panel):
             name="side_by_side",
             label="Compare answers",
             icon="compare",
+            **icons.of("side_by_side"),
             category=Categories.ANALYZE,
             surfaces="grid modal",
             help_markdown=(
@@ -101,11 +102,11 @@ class SideBySidePanel(Panel):
         """Return the layout and send its content."""
         panel = types.Object()
         if ctx.dataset is None:
-            return _layout.next_step(panel, "### No dataset\nOpen a dataset first.")
+            return _layout.next_step(panel, "No dataset", "Open a dataset first.")
         fields = differences.answer_fields(ctx.dataset)
         if len(fields) < 2:
-            text = "### Nothing to compare\nSegment with two checkpoints: each writes a field of its own."
-            return _layout.next_step(panel, text, uris.COMPARE, "Compare checkpoints")
+            advice = "Segment with two checkpoints: each writes a field of its own."
+            return _layout.next_step(panel, "Nothing to compare", advice, uris.COMPARE, "Compare checkpoints")
         choice = _choice(ctx, fields)
         menus = _layout.row(panel, "menus")
         _layout.dropdown(menus, "first", "Left", fields, choice.first, self.choose_first)

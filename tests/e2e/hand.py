@@ -38,3 +38,40 @@ def wait_for(page, condition):
             return
         page.wait_for_timeout(500)
     raise AssertionError("the App did not get there in 30 seconds")
+
+
+def filter_in_sidebar(page, field, *values):
+    """Keep the samples with some values of a field."""
+    page.locator(f"[data-cy=sidebar-field-arrow-enabled-{field}]").dispatch_event("click")
+    search = page.locator(f"[data-cy=selector-sidebar-search-{field}]")
+    for value in values:
+        search.fill(value)
+        page.wait_for_timeout(1000)
+        search.press("Enter")
+        expect(page.locator(f"[data-cy=categorical-filter-{field}]").get_by_text(value, exact=True)).to_be_visible()
+
+
+def modal(page):
+    return page.locator("#modal")
+
+
+def button(page, name):
+    """Return the newest answer's button in the panel "Ask" of the open sample."""
+    return modal(page).get_by_role("button", name=name, exact=True).first
+
+
+def open_ask(page):
+    """Open the first sample with the panel "Ask" beside it."""
+    page.locator("[data-cy=looker]").first.click()
+    modal(page).locator("[data-cy=panel-tab-side_by_side]").get_by_title("Close").click(timeout=SLOW)
+    modal(page).locator("[data-cy=panel-tab-ask_panel]").click(timeout=SLOW)
+    modal(page).get_by_title("Split horizontally").first.click()
+    expect(modal(page).locator("textarea").first).to_be_visible(timeout=SLOW)
+
+
+def ask(page, expression, enter=True):
+    """Type a question about the open sample, and press Enter."""
+    modal(page).locator("textarea").first.click()
+    page.keyboard.type(expression, delay=20)
+    if enter:
+        page.keyboard.press("Enter")

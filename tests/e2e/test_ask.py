@@ -1,11 +1,19 @@
 """The panel "Ask" in a real browser: ask, watch, judge, correct and keep, on a sample that is open."""
 
+import threading
+
+import fiftyone as fo
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
+from fiftyone_genseg import outputs
+from fiftyone_genseg.asking import settings
 from fiftyone_genseg.demo import refscenes_dataset
 from fiftyone_genseg.segmentation.engines import resident
-from tests.e2e.hand import SLOW, open_app, wait_for
+from tests.e2e.hand import SLOW, ask, button, filter_in_sidebar, modal, open_app, open_ask, open_panel, wait_for
+from tests.helpers.chat_server import in_pieces, serving
 
 
 @pytest.fixture
@@ -19,42 +27,24 @@ def dataset(tmp_path):
     made.delete()
 
 
-def modal(page):
-    return page.locator("#modal")
+@pytest.fixture
+def stored(dataset):
+    """Return a function that reads a field of the first sample; None before there is one."""
+
+    def read(name):
+        dataset.reload()
+        return dataset.first()[name] if dataset.has_field(name) else None
+
+    return read
 
 
-def button(page, name):
-    return modal(page).get_by_role("button", name=name, exact=True).first
-
-
-def beside_the_sample(page):
-    """Open the first sample with the panel beside it."""
-    page.locator("[data-cy=looker]").first.click()
-    modal(page).locator("[data-cy=panel-tab-side_by_side]").get_by_title("Close").click(timeout=SLOW)
-    modal(page).locator("[data-cy=panel-tab-ask_panel]").click(timeout=SLOW)
-    modal(page).get_by_title("Split horizontally").first.click()
-    expect(modal(page).locator("textarea").first).to_be_visible(timeout=SLOW)
-
-
-def ask(page, expression):
-    modal(page).locator("textarea").first.click()
-    page.keyboard.type(expression, delay=20)
-    page.keyboard.press("Enter")
-
-
-def test_ask_correct_and_keep(serve, page, picture, dataset):
+def test_ask_correct_and_keep(serve, page, picture, dataset, stored):
     page.set_viewport_size({"width": 1400, "height": 900})
     url, _ = serve(dataset)
     open_app(page, url)
-    beside_the_sample(page)
+    open_ask(page)
     picture("ask_empty")
-    first = dataset.first()
-    expression = first["expression"]
-
-    def stored(name):
-        dataset.reload()
-        return dataset[first.id][name] if dataset.has_field(name) else None
-
+    expression = dataset.first()["expression"]
     ask(page, expression)
     expect(button(page, "Keep")).to_be_visible(timeout=SLOW)
     expect(modal(page).get_by_text("segmented", exact=False).first).to_be_visible()
@@ -99,3 +89,109 @@ def test_ask_correct_and_keep(serve, page, picture, dataset):
     form = page.get_by_role("dialog")
     expect(form.get_by_text("Where an expression already has a result")).to_be_visible(timeout=SLOW)
     expect(form.locator("textarea").first).to_have_value("the red thing")
+
+
+def test_a_wrong_answer_is_corrected_and_kept(serve, page, dataset, stored):
+    url, _ = serve(dataset)
+    outputs.declare_fields(dataset, "genseg")
+    open_app(page, url)
+    open_ask(page)
+    expression = dataset.first()["expression"]
+    ask(page, expression)
+    button(page, "Wrong").click(timeout=SLOW)
+    wait_for(page, lambda: stored("genseg_responses")[0].has_field("verdict"))
+    assert stored("genseg_responses")[0].verdict == "wrong"
+    assert stored("genseg").detections[0].tags == ["wrong"]
+    # The editor is open.
+    box = stored("genseg_boxes").detections[0].bounding_box
+    button(page, "Right").click(timeout=SLOW)
+    wait_for(page, lambda: stored("genseg_boxes").detections[0].bounding_box != box)
+    button(page, "Keep").click(timeout=SLOW)
+    wait_for(page, lambda: stored("kept_expressions") == [expression])
+    response = stored("genseg_responses")[0]
+    assert (response.verdict, bool(response.corrected_by)) == ("kept", True)
+    assert stored("genseg").detections[0].tags == []
+    assert stored("kept").detections[0].bounding_box == stored("genseg").detections[0].bounding_box
+
+
+def test_a_question_is_stopped(serve, page, picture, dataset, stored):
+    asked, go_on = threading.Event(), threading.Event()
+
+    def thought():
+        yield {"content": "<think>There are several things. "}
+        for _ in range(600):  # until the client gives up
+            asked.set()
+            yield {"content": "And another one. "}
+            if go_on.wait(0.2):
+                return
+
+    with serving(lambda request: in_pieces(thought())) as server:
+        outputs.declare_fields(dataset, "genseg")
+        served = {"server": server.url, "served_model": "served", "dialect": "genseg", "segmenter": "nano"}
+        settings.save(dataset, served | {"device": "cpu"})
+        url, _ = serve(dataset)
+        open_app(page, url)
+        open_ask(page)
+        ask(page, "the largest thing")
+        expect(modal(page).get_by_text("And another one.", exact=False)).to_be_visible(timeout=SLOW)
+        assert asked.is_set()
+        picture("ask_thinking")
+        button(page, "Stop").click()
+        expect(modal(page).get_by_text("And another one.", exact=False)).to_have_count(0, timeout=SLOW)
+        wait_for(page, lambda: server.open == 0)
+        go_on.set()
+    expect(modal(page).get_by_text("Nothing was asked of this sample yet.")).to_be_visible()
+    assert not stored("genseg_responses")
+    assert not stored("genseg")
+
+
+def test_a_photo_of_24_megapixels_is_asked(serve, page, picture, dataset, stored, nano, tmp_path):
+    expression, small = dataset.first()["expression"], dataset.first().filepath
+    large = tmp_path / "large.jpg"
+    Image.open(small).convert("RGB").resize((6000, 4000), Image.Resampling.BICUBIC).save(large, quality=90)
+    dataset.clear()
+    dataset.add_sample(fo.Sample(filepath=str(large), expression=expression))
+    outputs.declare_fields(dataset, "genseg")
+    url, _ = serve(dataset)
+    open_app(page, url)
+    open_ask(page)
+    ask(page, expression)
+    expect(button(page, "Keep")).to_be_visible(timeout=180_000)
+    picture("ask_24_megapixels")
+    found = stored("genseg").detections
+    here = nano.segment(str(large), expression)
+    assert len(found) == len(here.masks) > 0
+    for label, mask in zip(found, here.masks, strict=True):
+        x, y, _, _ = (round(side * scale) for side, scale in zip(label.bounding_box, (6000, 4000) * 2, strict=True))
+        part = label.get_mask()
+        again = np.zeros((4000, 6000), bool)
+        again[y : y + part.shape[0], x : x + part.shape[1]] = part
+        assert (again & mask).sum() / (again | mask).sum() > 0.999  # another number of threads rounds in another way
+
+
+def test_a_refusal_stays_in_the_panel(serve, page, dataset):
+    outputs.declare_fields(dataset, "genseg")
+    settings.save(dataset, {"checkpoint": "owner/a-model-that-is-not-here"})
+    url, _ = serve(dataset)
+    open_app(page, url)
+    open_ask(page)
+    ask(page, "the red thing")
+    said = modal(page).get_by_text("owner/a-model-that-is-not-here is not on this disk", exact=False)
+    expect(said.first).to_be_visible(timeout=SLOW)
+    page.wait_for_timeout(8000)
+    expect(said.first).to_be_visible()
+
+
+def test_a_filter_of_the_sidebar_holds_beside_ask(serve, page, picture, dataset):
+    outputs.declare_fields(dataset, "genseg")
+    url, _ = serve(dataset)
+    open_app(page, url)
+    open_panel(page, "Ask")
+    expect(page.get_by_text("select one in the grid", exact=False)).to_be_visible(timeout=SLOW)
+    page.wait_for_timeout(5000)  # the App stores the new layout, and clears the filters with it
+    filter_in_sidebar(page, "kind", "attribute")
+    kept = dataset.match({"kind": "attribute"})
+    assert 0 < len(kept) < len(dataset)
+    counts = page.locator("[data-cy=entry-counts]")
+    page.wait_for_timeout(10_000)
+    expect(counts).to_have_text(f"{len(kept)} samples", timeout=SLOW)

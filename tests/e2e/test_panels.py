@@ -11,20 +11,9 @@ import fiftyone_genseg
 from fiftyone_genseg import labels, statuses
 from fiftyone_genseg.demo import refscenes_dataset
 from fiftyone_genseg.evaluation.slicing import attributes, slices
-from tests.e2e.hand import SLOW, open_app, open_panel, wait_for
+from tests.e2e.hand import SLOW, filter_in_sidebar, open_app, open_panel, wait_for
 
 PLANTED = "green"
-
-
-def filter_in_sidebar(page, field, *values):
-    """Keep the samples with some values of a field."""
-    page.locator(f"[data-cy=sidebar-field-arrow-enabled-{field}]").dispatch_event("click")
-    search = page.locator(f"[data-cy=selector-sidebar-search-{field}]")
-    for value in values:
-        search.fill(value)
-        page.wait_for_timeout(1000)
-        search.press("Enter")
-        expect(page.locator(f"[data-cy=categorical-filter-{field}]").get_by_text(value, exact=True)).to_be_visible()
 
 
 def in_grid(session):

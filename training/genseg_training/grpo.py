@@ -25,6 +25,7 @@ from genseg_training import best, data, pictures, rewards
 from genseg_training.best import BEST
 from genseg_training.callbacks import HubTarget, PushToHub
 from genseg_training.export import alone, drop_torn
+from genseg_training.frozen_tower import encode_once
 from genseg_training.grpo_arguments import (
     MASK,
     REWARDS,
@@ -86,9 +87,12 @@ def train(
         return writer.write(state)
 
     metric = config.metric_for_best_model or "miou"
-    writer = best.Writer(output, start, options, recipe, metric, arguments.best_dtype)
+    asked = request_of(arguments)
+    writer = best.Writer(
+        output, start, options, recipe, metric, arguments.best_dtype, asked.hub_datasets(), asked.scored_on()
+    )
     with config.main_process_first(desc="data"):  # the others find the rows in the cache
-        loaded = data.load(request_of(arguments), config.seed)
+        loaded = data.load(asked, config.seed)
     prompts = (config.generation_batch_size or 0) // (config.num_generations or 1)
     if len(loaded.rows) < prompts:
         raise ValueError(
@@ -111,6 +115,7 @@ def train(
     )
     if arguments.freeze_vision_tower:
         model.model.visual.requires_grad_(False)
+        encode_once(model.model.visual)
     with alone():
         segmenter = load_segmenter(start.segmenter, start.segmenter_config, config.device)
     available = REWARDS | {MASK: MaskReward(segmenter)}
@@ -165,7 +170,8 @@ def _finish(
     choice, first = writer.choose(trainer.state), trainer.is_world_process_zero()
     if first:
         folder = writer.write(trainer.state)
-        print(choice.note or f"the best checkpoint is {choice.folder.name}", f"{folder}", sep="; in ")
+        print(choice.note or f"the best weights are those of {choice.folder.name}")
+        print(f"the best checkpoint is in {folder}")
     trainer.accelerator.wait_for_everyone()
     if held_out is not None:
         trainer.release()
@@ -178,6 +184,7 @@ def _finish(
             trainer.args.per_device_eval_batch_size,
             trainer.accelerator.process_index,
             trainer.accelerator.num_processes,
+            writer.scored_on,
         )
         if report:
             print(f"held-out mIoU of {BEST}/ as it loads: {report['miou']:.4f}")

@@ -222,3 +222,12 @@ def test_fields_of_others_are_not_written_into(dataset, target):
     dataset.add_sample_field("kept", fo.StringField)
     with pytest.raises(ValueError, match="'kept' holds something else"):
         corrections.keep(dataset, target.id, "genseg", target["expression"])
+
+
+def test_boxes_are_offered_to_be_dragged_until_somebody_decides_otherwise(dataset):
+    outputs.declare_fields(dataset, "genseg")
+    corrections.offer_boxes(dataset, "genseg")
+    assert dataset.active_label_schemas == ["genseg_boxes"]
+    dataset.deactivate_label_schemas("genseg_boxes")
+    corrections.offer_boxes(dataset, "genseg")
+    assert dataset.active_label_schemas == []

@@ -1,13 +1,15 @@
 """The operators behind the panel "Ask", as the App runs them."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError, execute_or_delegate_operator
 
-from fiftyone_genseg import uris
+from fiftyone_genseg import outputs, uris
 from fiftyone_genseg.asking import settings
 from fiftyone_genseg.cards import cards
+from fiftyone_genseg.messages import plain
 from fiftyone_genseg.operators.ask_settings import AskSettings
 
 pytestmark = pytest.mark.usefixtures("new_questions")
@@ -48,6 +50,20 @@ def test_the_app_is_told_each_step(dataset, messages):
     assert "show_field" not in [name for name, _ in messages("the red thing", target.id)]  # it is known now
 
 
+def test_one_event_that_comes_twice_declares_the_fields_once(dataset, messages, monkeypatch):
+    declare, told = outputs.declare_fields, []
+
+    def declare_while_the_event_comes_again(*args):
+        with ThreadPoolExecutor(1) as thread:
+            told.append(thread.submit(messages, "the red thing").result())
+        declare(*args)
+
+    monkeypatch.setattr(outputs, "declare_fields", declare_while_the_event_comes_again)
+    assert [name for name, _ in messages("the red thing")].count("show_field") == 1
+    (again,) = told
+    assert {name for name, _ in again} == {"patch_panel_data", "ask_panel#answered"}
+
+
 @pytest.mark.parametrize(
     ("saved", "expression", "said"),
     [
@@ -64,7 +80,9 @@ def test_what_cannot_be_asked_is_said(dataset, messages, saved, expression, said
     ((_, error),) = [(name, params) for name, params in told if name == "notify"]
     assert said in error["message"]
     assert error["variant"] == "error"
-    assert told[-1][0] == "ask_panel#answered"
+    name, last = told[-1]
+    assert name == "patch_panel_data"
+    assert plain(said) in last["data"]["progress"]  # it stays in the panel
     assert not dataset.has_field("genseg_responses")
 
 

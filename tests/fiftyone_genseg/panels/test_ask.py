@@ -80,7 +80,7 @@ def test_answers_are_judged_and_corrected(dataset, panel):
     assert prompt.box == pytest.approx((5, 5, 60, 60), abs=0.01)
     panel("again_from_text", target.id, state={"prompt": written})
     told = dict(panel("keep", target.id, expression=expression))
-    assert told["show_field"] == {"field": "kept"}
+    assert told["show_field"]["field"] == "kept"
     assert corrections.is_kept(dataset[target.id], expression)
     assert "show_field" not in dict(panel("nothing", target.id, expression=expression))
     panel("forget", target.id, expression=expression)
