@@ -10,7 +10,7 @@ export FIFTYONE_DATABASE_VALIDATION ?= false
 # Without it the App offers no way to run "Train on this view" in the background.
 export FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS ?= true
 
-.PHONY: help demo check test durations bench lint types format setup setup-dev clean
+.PHONY: help demo check test durations bench lint types format docs docs-check package setup setup-dev clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,21 @@ style: setup-dev
 
 types: setup-dev
 	$(BIN)/mypy
+
+docs: setup-dev  ## Serve the docs site at http://127.0.0.1:8000
+	$(BIN)/python docs/site_pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+docs-check: setup-dev  ## Build the docs site into build/site; a warning is an error
+	$(BIN)/python docs/site_pages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+package: setup-dev  ## Build sdist and wheel into dist/ and check both
+	$(BIN)/python -m pip install -q build hatchling twine
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest tests/test_package.py
 
 format: setup-dev  ## Apply the style
 	$(BIN)/ruff check --fix .

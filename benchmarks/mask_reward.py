@@ -70,9 +70,9 @@ class Watched(Sam2Segmenter):
         self.embedding = self.decoding = 0.0
         self.embedded = self.decoded = 0
 
-    def _embed(self, image):
+    def _embed(self, *args):
         started = time.perf_counter()
-        embedding = super()._embed(image)
+        embedding = super()._embed(*args)
         self.embedding += time.perf_counter() - started
         self.embedded += 1
         return embedding

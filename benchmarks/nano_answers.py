@@ -13,6 +13,7 @@ import argparse
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,28 +29,29 @@ from PIL import Image
 from tqdm import tqdm
 
 WRONG = 0.6
-BATCH = 256
+BATCH = 256  # answers that are generated at once
+MAX_NEW_TOKENS = 240
 _SEEN = re.compile(r"(\w+) (\w+) (\w+)([+*-]) \d+,\d+")
 
 
-def generate(model, processor, asked, samples: int, temperature: float) -> list[list[str]]:
-    """Return the texts that answer each query: one greedy answer, or several samples."""
+def generate(model, processor, asked: Sequence[tuple[Image.Image, str]], samples: int, temperature: float):
+    """Return the texts that answer each (image, expression), list[list[str]]; temperature 0 is greedy."""
     sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if samples > 1:
+    if temperature:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
     texts: list[list[str]] = []
     step = BATCH // samples
     for start in tqdm(range(0, len(asked), step), desc=f"{samples} at {temperature}", leave=False):
         part = asked[start : start + step]
-        chats = [genseg.messages(drawn.size, query.expression) for drawn, query in part]
+        chats = [genseg.messages(image.size, expression) for image, expression in part]
         inputs = processor(
             text=[processor.apply_chat_template(c, tokenize=False, add_generation_prompt=True) for c in chats],
-            images=[Image.fromarray(drawn.image) for drawn, _ in part],
+            images=[image for image, _ in part],
             padding=True,
             return_tensors="pt",
         )
         with torch.no_grad():
-            tokens = model.generate(**inputs, max_new_tokens=240, num_return_sequences=samples, **sampling)
+            tokens = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, num_return_sequences=samples, **sampling)
         said = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         texts += [said[i : i + samples] for i in range(0, len(said), samples)]
     return texts
@@ -83,11 +85,16 @@ def agreement(a: Response, b: Response) -> float:
     return float(ious.max(1).sum() / max(ious.shape))
 
 
-def majority(asked, texts: list[list[str]]) -> list[int]:
-    """Return, for each query, the index of the sample that agrees most with the other samples."""
+def majority(sizes: Sequence[tuple[int, int]], texts: list[list[str]]) -> list[int]:
+    """Return, for each query, the index of the sample that agrees most with the other samples.
+
+    Args:
+        sizes: (width, height) of each query's image.
+        texts: the samples of each query.
+    """
     chosen = []
-    for (drawn, _), row in zip(asked, texts, strict=True):
-        parsed = [read(genseg, text, drawn.size) for text in row]
+    for size, row in zip(sizes, texts, strict=True):
+        parsed = [read(genseg, text, size) for text in row]
         chosen.append(int(np.argmax([np.mean([agreement(a, b) for b in parsed]) for a in parsed])))
     return chosen
 
@@ -109,7 +116,9 @@ def main() -> None:
         drawn = scenes.scene(rng, allow_held_out=False)
         asked.append((drawn, expressions.refer(rng, drawn, allow_held_out=False)))
 
-    texts = generate(model, processor, asked, 1, 0.0)
+    shown = [(Image.fromarray(drawn.image), query.expression) for drawn, query in asked]
+    sizes = [drawn.size for drawn, _ in asked]
+    texts = generate(model, processor, shown, 1, 0.0)
     boxes = score(asked, texts)[:, 0]
     thinks = np.mean(["<think></think>" not in row[0] for row in texts])
     faults = Counter(fault(*q, row[0]) for q, row, box in zip(asked, texts, boxes, strict=True) if box < WRONG)
@@ -117,10 +126,10 @@ def main() -> None:
     print(f"  wrong: {faults.total()}, of which {dict(faults.most_common())}")
     torch.manual_seed(0)
     for temperature in arguments.temperatures:
-        texts = generate(model, processor, asked, 8, temperature)
+        texts = generate(model, processor, shown, 8, temperature)
         boxes = score(asked, texts)
         thinks = np.array([["<think></think>" not in text for text in row] for row in texts])
-        best = boxes[np.arange(len(asked)), majority(asked, texts)]
+        best = boxes[np.arange(len(asked)), majority(sizes, texts)]
         print(f"8 samples at {temperature}: box {boxes.mean():.3f}, best of 8 {boxes.max(1).mean():.3f}, "
               f"majority of 8 {best.mean():.3f}")  # fmt: skip
         for label, rows in (("samples that think", thinks), ("other samples", ~thinks)):

@@ -22,7 +22,7 @@ from pathlib import Path
 import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
-from genseg_hub.evaluation.metrics import NAMES
+from genseg_hub.figures import NAMES
 from genseg_hub.schema import InstancePrompt, ReferringExample, decode_mask, normalize_expression
 from genseg_training.nano import refscenes
 from genseg_training.nano.answers import interior_points

@@ -38,7 +38,7 @@ import pymongo  # noqa: E402
 import pytest  # noqa: E402
 from genseg_hub import GenSegR1  # noqa: E402
 from genseg_hub.checkpoints.catalog import EMBEDDED  # noqa: E402
-from genseg_hub.publishing import publish  # noqa: E402
+from genseg_hub.publishing import commits  # noqa: E402
 from huggingface_hub import constants, file_download  # noqa: E402
 from huggingface_hub.utils import _http  # noqa: E402
 
@@ -105,7 +105,7 @@ def hub(monkeypatch, tmp_path):
     # The client's pauses between its retries are not what is tested
     monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))
     monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setattr(publish, "time", SimpleNamespace(sleep=server.waited.append))
+    monkeypatch.setattr(commits, "time", SimpleNamespace(sleep=server.waited.append))
     yield server
     server.shutdown()
     server.server_close()
@@ -163,8 +163,8 @@ def failing_segmenter(nano):
     class Failing(Sam2Segmenter):
         embeddings: ClassVar = WeakSet()
 
-        def _embed(self, image):
-            self.embeddings.add(embedding := super()._embed(image))
+        def _embed(self, *args):
+            self.embeddings.add(embedding := super()._embed(*args))
             return embedding
 
         def _decode(self, *args):

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 import typer
 
-from fiftyone_genseg.cli import benchmark, checkpoints, demo, doctor, evaluate, plugin, segment, segment_dataset, serve
+from fiftyone_genseg.cli import (
+    benchmark,
+    checkpoints,
+    demo,
+    doctor,
+    evaluate,
+    plugin,
+    push_dataset,
+    reproduce,
+    segment,
+    segment_dataset,
+    serve,
+)
 from fiftyone_genseg.cli._shared import SaysFullDisk
 
 app = typer.Typer(
@@ -20,6 +32,7 @@ app = typer.Typer(
 app.command()(segment.segment)
 app.command()(segment_dataset.segment_dataset)
 app.command(cls=benchmark.ListsArchives)(benchmark.benchmark)
+app.command()(reproduce.reproduce)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(checkpoints.models)
@@ -31,6 +44,10 @@ evaluate_app = typer.Typer(help="Score a checkpoint on a benchmark.", no_args_is
 evaluate_app.command()(evaluate.refscenes)
 evaluate_app.command()(evaluate.compare)
 app.add_typer(evaluate_app, name="evaluate")
+
+push_dataset_app = typer.Typer(help="Publish a dataset on the Hugging Face Hub.", no_args_is_help=True)
+push_dataset_app.command()(push_dataset.refscenes)
+app.add_typer(push_dataset_app, name="push-dataset")
 
 plugin_app = typer.Typer(help="The FiftyOne plugin.", no_args_is_help=True)
 plugin_app.command()(plugin.install)

@@ -8,9 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from genseg_hub.publishing.commits import Push
 
 _MODEL = '"nano", a Hub id (owner/name or owner/name@revision), or a folder; name+segmenter for another segmenter.'
 # Read it with `named`.
@@ -172,6 +175,21 @@ _COLUMNS = {
     "pr@0.5": "Pr@0.5",
     "pr@0.9": "Pr@0.9",
 }
+
+
+def tell_push(published: Push) -> None:
+    """Print the files of a push and its outcome."""
+    from genseg_hub.checkpoints import readable_size
+
+    for path, size in published.files:
+        typer.echo(f"{readable_size(size):>9}  {path}")
+    total = f"{len(published.files)} files, {readable_size(sum(size for _, size in published.files))}"
+    if published.commit is None:
+        typer.echo(f"would publish {total} at {published.url}")
+    elif published.changed:
+        typer.echo(f"published {total} at {published.url}, commit {published.commit}")
+    else:
+        typer.echo(f"{published.url} has this very content already, commit {published.commit}: no new commit")
 
 
 def figures_table(report: dict):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from genseg_hub.errors import CheckpointError, PublishError
 
-from fiftyone_genseg.cli._shared import Dialect, Revision, fail, possible
+from fiftyone_genseg.cli._shared import Dialect, Revision, fail, possible, tell_push
 
 
 def models() -> None:
@@ -82,19 +82,10 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be sent; asks no network.")] = False,
 ) -> None:
     """Publish a checkpoint on the Hugging Face Hub, with a model card, in one commit."""
-    from genseg_hub.checkpoints import readable_size
     from genseg_hub.publishing import publish
 
     try:
         published = publish.push(folder, repo_id, private=private, revision=revision, dry_run=dry_run)
     except PublishError as error:
         raise fail(error) from error
-    for path, size in published.files:
-        typer.echo(f"{readable_size(size):>9}  {path}")
-    total = f"{len(published.files)} files, {readable_size(sum(size for _, size in published.files))}"
-    if dry_run:
-        typer.echo(f"would publish {total} at {published.url}")
-    elif published.changed:
-        typer.echo(f"published {total} at {published.url}, commit {published.commit}")
-    else:
-        typer.echo(f"{published.url} has this very content already, commit {published.commit}: no new commit")
+    tell_push(published)

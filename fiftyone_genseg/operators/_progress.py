@@ -15,7 +15,7 @@ from genseg_hub.options import HubOptions, pick
 from genseg_hub.whole import disk_full_in_words
 from huggingface_hub import constants
 
-from fiftyone_genseg import history
+from fiftyone_genseg import history, icons
 from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _results
 
@@ -51,6 +51,7 @@ def config(name: str, label: str, description: str, icon: str, **options: Any) -
         label=label,
         description=description,
         icon=icon,
+        **icons.of(name),
         dynamic=True,
         execute_as_generator=True,
         allow_immediate_execution=True,

@@ -10,7 +10,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from fiftyone.operators.operator import RiskLevel
 
-from fiftyone_genseg import history
+from fiftyone_genseg import history, icons
 from fiftyone_genseg.datasets.request import NO_TRUTH, ExamplesRequest
 from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms
@@ -27,6 +27,7 @@ class ExportReferringExamples(foo.Operator):
             label="Export referring examples",
             description="Save expressions with their images and true masks as a training set",
             icon="save_alt",
+            **icons.of("export_referring_examples"),
             risk_level=RiskLevel.MEDIUM,
             dynamic=True,
             allow_immediate_execution=True,

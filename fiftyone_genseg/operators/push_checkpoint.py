@@ -9,7 +9,7 @@ from genseg_hub.checkpoints import readable_size
 from genseg_hub.errors import PublishError
 from genseg_hub.publishing import publish
 
-from fiftyone_genseg import history
+from fiftyone_genseg import history, icons
 from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.operators import _forms
 
@@ -30,6 +30,7 @@ class PushCheckpoint(foo.Operator):
             label="Push checkpoint to Hub",
             description="Publish a trained checkpoint with its model card on the Hugging Face Hub",
             icon="cloud_upload",
+            **icons.of("push_checkpoint"),
             risk_level=RiskLevel.HIGH,
             dynamic=True,
             allow_immediate_execution=True,

@@ -6,6 +6,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from fiftyone.operators.operator import RiskLevel
 
+from fiftyone_genseg import icons
 from fiftyone_genseg.segmentation.engines import resident
 
 
@@ -20,6 +21,7 @@ class ReleaseModel(foo.Operator):
             label="Release the model",
             description="Free the memory of the model that the App keeps for the next run",
             icon="memory",
+            **icons.of("release_model"),
             risk_level=RiskLevel.LOW,
         )
 

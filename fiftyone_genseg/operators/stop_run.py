@@ -6,7 +6,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from fiftyone.operators.operator import RiskLevel
 
-from fiftyone_genseg import history
+from fiftyone_genseg import history, icons
 from fiftyone_genseg.operators import _forms
 
 
@@ -21,6 +21,7 @@ class StopRun(foo.Operator):
             label="Stop a run",
             description="End a run of this plugin after its current step; what it has written stays",
             icon="stop_circle",
+            **icons.of("stop_run"),
             dynamic=True,
             risk_level=RiskLevel.LOW,
         )

@@ -6,6 +6,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 from fiftyone.operators.operator import RiskLevel
 
+from fiftyone_genseg import icons
 from fiftyone_genseg.fields import every_image
 
 _TAG = "failure-slice"
@@ -22,6 +23,7 @@ class TagFailureSlice(foo.Operator):
             label="Tag a failure slice",
             description="Tag the samples of a slice that a panel chose",
             icon="sell",
+            **icons.of("tag_failure_slice"),
             unlisted=True,
             risk_level=RiskLevel.LOW,
         )

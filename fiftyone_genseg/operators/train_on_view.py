@@ -8,9 +8,9 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 from fiftyone.operators.operator import RiskLevel
-from genseg_hub.evaluation.metrics import NAMES
+from genseg_hub.figures import NAMES
 
-from fiftyone_genseg import history, training_runs
+from fiftyone_genseg import history, icons, training_runs
 from fiftyone_genseg.datasets.request import NO_TRUTH, ExamplesRequest
 from fiftyone_genseg.operators import _forms
 from fiftyone_genseg.training_runs import Plan
@@ -36,6 +36,7 @@ class TrainOnView(foo.Operator):
             label="Train on this view",
             description="Train a checkpoint with GRPO on the expressions and true masks of this view",
             icon="model_training",
+            **icons.of("train_on_view"),
             risk_level=RiskLevel.HIGH,
             dynamic=True,
             allow_immediate_execution=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Extra -> its requirements, as `[project.optional-dependencies]` of pyproject.toml states them.
 EXTRAS = {
-    "train": ("accelerate>=1.10", "matplotlib>=3.9", "peft>=0.18", "tensorboard>=2.18", "trl>=1.6"),
+    "train": ("accelerate>=1.10", "matplotlib>=3.9", "peft>=0.18", "tensorboard>=2.18", "trl>=1.10"),
     "quant": ("accelerate>=1.10", "bitsandbytes>=0.46"),
     "serve": ("openai>=2", "transformers[serving]"),
     "ray": ("ray[data]>=2.60,<2.64",),

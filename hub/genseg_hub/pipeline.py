@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import inspect
 import logging
+import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from genseg_hub import asking, checkpoints, dialects, memory
 from genseg_hub.checkpoints import trial
 from genseg_hub.errors import CheckpointError
-from genseg_hub.images import load_image
 from genseg_hub.options import OF_WEIGHTS, HubOptions, ReasonerOptions, pick
+from genseg_hub.publishing import commits, publish, writing
 from genseg_hub.questions import Questions
-from genseg_hub.reasoners.base import Prompt, Reasoner
+from genseg_hub.reasoners.base import InProcess, Reasoner
 from genseg_hub.reasoners.loading import answer_limit, connect, connect_by_name, dtype_bytes, load_reasoner
 from genseg_hub.reasoners.server import ServerReasoner
 from genseg_hub.schema import Failure, ImageLike, Prediction, Progress, ReferringExample, Response
@@ -154,6 +156,73 @@ class GenSegR1:
             raise CheckpointError(f"{label} cannot be loaded from {part}: {error}") from error
         return cls(reasoner, masks, dialect, checkpoint, chosen, needed)
 
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write a checkpoint folder, which `from_pretrained` loads and `genseg push` publishes.
+
+        The reasoner's weights are written as they are in memory, in their dtype. The segmenter is frozen: genseg.json
+        names a segmenter of the Hub, and the files of another segmenter are copied. The folder is written beside its
+        place and swapped in. It replaces an earlier checkpoint with its figures and keeps other files.
+
+        Args:
+            save_directory: folder of the checkpoint; made where it does not exist.
+
+        Raises:
+            CheckpointError: a server has the weights, or the model was made of parts without a checkpoint.
+            DiskFullError: the disk is full; an earlier checkpoint stays.
+            FileExistsError: the path is a file.
+        """
+        checkpoint = self._saveable()
+        folder = Path(save_directory).expanduser()
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file: name a folder to save the checkpoint in")
+        options = replace(self.options, device_map=None, attn_implementation=None, quantization=None)
+        segmenter = checkpoint.segmenter_id or checkpoint.segmenter
+        with writing.written_checkpoint(folder) as new:
+            writing.write(
+                new,
+                self.reasoner.model,  # type: ignore[attr-defined]
+                self.reasoner.processor,  # type: ignore[attr-defined]
+                segmenter,
+                self.dialect.__name__.rpartition(".")[2],
+                options,
+                writing.origin(checkpoint),
+            )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        token: str | None = None,
+    ) -> publish.Push:
+        """Publish the checkpoint on the Hugging Face Hub in one commit, with a model card.
+
+        The files are those of `save_pretrained`, in a temporary folder. Figures and logs of a training are in its
+        folder: `genseg push FOLDER` publishes them, too.
+
+        Args:
+            repo_id: owner/name; a missing repository is created.
+            private: whether the repository is private. An existing public repository is refused.
+            revision: branch; a missing branch is created. The main branch by default.
+            commit_message: title of the commit.
+            token: for the Hub; by default the token of `hf auth login` or HF_TOKEN.
+
+        Raises:
+            CheckpointError, DiskFullError: as `save_pretrained`.
+            PublishError: the name, the rights, the network, the Hub or a concurrent push does not allow it.
+        """
+        self._saveable()
+        commits.check_id(repo_id)
+        commits.find_token(token)
+        with tempfile.TemporaryDirectory() as outer:
+            folder = Path(outer) / repo_id.rpartition("/")[2]
+            self.save_pretrained(folder)
+            return publish.push(
+                folder, repo_id, private=private, revision=revision, message=commit_message, token=token
+            )
+
     def segment(self, image: ImageLike, expression: str) -> Prediction:
         """Segment the instances that one expression refers to.
 
@@ -207,8 +276,8 @@ class GenSegR1:
             ImageError: the image cannot be used.
             SegmenterError: the segmenter's numbers cannot be used.
         """
-        questions, picture = Questions(self.segmenter, self.dialect, self.options), load_image(image)
-        (prediction,) = questions.segment(picture, Prompt(picture, [], questions.key(picture)), [response])
+        questions = Questions(self.segmenter, self.dialect, self.options)
+        (prediction,) = questions.segment(questions.open(image), [response])
         return prediction
 
     def release(self) -> None:
@@ -227,7 +296,7 @@ class GenSegR1:
         part of the reasoner's prompt. A bad example becomes a Failure, and the stream goes on.
 
         Args:
-            examples: read lazily, `streaming.READ_AHEAD` batches ahead.
+            examples: read lazily, `streaming.READ_AHEAD` batches ahead; their pixels are kept within a budget.
             batch_size: expressions that the reasoner answers at once; fewer where the memory does not hold more.
 
         Yields:
@@ -241,6 +310,24 @@ class GenSegR1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         batch_size = self._fitting(batch_size)
         yield from Stream(self.reasoner, self.segmenter, self.dialect, examples, batch_size, self.options)
+
+    def _saveable(self) -> checkpoints.Checkpoint:
+        """Return the checkpoint of a model that can be saved.
+
+        Raises:
+            CheckpointError: as `save_pretrained`.
+        """
+        if not isinstance(self.reasoner, InProcess):
+            name = self.checkpoint.served if self.checkpoint else None
+            raise CheckpointError(
+                f"the weights of {name or 'the reasoner'} are not in this process and cannot be saved: load the "
+                "checkpoint without a server, GenSegR1.from_pretrained(name)"
+            )
+        if self.checkpoint is None:
+            raise CheckpointError(
+                "this model was made of parts, so the files of its segmenter are unknown: give GenSegR1 a checkpoint="
+            )
+        return self.checkpoint
 
     def _fitting(self, batch_size: int) -> int:
         """Return the number of answers at once that fit into the memory, at most the given one.

@@ -13,7 +13,8 @@ import yaml
 from fiftyone.operators.registry import OperatorRegistry
 from genseg_hub import archives, checkpoints, dialects
 from genseg_hub.checkpoints.catalog import EMBEDDED, KNOWN
-from genseg_hub.evaluation.metrics import NAMES, POLICIES
+from genseg_hub.evaluation.metrics import POLICIES
+from genseg_hub.figures import NAMES
 from genseg_hub.publishing.card import card
 from genseg_training import cli as training
 
@@ -70,11 +71,13 @@ COMMANDS = {
     "benchmark": "name --split --model -m --segmenter --root --out --predictions --policy --first-expression --limit "
     "--strict --overwrite --workers --gpus-per-worker --address --shard --batch-size --device --revision --server "
     "--served-model" + MODEL_OPTIONS,
+    "reproduce": "name --root --out --plan --push",
     "demo": "--out --headless --scenes --photos --model -m --device --server --served-model --port" + MODEL_OPTIONS,
     "doctor": "--json",
     "models": "",
     "pull": "name --revision --dialect",
     "push": "folder repo_id --private --revision --dry-run",
+    "push-dataset refscenes": "repo_id --private --revision --dry-run",
     "serve": "name further --engine --host --port --max-model-len --media-folder --revision --dialect --dry-run",
     "evaluate refscenes": "--split --model -m --segmenter --limit --batch-size --device --revision --server "
     "--served-model --out --rows" + MODEL_OPTIONS,
@@ -88,6 +91,8 @@ RECIPES = (
     "genseg_r1_4b",
     "genseg_r1_8b",
     "genseg_r1_g_8b",
+    "genseg_smoke_2b",
+    "nano_new_kinds",
     "nano_r1",
     "nano_r1_g",
     "nano_segmenter",
@@ -96,6 +101,7 @@ RECIPES = (
     "nano_sft_more",
     "nano_vision",
 )
+REPRODUCTIONS = ("genseg_r1_4b", "genseg_r1_8b", "genseg_smoke_2b", "nano")
 CHECKPOINTS = (
     "nano",
     "nano-sft",
@@ -208,6 +214,7 @@ def test_a_command_of_genseg_train_says_its_options(command, capsys):
 
 def test_what_is_chosen_by_name():
     assert tuple(sorted(training.recipes())) == RECIPES
+    assert tuple(training.shipped("reproductions")) == REPRODUCTIONS
     assert tuple(known.name for known in KNOWN) == CHECKPOINTS
     assert tuple(EMBEDDED) == ("nano", "nano-sft")
     assert tuple(sorted(dialects.names())) == DIALECTS

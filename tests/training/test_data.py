@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from genseg_hub.referring_dataset import FEATURES, from_dataset
+from genseg_hub.referring_dataset import FEATURES, from_dataset, to_dataset
 from genseg_training import data, sources
 
 from tests.helpers import archive_files
+from tests.helpers.referring import example
 
 
 def test_the_report_says_what_was_read_and_drawn(root):
@@ -78,3 +79,27 @@ def test_ignored_pixels_reach_held_out_examples(root):
 def test_a_wrong_share_is_named_before_anything_is_read(share):
     with pytest.raises(ValueError, match="between 0 and 1"):
         data.Request(["refscenes:8"], no_target_share=share).check()
+
+
+def test_hub_datasets_are_told_from_folders_archives_and_scenes(root, tmp_path, monkeypatch):
+    """A folder can have the form of a Hub id, and no card may take it for one."""
+    archive_files.divided(root)
+    monkeypatch.chdir(tmp_path)
+    to_dataset([example()]).save_to_disk("me/local")
+    named = ["me/scenes:train:5", "refscenes:10", "me/local", "refcocog:train", "me/other", "me/scenes:test"]
+    request = data.Request(named, root=str(root))
+    assert request.hub_datasets() == ("me/scenes", "me/other")
+
+
+@pytest.mark.parametrize(
+    ("held_out", "stated"),
+    [
+        ("me/scenes:test", {"dataset": {"id": "me/scenes", "task_id": "test"}}),
+        ("me/scenes", {"dataset": {"id": "me/scenes", "task_id": "train"}}),
+        ("me/scenes:test:400", {}),
+        ("refscenes:val", {}),
+        (None, {}),
+    ],
+)
+def test_only_a_whole_split_of_the_hub_is_stated_as_such(held_out, stated):
+    assert data.Request(["refscenes:10"], held_out=held_out).scored_on() == stated

@@ -59,7 +59,7 @@ def test_a_large_image_is_shown_as_inference_shows_it(options, size):
     options = ReasonerOptions(**options)
     asked = Questions.__new__(Questions)
     asked._dialect, asked._options = genseg, options
-    expected = asked._shown(image)
+    expected = asked.shown(image, image.size)
     assert np.array_equal(np.asarray(pictures.shown(image, options)), np.asarray(expected))
 
 

@@ -1,5 +1,6 @@
-"""Every recipe of GRPO and every configuration of accelerate is one that the libraries take; no weights are loaded."""
+"""Every recipe and every configuration of accelerate is one that the libraries take; no weights are loaded."""
 
+import re
 from pathlib import Path
 
 import genseg_hub
@@ -10,13 +11,24 @@ import yaml
 from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
 from genseg_hub.checkpoints.catalog import KNOWN
-from genseg_training import cli, grpo
+from genseg_training import cli, grpo, sft
+from genseg_training.nano.loop import LoopConfig
+from genseg_training.nano.sft import SftConfig
 from peft import get_peft_model
-from trl import get_peft_config
+from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config
 
 OTHER_STAGES = ("nano_vision", "nano_sft", "nano_segmenter", "genseg_cold_start")
 RECIPES = {name: file for name, file in cli.recipes().items() if not name.startswith(OTHER_STAGES)}
 RESULTS = {f"{yaml.safe_load(file.read_text())['output_dir']}/{grpo.BEST}" for file in RECIPES.values()}
+# Recipes of other commands, and the options of these commands.
+STAGES = {name: file for name, file in cli.recipes().items() if name not in RECIPES}
+OPTIONS = {
+    "nano_vision": (LoopConfig,),
+    "nano_segmenter": (LoopConfig,),
+    **dict.fromkeys(("nano_sft", "nano_sft_mixed", "nano_sft_more"), (SftConfig,)),
+    "genseg_cold_start_8b": (sft.SftArguments, SFTConfig, ModelConfig),
+}
+COMMANDS = set(re.findall(r"^  ([\w-]+) {2,}", cli.USAGE, re.MULTILINE))
 NANO = Path(genseg_hub.__file__).parent / "nano"
 CONFIGURATIONS = sorted(Path("training/accelerate").glob("*.yaml"))
 
@@ -64,6 +76,32 @@ def test_the_sources_of_a_recipe_are_commands(root, name):
     assert held_out.name not in trained_on
     if not name.startswith("nano"):
         assert held_out.name in {source.name for source in mixture.exclude}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_recipe_of_another_stage_is_one_that_its_command_takes(name):
+    flags = [] if name.startswith("nano") else ["--use_cpu", "true"]
+    config, *_ = TrlParser(OPTIONS[name]).parse_args_and_config(["--config", str(STAGES[name]), *flags])
+    starts = {f"{yaml.safe_load(file.read_text())['output_dir']}/reasoner" for file in STAGES.values()}
+    assert getattr(config, "init", None) in {None, *starts}, "a stage starts from what another one leaves"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*sorted(Path("training").glob("re*/*.yaml")), *map(Path, ("docs/training.md", "docs/reproducing.md"))],
+    ids=str,
+)
+def test_what_is_written_about_commands_exists(file):
+    """Each recipe, command, script, test and configuration that is named is there."""
+    text = re.sub(r"\\\n(# *)?", " ", file.read_text())
+    named = [Path(found).stem for found in re.findall(r"--config[= ]([\w./-]+)", text)]
+    assert set(named) <= set(cli.recipes())
+    assert set(re.findall(r"(?:genseg-train|genseg_training\.cli) ([a-z][\w-]*)", text)) <= COMMANDS
+    assert set(re.findall(r"genseg reproduce (\w+)(?![\w.])", text)) <= set(cli.shipped("reproductions"))
+    for path in re.findall(
+        r"\b(?:benchmarks|examples|tests|training/accelerate|docs)/[\w./-]+\.(?:py|md|yaml|sbatch)", text
+    ):
+        assert Path(path).is_file(), path
 
 
 def test_the_exclusion_of_a_recipe_belongs_to_its_data():

@@ -25,6 +25,10 @@ def test_rendered_scenes_and_folders(tmp_path):
     assert len(sources.load_source(f"{tmp_path / 'set'}:5")) == 5
     assert len(sources.load_source("refscenes:val:6")) == 6
     assert sources.load_source("refscenes:val:6")["example_id"][0].startswith("refscenes-val")
+    mixed = sources.load_source("refscenes-new:40", seed=1)
+    assert mixed["image_id"] == sources.load_source("refscenes:40", seed=1)["image_id"]
+    assert any(" except " in expression for expression in mixed["expression"])
+    assert sources.load_source("refscenes-new:val:6")["example_id"][0].startswith("refscenes-val")
     datasets.Dataset.from_dict({"image": [1]}).save_to_disk(tmp_path / "other")
     with pytest.raises(ValueError, match="no column"):
         sources.load_source(str(tmp_path / "other"))
@@ -37,6 +41,7 @@ def test_a_source_is_checked_without_loading_it(tmp_path):
     for source in (
         "refscenes:8",
         "refscenes:val",
+        "refscenes-new:8",
         str(tmp_path / "saved"),
         "owner/name",
         "owner/name:val",
@@ -52,6 +57,7 @@ def test_a_source_is_checked_without_loading_it(tmp_path):
         ("~nosuch/x", "cannot be used as a path: .*home directory"),
         ("a" * 300, "cannot be used as a path: .*too long|neither rendered scenes"),
         ("refscenes:test", "final figures alone"),
+        ("refscenes-new:test", "final figures alone"),
         *((f"refscenes{rest}", "is none of") for rest in ("", ":", ":0", ":x", ":val:", ":val:x")),
     ):
         with pytest.raises(ValueError, match=message):

@@ -6,7 +6,8 @@ The weights that the run starts from take part in the contest, if `eval_on_start
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,17 @@ import transformers
 import yaml
 from accelerate.utils import gather_object
 from genseg_hub import GenSegR1, checkpoints
-from genseg_hub.checkpoints.catalog import EMBEDDED
 from genseg_hub.evaluation import predictions, scores
-from genseg_hub.evaluation.metrics import NAMES
+from genseg_hub.figures import NAMES
 from genseg_hub.options import ReasonerOptions
+from genseg_hub.publishing.writing import origin, written_checkpoint
 from genseg_hub.referring_dataset import from_dataset
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 from genseg_hub.whole import write_text
 from transformers.trainer_utils import get_last_checkpoint
 
 from genseg_training import curves
-from genseg_training.export import write, written_checkpoint
+from genseg_training.export import write
 from genseg_training.trainer import EVALUATIONS
 
 BEST = "best"
@@ -58,6 +59,8 @@ class Writer:
         recipe: options of the run that differ from their defaults.
         metric: figure that decides, such as "miou".
         dtype: of the weights and of loading them; None for float32, loaded as the device prefers.
+        datasets: Hub ids of the datasets that the run trains on.
+        scored_on: the split of a Hub dataset that is scored, as a report states it; empty for other examples.
     """
 
     output: Path
@@ -66,6 +69,8 @@ class Writer:
     recipe: dict[str, Any]
     metric: str
     dtype: str | None = None
+    datasets: tuple[str, ...] = ()
+    scored_on: Mapping[str, Any] = field(default_factory=dict)
 
     def choose(self, state: transformers.TrainerState) -> Choice:
         """Return the best weights so far; without evaluations, the last saved ones.
@@ -98,7 +103,7 @@ class Writer:
         with written_checkpoint(folder) as new:
             segmenter = self.start.segmenter_id or self.start.segmenter
             options = replace(self.options, dtype=self.dtype) if self.dtype else self.options
-            write(choice.folder, new, segmenter, origin(self.start), self.dtype or "auto", options)
+            write(choice.folder, new, segmenter, origin(self.start), self.dtype or "auto", options, self.datasets)
             (new / "recipe.yaml").write_text(yaml.safe_dump(self.recipe, sort_keys=False))
             (new / "logs").mkdir()
             (new / "logs" / "grpo.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in state.log_history))
@@ -108,17 +113,9 @@ class Writer:
             for name, mark in marks.items():
                 report = self.output / EVALUATIONS / f"step-{0 if name == START else choice.step:06d}.json"
                 if report.is_file():
-                    figures = json.loads(report.read_text()) | mark
+                    figures = json.loads(report.read_text()) | mark | dict(self.scored_on)
                     write_text(new / name, json.dumps(figures, indent=2) + "\n")
         return folder
-
-
-def origin(start: checkpoints.Checkpoint) -> str | None:
-    """Return the base model for the card: a name that others can load; for a folder, its own base model."""
-    if start.commit or start.name in EMBEDDED:
-        return start.name
-    settings = start.reasoner / checkpoints.SETTINGS_FILE
-    return json.loads(settings.read_text()).get("base_model") if settings.is_file() else None
 
 
 def evaluate(
@@ -130,6 +127,7 @@ def evaluate(
     batch_size: int,
     rank: int = 0,
     world: int = 1,
+    scored_on: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Score `best/` as `GenSegR1.from_pretrained` loads it, and replace its report by these figures.
 
@@ -146,6 +144,7 @@ def evaluate(
         batch_size: expressions answered at once.
         rank: of this process.
         world: number of processes.
+        scored_on: see `Writer`.
 
     Returns:
         The report in the first process, None in the others.
@@ -179,6 +178,7 @@ def evaluate(
     if rank:
         return None
     report = {"benchmark": name, "step": step, "as_loaded": True, "start_won": step == 0} | first.compute()
+    report |= scored_on or {}
     write_text(folder / HELD_OUT, json.dumps(report, indent=2) + "\n")
     return report
 

@@ -46,8 +46,13 @@ def _export(reasoner_run: Path, segmenter_run: Path, folder: Path) -> None:
 
 def recipes() -> dict[str, Path]:
     """Return the files of this package's recipes by name."""
+    return shipped("recipes")
+
+
+def shipped(kind: str) -> dict[str, Path]:
+    """Return this package's YAML files of one kind by name: recipes, reproductions, or accelerate."""
     here = Path(__file__).parent
-    folder = next(folder for folder in (here / "recipes", here.parent / "recipes") if folder.is_dir())
+    folder = next(folder for folder in (here / kind, here.parent / kind) if folder.is_dir())
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 

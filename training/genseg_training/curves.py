@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genseg_hub.evaluation.metrics import NAMES
+from genseg_hub.figures import NAMES
 from matplotlib.figure import Figure
 
 _HELD_OUT = ("miou", "ciou", "n_acc", "t_acc")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from genseg_hub.publishing import eval_results
 from genseg_hub.referring_dataset import FEATURES, IGNORE
 
 from genseg_training import mixing, overlap, rows, sources
@@ -52,6 +54,19 @@ class Request:
             raise ValueError(f"the share of no-target examples must be between 0 and 1, got {self.no_target_share}")
         mixture = mixing.read(self.data, self.weights, self.exclude, self.root)
         return mixture, sources.parse(self.held_out, self.root) if self.held_out else None
+
+    def hub_datasets(self) -> tuple[str, ...]:
+        """Return the Hub ids of the datasets that are trained on, each once."""
+        mixture, _ = self.check()
+        return tuple(dict.fromkeys(part.hub_split[0] for part in mixture.parts if part.hub_split))
+
+    def scored_on(self) -> dict[str, Any]:
+        """Return what a report states about the held-out examples: the split, if it is all of one on the Hub."""
+        _, scored = self.check()
+        if scored is None or scored.count is not None or scored.hub_split is None:
+            return {}
+        hub_id, split = scored.hub_split
+        return {eval_results.DATASET: {"id": hub_id, "task_id": split}}
 
 
 @dataclass(frozen=True)

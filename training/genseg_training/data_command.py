@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from genseg_hub import referring_dataset
 from genseg_hub.whole import written_folder
 
-from genseg_training import data, overlap, sources
+from genseg_training import data, overlap, rows, sources
 
 REQUEST = "request.json"
 REPORT = "report.txt"
@@ -19,6 +20,7 @@ EPILOG = """sources: refcocog:train, refcocog:val:400 (a count), refscenes:10000
          or one file mixture.yaml
 
   genseg-train data refcocog:train --root ARCHIVES --exclude refcocog:val --out data/refcocog_train
+  genseg-train data grefcoco:train --root ARCHIVES --held_out refcocog:val --out data/grefcoco_train
   genseg-train data --overlap --root ARCHIVES                  # all archives there
   genseg-train data --overlap refcocog:train refcoco:testA --root ARCHIVES
 
@@ -48,33 +50,49 @@ def main(arguments: list[str]) -> None:
     if not options.out:
         raise ValueError("name the folder to write with --out")
     request = data.Request(options.sources, options.weights, root, options.exclude, options.no_target_share)
-    write(request, options.seed, Path(options.out).expanduser())
+    write(request, options.seed, Path(options.out).expanduser(), options.held_out)
 
 
-def write(request: data.Request, seed: int, folder: Path) -> None:
+def is_whole(request: data.Request, seed: int, folder: Path, held_out: Sequence[str] = ()) -> bool:
+    """Return whether a folder holds what `write` would write with the same arguments."""
+    file = folder / REQUEST
+    return file.is_file() and file.read_text(encoding="utf-8") == _asked(request, seed, held_out)
+
+
+def write(request: data.Request, seed: int, folder: Path, held_out: Sequence[str] = ()) -> None:
     """Write the training rows of a request as referring examples; a whole folder of the same request stays.
 
     Args:
         request: the data to write.
         seed: of rendered scenes, draws and order.
         folder: new or empty, or of the same request.
+        held_out: sources that may share no image with these rows.
 
     Raises:
-        ValueError: a source cannot be used, or the folder holds something else.
+        ValueError: a source cannot be used, it shares an image with a held-out one, or the folder holds something else.
         DiskFullError: the disk is full; there is no folder.
     """
-    asked = json.dumps(asdict(request) | {"seed": seed}, indent=2) + "\n"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if (folder / REQUEST).is_file() and (folder / REQUEST).read_text(encoding="utf-8") == asked:
+        if is_whole(request, seed, folder, held_out):
             print(f"{folder} is whole already; remove it to write it again")
             return
         raise ValueError(f"{folder} exists and holds something else: name another folder with --out")
+    scored = [sources.parse(text, request.root) for text in held_out]
     loaded = data.load(request, seed)
+    report = [loaded.report]
+    for source in scored:
+        part = sources.draw(rows.prepared(source, seed)[0], source)
+        overlap.refuse_shared(loaded.rows, part, str(source))
+        report.append(f"{source}: {len(part):,} expressions about {len(overlap.images_of(part)):,} images, none shared")
     with written_folder(folder) as new:
         referring_dataset.save(data.examples_of(loaded.rows), new)
-        (new / REPORT).write_text(loaded.report + "\n", encoding="utf-8")
-        (new / REQUEST).write_text(asked, encoding="utf-8")
-    print(f"{loaded.report}\nwrote {folder}")
+        (new / REPORT).write_text("\n".join(report) + "\n", encoding="utf-8")
+        (new / REQUEST).write_text(_asked(request, seed, held_out), encoding="utf-8")
+    print(*report, f"wrote {folder}", sep="\n")
+
+
+def _asked(request: data.Request, seed: int, held_out: Sequence[str]) -> str:
+    return json.dumps(asdict(request) | {"held_out": [*held_out], "seed": seed}, indent=2) + "\n"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--exclude", nargs="+", default=[], metavar="SOURCE", help="leave out the images of these sources"
+    )
+    parser.add_argument(
+        "--held_out",
+        nargs="+",
+        default=[],
+        metavar="SOURCE",
+        help="refuse data with an image of these",
     )
     parser.add_argument("--no_target_share", type=float, help="share of no-target examples; the sources' by default")
     parser.add_argument("--seed", type=int, default=1, help="of draws and rendered scenes")

@@ -1,11 +1,12 @@
 """Checkpoint folders of trained runs, which `GenSegR1.from_pretrained` loads and `genseg push` publishes.
 
-model.safetensors, config.json, tokenizer and processor    the reasoner; LoRA adapters are merged into it
-adapter/                                                    the LoRA adapter, where one was trained
-segmenter/                                                  SAM 2, unless it is a Hub id
-genseg.json                                                 dialect, segmenter, options, base model, versions, and what
-                                                            rounding the merged weights takes from the LoRA update
-recipe.yaml, logs/, evaluation/                             recipe, log and figures of the run (written by `best`)
+A folder has the files of `genseg_hub.publishing.writing`, and these of the training:
+
+model.safetensors                  with LoRA adapters merged into it
+adapter/                           the LoRA adapter, where one was trained
+genseg.json                        also the Hub datasets of the training, and what rounding the merged weights takes
+                                   from the LoRA update
+recipe.yaml, logs/, evaluation/    recipe, log and figures of the run (written by `best`)
 """
 
 from __future__ import annotations
@@ -13,25 +14,24 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 import torch
 import transformers
-from genseg_hub.checkpoints import SETTINGS_FILE
-from genseg_hub.options import ReasonerOptions, given
-from genseg_hub.publishing.publish import is_published
-from genseg_hub.whole import written_folder
+from genseg_hub.options import ReasonerOptions
+from genseg_hub.publishing import writing
+from genseg_hub.publishing.writing import written_checkpoint
 from transformers.integrations import deepspeed
 from transformers.trainer import TRAINER_STATE_NAME
 
 _DEFAULTS = ReasonerOptions()
 ADAPTER_FILE, ADAPTER = "adapter_config.json", "adapter"
-UPDATE = "lora_update"  # in genseg.json
+UPDATE, DATASETS = "lora_update", "datasets"  # in genseg.json
+DIALECT = "genseg"  # in which every training of this package lets a checkpoint answer
 _STORED = ("bfloat16", "float16", "float32")
-_VERSIONS_OF = ("fiftyone-genseg", "torch", "transformers", "trl", "peft", "rf-sam-2")
+_LIBRARIES = ("trl", "peft")
 
 
 def export(
@@ -41,6 +41,7 @@ def export(
     base_model: str | None = None,
     dtype: str = "auto",
     options: ReasonerOptions = _DEFAULTS,
+    datasets: Sequence[str] = (),
 ) -> None:
     """Write a checkpoint folder, in place of an earlier checkpoint.
 
@@ -55,26 +56,14 @@ def export(
         dtype: of the written weights, such as "bfloat16"; "auto" keeps the trained one. An adapter is trained in
             float32, so "auto" then means float32.
         options: how the checkpoint is to be loaded, for genseg.json.
+        datasets: Hub ids of the datasets that it was trained on, for the model card.
 
     Raises:
         FileNotFoundError: when there is no such model or segmenter.
         DiskFullError: the disk is full.
     """
     with written_checkpoint(folder) as new:
-        write(trained, new, segmenter, base_model, dtype, options)
-
-
-@contextmanager
-def written_checkpoint(folder: Path) -> Iterator[Path]:
-    """Give the body of the `with` statement an empty folder, which then replaces the checkpoint in `folder`.
-
-    No file of the earlier checkpoint stays, because old figures would be published with new weights. Other files stay.
-
-    Raises:
-        DiskFullError: the disk is full; the earlier checkpoint stays.
-    """
-    with written_folder(folder, is_published) as new:
-        yield new
+        write(trained, new, segmenter, base_model, dtype, options, datasets)
 
 
 def write(
@@ -84,6 +73,7 @@ def write(
     base_model: str | None = None,
     dtype: str = "auto",
     options: ReasonerOptions = _DEFAULTS,
+    datasets: Sequence[str] = (),
 ) -> None:
     """Write a checkpoint into an empty folder; the arguments and the errors of `export`."""
     if not any((trained / file).is_file() for file in ("config.json", ADAPTER_FILE)):
@@ -92,22 +82,11 @@ def write(
         raise FileNotFoundError(f"there is no segmenter {segmenter}: train it first")
     with alone(), torch.random.fork_rng(devices=[]):  # new adapters draw random values, which must not change the run
         model, lost = _load(trained, dtype)
-    model.save_pretrained(folder, save_original_format=False)  # vLLM does not know the names that ZeRO-3 leaves
-    transformers.AutoProcessor.from_pretrained(trained).save_pretrained(folder)
-    if isinstance(segmenter, Path):
-        shutil.copytree(segmenter, folder / "segmenter", dirs_exist_ok=True)
+    processor = transformers.AutoProcessor.from_pretrained(trained)
+    more = {UPDATE: lost, DATASETS: list(datasets) or None}
+    writing.write(folder, model, processor, segmenter, DIALECT, options, base_model, _LIBRARIES, more)
     if lost is not None:
         _write_adapter(trained, folder / ADAPTER, base_model)
-    settings = {
-        "dialect": "genseg",
-        "segmenter": "segmenter" if isinstance(segmenter, Path) else segmenter,
-        **given(options),
-        "base_model": base_model,
-        UPDATE: lost,
-        "versions": {name: _version(name) for name in _VERSIONS_OF},
-    }
-    known = {key: value for key, value in settings.items() if value is not None}
-    (folder / SETTINGS_FILE).write_text(json.dumps(known, indent=2) + "\n")
 
 
 def drop_torn(output: Path) -> None:
@@ -186,10 +165,3 @@ def alone() -> Iterator[None]:
     finally:
         if config is not None:
             deepspeed.set_hf_deepspeed_config(config)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

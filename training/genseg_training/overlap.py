@@ -41,8 +41,8 @@ def refuse_shared(training: datasets.Dataset, held_out: datasets.Dataset, name: 
     trained_on = ", ".join(pc.unique(mixing.column(both, rows.SOURCE)).to_pylist())
     raise ValueError(
         f"{len(images):,} images of the held-out {name} are also trained on, such as {images[0].as_py()} "
-        f"(in {trained_on}): leave them out of training with --exclude {name}, or accept them with "
-        "--allow_shared_images true"
+        f"(in {trained_on}): leave them out of training with --exclude {name}, or accept them in "
+        "a run with --allow_shared_images true"
     )
 
 

@@ -21,6 +21,7 @@ import torch
 import transformers
 from genseg_hub.dialects import genseg
 from genseg_hub.options import ReasonerOptions
+from genseg_hub.publishing.writing import origin
 from genseg_hub.reasoners.base import THOUGHT
 from genseg_hub.reasoners.transformers import end_tokens
 from genseg_hub.schema import InstancePrompt, Rle, decode_mask
@@ -31,7 +32,6 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from genseg_training import data, pictures
-from genseg_training.best import origin
 from genseg_training.export import drop_torn, export
 from genseg_training.nano.answers import interior_points
 from genseg_training.sources import ROOT_VARIABLE
@@ -139,7 +139,8 @@ def train(
             trainer.train(resume_from_checkpoint=last)
     if trainer.is_world_process_zero():
         trained = Path(get_last_checkpoint(str(output)) or "")
-        export(trained, output / FINAL, start.segmenter_id or start.segmenter, origin(start), options=options)
+        segmenter, trained_on = start.segmenter_id or start.segmenter, asked.hub_datasets()
+        export(trained, output / FINAL, segmenter, origin(start), options=options, datasets=trained_on)
         log = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
         write_text(output / FINAL / "logs" / LOG, log)
         print(f"the checkpoint is in {output / FINAL}")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -19,9 +20,11 @@ from datasets.fingerprint import Hasher
 from genseg_hub import archives, referring_dataset
 from genseg_hub.referring_dataset import FEATURES, IGNORE
 
-from genseg_training.nano.refscenes import VERSION, refscenes, training_examples
+from genseg_training.nano.expressions import EXPRESSION_KINDS
+from genseg_training.nano.refscenes import MIXED_KINDS, VERSION, refscenes, training_examples
 
 REFSCENES = "refscenes"
+NEW = f"{REFSCENES}-new"  # rendered scenes, three in four expressions of new kinds
 ROOT_VARIABLE = "GENSEG_BENCHMARKS"
 SLICE_SEED = 0  # of every COUNT, so that all runs hold out the same examples
 _NUMBER = re.compile(r"[1-9]\d*")
@@ -44,7 +47,15 @@ class Source:
     @property
     def is_scenes(self) -> bool:
         """Whether the examples are rendered scenes."""
-        return self.name.partition(":")[0] == REFSCENES
+        return self.name.partition(":")[0] in (REFSCENES, NEW)
+
+    @property
+    def hub_split(self) -> tuple[str, str] | None:
+        """Hub id and split of a dataset on the Hub; None for a source of another kind."""
+        if self.is_scenes or self.root is not None or os.path.isdir(Path(self.name).expanduser()):
+            return None
+        hub_id, _, split = self.name.partition(":")
+        return hub_id, split or "train"
 
     def __str__(self) -> str:
         return self.name if self.count is None else f"{self.name}:{self.count}"
@@ -74,7 +85,8 @@ def parse(text: str, root: str | Path | None = None) -> Source:
 
     Args:
         text: `NAME:SPLIT` or `NAME:SPLIT:COUNT` of an official archive, such as `refcocog:val:400`; `refscenes:COUNT`
-            for rendered training scenes, `refscenes:val` or `refscenes:val:COUNT` for the fixed split; a folder that
+            for rendered training scenes, `refscenes:val` or `refscenes:val:COUNT` for the fixed split; `refscenes-new`
+            in place of `refscenes` for `MIXED_KINDS` of expressions about the same scenes; a folder that
             `save_to_disk`, the App's export or `genseg-train data` wrote, or `FOLDER:COUNT`; a dataset on the Hub,
             `owner/name`, `owner/name:SPLIT` or `owner/name:SPLIT:COUNT`, the split `train` by default.
         root: folder of the official archives; None for the folder that GENSEG_BENCHMARKS names.
@@ -83,7 +95,7 @@ def parse(text: str, root: str | Path | None = None) -> Source:
         ValueError: the text names no source, or a file of the archive is missing.
     """
     head, _, rest = text.partition(":")
-    if head == REFSCENES:
+    if head in (REFSCENES, NEW):
         _asked_of_refscenes(text)
         return Source(text)
     if head in archives.by_name() and not os.path.isdir(text):
@@ -192,7 +204,7 @@ def _archive(text: str, name: str, rest: str, root: str | Path | None) -> Source
 
 def _asked_of_refscenes(source: str) -> re.Match[str]:
     """Return the groups `count` (for training) and `limit` (of the split val); raise ValueError for anything else."""
-    asked = re.fullmatch(rf"{REFSCENES}:(?:(?P<count>[1-9]\d*)|val(?::(?P<limit>[1-9]\d*))?)", source)
+    asked = re.fullmatch(rf"{REFSCENES}(?P<new>-new)?:(?:(?P<count>[1-9]\d*)|val(?::(?P<limit>[1-9]\d*))?)", source)
     if not asked:
         raise ValueError(
             f"{source!r} is none of {REFSCENES}:10000 (that many expressions for training), {REFSCENES}:val and "
@@ -201,17 +213,19 @@ def _asked_of_refscenes(source: str) -> re.Match[str]:
     return asked
 
 
-def _scenes(name: str, seed: int) -> dict[str, int | str | None]:
+def _scenes(name: str, seed: int) -> dict[str, Any]:
     """Return the arguments of `_rendered`; a seed changes nothing in the fixed split."""
     asked = _asked_of_refscenes(name)
-    if asked["count"]:
-        return {"count": int(asked["count"]), "seed": seed, "version": VERSION}
-    return {"count": int(asked["limit"]) if asked["limit"] else None, "seed": None, "version": VERSION}
+    count, limit = asked["count"], asked["limit"]
+    settings = {"count": int(count or limit) if count or limit else None, "seed": seed if count else None}
+    return settings | {"version": VERSION} | ({"kinds": dict(MIXED_KINDS)} if asked["new"] else {})
 
 
-def _rendered(count: int | None, seed: int | None, version: str) -> Iterator[dict]:
+def _rendered(
+    count: int | None, seed: int | None, version: str, kinds: Mapping[str, int] = EXPRESSION_KINDS
+) -> Iterator[dict]:
     """Yield rows of rendered scenes, of the split val without a seed; `datasets` caches them under these arguments."""
-    drawn = refscenes("val", count) if seed is None else training_examples(count or 0, seed)
+    drawn = refscenes("val", count, kinds) if seed is None else training_examples(count or 0, seed, kinds)
     yield from referring_dataset.to_rows(drawn)
 
 

@@ -15,7 +15,7 @@ class PublishedFigures:
     Attributes:
         system: name that its authors use.
         benchmark, split: names in `archives`.
-        figures: name in `metrics.NAMES` -> share in [0, 1].
+        figures: name in `figures.NAMES` -> share in [0, 1].
         source: the publication.
         checkpoint: name in `checkpoints.catalog`; "" if the weights are not public.
     """

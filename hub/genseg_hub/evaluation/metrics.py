@@ -24,20 +24,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from genseg_hub.figures import PRECISION_AT
 from genseg_hub.schema import Box, Rle, decode_mask, encode_mask
 
 Number = TypeVar("Number", int, float)
-PRECISION_AT = (0.5, 0.6, 0.7, 0.8, 0.9)
-# Figure -> its printed name
-NAMES = {
-    "ciou": "cIoU",
-    "miou": "mIoU",
-    "target_miou": "target mIoU",
-    "box_miou": "box mIoU",
-    "n_acc": "N-acc",
-    "t_acc": "T-acc",
-    **{f"pr@{threshold}": f"Pr@{threshold}" for threshold in PRECISION_AT},
-}
 _BLOCK = 1000  # expressions added at once, because arrays of length 1 cost more than the measurement
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape as html_escape
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from genseg_hub.errors import escaped
 from genseg_hub.evaluation import literature
 from genseg_hub.evaluation.gallery import Exhibit
-from genseg_hub.evaluation.metrics import NAMES
 from genseg_hub.evaluation.scores import MAX_GROUPS
+from genseg_hub.figures import NAMES
+from genseg_hub.markdown import as_code, as_words
 
 _FIGURES = ("ciou", "miou", "target_miou", "box_miou", "n_acc", "t_acc", "pr@0.5", "pr@0.9")
 COLUMNS = {figure: NAMES[figure] for figure in _FIGURES}
@@ -62,17 +61,6 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {"points": _points, "words": as_words, "code": as_code}
     return environment
-
-
-def as_words(text: object) -> str:
-    """Return a text of one line that Markdown shows as it is: no HTML, link, image, code or column of a table."""
-    line = escaped(" ".join(str(text).split())).replace("|", "/")
-    return html_escape(line, quote=False).replace("`", "'").replace("[", "&#91;").replace("]", "&#93;")
-
-
-def as_code(text: object) -> str:
-    """Return a text of one line for Markdown's inline code, which it cannot end."""
-    return escaped(" ".join(str(text).split())).replace("`", "'")
 
 
 def _points(share: float | None) -> str:

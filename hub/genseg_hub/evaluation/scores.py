@@ -45,8 +45,8 @@ class Scores:
                 instance has points only, the mask's tight box counts.
 
         Returns:
-            The example's row: `example_id`, `image_id`, `expression`, its attributes, `iou`, and `intersection`,
-            `target_area` and `prediction_area` in pixels.
+            The example's row: `example_id`, `image_id`, `expression`, its attributes, `iou`, `box_iou`, and
+            `intersection`, `target_area` and `prediction_area` in pixels.
 
         Raises:
             ValueError: a mask has another size than the target's masks.
@@ -73,6 +73,7 @@ class Scores:
             "expression": example.expression,
             **example.attributes,
             "iou": iou,
+            "box_iou": overlap.box_iou,
             "intersection": overlap.intersection,
             "target_area": overlap.target_area,
             "prediction_area": overlap.prediction_area,

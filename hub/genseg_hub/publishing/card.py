@@ -13,8 +13,9 @@ import yaml
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints.catalog import EMBEDDED, KNOWN
 from genseg_hub.checkpoints.names import is_hub_id
-from genseg_hub.evaluation.metrics import NAMES
-from genseg_hub.evaluation.report import as_code, as_words
+from genseg_hub.figures import NAMES
+from genseg_hub.markdown import as_code, as_words
+from genseg_hub.publishing import eval_results
 
 LICENSE = "apache-2.0"
 TASK = "image-segmentation"
@@ -36,7 +37,7 @@ def card(folder: Path, repo_id: str) -> hub.ModelCard:
         OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, jinja2.TemplateError: a file cannot be read, or
             holds something else.
     """
-    settings, reports = _settings(folder), _reports(folder)
+    settings, scored = _settings(folder), reports(folder)
     name, base_model = repo_id.split("/")[-1], settings.get("base_model")
     metadata: dict[str, Any] = {
         "library_name": "fiftyone-genseg",
@@ -47,6 +48,8 @@ def card(folder: Path, repo_id: str) -> hub.ModelCard:
         metadata["license"] = LICENSE
     if _is_on_hub(base_model):
         metadata["base_model"] = base_model
+    if trained_on := [name for name in settings.get("datasets", []) if is_hub_id(name)]:
+        metadata["datasets"] = trained_on
     readme = folder / "README.md"
     if readme.is_file():
         made = hub.ModelCard(readme.read_text(encoding="utf-8"))
@@ -56,17 +59,17 @@ def card(folder: Path, repo_id: str) -> hub.ModelCard:
             template_path=str(_TEMPLATE),
             name=name,
             repo_id=repo_id,
-            **_facts(folder, settings, list(reports.values())),
+            **_facts(folder, settings, list(scored.values())),
         )
     for key, value in metadata.items():
         if not made.data.get(key):
             made.data[key] = value
     made.data["tags"] = list(dict.fromkeys([*made.data["tags"], *metadata["tags"]]))
-    if reports:
+    if scored:
         made.data["model_name"] = name
         made.data["eval_results"] = [
             result
-            for file, report in reports.items()
+            for file, report in scored.items()
             if not report.get("start")  # of other weights, beside which this checkpoint is to be seen
             for result in _results(file, report)
         ]
@@ -78,14 +81,18 @@ def _settings(folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def _reports(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the reports of `evaluation/` by file name, in order."""
-    reports = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("evaluation/*.json"))}
-    for name, report in reports.items():
+def reports(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the reports of `evaluation/` by file name, in order.
+
+    Raises:
+        OSError, ValueError, TypeError: a file cannot be read, or is no report.
+    """
+    found = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("evaluation/*.json"))}
+    for name, report in found.items():
         for key in ("benchmark", "policy", "n"):
             if key not in report:
                 raise ValueError(f"evaluation/{name}.json has no {key!r}")
-    return reports
+    return found
 
 
 def _is_on_hub(base_model: str | None) -> bool:
@@ -99,7 +106,8 @@ def _results(name: str, report: dict[str, Any]) -> list[hub.EvalResult]:
         hub.EvalResult(
             task_type=TASK,
             task_name="Referring segmentation",
-            dataset_type=re.sub(r"[^a-z0-9.]+", "-", report["benchmark"].lower()).strip("-"),
+            dataset_type=eval_results.dataset_id(report)
+            or re.sub(r"[^a-z0-9.]+", "-", report["benchmark"].lower()).strip("-"),
             dataset_name=report["benchmark"],
             dataset_config=name,  # two reports on one benchmark stay two
             metric_type=metric,

@@ -4,7 +4,9 @@ import json
 
 import huggingface_hub
 import pytest
-from genseg_hub.publishing import card, publish
+import yaml
+from genseg_hub.errors import PublishError
+from genseg_hub.publishing import card, eval_results, publish
 
 REPORT = {
     "benchmark": "RefScenes 1.0 val",
@@ -89,3 +91,61 @@ def test_a_hand_written_card_keeps_its_text_and_gets_the_figures(trained):
     assert made.data.tags[:2] == ["mine", "genseg-r1"]
     assert made.data.library_name == "fiftyone-genseg"
     assert {result.metric_type for result in made.data.eval_results} >= {"ciou", "miou"}
+
+
+ON_HUB = REPORT | {"benchmark": "me/refscenes:test", "dataset": {"id": "me/refscenes", "task_id": "test"}}
+
+
+def _evaluated(folder, **reports):
+    for name, report in reports.items():
+        (folder / "evaluation" / f"{name}.json").write_text(json.dumps(report))
+
+
+def test_figures_on_a_dataset_of_the_hub_are_published_as_its_results(hub, trained):
+    _evaluated(trained, held_out=ON_HUB, start=ON_HUB | {"start": True}, scenes=REPORT)
+    publish.push(trained, "me/r1")
+    kept = {path for path in hub.paths("me/r1") if path.startswith(".eval_results/")}
+    assert kept == {".eval_results/held_out.yaml"}, "neither the start's, nor of examples that are not on the Hub"
+    content = yaml.safe_load(hub.content("me/r1", ".eval_results/held_out.yaml"))
+    (entry,) = huggingface_hub.parse_eval_result_entries(content)
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("me/refscenes", "test", 0.8)
+    assert entry.notes == "mIoU of 400 expressions, policy grefcoco"
+    made = huggingface_hub.ModelCard(hub.content("me/r1", "README.md").decode())
+    types = {result.dataset_config: result.dataset_type for result in made.data.eval_results}
+    assert types == {"held_out": "me/refscenes", "scenes": "refscenes-1.0-val"}
+
+
+def test_results_of_earlier_weights_do_not_stay(hub, trained):
+    _evaluated(trained, held_out=ON_HUB)
+    publish.push(trained, "me/r1")
+    _evaluated(trained, held_out=REPORT)
+    publish.push(trained, "me/r1")
+    assert not [path for path in hub.paths("me/r1") if path.startswith(".eval_results/")]
+
+
+def test_an_undefined_figure_is_no_result(trained):
+    _evaluated(trained, held_out=ON_HUB | {"miou": None})
+    assert eval_results.files(card.reports(trained)) == {}
+
+
+@pytest.mark.parametrize("stated", [{"id": "/data/mine", "task_id": "test"}, {"id": "me/mine"}, "me/mine"])
+def test_a_result_that_names_no_dataset_of_the_hub_is_refused(hub, trained, stated):
+    _evaluated(trained, held_out=ON_HUB | {"dataset": stated})
+    with pytest.raises(PublishError, match=r"model card .* cannot be made, nothing .* needed is a Hub id"):
+        publish.push(trained, "me/r1")
+    assert hub.requests == []
+
+
+def test_the_card_names_the_datasets_of_the_training(trained):
+    settings = json.loads((trained / "genseg.json").read_text())
+    (trained / "genseg.json").write_text(json.dumps(settings | {"datasets": ["me/refscenes", "/data/mine"]}))
+    assert card.card(trained, "me/r1").data.datasets == ["me/refscenes"]
+    (trained / "README.md").write_text("---\ndatasets: [me/other]\n---\n\n# Mine\n")
+    assert card.card(trained, "me/r1").data.datasets == ["me/other"], "what a person wrote counts"
+
+
+def test_a_card_has_the_fields_that_the_hub_searches(trained):
+    data = card.card(trained, "me/r1").data
+    assert (data.library_name, data.pipeline_tag) == ("fiftyone-genseg", "image-segmentation")
+    assert data.base_model == "Qwen/Qwen3-VL-2B-Instruct"
+    assert data.get("datasets") is None, "no Hub dataset is known"

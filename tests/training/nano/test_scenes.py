@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from genseg_hub.schema import decode_mask
 from genseg_training.nano.answers import answer, interior_points
-from genseg_training.nano.expressions import EXPRESSION_KINDS, refer
-from genseg_training.nano.refscenes import VERSION, refscenes
+from genseg_training.nano.expressions import EXPRESSION_KINDS, NEW_KINDS, refer
+from genseg_training.nano.refscenes import VERSION, refscenes, training_examples
 from genseg_training.nano.scenes import COLORS, HELD_OUT, KINDS, SIZES, scene
 
 
@@ -127,6 +127,68 @@ def test_an_independent_reader_finds_the_same_targets(seed):
             ]
             found = [pick(found, key=lambda s: s.center[axis])]
     assert found == list(query.targets)
+
+
+def _found(text, shapes):
+    """Return the shapes that an expression of a new kind means, in the order of `shapes`, from its words alone."""
+    if " except " in text:
+        head, tail = text.split(" except ")
+        return [s for s in shapes if _named(_words(head), s) and not _named(_words(tail), s)]
+    if " that is not " in text:
+        head, tail = text.split(" that is not ")
+        return [s for s in shapes if _named(_words(head), s) and not _named(_words(tail), s)]
+    if " and " in text:
+        parts = [[s for s in shapes if _named(_words(part), s)] for part in text.split(" and ")]
+        assert [len(part) for part in parts] == [1, 1]
+        return [s for s in shapes if s in (parts[0][0], parts[1][0])]
+    if " from the " in text:
+        head, side = text.split(" from the ")
+        axis, sign = {"left": (0, 1), "right": (0, -1), "top": (1, 1), "bottom": (1, -1)}[side]
+        hits = sorted((s for s in shapes if _named(_words(head), s)), key=lambda s: sign * s.center[axis])
+        return [hits[("second", "third").index(head.split()[1]) + 1]]
+    relation = next(r for r in ("left of", "right of", "above", "below") if f" {r} " in text)
+    axis, sign = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}[relation]
+    head, tail = text.split(f" {relation} ")
+    (anchor,) = (s for s in shapes if _named(_words(tail), s))
+    return [
+        s for s in shapes
+        if s is not anchor and _named(_words(head), s) and sign * (s.center[axis] - anchor.center[axis]) > 0
+    ]  # fmt: skip
+
+
+def test_a_scene_without_the_asked_kinds_is_refused():
+    with pytest.raises(ValueError, match="1 shapes supports none of pair, ordinal: draw another scene"):
+        refer(random.Random(0), scene(random.Random(0), count=1), kinds={"pair": 1, "ordinal": 1})
+
+
+@pytest.mark.parametrize("kind", NEW_KINDS)
+def test_an_independent_reader_finds_the_targets_of_a_new_kind(kind):
+    rng, read = random.Random(kind), 0
+    while read < 25:
+        drawn = scene(rng)
+        try:
+            query = refer(rng, drawn, kinds={kind: 1})
+        except ValueError:  # the scene has no such target
+            continue
+        read += 1
+        assert query.kind == kind
+        assert _found(query.expression, drawn.shapes) == list(query.targets)
+        assert len(query.targets) >= {"pair": 2, "several_relation": 2}.get(kind, 1)
+
+
+def test_new_kinds_ask_about_the_scenes_of_refscenes():
+    asked = list(refscenes("val", 80, NEW_KINDS))
+    assert {example.attributes["kind"] for example in asked} == set(NEW_KINDS)
+    images = {example.image_id: example.image for example in refscenes("val", 120)}
+    assert all(np.array_equal(example.image, images[example.image_id]) for example in asked)
+
+
+def test_training_on_new_kinds_shows_no_held_out_combination():
+    mixed = NEW_KINDS | {"attribute": 20}
+    examples = list(training_examples(200, seed=5, kinds=mixed))
+    assert len(examples) == 200
+    assert {*mixed} <= {example.attributes["kind"] for example in examples} <= {*mixed, *EXPRESSION_KINDS}
+    assert not any(f"{color} {kind}" in example.expression for example in examples for color, kind in HELD_OUT)
 
 
 @pytest.mark.parametrize("seed", range(20))

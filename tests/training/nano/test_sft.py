@@ -67,3 +67,20 @@ def test_the_soft_label_of_a_coordinate_prefers_its_neighbours(packer):
         return sft.answer_loss(logits, label, torch.ones(1), numbers, sigma=8).item()
 
     assert loss(500) < loss(505) < loss(520) < loss(900)
+
+
+def test_only_the_chosen_kinds_are_asked_and_scenes_without_them_are_replaced():
+    rng = random.Random(2)
+    drawn = [scene(rng, count=1, canvas=(240, 320), allow_held_out=False) for _ in range(4)]
+    scenes, asked = sft.ask(rng, drawn, 3, sft.weights_of(["relation", "ordinal"]))
+    assert {query.kind for queries in asked for query in queries} <= {"relation", "ordinal"}
+    assert [len(queries) for queries in asked] == [3, 3, 3, 3]
+    assert {s.size for s in scenes} == {(240, 320)}
+    assert all(any(t is shape for shape in s.shapes) for s, qs in zip(scenes, asked, strict=True) for q in qs
+               for t in q.targets)  # fmt: skip
+
+
+@pytest.mark.parametrize("kinds", [[], ["attribute", "colour"]])
+def test_an_unknown_kind_of_expression_is_refused(kinds):
+    with pytest.raises(ValueError, match="choose from attribute, relation"):
+        sft.weights_of(kinds)

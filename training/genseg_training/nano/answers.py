@@ -54,7 +54,7 @@ def _at(shape: Shape, size: tuple[int, int]) -> str:
 def _mark(shape: Shape, query: SceneQuery) -> str:
     if query.reference and matches(shape, query.reference):
         return REFERENCE
-    return FITS if matches(shape, query.described) else NEITHER
+    return FITS if shape in query.targets or matches(shape, query.described) else NEITHER
 
 
 def reasoning(query: SceneQuery, scene: Scene) -> str:

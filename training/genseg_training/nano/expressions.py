@@ -6,18 +6,24 @@ This module knows the words for shapes. It does not know models, prompts or answ
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from genseg_training.nano.scenes import COLORS, HELD_OUT, KINDS, SIZES, Scene, Shape
 
 # kind -> weight in the draw
 EXPRESSION_KINDS = {"attribute": 32, "relation": 25, "extreme": 13, "several": 15, "no_target": 15}
+# Kinds that no nano was ever shown an answer to; neither RefScenes nor the tokenizer's corpus has them.
+NEW_KINDS = {"pair": 20, "except": 20, "negation": 25, "several_relation": 30, "ordinal": 15}
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITES = dict(zip(RELATIONS, ("right of", "left of", "below", "above"), strict=True))
 # word -> (axis, sign); the extreme shape has the smallest sign * centre[axis]
 EXTREMES = {"leftmost": (0, 1), "rightmost": (0, -1), "topmost": (1, 1), "bottommost": (1, -1)}
+_SIDES = {"left": (0, 1), "right": (0, -1), "top": (1, 1), "bottom": (1, -1)}
 _COUNT_WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+_ORDINALS = {2: "second", 3: "third"}
+_TRIES = 500
 _MARGIN = 0.03  # expressions do not compare positions that are closer than this share of the canvas
 Attributes = tuple[str | None, str | None, str | None]  # size, colour, kind; None is "any"
 # Expression, targets from left to right, and the attributes of the description and of a relation's reference.
@@ -29,12 +35,13 @@ class SceneQuery:
     """An expression about a scene, and the shapes that it refers to.
 
     Attributes:
-        kind: a key of EXPRESSION_KINDS.
+        kind: a key of EXPRESSION_KINDS or NEW_KINDS.
         expression: the words.
         targets: shapes that the expression refers to, from left to right.
         held_out: whether a target is, or the words name, a held-out pair of colour and kind.
-        described: attributes that the expression names for its targets.
-        reference: attributes of the shape that a relation starts from; None without a relation.
+        described: attributes that the expression names for its targets; of "pair", for the first named target.
+        reference: attributes of the shape that a relation starts from, or of the shapes that "except" and "negation"
+            exclude; None without such a shape.
     """
 
     kind: str
@@ -45,19 +52,24 @@ class SceneQuery:
     reference: Attributes | None
 
 
-def refer(rng: random.Random, scene: Scene, allow_held_out: bool = True) -> SceneQuery:
+def refer(
+    rng: random.Random, scene: Scene, allow_held_out: bool = True, kinds: Mapping[str, int] = EXPRESSION_KINDS
+) -> SceneQuery:
     """Draw one unambiguous query about a scene.
 
-    The weights of EXPRESSION_KINDS decide the kind. Where the scene cannot support it (an extreme among one shape),
-    another kind is drawn.
+    The weights decide the kind. Where the scene cannot support it (an extreme among one shape), another kind is drawn.
 
     Args:
         rng: the only source of randomness.
         scene: with the shapes.
         allow_held_out: whether the pairs of HELD_OUT may appear.
+        kinds: kind -> weight in the draw; keys of EXPRESSION_KINDS or NEW_KINDS.
+
+    Raises:
+        ValueError: the scene supports none of the kinds. Every scene supports EXPRESSION_KINDS.
     """
-    while True:
-        (kind,) = rng.choices(list(EXPRESSION_KINDS), list(EXPRESSION_KINDS.values()))
+    for _ in range(_TRIES):
+        (kind,) = rng.choices(list(kinds), list(kinds.values()))
         for _ in range(8):
             query = _FORMS[kind](rng, scene)
             if query is None:
@@ -68,6 +80,7 @@ def refer(rng: random.Random, scene: Scene, allow_held_out: bool = True) -> Scen
                 continue
             reference = named[1] if len(named) > 1 else None
             return SceneQuery(kind, expression, targets, held_out, named[0], reference)
+    raise ValueError(f"a scene of {len(scene.shapes)} shapes supports none of {', '.join(kinds)}: draw another scene")
 
 
 def _attribute(rng: random.Random, scene: Scene) -> _Query | None:
@@ -161,12 +174,96 @@ def _no_target(rng: random.Random, scene: Scene) -> _Query | None:
     return f"the {_name(wrong)}", (), (wrong,)
 
 
+def _pair(rng: random.Random, scene: Scene) -> _Query | None:
+    """Name two shapes, each by attributes that it alone has; None where others share them."""
+    if len(scene.shapes) < 2:
+        return None
+    pair = rng.sample(scene.shapes, 2)
+    names = [_some_attributes(rng, shape) for shape in pair]
+    if any(sum(matches(shape, name) for shape in scene.shapes) != 1 for name in names):
+        return None
+    targets = tuple(shape for shape in scene.shapes if shape in pair)
+    return f"the {_name(names[0])} and the {_name(names[1])}", targets, (names[0],)
+
+
+def _except(rng: random.Random, scene: Scene) -> _Query | None:
+    """Name all shapes with some attribute but one of them; None where no other is left."""
+    excluded = rng.choice(scene.shapes)
+    attributes: Attributes = rng.choice(
+        ((None, None, None), (None, excluded.color, None), (None, None, excluded.kind), (excluded.size, None, None))
+    )
+    name = _some_attributes(rng, excluded)
+    targets = tuple(s for s in scene.shapes if matches(s, attributes) and s is not excluded)
+    if sum(matches(shape, name) for shape in scene.shapes) != 1 or not targets:
+        return None
+    return f"all {_name(attributes, plural=True)} except the {_name(name)}", targets, (attributes, name)
+
+
+def _negation(rng: random.Random, scene: Scene) -> _Query | None:
+    """Name a shape by an attribute that it alone lacks among its like; None where that is not one shape."""
+    target, other = (rng.choice(scene.shapes) for _ in range(2))
+    axis = rng.randrange(3)
+    wrong = (other.size, other.color, other.kind)[axis]
+    shared = rng.choice([i for i in range(3) if i != axis])
+    alike = (target.size, target.color, target.kind)[shared]
+    attributes: Attributes = tuple(alike if i == shared else None for i in range(3))  # type: ignore[assignment]
+    excluded: Attributes = tuple(wrong if i == axis else attributes[i] for i in range(3))  # type: ignore[assignment]
+    candidates = [shape for shape in scene.shapes if matches(shape, attributes)]
+    hits = tuple(shape for shape in candidates if not matches(shape, excluded))
+    if len(hits) != 1 or len(candidates) < 2:
+        return None
+    return f"the {_name(attributes)} that is not {'a ' if axis == 2 else ''}{wrong}", hits, (attributes, excluded)
+
+
+def _several_relation(rng: random.Random, scene: Scene) -> _Query | None:
+    """Name all shapes with some attributes beside another shape; None for fewer than two or where ambiguous."""
+    anchor, like = (rng.choice(scene.shapes) for _ in range(2))
+    attributes: Attributes = (None, None, None) if rng.random() < 0.3 else _some_attributes(rng, like)
+    name = _some_attributes(rng, anchor)
+    if sum(matches(shape, name) for shape in scene.shapes) != 1:
+        return None
+    word = rng.choice(RELATIONS)
+    candidates = [shape for shape in scene.shapes if shape is not anchor and matches(shape, attributes)]
+    hits = tuple(shape for shape in candidates if _is_relation(word, shape, anchor, scene.size))
+    if len(hits) < 2 or any(
+        shape not in hits and not _is_relation(OPPOSITES[word], shape, anchor, scene.size) for shape in candidates
+    ):
+        return None
+    quantifiers = ["all", f"the {_COUNT_WORDS[len(hits)]}"] + (["both"] if len(hits) == 2 else [])
+    words = f"{rng.choice(quantifiers)} {_name(attributes, plural=True)} {word} the {_name(name)}"
+    return words, hits, (attributes, name)
+
+
+def _ordinal(rng: random.Random, scene: Scene) -> _Query | None:
+    """Name the second or third shape from one side; None where its neighbours are about as far from that side."""
+    like = rng.choice(scene.shapes)
+    attributes: Attributes = rng.choice(
+        ((None, None, None), (None, like.color, None), (None, None, like.kind), (like.size, None, None))
+    )
+    side, rank = rng.choice(list(_SIDES)), rng.choice(list(_ORDINALS))
+    axis, sign = _SIDES[side]
+    candidates = sorted(
+        (shape for shape in scene.shapes if matches(shape, attributes)), key=lambda shape: sign * shape.center[axis]
+    )
+    if len(candidates) < rank:
+        return None
+    places = [sign * shape.center[axis] for shape in candidates]
+    if any(b - a <= _MARGIN * scene.size[axis] for a, b in pairwise(places[: rank + 1])):
+        return None
+    return f"the {_ORDINALS[rank]} {_name(attributes)} from the {side}", (candidates[rank - 1],), (attributes,)
+
+
 _FORMS: dict[str, Callable[[random.Random, Scene], _Query | None]] = {
     "attribute": _attribute,
     "relation": _relation,
     "extreme": _extreme,
     "several": _several,
     "no_target": _no_target,
+    "pair": _pair,
+    "except": _except,
+    "negation": _negation,
+    "several_relation": _several_relation,
+    "ordinal": _ordinal,
 }
 
 

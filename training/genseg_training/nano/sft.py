@@ -8,7 +8,8 @@ GRPO.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from genseg_hub.whole import written_folder
 from PIL import Image
 
 from genseg_training.nano import answers, architecture, loop
-from genseg_training.nano.expressions import SceneQuery, refer
+from genseg_training.nano.expressions import EXPRESSION_KINDS, NEW_KINDS, SceneQuery, refer
 from genseg_training.nano.scenes import CANVASES, Scene, scene
 
 _IGNORE = -100
@@ -40,6 +41,10 @@ class SftConfig(loop.LoopConfig):
     init: str = loop.option("runs/nano_vision/reasoner", "Checkpoint folder that starts the training.")
     easy_share: float = loop.option(0.22, "Share of the steps, at the start, whose scenes have one to three shapes.")
     questions: int = loop.option(5, "Expressions packed behind one image.")
+    kinds: list[str] = field(
+        default_factory=lambda: list(EXPRESSION_KINDS),
+        metadata={"help": f"Kinds of expression that are shown: any of {', '.join(EXPRESSION_KINDS | NEW_KINDS)}."},
+    )
     think_share: float = loop.option(1.0, "Share of the answers with a think part that is not empty.")
     vision_scale: float = loop.option(0.2, "Learning-rate factor of the pretrained vision tower.")
     sigma_start: float = loop.option(14.0, "Width, in thousandths, of a coordinate's soft label at the first step.")
@@ -59,6 +64,49 @@ def curriculum(rng: random.Random, progress: float, easy_share: float) -> int | 
     if progress >= easy_share:
         return None
     return rng.randint(1, 1 + min(2, int(4 * progress / easy_share)))
+
+
+def weights_of(kinds: Sequence[str]) -> dict[str, int]:
+    """Return kinds of expression with their weights in the draw.
+
+    Args:
+        kinds: names from EXPRESSION_KINDS or NEW_KINDS.
+
+    Raises:
+        ValueError: there is no such kind, or none is named.
+    """
+    known = EXPRESSION_KINDS | NEW_KINDS
+    wrong = [kind for kind in kinds if kind not in known]
+    if wrong or not kinds:
+        raise ValueError(f"there is no kind of expression {(wrong or [''])[0]!r}; choose from {', '.join(known)}")
+    return {kind: known[kind] for kind in kinds}
+
+
+def ask(
+    rng: random.Random, drawn: list[Scene], questions: int, kinds: Mapping[str, int]
+) -> tuple[list[Scene], list[list[SceneQuery]]]:
+    """Draw queries about scenes; another scene takes the place of one that supports none of the kinds.
+
+    Args:
+        rng: the only source of randomness.
+        drawn: scenes of one canvas size.
+        questions: queries about each scene.
+        kinds: kind -> weight in the draw.
+
+    Returns:
+        The scenes, and the queries about each of them.
+    """
+    scenes, asked = [], []
+    for one in drawn:
+        while True:
+            try:
+                asked.append([refer(rng, one, allow_held_out=False, kinds=kinds) for _ in range(questions)])
+            except ValueError:
+                one = scene(rng, canvas=one.size, allow_held_out=False)
+            else:
+                scenes.append(one)
+                break
+    return scenes, asked
 
 
 class Packer:
@@ -266,7 +314,9 @@ def train(config: SftConfig) -> None:
 
     Raises:
         FileNotFoundError: when stage 1 has not been run.
+        ValueError: for an unknown kind of expression.
     """
+    kinds = weights_of(config.kinds)
     source = Path(config.init)
     if not (source / "config.json").is_file():
         raise FileNotFoundError(f"there is no checkpoint in {source}: run `genseg-train vision` first, or set --init")
@@ -284,7 +334,7 @@ def train(config: SftConfig) -> None:
             scene(rng, curriculum(rng, progress, config.easy_share), canvas, allow_held_out=False)
             for _ in range(config.batch_images)
         ]
-        asked = [[refer(rng, s, allow_held_out=False) for _ in range(config.questions)] for s in drawn]
+        drawn, asked = ask(rng, drawn, config.questions, kinds)
         said = [
             [answers.answer(q, s, thinks=rng.random() < config.think_share) for q in queries]
             for s, queries in zip(drawn, asked, strict=True)

@@ -1,0 +1,12 @@
+"""Icons of the operators and panels: files in `assets/`, one for each mode of the App."""
+
+from __future__ import annotations
+
+
+def of(name: str) -> dict[str, str]:
+    """Return the icons of an operator or panel, as FiftyOne's configurations take them.
+
+    Args:
+        name: of the operator or panel; `assets/NAME-light.svg` and `assets/NAME-dark.svg` are its files.
+    """
+    return {f"{mode}_icon": f"/assets/{name}-{mode}.svg" for mode in ("light", "dark")}

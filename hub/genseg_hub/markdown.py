@@ -1,0 +1,18 @@
+"""Text of strangers in Markdown: names, expressions and answers are shown and never interpreted."""
+
+from __future__ import annotations
+
+from html import escape as html_escape
+
+from genseg_hub.errors import escaped
+
+
+def as_words(text: object) -> str:
+    """Return a text of one line that Markdown shows as it is: no HTML, link, image, code or column of a table."""
+    line = escaped(" ".join(str(text).split())).replace("|", "/")
+    return html_escape(line, quote=False).replace("`", "'").replace("[", "&#91;").replace("]", "&#93;")
+
+
+def as_code(text: object) -> str:
+    """Return a text of one line for Markdown's inline code, which it cannot end."""
+    return escaped(" ".join(str(text).split())).replace("`", "'")
