@@ -1,4 +1,4 @@
-"""How the App shows our fields: their descriptions, what is read-only, their sidebar group, and their colours."""
+"""How our fields are declared and how the App shows them: descriptions, what is read-only, sidebar group, colours."""
 
 from __future__ import annotations
 
@@ -7,6 +7,26 @@ from collections.abc import Mapping, Sequence
 import fiftyone as fo
 
 _BY_EXPRESSION = "expression"
+
+
+def declare(dataset: fo.Dataset, wanted: Mapping[str, fo.Field]) -> None:
+    """Add fields to a dataset's schema. Fields that are there stay as they are.
+
+    `Dataset.add_sample_field` reloads the whole dataset for each field. Here it is reloaded once for whole fields, and
+    once for attributes.
+
+    Args:
+        dataset: that gets the fields.
+        wanted: path of a field, or of an attribute of labels or responses -> the field, see
+            `fiftyone.core.odm.create_field`.
+
+    Raises:
+        ValueError: a field is there with another type.
+    """
+    whole = {path: field for path, field in wanted.items() if "." not in path}
+    for some in (whole, {path: field for path, field in wanted.items() if path not in whole}):
+        if some:
+            dataset._merge_sample_field_schema(some)
 
 
 def describe(dataset: fo.Dataset, descriptions: Mapping[str, str]) -> None:

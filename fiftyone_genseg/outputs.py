@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.fields as fof
+import fiftyone.core.odm as foo
 from pymongo import UpdateOne
 
 from fiftyone_genseg import appearance
@@ -108,16 +110,15 @@ def declare_fields(dataset: fo.Dataset, field: str) -> None:
     first = dataset.get_field(outcome_field(field)) is None
     if first and dataset.get_field(field) is not None:
         _complete(dataset, field)
-    described: dict[str, str] = {}
+    wanted: dict[str, fof.Field] = {}
     written_down = [f"{outcome_field(field)}.label"]
 
     def add(path: str, kind: type[fo.Field], description: str, **options: Any) -> None:
-        dataset.add_sample_field(path, kind, description=description, **options)
-        described[path] = description
+        name = path.rpartition(".")[2]
+        wanted[path] = foo.create_field(name, kind, description=description, **options)
 
     def add_written_down(path: str, kind: type[fo.Field], description: str) -> None:
-        is_new = dataset.get_field(path) is None
-        add(path, kind, description, **({"read_only": True} if is_new else {}))
+        add(path, kind, description, read_only=dataset.get_field(path) is None)
         written_down.append(path)
 
     for suffix, (kind, items, description) in _LABELS.items():
@@ -132,8 +133,12 @@ def declare_fields(dataset: fo.Dataset, field: str) -> None:
         add_written_down(f"{name}.{attribute}", response_kind, words)
     name = outcome_field(field)
     add(name, fo.EmbeddedDocumentField, _OUTCOME, embedded_doc_type=fo.Classification)
-    for attribute, words in _OUTCOME_COUNTS.items():  # the last ones: `check_fields` reads that all is declared
+    for attribute, words in _OUTCOME_COUNTS.items():
         add_written_down(f"{name}.{attribute}", fo.IntField, words)
+    appearance.declare(
+        dataset, wanted
+    )  # attributes after whole fields: `check_fields` reads by them that all is declared
+    described = {path: str(each.description) for path, each in wanted.items()}
     appearance.describe(dataset, described)  # fields that were there before
     appearance.protect(dataset, written_down)
     if first:

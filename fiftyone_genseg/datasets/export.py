@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import datasets
 import fiftyone as fo
 from fiftyone.core.sample import get_default_sample_fields
 from genseg_hub.errors import MaskError
-from genseg_hub.images import load_image
-from genseg_hub.referring_dataset import FEATURES, RLE, to_dataset
+from genseg_hub.images import image_size, load_image
+from genseg_hub.referring_dataset import FEATURES, IMAGES, RLE, save, to_dataset
 from genseg_hub.schema import ReferringExample, Rle, encode_mask, normalize_expression
 from genseg_hub.whole import disk_full_in_words
 
@@ -23,6 +25,8 @@ from fiftyone_genseg.datasets.unusable import IMAGE, MASK, Unusable
 from fiftyone_genseg.fields import EXPRESSION, GROUND_TRUTH, KEPT_EXPRESSIONS, check_named, check_view, flat
 
 UNFINISHED = ".unfinished"
+_CHUNK = 1000  # examples that become rows at once
+_SMALL = (1, 1)  # the size at which an image is decoded to see that it is whole
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +38,11 @@ def export(
     pairs: Collection[tuple[str, str]] | None = None,
     unusable: Unusable | None = None,
 ) -> int:
-    """Save the referring examples of a view with `datasets.Dataset.save_to_disk`.
+    """Save the referring examples of a view as a folder for `datasets.load_from_disk`.
+
+    The image file of each sample is copied once into the folder `images`, and rows name it by its path. After the
+    folder was moved, `genseg_hub.referring_dataset.load_examples` and all that trains still finds the images.
+    `load_from_disk` alone looks for them at the first place.
 
     These become columns, too: tags, the ignored pixels in `ignore`, and each sample field of strings, numbers,
     booleans, dates or lists of these. `importing` makes the same samples of such columns. Fields of evaluation runs
@@ -60,25 +68,48 @@ def export(
     check_named(view, expression_field, gt_field)
     view = flat(view)
     carried = _carried(view, expression_field)
-    found = list(examples(view, gt_field, expression_field, pairs, carried, unusable))
-    if not found:
-        raise ValueError("there are no referring examples to export: no sample has an expression")
     schema = view.get_field_schema()
     features = datasets.Features({column: columns.to_feature(schema[field]) for field, column in carried.items()})
     if labels.is_detections(view, labels.IGNORE):
         features[labels.IGNORE] = datasets.List(RLE)
-    unfinished = folder / UNFINISHED
+    unfinished, is_new = folder / UNFINISHED, not folder.exists()
     shutil.rmtree(unfinished, ignore_errors=True)  # files of an export that was killed
     with disk_full_in_words(f"nothing was exported to {folder}"):
         try:
-            to_dataset(found, features).save_to_disk(unfinished)
+            (unfinished / IMAGES).mkdir(parents=True)
+            found = examples(view, gt_field, expression_field, pairs, carried, unusable)
+            found = _with_copies(found, unfinished / IMAGES, folder / IMAGES)
+            tables = []
+            while chunk := list(itertools.islice(found, _CHUNK)):
+                tables.append(to_dataset(chunk, features))
+            if not tables:
+                raise ValueError("there are no referring examples to export: no sample has an expression")
+            made = datasets.concatenate_datasets(tables)
+            save(made, unfinished)
         except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(folder if is_new else unfinished, ignore_errors=True)
             raise
         for file in sorted(unfinished.iterdir()):  # state.json comes last; without it the folder is no dataset
             file.rename(folder / file.name)
         unfinished.rmdir()
-    return len(found)
+    return len(made)
+
+
+def _with_copies(found: Iterable[ReferringExample], images: Path, later: Path) -> Iterator[ReferringExample]:
+    """Copy each image file once, and yield the examples with the paths of the copies.
+
+    Args:
+        found: examples whose images are paths.
+        images: folder for the copies.
+        later: place of this folder when the export is whole.
+    """
+    names: dict[str, str] = {}  # file -> name of its copy
+    for example in found:
+        file = str(example.image)
+        if file not in names:
+            names[file] = f"{len(names):07}{Path(file).suffix}"
+            shutil.copyfile(file, images / names[file])
+        yield dataclasses.replace(example, image=str(later.absolute() / names[file]))
 
 
 def is_free(folder: Path) -> bool:
@@ -123,7 +154,11 @@ def examples(
     image_ids = _image_ids(view)
     ignores = labels.is_detections(view, labels.IGNORE)
     used = 0
-    for sample in view.iter_samples():
+    sizes: dict[str, tuple[int, int] | Exception] = {}  # file -> its size, or what is wrong with it
+    read = {gt_field, *(carried or ()), *filter(None, (expression_field,))}
+    read |= {labels.IGNORE} if ignores else set()
+    read |= {"example_id"} if has_ids else set()
+    for sample in view.select_fields(sorted(read)).iter_samples():  # other labels, with their masks, stay unread
         truth = sample[gt_field] or fo.Detections()
         asked = sample[expression_field] if expression_field else _named(truth)
         single = isinstance(asked, str)
@@ -135,7 +170,11 @@ def examples(
             continue
         why = IMAGE
         try:
-            size = load_image(sample.filepath).size
+            if sample.filepath not in sizes:
+                sizes[sample.filepath] = _size(sample.filepath)
+            size = sizes[sample.filepath]
+            if isinstance(size, Exception):
+                raise size
             why = MASK
             ignored = labels.union_mask(sample[labels.IGNORE], size) if ignores and sample[labels.IGNORE] else None
         except Exception as error:  # noqa: BLE001 - one bad sample is no reason to stop
@@ -157,10 +196,19 @@ def examples(
                 {name: sample[field] for field, name in (carried or {}).items()},
                 encode_mask(ignored) if ignored is not None and ignored.any() else None,
             )
-    read = used + unusable.total()
-    unusable.check(read)
+    found = used + unusable.total()
+    unusable.check(found)
     if unusable:
-        _log.warning(unusable.report(read))
+        _log.warning(unusable.report(found))
+
+
+def _size(file: str) -> tuple[int, int] | Exception:
+    """Return (width, height) of an image that can be decoded; what is wrong with any other."""
+    try:
+        load_image(file, at_least=_SMALL)
+        return image_size(file)
+    except Exception as error:  # noqa: BLE001 - noted on the examples
+        return error.with_traceback(None)
 
 
 def _masks(truth: fo.Detections, size: tuple[int, int]) -> tuple[Rle, ...]:

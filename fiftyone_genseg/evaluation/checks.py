@@ -13,7 +13,7 @@ def check(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfi
     """Raise ValueError, with the remedy, unless samples can be evaluated.
 
     Args:
-        samples: images; their masks are not read, see `check_masks`.
+        samples: images; their masks are not read, see `measuring.measure`.
         config: settings of the run.
         eval_key: name of the run; None where nothing is recorded.
     """
@@ -46,15 +46,6 @@ def check(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfi
         check_named(samples, expression_field, gt_field)
     if eval_key is not None:
         _check_key(samples, eval_key, pred_field, gt_field)
-
-
-def check_masks(samples: fo.Dataset | fo.DatasetView, name: str) -> None:
-    """Raise ValueError when detections in a field have no mask. This reads every sample."""
-    paths = [f"{name}.detections.{attribute}" for attribute in ("mask", "mask_path")]
-    masks = sum(samples.count(path) for path in paths if samples.get_field(path) is not None)
-    boxes = samples.count(f"{name}.detections")
-    if masks < boxes:
-        raise ValueError(f"{boxes - masks} of the {boxes} detections in {name!r} have no mask; masks are compared")
 
 
 def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str, pred_field: str, gt_field: str) -> None:

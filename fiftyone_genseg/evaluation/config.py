@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fiftyone.core.fields as fof
+import fiftyone.core.odm as foo
 import fiftyone.utils.eval.detection as foud
 from genseg_hub.evaluation.metrics import DEFAULT_POLICY, get_policy
 
@@ -90,24 +91,27 @@ class ReferringEvaluation(foud.DetectionEvaluation):
     __module__ = "fiftyone_genseg.evaluation"  # the path that FiftyOne stores
 
     def register_samples(self, samples, eval_key, dynamic=True):
-        """Declare the fields of a run."""
+        """Declare the fields of a run, with their descriptions."""
+        if eval_key is not None:
+            iou, box_iou, correct, failure = SAMPLE_FIELDS
+            kinds: dict[str, dict] = {name: {"ftype": fof.IntField} for name in ("tp", "fp", "fn")}
+            kinds |= {name: {"ftype": fof.FloatField} for name in (iou, box_iou)}
+            kinds[correct] = {"ftype": fof.BooleanField}
+            kinds[failure] = {"ftype": fof.StringField}
+            if holds_several(samples, self.config.expression_field):
+                kinds[failure] = {"ftype": fof.ListField, "subfield": fof.StringField}
+            wanted = {}
+            for name, kind in kinds.items():
+                path, words = f"{eval_key}_{name}", f"{eval_key}: {_DESCRIPTIONS[name]}"
+                wanted[path] = foo.create_field(path, description=words, **kind)
+            for field in (self.config.pred_field, self.config.gt_field):
+                for suffix, words in _LABEL_DESCRIPTIONS.items():
+                    name, ftype = f"{eval_key}{suffix}", fof.FloatField if suffix == "_iou" else fof.StringField
+                    path = f"{field}.detections.{name}"
+                    wanted[path] = foo.create_field(name, ftype, description=f"{eval_key}: {words}")
+            appearance.declare(samples._dataset, wanted)
+            appearance.describe(samples._dataset, {path: str(field.description) for path, field in wanted.items()})
         super().register_samples(samples, eval_key, dynamic=dynamic)
-        if eval_key is None:
-            return
-        several = holds_several(samples, self.config.expression_field)
-        iou, box_iou, correct, failure = (f"{eval_key}_{name}" for name in SAMPLE_FIELDS)
-        samples._dataset.add_sample_field(iou, fof.FloatField)
-        samples._dataset.add_sample_field(box_iou, fof.FloatField)
-        samples._dataset.add_sample_field(correct, fof.BooleanField)
-        if several:
-            samples._dataset.add_sample_field(failure, fof.ListField, subfield=fof.StringField)
-        else:
-            samples._dataset.add_sample_field(failure, fof.StringField)
-        described = {f"{eval_key}_{name}": f"{eval_key}: {words}" for name, words in _DESCRIPTIONS.items()}
-        for name in (self.config.pred_field, self.config.gt_field):
-            for suffix, words in _LABEL_DESCRIPTIONS.items():
-                described[f"{name}.detections.{eval_key}{suffix}"] = f"{eval_key}: {words}"
-        appearance.describe(samples._dataset, described)
 
     def get_fields(self, samples, eval_key, include_custom_metrics=True):
         """Return the names of a run's fields, without the fields of labels that were deleted or renamed."""

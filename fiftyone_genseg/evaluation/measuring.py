@@ -13,7 +13,7 @@ from genseg_hub.errors import MaskError
 from genseg_hub.evaluation.metrics import enclosing_box
 
 from fiftyone_genseg.cutouts import Cutout
-from fiftyone_genseg.evaluation import checks, matching
+from fiftyone_genseg.evaluation import matching
 from fiftyone_genseg.evaluation.config import ReferringEvaluationConfig
 from fiftyone_genseg.evaluation.reading import Reader
 from fiftyone_genseg.evaluation.table import MATCHES, TABLE
@@ -82,10 +82,9 @@ def measure(
         The tables; nothing is written.
 
     Raises:
-        ValueError: there are detections without masks, or no expression has a ground truth that can be read.
+        ValueError: there are detections without masks, which ends the work as soon as they are read, or no expression
+            has a ground truth that can be read.
     """
-    for name in filter(None, (config.gt_field, config.pred_field, config.ignore_field)):
-        checks.check_masks(samples, name)
     measurement = _Measurement(config)
     ids = list(dict.fromkeys(samples.values("id")))
     # A view that filters labels is read as it is. Any other view is only a choice of samples.
@@ -118,6 +117,7 @@ class _Measurement:
         return Measured(samples, ids, self.config, table, matches, self.verdicts)
 
     def add(self, reader: Reader) -> None:
+        reader.check_masks()
         for number in range(len(reader.ids)):
             self._add_sample(reader, number)
 

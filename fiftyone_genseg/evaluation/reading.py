@@ -109,6 +109,7 @@ class Reader:
         _add_prompt_boxes(view, config.pred_field, self.pred)
         self.objects = read_labels(view, config.objects_field) if config.objects_field else None
         self.ignored = read_labels(view, config.ignore_field) if config.ignore_field else None
+        self._compared = {config.gt_field: self.gt, config.pred_field: self.pred, config.ignore_field: self.ignored}
         self._expressions = view.values(config.expression_field) if config.expression_field else None
         responses = labels.responses_field(config.pred_field)
         self._status: list[dict[str, str]] | None = None
@@ -118,6 +119,17 @@ class Reader:
                 dict(zip(map(normalize_expression, e or ()), s or (), strict=True))
                 for e, s in zip(answered, ended, strict=True)
             ]
+
+    def check_masks(self) -> None:
+        """Raise ValueError if a detection that is compared has no mask."""
+        for name, read in self._compared.items():
+            stored = [mask for its in read or () for mask in its.masks.values()]
+            bare = sum(mask is None for mask in stored)
+            if bare:
+                raise ValueError(
+                    f"{bare} of the {len(stored)} detections in {name!r} have no mask, counted in "
+                    f"{len(self.ids)} samples; masks are compared"
+                )
 
     def size(self, number: int) -> tuple[int, int] | None:
         """Return (width, height) of the image, None where neither its file nor its metadata says it."""

@@ -11,7 +11,8 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.utils.eval.detection as foud
 import numpy as np
-from genseg_hub.evaluation.metrics import NAMES, ReferringMetrics
+from genseg_hub.evaluation.metrics import ReferringMetrics
+from genseg_hub.figures import NAMES
 
 from fiftyone_genseg import labels, uris
 from fiftyone_genseg.evaluation.slicing import kinds

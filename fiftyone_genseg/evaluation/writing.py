@@ -51,13 +51,7 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
     results.custom_metrics = custom_metrics(results.figures())
     if eval_key is None:
         return results
-    own = fields_of_run(samples, eval_key)
-    for name in (config.gt_field, config.pred_field):
-        undeclared = samples._dataset.get_dynamic_field_schema(fields=name)
-        for attribute in (eval_key, f"{eval_key}_id", f"{eval_key}_iou"):
-            path = f"{name}.detections.{attribute}"
-            if path not in own and path in undeclared:
-                raise ValueError(f"detections in {name!r} have an attribute {attribute!r}; choose another key")
+    _check_attributes(samples, config, eval_key)
     config.fields_written = False
     earlier = _put_run(samples, eval_key, results)
     for replaced in _replaced(samples, eval_key, earlier):
@@ -72,6 +66,25 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
     method.add_fields_to_sidebar_group(samples, eval_key)
     make_durable(samples._dataset)
     return results
+
+
+def _check_attributes(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfig, eval_key: str) -> None:
+    """Raise ValueError if a label of the dataset has an undeclared attribute that the run would overwrite.
+
+    The database looks for it. FiftyOne's `get_dynamic_field_schema` would read the attributes of all labels.
+    """
+    own, dataset = fields_of_run(samples, eval_key), samples._dataset
+    for name in (config.gt_field, config.pred_field):
+        paths = {f"{eval_key}{suffix}": f"{name}.detections.{eval_key}{suffix}" for suffix in ("", "_id", "_iou")}
+        unknown = [its for its, path in paths.items() if path not in own and dataset.get_field(path) is None]
+        if not unknown:
+            continue
+        having = {"$elemMatch": {"$or": [{attribute: {"$ne": None}} for attribute in unknown]}}
+        wanted = {paths[attribute]: True for attribute in unknown}
+        if found := dataset._sample_collection.find_one({f"{name}.detections": having}, wanted):
+            there = {its for label in found[name]["detections"] for its, value in label.items() if value is not None}
+            attribute = next(attribute for attribute in unknown if attribute in there)
+            raise ValueError(f"detections in {name!r} have an attribute {attribute!r}; choose another key")
 
 
 def _put_run(samples: fo.Dataset | fo.DatasetView, eval_key: str, results: ReferringResults) -> RunDocument | None:

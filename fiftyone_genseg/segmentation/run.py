@@ -1,15 +1,14 @@
 """Segmenting the samples of a view, written as it goes and resumable.
 
-A sample is asked one or several expressions. Its results are stored in one write, so that a run that is killed leaves
-each sample either done or untouched. Only results that the database refuses together are written one by one. This
-module knows samples and fields. It does not know forms, or what is inside
-an engine.
+A sample is asked one or several expressions. Its results are stored in one write, or in one write for every 64 of many,
+so that a run that is killed leaves each expression either done or untouched. Only results that the database refuses
+together are written one by one. This module knows samples and fields. It does not know forms, or what is inside an
+engine.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -27,6 +26,7 @@ from fiftyone_genseg.segmentation.summary import Summary
 from fiftyone_genseg.statuses import FAILED
 
 _CHUNK = 1000  # samples read at once
+_MOST_WAITING = 64  # results of one sample that wait to be written together, because each write has the whole sample
 _TOO_LARGE = {10334, 17419, 17420}  # MongoDB's codes for a document of more than 16 MB
 Results = dict[str, list[tuple[str, Prediction | Failure]]]  # sample id -> its expressions with their results
 _log = logging.getLogger(__name__)
@@ -74,14 +74,16 @@ def segment_view(view: fo.DatasetView | fo.Dataset, request: SegmentRequest, eng
     waiting = 0
     try:
         answers = engine.answer(_missing(dataset, ids, request, engine.checkpoint, summary), request.batch_size)
-        for sample_id, group in itertools.groupby(answers, key=lambda answer: answer[0].example_id):
-            results = [(example.expression, result) for example, result in group]
-            finished.setdefault(sample_id, []).extend(results)
-            waiting += len(results)
-            if waiting >= request.batch_size:
+        before = None
+        for example, result in answers:
+            is_next = before not in (None, example.example_id)
+            if waiting >= (request.batch_size if is_next else max(request.batch_size, _MOST_WAITING)):
                 write(dataset, finished, target, summary)
                 finished, waiting = {}, 0
                 yield summary
+            before = example.example_id
+            finished.setdefault(example.example_id, []).append((example.expression, result))
+            waiting += 1
     finally:
         write(dataset, finished, target, summary)
     yield summary

@@ -7,7 +7,6 @@ from contextlib import closing
 
 from genseg_hub.answers import MAX_CHARACTERS, MAX_REASONING_CHARACTERS, storable
 from genseg_hub.dialects._thought import split_thought
-from genseg_hub.images import load_image
 from genseg_hub.questions import Questions
 from genseg_hub.reasoners.base import Reasoner
 from genseg_hub.reasoners.prefixes import is_memory_error
@@ -27,7 +26,7 @@ def ask(
         image: as `GenSegR1.ask` takes it.
         expression: the natural-language query.
     """
-    picture = load_image(image)
+    picture = questions.open(image)
     prompt = questions.prompt(picture, expression)
     yield Progress("")
     answer = None
@@ -39,15 +38,15 @@ def ask(
             else:
                 answer = state
     assert answer is not None
-    response = questions.read(picture, prompt, answer)
+    response = questions.read(picture, answer)
     yield Progress(response.text, response.reasoning, response)
     try:
-        predictions = questions.segment(picture, prompt, [response])
+        predictions = questions.segment(picture, [response])
     except Exception as error:
         if not is_memory_error(error):
             raise
         reasoner.release()
         segmenter.release()
-        predictions = questions.segment(picture, prompt, [response])
+        predictions = questions.segment(picture, [response])
     (prediction,) = predictions
     yield Progress(response.text, response.reasoning, response, prediction)

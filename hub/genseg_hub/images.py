@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from genseg_hub.errors import ImageError
 from genseg_hub.image_files import MAX_PIXELS, declared_bits, open_image, upright, upright_size
@@ -22,7 +23,7 @@ MAX_ASPECT_RATIO = 200
 _DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of a grey value that cameras and scanners deliver
 
 
-def load_image(image: ImageLike) -> Image.Image:
+def load_image(image: ImageLike, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Return an upright RGB image.
 
     A grey value of more than 8 bits is scaled by the bits that the file declares (TIFF's BitsPerSample below 16 or
@@ -31,6 +32,8 @@ def load_image(image: ImageLike) -> Image.Image:
 
     Args:
         image: path, content of an image file, PIL image, or uint8[H, W, 3] in RGB order.
+        at_least: (width, height) in pixels that are enough. A JPEG file is then decoded at a half, a quarter or an
+            eighth of its size if that is not smaller. None for the whole size.
 
     Raises:
         ImageError: the file is missing, on another machine, unreadable or truncated; the type, shape or dtype is wrong;
@@ -54,6 +57,8 @@ def load_image(image: ImageLike) -> Image.Image:
             f"{name} is {width} x {height}; the longer side may be at most {MAX_ASPECT_RATIO} times the other"
         )
     try:
+        if at_least and isinstance(opened, JpegImageFile) and opened is not image:
+            opened.draft(None, at_least if upright_size(opened) == opened.size else at_least[::-1])  # type: ignore[arg-type]
         bits = declared_bits(opened)
         return _rgb(upright(opened), bits, name)
     except ImageError:
@@ -87,6 +92,11 @@ def content_key(image: Image.Image) -> bytes:
     digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
     return digest.digest()
+
+
+def bytes_of(image: Image.Image) -> int:
+    """Return the bytes of memory that an RGB image takes; Pillow keeps four for each pixel."""
+    return 4 * image.width * image.height
 
 
 def shown_size(size: tuple[int, int], side: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:

@@ -1,23 +1,106 @@
-"""One question about an image: its prompt, its answer, and the masks of the answer."""
+"""One question about an image: its prompt, its answer, and the masks of the answer.
+
+An image of more than `WHOLE_PIXELS` is read once and reduced to what the two models take. A smaller image is given to
+the models as it is.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from genseg_hub import answers
 from genseg_hub.dialects import Dialect
-from genseg_hub.errors import SegmenterError
-from genseg_hub.images import content_key, shown_size
+from genseg_hub.errors import ImageError, SegmenterError
+from genseg_hub.images import bytes_of, content_key, image_size, load_image, shown_size
 from genseg_hub.options import MAX_IMAGE_TOKENS, ReasonerOptions
 from genseg_hub.reasoners.base import Generation, Prompt
-from genseg_hub.schema import Prediction, Response
+from genseg_hub.schema import ImageLike, Prediction, Response
 from genseg_hub.segmenters.base import Segmenter
 
+# The most that a reasoner with tokens of 32 x 32 pixels is shown.
+WHOLE_PIXELS = MAX_IMAGE_TOKENS * 32 * 32
 _LEAST_TOKENS = 4  # of an image; Qwen2.5-VL's processor shows no image with fewer
+
+
+class Picture:
+    """An image as the two models take it, read through `Questions.open`.
+
+    Its pixels may be dropped at any time. They are read again when a model asks for them.
+
+    Args:
+        source: the image.
+        questions: of the checkpoint.
+
+    Attributes:
+        size: (width, height) of the original image in pixels.
+        shown_size: (width, height) in pixels of the image that the reasoner is shown.
+        key: a value that only this image has, shown in this way.
+    """
+
+    def __init__(self, source: ImageLike, questions: Questions):
+        self._source, self._questions = source, questions
+        if isinstance(source, str | Path | bytes):
+            self.size = image_size(source)
+            pixels = questions.load(source, self.size)
+        else:
+            pixels = load_image(source)
+            self.size = pixels.size
+        self._shown: Image.Image | None = questions.shown(pixels, self.size)
+        self._segmented: Image.Image | None = questions.segmented(pixels, self.size)
+        self.shown_size = self._shown.size
+        self.key: Hashable = (content_key(pixels), self.size, *questions.ways)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the pixels that are kept now."""
+        return sum({id(image): bytes_of(image) for image in (self._shown, self._segmented) if image}.values())
+
+    def shown(self) -> Image.Image:
+        """Return the image that the reasoner is shown.
+
+        Raises:
+            ImageError: the pixels were dropped, and the file cannot be read again.
+        """
+        shown = self._shown
+        return self._questions.shown(self._again(), self.size) if shown is None else shown
+
+    def segmented(self) -> Image.Image:
+        """Return the image for the segmenter, whole or reduced; see `shown`."""
+        segmented = self._segmented
+        return self._questions.segmented(self._again(), self.size) if segmented is None else segmented
+
+    def drop_shown(self) -> None:
+        """Keep no pixels for the reasoner, unless the segmenter takes the same ones."""
+        if self._shown is not self._segmented:
+            self._shown = None
+
+    def drop(self) -> None:
+        """Keep no pixels."""
+        self._shown = self._segmented = None
+
+    def _again(self) -> Image.Image:
+        if isinstance(self._source, str | Path | bytes) and image_size(self._source) != self.size:
+            raise ImageError(f"{self._source!s:.200} has changed while it was asked about; ask again")
+        return self._questions.load(self._source, self.size)
+
+
+class _PicturePrompt(Prompt):
+    """A prompt whose image is read again if its picture has dropped it."""
+
+    def __init__(self, picture: Picture, chat: list[dict]):
+        object.__setattr__(self, "picture", picture)
+        object.__setattr__(self, "chat", chat)
+        object.__setattr__(self, "image_key", picture.key)
+
+    @property
+    def image(self) -> Image.Image:  # type: ignore[override]
+        picture: Picture = self.picture  # type: ignore[attr-defined]
+        return picture.shown()
 
 
 class Questions:
@@ -26,47 +109,60 @@ class Questions:
     Args:
         segmenter, dialect: the parts of the checkpoint.
         options: `min_pixels` and `max_pixels` of the image that the reasoner sees.
+
+    Attributes:
+        ways: what decides how an image is shown, beside the image.
     """
 
     def __init__(self, segmenter: Segmenter, dialect: Dialect, options: ReasonerOptions):
         self._segmenter, self._dialect, self._options = segmenter, dialect, options
         self._name = dialect.__name__.rpartition(".")[2]
+        self.ways: tuple[Hashable, ...] = (self._name, options.min_pixels, options.max_pixels)
 
-    def prompt(self, image: Image.Image, expression: str, neighbour: Prompt | None = None) -> Prompt:
+    def open(self, image: ImageLike) -> Picture:
+        """Read an image for the two models.
+
+        Args:
+            image: as `load_image` takes it.
+
+        Raises:
+            ImageError: the image cannot be used.
+        """
+        return Picture(image, self)
+
+    def prompt(self, picture: Picture, expression: str) -> Prompt:
         """Return the prompt of an expression.
 
         Args:
-            image: the whole image.
+            picture: of the image.
             expression: the natural-language query.
-            neighbour: an earlier prompt about the same image.
 
         Raises:
             ValueError, TypeError: the expression cannot be used.
         """
-        chat = self._dialect.messages(image.size, expression)
-        if neighbour:
-            return Prompt(neighbour.image, chat, neighbour.image_key)
-        return Prompt(self._shown(image), chat, self.key(image))
+        return _PicturePrompt(picture, self._dialect.messages(picture.size, expression))
 
-    def read(self, image: Image.Image, prompt: Prompt, answer: Generation) -> Response:
+    def read(self, picture: Picture, answer: Generation) -> Response:
         """Return the parsed answer to a prompt about an image."""
-        shown = answer.shown_size or prompt.image.size
-        return answers.read(self._dialect, answer.text, image.size, answer.truncated, shown)
+        shown = answer.shown_size or picture.shown_size
+        return answers.read(self._dialect, answer.text, picture.size, answer.truncated, shown)
 
-    def segment(self, image: Image.Image, prompt: Prompt, responses: Sequence[Response]) -> list[Prediction]:
+    def segment(self, picture: Picture, responses: Sequence[Response]) -> list[Prediction]:
         """Turn responses about one image into predictions, all in one batch.
 
         Args:
-            image: the whole image.
-            prompt: of one of the responses.
+            picture: of the image.
             responses: the parsed answers.
 
         Raises:
+            ImageError: the image was dropped, and cannot be read again.
             SegmenterError: the segmenter's numbers cannot be used.
         """
         instances = [instance for response in responses for instance in response.instances]
         masks, scores = (
-            self._segmenter.segment(np.array(image), instances, prompt.image_key, self._dialect.MULTIMASK)
+            self._segmenter.segment(
+                np.array(picture.segmented()), instances, picture.key, self._dialect.MULTIMASK, picture.size
+            )
             if instances
             else ([], [])
         )
@@ -75,25 +171,56 @@ class Questions:
         start, predictions = 0, []
         for response in responses:
             its = slice(start, start := start + len(response.instances))
-            predictions.append(Prediction(response, tuple(masks[its]), tuple(scores[its]), image.size, self._name))
+            predictions.append(Prediction(response, tuple(masks[its]), tuple(scores[its]), picture.size, self._name))
         return predictions
 
-    def key(self, image: Image.Image) -> Hashable:
-        """Return a key that only this image has, shown in this way."""
-        return content_key(image), self._name, self._options.min_pixels, self._options.max_pixels
+    def load(self, image: ImageLike, size: tuple[int, int]) -> Image.Image:
+        """Return the pixels of an image of a size; of a large JPEG file perhaps fewer, which are enough.
 
-    def _shown(self, image: Image.Image) -> Image.Image:
+        Raises:
+            ImageError: the image cannot be used.
+        """
+        if size[0] * size[1] <= WHOLE_PIXELS:
+            return load_image(image)
+        width, height = self._size_shown(size) or size
+        return load_image(image, (max(width, self._segmenter.side), max(height, self._segmenter.side)))
+
+    def shown(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
         """Return an image as the reasoner is to see it.
+
+        Args:
+            image: its pixels, see `load`.
+            size: (width, height) of the original in pixels.
+        """
+        wanted = self._size_shown(size)
+        if wanted is None:
+            return image
+        if self._dialect.IMAGE_SIZE:
+            return image.resize(wanted, Image.Resampling.BILINEAR)
+        return image.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+    def segmented(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """Return an image for the segmenter: reduced to the side of its input if it is large.
+
+        Args:
+            image: its pixels, see `load`.
+            size: (width, height) of the original in pixels.
+        """
+        if size[0] * size[1] <= WHOLE_PIXELS:
+            return image
+        return image.resize((self._segmenter.side, self._segmenter.side), Image.Resampling.BILINEAR)
+
+    def _size_shown(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        """Return the size to which an image is resized for the reasoner, None for no resizing.
 
         An image within the limits is left to the processor, unless the answer's coordinates are pixels of the resized
         image: then it has a size that every processor, also one on a server, leaves as it is.
         """
         if self._dialect.IMAGE_SIZE:
-            return image.resize(self._dialect.IMAGE_SIZE, Image.Resampling.BILINEAR)
+            return self._dialect.IMAGE_SIZE
         side = self._dialect.TOKEN_SIDE
         least = self._options.min_pixels or 0
         most = self._options.max_pixels or max(least, MAX_IMAGE_TOKENS * side * side)
-        if least <= image.width * image.height <= most and not self._dialect.PIXELS:
-            return image
-        size = shown_size(image.size, side, least or min(_LEAST_TOKENS * side * side, most), most)
-        return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        if least <= size[0] * size[1] <= most and not self._dialect.PIXELS:
+            return None
+        return shown_size(size, side, least or min(_LEAST_TOKENS * side * side, most), most)

@@ -23,6 +23,7 @@ from genseg_hub.masks import normal_rle
 from genseg_hub.schema import ReferringExample, Rle
 
 IGNORE, CATEGORY = "ignore", "category"
+IMAGES = "images"  # folder inside a dataset's folder, for image files that rows name by their path
 _MASKS = ("masks", IGNORE)
 _BATCH = 1000
 RLE = {"size": datasets.List(datasets.Value("int32"), 2), "counts": datasets.Value("string")}
@@ -193,7 +194,7 @@ def _find(source: str) -> datasets.Dataset | datasets.DatasetDict:
     folder = Path(source).expanduser()
     if folder.is_dir():
         try:
-            return datasets.load_from_disk(folder)
+            return _with_moved_images(datasets.load_from_disk(folder), folder)
         except IndexError as error:  # `datasets` reads the first file of rows
             raise ValueError(f"{source} has no rows: save a dataset that has some") from error
         except Exception as error:  # the folder can hold anything
@@ -207,6 +208,24 @@ def _find(source: str) -> datasets.Dataset | datasets.DatasetDict:
     except Exception as error:  # no such dataset or split, other files, no connection
         reason = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         raise ValueError(f"{source} cannot be loaded from the Hub: {reason}") from error
+
+
+def _with_moved_images(
+    dataset: datasets.Dataset | datasets.DatasetDict, folder: Path
+) -> datasets.Dataset | datasets.DatasetDict:
+    """Return a dataset whose images are in its own folder `IMAGES`, wherever that was when the rows were written."""
+    images = (folder / IMAGES).absolute()
+    stored = not isinstance(dataset, datasets.DatasetDict) and isinstance(dataset.features.get("image"), datasets.Image)
+    if not stored or not images.is_dir():
+        return dataset
+    column = dataset.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))["image"]
+    if not all(row and row["bytes"] is None and Path(row["path"]).parent.name == IMAGES for row in column):
+        return dataset
+    if Path(column[0]["path"]).parent == images:
+        return dataset
+    moved = [{"bytes": None, "path": str(images / Path(row["path"]).name)} for row in column]
+    new = datasets.Dataset.from_dict({"image": moved}, datasets.Features({"image": datasets.Image()}))
+    return datasets.concatenate_datasets([new, dataset.remove_columns(["image"])], axis=1)
 
 
 def check_columns(dataset: datasets.Dataset) -> None:

@@ -1,12 +1,15 @@
 """Segment a stream of examples with a reasoner and a segmenter that work at the same time.
 
 The reasoner takes a new prompt whenever it has room. The segmenter works in a second thread and takes all answers about
-one image together. On MPS the two take turns. Results come back in the order of the examples, and `READ_AHEAD` bounds
-the memory.
+one image together. On MPS the two take turns. Results come back in the order of the examples.
+
+The memory is bounded whatever the batch: pixels beyond a budget are dropped and read again for the segmenter, and the
+segmenter waits while finished masks cannot be given out.
 """
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
@@ -15,15 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from genseg_hub import answers
 from genseg_hub.cpu_threads import Cores
 from genseg_hub.dialects import Dialect
 from genseg_hub.errors import ReasonerError, SegmenterError
-from genseg_hub.images import load_image
 from genseg_hub.options import ReasonerOptions
-from genseg_hub.questions import Questions
+from genseg_hub.questions import Picture, Questions
 from genseg_hub.reasoners.base import Generation, Prompt, Reasoner
 from genseg_hub.reasoners.prefixes import is_memory_error
 from genseg_hub.schema import Failure, Prediction, ReferringExample
@@ -31,8 +32,12 @@ from genseg_hub.segmenters.base import Segmenter
 
 # Batches in flight, counted from the oldest unfinished example: one long answer blocks the results after it.
 READ_AHEAD = 4
-# Decoded images in flight; 300 million pixels are 0.9 GB, or a dozen photographs of 24 megapixels.
-_READ_AHEAD_PIXELS = 300_000_000
+# Pixels that are kept of images in flight. The rest is dropped, and read again when it is needed.
+_KEPT_BYTES = 64_000_000
+# Pixels that the reasoner is given at once, where no single image has more.
+_ASKED_BYTES = 32_000_000
+# Finished masks that wait for an older result; 4 of a photograph of 12 megapixels.
+_MASK_BYTES = 48_000_000
 
 
 @dataclass(eq=False)
@@ -40,7 +45,6 @@ class _Job:
     """One example in flight; `result` is a Failure as soon as a step fails."""
 
     example: ReferringExample
-    image: Image.Image | None = None
     prompt: Prompt | None = None
     answer: Generation | None = None
     result: Prediction | Failure | None = None
@@ -52,15 +56,27 @@ class _Group:
 
     Attributes:
         identity: see `_identity`.
+        picture: their image; None if it cannot be read, and after the segmenter's work.
         jobs: the neighbours, in order.
         closed: True when no other example will join.
         segmented: the work of the segmenter, once it has begun.
     """
 
     identity: Hashable
+    picture: Picture | None = None
     jobs: list[_Job] = field(default_factory=list)
     closed: bool = False
     segmented: Future[None] | None = None
+
+    def mask_bytes(self) -> int:
+        """Return the bytes of the finished masks; of masks that are under way, about as many."""
+        if not self.segmented:
+            return 0
+        picture = self.picture
+        if self.segmented.done():
+            results = (job.result for job in self.jobs)
+            return sum(mask.nbytes for one in results if isinstance(one, Prediction) for mask in one.masks)
+        return len(self.jobs) * math.prod(picture.size) if picture else 0
 
 
 class Stream:
@@ -90,7 +106,8 @@ class Stream:
         self._read_ahead = READ_AHEAD * max(batch_size, self._session.room())
         self._groups: deque[_Group] = deque()  # without groups whose results were yielded; the oldest first
         self._asked: dict[Prompt, _Job] = {}
-        self._last: _Job | None = None
+        self._last: _Group | None = None  # of the last example that was read
+        self._last_picture: Picture | None = None
         self._exhausted = False
         self._failure: Exception | None = None  # raised by the iterator of examples
 
@@ -98,26 +115,21 @@ class Stream:
         asked = self._asked
         with ThreadPoolExecutor(1, thread_name_prefix="segmenter") as worker:
             while not self._exhausted or self._groups:
-                new: list[Prompt] = []
-                while len(new) < self._session.room() and self._has_room():
-                    job = self._read()
-                    if job and job.prompt:
-                        asked[job.prompt] = job
-                        new.append(job.prompt)
+                room = self._session.room()
+                while new := self._read_some(room):
+                    self._ask(new)
+                    room -= len(new)
                 if asked:
-                    for prompt, answer in self._advance(new):
+                    for prompt, answer in self._advance():
                         job = asked.pop(prompt)
+                        job.prompt = None
                         if isinstance(answer, Generation):
                             job.answer = answer
                         else:
                             job.result = Failure(explain(answer), answer)
                 elif self._groups and self._groups[0].segmented:
                     self._groups[0].segmented.result()
-                for group in self._groups:
-                    if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
-                        group.segmented = worker.submit(self._segment, group)
-                        if self._segmenter.device.type == "mps":
-                            group.segmented.result()  # two computing threads crash PyTorch on MPS (its issue 197805)
+                self._submit(worker)
                 while self._groups and self._groups[0].segmented and self._groups[0].segmented.done():
                     for job in self._groups.popleft().jobs:
                         assert job.result is not None
@@ -125,18 +137,57 @@ class Stream:
         if self._failure:
             raise self._failure
 
-    def _advance(self, new: list[Prompt]) -> list[tuple[Prompt, Generation | Exception]]:
-        busy = any(group.segmented and not group.segmented.done() for group in self._groups)
-        with self._cores.share(2 if busy else 1):
-            if new:
-                self._session.ask(new)
+    def _read_some(self, room: int) -> list[Prompt]:
+        """Read examples, and return the prompts to ask now: at most `room`, and few if their images are large."""
+        new: list[Prompt] = []
+        pictures: dict[int, int] = {}  # id of a picture -> its bytes
+        while len(new) < room and self._has_room() and sum(pictures.values()) < _ASKED_BYTES:
+            job = self._read()
+            if job and job.prompt:
+                self._asked[job.prompt] = job
+                new.append(job.prompt)
+                if self._last_picture:
+                    pictures[id(self._last_picture)] = self._last_picture.bytes
+        return new
+
+    def _ask(self, new: list[Prompt]) -> None:
+        with self._cores.share(2 if self._is_segmenting() else 1):
+            self._session.ask(new)
+        self._trim()
+
+    def _advance(self) -> list[tuple[Prompt, Generation | Exception]]:
+        with self._cores.share(2 if self._is_segmenting() else 1):
             return self._session.advance()
 
+    def _is_segmenting(self) -> bool:
+        return any(group.segmented and not group.segmented.done() for group in self._groups)
+
+    def _trim(self) -> None:
+        """Drop pixels beyond the budget: the reasoner's, because it has seen them, then those needed last."""
+        pictures = list({id(picture): picture for group in self._groups if (picture := group.picture)}.values())
+        for drop in (Picture.drop_shown, Picture.drop):
+            kept = sum(picture.bytes for picture in pictures)
+            for picture in reversed(pictures):
+                if kept <= _KEPT_BYTES:
+                    return
+                before = picture.bytes
+                drop(picture)
+                kept -= before - picture.bytes
+
+    def _submit(self, worker: ThreadPoolExecutor) -> None:
+        """Give the segmenter the images whose expressions are all answered, the oldest first."""
+        waiting = sum(group.mask_bytes() for group in self._groups)
+        for group in self._groups:
+            if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
+                if waiting > _MASK_BYTES and group is not self._groups[0]:
+                    break
+                group.segmented = worker.submit(self._segment, group)
+                waiting += group.mask_bytes()
+                if self._segmenter.device.type == "mps":
+                    group.segmented.result()  # two computing threads crash PyTorch on MPS (its issue 197805)
+
     def _has_room(self) -> bool:
-        waiting = sum(len(group.jobs) for group in self._groups)
-        images = (group.jobs[0].image for group in self._groups if group.jobs)
-        pixels = sum(image.width * image.height for image in images if image)
-        return not self._exhausted and waiting < self._read_ahead and pixels < _READ_AHEAD_PIXELS
+        return not self._exhausted and sum(len(group.jobs) for group in self._groups) < self._read_ahead
 
     def _read(self) -> _Job | None:
         """Read the next example into its group; return None at the end of the examples."""
@@ -154,21 +205,21 @@ class Stream:
             group.closed = True
         if group is None or group.closed:
             self._groups.append(group := _Group(identity))
-        self._prepare(job, self._last if self._last and _identity(self._last.example) == identity else None)
+        if self._last is None or self._last.identity != identity:
+            self._last_picture = None
+        self._last = group
+        self._prepare(job, group)
         group.jobs.append(job)
         group.closed = len(group.jobs) >= self._batch_size
-        self._last = job
         return job
 
-    def _prepare(self, job: _Job, neighbour: _Job | None) -> None:
-        """Make the prompt of an example; `neighbour` is the example before it, about the same image."""
+    def _prepare(self, job: _Job, group: _Group) -> None:
+        """Make the prompt of an example; the image is read unless the example before it has the same."""
         try:
-            if neighbour and neighbour.image and neighbour.prompt:
-                job.image = neighbour.image
-                job.prompt = self._questions.prompt(job.image, job.example.expression, neighbour.prompt)
-            else:
-                job.image = load_image(job.example.image)
-                job.prompt = self._questions.prompt(job.image, job.example.expression)
+            if self._last_picture is None:
+                self._last_picture = self._questions.open(job.example.image)
+            group.picture = self._last_picture
+            job.prompt = self._questions.prompt(group.picture, job.example.expression)
         except Exception as error:  # noqa: BLE001  recorded on the example
             job.result = Failure(explain(error), error)
 
@@ -177,7 +228,7 @@ class Stream:
         jobs = [job for job in group.jobs if job.result is None]
         with self._cores.share(2 if self._asked else 1):
             try:
-                self._segment_together(jobs)
+                self._segment_together(group, jobs)
             except Exception as together:  # noqa: BLE001  each example is tried alone, and its error recorded on it
                 traceback.clear_frames(together.__traceback__)  # frees tensors, because memory may be short
                 if is_memory_error(together):
@@ -185,19 +236,19 @@ class Stream:
                     self._segmenter.release()
                 for job in jobs:
                     try:
-                        self._segment_together([job])
+                        self._segment_together(group, [job])
                     except Exception as error:  # noqa: BLE001
                         traceback.clear_frames(error.__traceback__)
                         job.result = Failure(explain(error), error)
+        group.picture = None
 
-    def _segment_together(self, jobs: list[_Job]) -> None:
+    def _segment_together(self, group: _Group, jobs: list[_Job]) -> None:
         if not jobs:
             return
-        image, prompt = jobs[0].image, jobs[0].prompt
-        assert image is not None
-        assert prompt is not None
-        responses = [self._questions.read(image, prompt, job.answer) for job in jobs if job.answer]
-        for job, prediction in zip(jobs, self._questions.segment(image, prompt, responses), strict=True):
+        picture = group.picture
+        assert picture is not None
+        responses = [self._questions.read(picture, job.answer) for job in jobs if job.answer]
+        for job, prediction in zip(jobs, self._questions.segment(picture, responses), strict=True):
             job.result = prediction
 
 

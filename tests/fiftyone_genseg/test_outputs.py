@@ -394,3 +394,19 @@ def test_fields_of_an_evaluation_and_of_an_import_are_described(make, tmp_path):
     for name in ("expression", "ground_truth", "example_id", "image_id"):
         assert scenes.get_field(name).description
     scenes.delete()
+
+
+def test_the_fields_are_declared_together(make, monkeypatch):
+    """FiftyOne reloads a dataset for each `add_sample_field`: 30 times."""
+    dataset, reloads = make({"expression": "a"}), []
+    reload = fo.Dataset._reload
+    monkeypatch.setattr(fo.Dataset, "_reload", lambda self, **options: reloads.append(1) or reload(self, **options))
+    outputs.declare_fields(dataset, "genseg")
+    declared = len(reloads)
+    assert declared <= 4
+    fields = dataset.get_field_schema(flat=True)
+    assert fields["genseg_responses.status"].read_only
+    assert fields["genseg_points.keypoints.negative"].description
+    assert isinstance(fields["genseg_outcome.segmented"], fo.IntField)
+    outputs.declare_fields(dataset, "genseg")
+    assert len(reloads) == declared, "they are all there"

@@ -107,11 +107,11 @@ def test_short_memory_frees_what_is_kept_and_the_question_is_answered(nano, nano
     class Short(Sam2Segmenter):
         fails = True
 
-        def _embed(self, image):
+        def _embed(self, *args):
             failing, self.fails = self.fails, False
             if failing:
                 raise torch.OutOfMemoryError("simulated")
-            return super()._embed(image)
+            return super()._embed(*args)
 
     model = GenSegR1(nano.reasoner, Short(nano_sam2), nano.dialect, options=nano.options)
     nano.segment(scene.image, scene.expression)

@@ -23,6 +23,33 @@ def test_every_form_of_rle_gives_the_mask(drawn):
     assert rle_runs(encode_mask(mask)["counts"]).tolist() == strategies.runs_of(mask)
 
 
+@given(st.data(), st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.3, 0.7, 1.0]))
+def test_a_mask_in_its_box_is_encoded_as_pycocotools_encodes_the_whole_image(data, seed, share):
+    height, width = data.draw(st.tuples(st.integers(1, 90), st.integers(1, 90)))
+    x1, x2 = sorted(data.draw(st.tuples(*[st.integers(0, width)] * 2)))
+    y1, y2 = sorted(data.draw(st.tuples(*[st.integers(0, height)] * 2)))
+    mask = np.zeros((height, width), bool)
+    mask[y1:y2, x1:x2] = np.random.default_rng(seed).random((y2 - y1, x2 - x1)) < share
+    whole = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    expected = {"size": whole["size"], "counts": whole["counts"].decode("ascii")}
+    assert encode_mask(mask) == expected
+    assert encode_mask(mask.astype(np.uint8) * 255) == expected
+
+
+def test_runs_of_a_large_image_are_encoded_as_by_pycocotools():
+    mask = np.zeros((3000, 4000), bool)
+    mask[2990:, 3999] = mask[0, 0] = True
+    mask[:, 700:900] = True  # whole columns: one run
+    mask[1000:1010, 2000:2300] = True
+    whole = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    assert encode_mask(mask)["counts"] == whole["counts"].decode("ascii")
+    only = np.zeros_like(mask)
+    only[:, 700:900] = True
+    whole = coco_mask.encode(np.asfortranarray(only, dtype=np.uint8))
+    assert encode_mask(only)["counts"] == whole["counts"].decode("ascii")
+    assert len(rle_runs(encode_mask(only)["counts"])) == 3
+
+
 @given(strategies.masks.flatmap(lambda mask: st.tuples(st.just(mask), strategies.arrays_of(mask))))
 def test_every_form_of_array_gives_the_mask(drawn):
     mask, array = drawn

@@ -1,18 +1,23 @@
 """GenSegR1 on real images: streams, shared work, and failures of single examples."""
 
+import shutil
 import threading
 import time
+import weakref
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample, streaming
+from genseg_hub import Failure, GenSegR1, Prediction, ReferringExample, questions, streaming
 from genseg_hub.errors import ImageError
 from genseg_hub.evaluation import scores
+from genseg_hub.images import bytes_of, load_image
+from genseg_hub.questions import Questions
 from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_hub.schema import InstancePrompt
 from genseg_hub.segmenters.sam2 import Sam2Segmenter
-from genseg_hub.streaming import READ_AHEAD
+from genseg_hub.streaming import READ_AHEAD, Stream
 from genseg_training.nano.refscenes import refscenes
 from PIL import Image
 
@@ -255,16 +260,131 @@ def test_points_change_the_mask(nano, examples):
     assert not np.array_equal(a, b)
 
 
-def test_large_images_are_read_a_dozen_at_a_time(nano, monkeypatch):
-    """A photograph of 24 megapixels takes 72 MB, whatever the reasoner sees of it."""
-    monkeypatch.setattr(streaming, "_READ_AHEAD_PIXELS", 3 * 200 * 100)
-    read = []
+@pytest.fixture
+def pixels(monkeypatch):
+    """Count the images that are read, those alive at once, and the bytes of copies for the models alive at once."""
+    counts = Counter()
 
-    def examples():
-        for number in range(12):
-            read.append(number)
-            yield ReferringExample(Image.new("RGB", (200, 100), (number, 0, 0)), "it")
+    def watch(image, name, weight):
+        counts[f"{name} now"] += weight
+        counts[f"{name} at most"] = max(counts[f"{name} at most"], counts[f"{name} now"])
+        weakref.finalize(image, counts.subtract, {f"{name} now": weight})
 
-    for done, _ in enumerate(nano.segment_many(examples(), 8)):
-        assert len(read) - done <= 4
-    assert len(read) == 12
+    def load(*args):
+        image = load_image(*args)
+        counts["read"] += 1
+        watch(image, "whole", 1)
+        return image
+
+    class Copies(Questions):
+        def shown(self, image, size):
+            copy = super().shown(image, size)
+            if copy is not image:
+                watch(copy, "copied", bytes_of(copy))
+            return copy
+
+        def segmented(self, image, size):
+            copy = super().segmented(image, size)
+            if copy is not image:
+                watch(copy, "copied", bytes_of(copy))
+            return copy
+
+    monkeypatch.setattr(questions, "load_image", load)
+    monkeypatch.setattr(streaming, "Questions", Copies)
+    return counts
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Different images of 3 megapixels, as files."""
+    folder, scenes = tmp_path_factory.mktemp("photographs"), {}
+    for example in refscenes("val", 60):
+        if example.masks:
+            scenes.setdefault(example.image_id, example)
+    chosen = list(scenes.values())[:10]
+    assert len(chosen) == 10
+    for number, scene in enumerate(chosen):
+        Image.fromarray(scene.image).resize((2000, 1500)).save(folder / f"{number}.jpg", quality=95)
+    return [ReferringExample(folder / f"{number}.jpg", scene.expression) for number, scene in enumerate(chosen)]
+
+
+@pytest.mark.parametrize("batch_size", [2, 10, 512])
+def test_no_photograph_stays_decoded_whatever_the_batch(nano, pixels, photographs, batch_size):
+    nano.release()
+    results = list(nano.segment_many(photographs, batch_size))
+    assert all(isinstance(result, Prediction) and result.mask.shape == (1500, 2000) for result in results)
+    assert pixels["read"] == len(photographs), "the segmenter takes a reduced copy"
+    assert pixels["whole at most"] <= 2
+    one = bytes_of(Image.new("RGB", (1664, 1248)))
+    assert pixels["copied at most"] <= streaming._KEPT_BYTES + streaming._ASKED_BYTES + 2 * one
+
+
+def test_dropped_pixels_are_read_again_and_nothing_changes(nano, pixels, photographs, monkeypatch):
+    nano.release()
+    expected = list(nano.segment_many(photographs, 5))
+    monkeypatch.setattr(streaming, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(streaming, "_ASKED_BYTES", 1)
+    monkeypatch.setattr(streaming, "_MASK_BYTES", 0)
+    pixels.clear()
+    nano.release()
+    found = list(nano.segment_many(photographs, 5))
+    assert all(same(a, b) for a, b in zip(expected, found, strict=True))
+    assert pixels["read"] == 2 * len(photographs), "once for each model"
+    assert pixels["copied at most"] <= 3 * bytes_of(Image.new("RGB", (1664, 1248)))
+
+
+def test_small_images_beyond_the_budget_are_read_again(nano, pixels, examples, tmp_path, monkeypatch):
+    asked = []
+    for number, example in enumerate(examples):
+        Image.fromarray(example.image).save(tmp_path / f"{number}.png")
+        asked.append(ReferringExample(tmp_path / f"{number}.png", example.expression))
+    expected = [nano.segment(example.image, example.expression) for example in examples]
+    monkeypatch.setattr(streaming, "_KEPT_BYTES", 0)
+    nano.release()
+    assert all(same(a, b) for a, b in zip(expected, nano.segment_many(asked, 8), strict=True))
+    assert pixels["read"] > len(asked)
+
+
+def test_a_file_that_changes_before_its_masks_fails_alone(nano, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(streaming, "_ASKED_BYTES", 1)
+    changed = tmp_path / "changed.jpg"
+    shutil.copy(photographs[0].image, changed)
+    asked = Stream._ask
+
+    def ask(self, new):
+        asked(self, new)
+        Image.new("RGB", (2000, 1400)).save(changed)
+
+    monkeypatch.setattr(Stream, "_ask", ask)
+    nano.release()
+    first, second = nano.segment_many([ReferringExample(changed, photographs[0].expression), photographs[1]], 1)
+    assert "has changed while it was asked about" in first.message
+    assert isinstance(second, Prediction)
+
+
+def test_masks_wait_for_an_older_result_within_a_budget(nano, photographs, monkeypatch):
+    most = []
+    submit = Stream._submit
+
+    def watched(self, worker):
+        submit(self, worker)
+        finished = [group for group in self._groups if group.segmented]
+        most.append(sum(group.mask_bytes() for group in finished if group is not self._groups[0]))
+
+    monkeypatch.setattr(Stream, "_submit", watched)
+    monkeypatch.setattr(streaming, "_MASK_BYTES", 2 * 2000 * 1500)
+    results = list(nano.segment_many(photographs, 10))
+    assert all(isinstance(result, Prediction) for result in results)
+    assert 0 < max(most) <= 2 * 2000 * 1500 + 4 * 2000 * 1500
+
+
+def test_a_reduced_photograph_gets_the_masks_of_the_whole_one(nano, photographs, monkeypatch):
+    nano.release()
+    reduced = list(nano.segment_many(photographs, 5))
+    monkeypatch.setattr(questions, "WHOLE_PIXELS", 10**9)
+    nano.release()
+    for example, found in zip(photographs, reduced, strict=True):
+        whole = nano.segment(example.image, example.expression)
+        assert len(found.masks) == len(whole.masks)
+        assert (found.mask & whole.mask).sum() >= 0.99 * (found.mask | whole.mask).sum()

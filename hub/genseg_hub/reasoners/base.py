@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -71,6 +71,19 @@ class Sampling(Protocol):
     """
 
     temperature: float
+
+
+@runtime_checkable
+class InProcess(Protocol):
+    """A reasoner whose weights are in this process.
+
+    Attributes:
+        model: a model of Transformers.
+        processor: of the model.
+    """
+
+    model: Any
+    processor: Any
 
 
 class Reasoner(Protocol):

@@ -19,6 +19,8 @@ from genseg_hub.schema import InstancePrompt
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # Approximate limit of the float32 values of one decoding chunk (256 MB).
 MAX_VALUES = 64_000_000
+# As MAX_VALUES, of the logits at the size of the image: one mask of 12 megapixels at a time.
+_MAX_UPSAMPLED = 16_000_000
 # Float32 values of one instance in the decoder, per pixel of the model's input: measured 7 (sam2) and 10 (Transformers)
 # at 1024 pixels. The upsampled logits need more memory only later.
 _DECODER_VALUES = 8
@@ -37,32 +39,39 @@ class Segmenter(abc.ABC):
     """
 
     def __init__(self, side: int, device: torch.device):
-        self._side, self.device = side, device
+        self.side, self.device = side, device
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()  # key -> embedding, the last used at the end
         self._lock = Lock()  # of `_kept`
 
     def segment(
-        self, image: np.ndarray, instances: Sequence[InstancePrompt], key: Hashable = None, multimask: bool = False
+        self,
+        image: np.ndarray,
+        instances: Sequence[InstancePrompt],
+        key: Hashable = None,
+        multimask: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> tuple[list[np.ndarray], list[float]]:
         """Return one mask per instance prompt.
 
         Args:
-            image: uint8[H, W, 3], RGB.
-            instances: boxes and points in pixels of `image`; either may be missing, but not both.
+            image: uint8[h, w, 3], RGB; the original, or the original resized.
+            instances: boxes and points in pixels of the original; either may be missing, but not both.
             key: identity of the image; if it equals a key of the last images, the embedding is reused. None keeps
                 nothing.
             multimask: take the model's best of three masks, by predicted IoU, instead of its single mask.
+            size: (W, H) of the original in pixels; None if `image` is the original.
 
         Returns:
             Masks bool[H, W] and predicted IoUs in [0, 1], in the order of `instances`.
         """
         if not instances:
             return [], []
-        embedding = self._embedding(image, key)
+        width, height = size or (image.shape[1], image.shape[0])
+        embedding = self._embedding(image, (width, height), key)
         masks: list[np.ndarray] = [np.empty(0)] * len(instances)
         scores: list[float] = [0.0] * len(instances)
-        upsampled = image.shape[0] * image.shape[1] * (3 if multimask else 1)
-        chunk = max(1, MAX_VALUES // max(upsampled, _DECODER_VALUES * self._side**2))
+        upsampled = width * height * (3 if multimask else 1)
+        chunk = max(1, min(MAX_VALUES // (_DECODER_VALUES * self.side**2), _MAX_UPSAMPLED // upsampled))
         # The models attend to padding, so only instances with the same parts are decoded together.
         alike: dict[tuple[bool, int], list[int]] = {}
         for i, instance in enumerate(instances):
@@ -85,15 +94,15 @@ class Segmenter(abc.ABC):
         with self._lock:
             self._kept.clear()
 
-    def _embedding(self, image: np.ndarray, key: Hashable) -> Any:
+    def _embedding(self, image: np.ndarray, size: tuple[int, int], key: Hashable) -> Any:
         if key is None:
-            return self._embed(image)
+            return self._embed(image, size)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             self._trim(_KEPT_IMAGES - 1)  # frees memory before the new embedding takes it
-        embedding = self._embed(image)
+        embedding = self._embed(image, size)
         with self._lock:
             self._kept[key] = embedding
             self._kept.move_to_end(key)
@@ -105,8 +114,8 @@ class Segmenter(abc.ABC):
             self._kept.popitem(last=False)
 
     @abc.abstractmethod
-    def _embed(self, image: np.ndarray) -> Any:
-        """Return the embedding of uint8[H, W, 3] for `_decode`."""
+    def _embed(self, image: np.ndarray, size: tuple[int, int]) -> Any:
+        """Return the embedding of uint8[h, w, 3] for `_decode`; prompts and masks are of an image of `size` (W, H)."""
 
     @abc.abstractmethod
     def _decode(

@@ -86,7 +86,7 @@ class Sam2Segmenter(Segmenter):
         super().__init__(model.image_size, model.device)
         self._predictor = SAM2ImagePredictor(model.eval())
         # The predictor's own sizes are for 1024 pixels only.
-        self._predictor._bb_feat_sizes = [(self._side // stride, self._side // stride) for stride in (4, 8, 16)]
+        self._predictor._bb_feat_sizes = [(self.side // stride, self.side // stride) for stride in (4, 8, 16)]
 
     @classmethod
     def load(cls, weights: Path, config: str | None, device: torch.device | str) -> Sam2Segmenter:
@@ -104,9 +104,10 @@ class Sam2Segmenter(Segmenter):
             model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["model"])
         return cls(model.to(device))
 
-    def _embed(self, image: np.ndarray) -> SAM2ImagePredictor:
+    def _embed(self, image: np.ndarray, size: tuple[int, int]) -> SAM2ImagePredictor:
         predictor = copy.copy(self._predictor)  # the copy shares the model, not the image
         predictor.set_image(image)
+        predictor._orig_hw = [size[::-1]]
         return predictor
 
     def _decode(

@@ -82,14 +82,14 @@ class TransformersSegmenter(Segmenter):
         return cls(model.to(device), processor, torch.float32 if device.type == "cpu" else torch.bfloat16)
 
     @torch.no_grad()
-    def _embed(self, image: np.ndarray) -> tuple[list[torch.Tensor], list[tuple[int, ...]]]:
+    def _embed(self, image: np.ndarray, size: tuple[int, int]) -> tuple[list[torch.Tensor], list[tuple[int, ...]]]:
         # For uint8 the processor rounds, which differs from the sam2 package by up to a grey level.
         pixels = image.astype(np.float32) if isinstance(self._model, transformers.Sam2Model) else image
         inputs = self._processor(images=pixels, input_data_format="channels_last", return_tensors="pt")
         device, lower = self._model.device, self._dtype != torch.float32
         with torch.autocast(device.type, self._dtype if lower else None, enabled=lower):
             embeddings = self._model.get_image_embeddings(inputs["pixel_values"].to(device))
-        return [embedding.float() for embedding in embeddings], [image.shape[:2]]
+        return [embedding.float() for embedding in embeddings], [size[::-1]]
 
     @torch.no_grad()
     def _decode(

@@ -182,7 +182,6 @@ def test_spellings_of_an_expression_are_exported_as_one(make, typed, normal):
 
 
 def half_saved(dataset, folder):
-    Path(folder).mkdir(parents=True)
     (Path(folder) / "data.arrow").write_bytes(b"half")
     raise OSError("no space")
 
@@ -206,7 +205,7 @@ def test_fields_of_ones_own_are_exported_and_those_of_runs_are_not(tmp_path, mon
         dataset.add_sample(sample)
     fiftyone_genseg.evaluate(dataset, "guess", eval_key="run", expression_field="query", progress=False)
     (tmp_path / "saved").mkdir()
-    monkeypatch.setattr(datasets.Dataset, "save_to_disk", half_saved)
+    monkeypatch.setattr(export, "save", half_saved)
     with pytest.raises(OSError, match="no space"):
         export.export(dataset, tmp_path / "saved", expression_field="query")
     monkeypatch.undo()

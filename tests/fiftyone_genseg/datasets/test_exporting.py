@@ -7,6 +7,10 @@ import fiftyone.operators as foo
 import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionContext
+from genseg_hub.images import load_image
+from genseg_hub.referring_dataset import IMAGES, from_dataset, load_examples
+from genseg_training import sources
+from PIL import Image
 
 from fiftyone_genseg import history
 from fiftyone_genseg.datasets import export, unusable
@@ -37,6 +41,30 @@ def test_an_export_leaves_out_what_cannot_be_read(dataset, tmp_path, caplog):
     with pytest.raises(ValueError, match=r"\d+ of 16 examples cannot be used, which is more than half"):
         export.export(dataset, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_an_image_is_exported_once_and_found_where_the_folder_is_moved_to(dataset, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(export, "load_image", lambda file, **options: read.append(file) or load_image(file, **options))
+    export.export(dataset, tmp_path / "saved")
+    files = set(dataset.values("filepath"))
+    assert len(files) < len(dataset)
+    assert sorted(read) == sorted(files), "each image is looked at once"
+    copies = {file.read_bytes() for file in (tmp_path / "saved" / IMAGES).iterdir()}
+    assert copies == {Path(file).read_bytes() for file in files}
+    stored = datasets.load_from_disk(tmp_path / "saved")
+    assert stored[0]["image"].size == Image.open(dataset.first().filepath).size
+    assert (tmp_path / "saved" / "data-00000-of-00001.arrow").stat().st_size < 2000 * len(dataset)
+
+    (tmp_path / "saved").rename(tmp_path / "moved")
+    examples = list(from_dataset(load_examples(str(tmp_path / "moved"))))
+    assert [example.expression for example in examples] == dataset.values("expression")
+    for example, file, masks in zip(examples, dataset.values("filepath"), stored["masks"], strict=True):
+        assert Path(example.image).parent == tmp_path / "moved" / IMAGES
+        assert Path(example.image).read_bytes() == Path(file).read_bytes()
+        assert list(example.masks) == masks
+    rows = sources.load_source(str(tmp_path / "moved"))
+    assert len(rows) == len(dataset)
 
 
 def shown(results: dict) -> dict:

@@ -106,7 +106,7 @@ def test_keys_and_labels_that_would_collide_are_refused(dataset):
 
 def test_a_run_that_fails_leaves_the_one_before(dataset, monkeypatch):
     fiftyone_genseg.evaluate(dataset, eval_key="ev")
-    monkeypatch.setattr("fiftyone_genseg.evaluation.checks.check_masks", lambda *_: 1 / 0)
+    monkeypatch.setattr("fiftyone_genseg.evaluation.reading.Reader.check_masks", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fiftyone_genseg.evaluate(dataset, eval_key="ev")
     assert len(dataset.load_evaluation_results("ev", cache=False).table) == 10
@@ -205,3 +205,14 @@ def test_results_are_compact():
     assert len(stored) < 60 * n
     loaded = evaluation.ReferringResults._from_dict(json_util.loads(stored), None, config, "ev")
     assert loaded.figures() == results.figures()
+
+
+def test_a_view_is_measured_without_reading_the_schema_of_the_whole_dataset(dataset, monkeypatch):
+    monkeypatch.setattr(fo.Dataset, "get_dynamic_field_schema", lambda *_, **__: 1 / 0)
+    read = []
+    values = fo.DatasetView.values
+    monkeypatch.setattr(fo.DatasetView, "values", lambda view, *a, **b: read.append(len(view)) or values(view, *a, **b))
+    monkeypatch.setattr(fo.Dataset, "count", lambda *_: 1 / 0)
+    results = fiftyone_genseg.evaluate(dataset.limit(3), eval_key="ev", progress=False)
+    assert len(results.table) == 3
+    assert set(read) == {3}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fiftyone_genseg import labels
+from fiftyone_genseg.segmentation.engines.base import Engine
 from fiftyone_genseg.segmentation.engines.local import local_engine
 from fiftyone_genseg.segmentation.request import OVERWRITE, SegmentRequest
 from fiftyone_genseg.segmentation.run import segment_view
@@ -238,3 +239,32 @@ def test_results_stored_before_there_were_options_are_skipped(dataset, nano):
     dataset._sample_collection.update_many({}, {"$unset": {"genseg_responses.$[].options": ""}})
     again = run(dataset, nano, expression_field="expression")
     assert (again.skipped, again.others) == (16, 0)
+
+
+def test_many_expressions_of_one_image_are_written_as_they_come_and_the_rest_is_asked_later(dataset, nano):
+    view = dataset.limit(1)
+    nothing = nano.segment(view.first().filepath, "the red shape")
+    asked: list[str] = []
+
+    def answer(examples, batch_size):
+        for example in examples:
+            if len(asked) == 200:
+                raise ConnectionError("gone")
+            asked.append(example.expression)
+            yield example, nothing
+
+    request = SegmentRequest(expressions=tuple(f"shape {number}" for number in range(300)))
+    seen = []
+
+    def watch():
+        for summary in segment_view(view, request, Engine(answer, "nano")):
+            seen.append((summary.done, view.count("genseg_responses")))
+
+    with pytest.raises(ConnectionError):
+        watch()
+    assert seen == [(0, 0), (64, 64), (128, 128), (192, 192)]
+    assert view.count("genseg_responses") == 200, "the last ones are not lost"
+    again = Engine(lambda examples, _: ((example, nothing) for example in examples), "nano")
+    *_, summary = segment_view(view, request, again)
+    assert (summary.skipped, summary.done) == (200, 300)
+    assert sorted(r.expression for r in view.first()["genseg_responses"]) == sorted(request.expressions)
