@@ -44,7 +44,7 @@ class Record:
         started: seconds since 1970.
         state: one of RUNNING, DONE, STOPPED, FAILED and INTERRUPTED.
         text: the progress, the result or the error, in words.
-        host: name of the machine of the process; "" for a run of an earlier version.
+        host: name of the machine of the process, with its space of process numbers; "" for a run of an earlier version.
         process: its number on that machine.
         process_started: seconds since 1970.
     """
@@ -75,7 +75,7 @@ class Run:
             operator,
             dataset,
             time.time(),
-            host=socket.gethostname(),
+            host=_host(),
             process=os.getpid(),
             process_started=psutil.Process().create_time(),
         )
@@ -147,7 +147,7 @@ def is_stopping(run: str) -> bool:
 
 def _as_it_is(record: Record) -> Record:
     """Return a kept run, INTERRUPTED if it is kept as running and its process is gone."""
-    if record.state != RUNNING or record.host != socket.gethostname() or _is_there(record):
+    if record.state != RUNNING or record.host != _host() or _is_there(record):
         return record
     where = f"at: {record.text}" if record.text else "before the first step"
     text = (
@@ -155,6 +155,14 @@ def _as_it_is(record: Record) -> Record:
         "a run that can resume goes on from there."
     )
     return replace(record, state=INTERRUPTED, text=text)
+
+
+def _host() -> str:
+    """Return the machine and, on Linux, the space of its process numbers: containers may share the machine's name."""
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _is_there(record: Record) -> bool:

@@ -51,7 +51,7 @@ class Ask(foo.Operator):
 
     def execute(self, ctx) -> Iterator:
         """Ask, and show the thought, then boxes and points, then the masks."""
-        refusal = ""
+        refusal, is_asked = "", False
         try:
             if problem := _problem(ctx):
                 raise ValueError(problem)
@@ -62,6 +62,7 @@ class Ask(foo.Operator):
             api_key, token = ctx.secret(_forms.SERVER_KEY), ctx.secret(_forms.HUB_TOKEN)
             yield from _tell(ctx, "Loading the model, if it is not in memory yet ...")
             for state in answering.ask(ctx.dataset, _sample_id(ctx), request, api_key, token):
+                is_asked = True
                 if state.new_field:
                     yield ctx.trigger(uris.SHOW_FIELD, {"field": request.output_field, "panel_id": ctx.panel_id})
                 elif state.stored:
@@ -81,7 +82,7 @@ class Ask(foo.Operator):
         if refusal:
             yield ctx.ops.notify(refusal, variant="error")
             yield from _tell(ctx, messages.plain(refusal))  # stays, because a notice is gone after seconds
-        elif ctx.panel_id:
+        elif ctx.panel_id and is_asked:  # an event that came twice asks nothing, and must not clear the progress
             yield ctx.trigger(f"{uris.ASK_PANEL}#answered", {"panel_id": ctx.panel_id})
 
 

@@ -229,7 +229,7 @@ def _check_same(run: Run, recipe: Mapping[str, Any]) -> None:
         before = yaml.safe_load((run.result / RECIPE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
-    for name in sorted(run.settings.keys() - {"use_cpu"}):
+    for name in sorted((run.settings.keys() | before.keys()) - {"use_cpu"}):
         if before.get(name) != recipe.get(name):
             raise ValueError(
                 f"{run.result} was trained with {name} {before.get(name)!r}, not {recipe.get(name)!r}; remove "

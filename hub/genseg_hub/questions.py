@@ -40,10 +40,12 @@ class Picture:
         size: (width, height) of the original image in pixels.
         shown_size: (width, height) in pixels of the image that the reasoner is shown.
         key: a value that only this image has, shown in this way.
+        is_file: whether the pixels can be dropped and read again.
     """
 
     def __init__(self, source: ImageLike, questions: Questions):
         self._source, self._questions = source, questions
+        self.is_file = isinstance(source, str | Path)
         if isinstance(source, str | Path | bytes):
             self.size = image_size(source)
             pixels = questions.load(source, self.size)
@@ -53,7 +55,7 @@ class Picture:
         self._shown: Image.Image | None = questions.shown(pixels, self.size)
         self._segmented: Image.Image | None = questions.segmented(pixels, self.size)
         self.shown_size = self._shown.size
-        self.key: Hashable = (content_key(pixels), self.size, *questions.ways)
+        self.key: tuple[Hashable, ...] = (content_key(pixels), self.size, *questions.ways)
 
     @property
     def bytes(self) -> int:
@@ -75,18 +77,22 @@ class Picture:
         return self._questions.segmented(self._again(), self.size) if segmented is None else segmented
 
     def drop_shown(self) -> None:
-        """Keep no pixels for the reasoner, unless the segmenter takes the same ones."""
-        if self._shown is not self._segmented:
+        """Keep no pixels for the reasoner, if there is a file to read again and the segmenter takes others."""
+        if self.is_file and self._shown is not self._segmented:
             self._shown = None
 
     def drop(self) -> None:
-        """Keep no pixels."""
-        self._shown = self._segmented = None
+        """Keep no pixels, if there is a file to read again; pixels in memory may change meanwhile."""
+        if self.is_file:
+            self._shown = self._segmented = None
 
     def _again(self) -> Image.Image:
-        if isinstance(self._source, str | Path | bytes) and image_size(self._source) != self.size:
+        assert isinstance(self._source, str | Path)  # others keep their pixels
+        same_size = image_size(self._source) == self.size
+        pixels = self._questions.load(self._source, self.size) if same_size else None
+        if pixels is None or content_key(pixels) != self.key[0]:
             raise ImageError(f"{self._source!s:.200} has changed while it was asked about; ask again")
-        return self._questions.load(self._source, self.size)
+        return pixels
 
 
 class _PicturePrompt(Prompt):

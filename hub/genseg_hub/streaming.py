@@ -34,6 +34,7 @@ from genseg_hub.segmenters.base import Segmenter
 READ_AHEAD = 4
 # Pixels that are kept of images in flight. The rest is dropped, and read again when it is needed.
 _KEPT_BYTES = 64_000_000
+_HELD_PIXELS = 300_000_000  # of images that are given as pixels, which their owner holds while they are read ahead
 # Pixels that the reasoner is given at once, where no single image has more.
 _ASKED_BYTES = 32_000_000
 # Finished masks that wait for an older result; 4 of a photograph of 12 megapixels.
@@ -187,7 +188,10 @@ class Stream:
                     group.segmented.result()  # two computing threads crash PyTorch on MPS (its issue 197805)
 
     def _has_room(self) -> bool:
-        return not self._exhausted and sum(len(group.jobs) for group in self._groups) < self._read_ahead
+        if self._exhausted or sum(len(group.jobs) for group in self._groups) >= self._read_ahead:
+            return False
+        held = {id(its): math.prod(its.size) for group in self._groups if (its := group.picture) and not its.is_file}
+        return sum(held.values()) < _HELD_PIXELS
 
     def _read(self) -> _Job | None:
         """Read the next example into its group; return None at the end of the examples."""

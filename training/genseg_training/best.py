@@ -5,6 +5,7 @@ The weights that the run starts from take part in the contest, if `eval_on_start
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ import transformers
 import yaml
 from accelerate.utils import gather_object
 from genseg_hub import GenSegR1, checkpoints
+from genseg_hub.checkpoints.fingerprint import identify
 from genseg_hub.evaluation import predictions, scores
 from genseg_hub.figures import NAMES
 from genseg_hub.options import ReasonerOptions
@@ -151,8 +153,11 @@ def evaluate(
     """
     settings = json.loads((folder / checkpoints.SETTINGS_FILE).read_text())
     stored = settings.get("dtype", "as_the_device_prefers")
-    answers = folder.parent / EVALUATIONS / f"{folder.name}-step-{step:06d}-{stored}" / f"{rank}_of_{world}.jsonl"
     mine = held_out.shard(world, rank, contiguous=True)
+    asked = [identify(str(folder))["checksum"], [*mine["example_id"]], [*mine["expression"]]]
+    about = hashlib.sha256(json.dumps(asked).encode()).hexdigest()  # other weights and examples have other files
+    kept = f"{folder.name}-step-{step:06d}-{stored}"
+    answers = folder.parent / EVALUATIONS / kept / f"{rank}_of_{world}-{about[:12]}.jsonl"
     known = _answered(answers)
     open_ = [place for place in range(len(mine)) if "failure" in known.get(place, {"failure": ""})]
     if open_:

@@ -80,7 +80,8 @@ class Watch(transformers.TrainerCallback):
 
     def on_log(self, args, state: transformers.TrainerState, control, **kwargs) -> None:
         """Stop the training when the run is dead."""
-        if self._dead(state.log_history):
+        is_step = bool(state.log_history) and ZERO in state.log_history[-1]
+        if is_step and self._dead(state.log_history):
             control.should_training_stop = True
 
     def check(self, log_history: Sequence[dict[str, Any]]) -> str | None:

@@ -304,7 +304,14 @@ class _Requests:
         for prompt in prompts:
             if prompt.image_key not in self._images:
                 folder = Path(self._folder.name) if self._folder else None
-                self._images[prompt.image_key] = Picture(prompt.image, folder), set()
+                try:
+                    image = prompt.image
+                except Exception as error:  # noqa: BLE001  a file that cannot be read again is this prompt's answer
+                    failed: Future[Any] = Future()
+                    failed.set_result(error)
+                    self.open[failed] = prompt
+                    continue
+                self._images[prompt.image_key] = Picture(image, folder), set()
             picture, about = self._images[prompt.image_key]
             about.add(prompt)
             self.open[self._reasoner.submit(self._reasoner.request(picture, prompt.chat, self._watch))] = prompt
@@ -318,9 +325,9 @@ class _Requests:
         answers: list[tuple[Prompt, Generation | Exception]] = []
         for future in done:
             prompt = self.open.pop(future)
-            picture, about = self._images[prompt.image_key]
-            about.remove(prompt)
-            if not about:
+            picture, about = self._images.get(prompt.image_key, (None, set[Prompt]()))
+            about.discard(prompt)
+            if picture and not about:
                 del self._images[prompt.image_key]
                 picture.remove_files()
             answers.append((prompt, future.result()))
