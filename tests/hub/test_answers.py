@@ -196,7 +196,7 @@ def test_a_score_that_is_no_number_costs_its_expression(nano):
     class Segmenter:
         device = nano.segmenter.device
 
-        def segment(self, image, instances, key, multimask):
+        def segment(self, image, instances, key, multimask, size):
             masks = [np.zeros(image.shape[:2], bool)] * len(instances)
             return masks, [math.nan if found.box[0] < 1 else 0.5 for found in instances]
 

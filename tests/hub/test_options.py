@@ -118,7 +118,7 @@ def test_a_missing_package_is_named_with_its_command(saved, monkeypatch):
         raise ImportError("Using `bitsandbytes` requires bitsandbytes")
 
     monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", missing)
-    with pytest.raises(CheckpointError, match=r'pip install "fiftyone-genseg\[quant\]"'):
+    with pytest.raises(CheckpointError, match=r'pip install "accelerate>=1.10" "bitsandbytes'):
         load(saved, quantization="4bit")
 
 

@@ -61,7 +61,7 @@ def test_one_event_that_comes_twice_declares_the_fields_once(dataset, messages, 
     monkeypatch.setattr(outputs, "declare_fields", declare_while_the_event_comes_again)
     assert [name for name, _ in messages("the red thing")].count("show_field") == 1
     (again,) = told
-    assert {name for name, _ in again} == {"patch_panel_data", "ask_panel#answered"}
+    assert {name for name, _ in again} == {"patch_panel_data"}
 
 
 @pytest.mark.parametrize(
