@@ -9,7 +9,7 @@ POSIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "term
 
 
 def outside_functions(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the parts of a module that run when it is imported; `genseg reproduce` alone needs a POSIX system to run."""
+    """Yield what runs when a module is imported; `genseg reproduce` alone needs a POSIX system to run."""
     for part in ast.iter_child_nodes(node):
         if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
             yield part
