@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from genseg_hub.reasoners.base import THOUGHT, Generation, Prompt
-from genseg_hub.reasoners.transformers import end_tokens
+from genseg_hub.reasoners.transformers import Batches, end_tokens
 from trl import GRPOConfig
 
 _GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "min_p": None, "repetition_penalty": 1.0}
@@ -44,9 +44,9 @@ class VllmReasoner:
         self._ends = {*end_tokens(model)}
         self._begin = THOUGHT if opens_thought else ""
 
-    def session(self, batch_size: int) -> _Batches:
+    def session(self, batch_size: int) -> Batches:
         """See `base.Reasoner`."""
-        return _Batches(self, batch_size)
+        return Batches(self, batch_size)
 
     def stream(self, prompt: Prompt) -> Generator[str | Generation, None, None]:
         """See `base.Reasoner`; the whole answer comes at once."""
@@ -61,11 +61,12 @@ class VllmReasoner:
         Args:
             batch: the prompts.
         """
+        images = [prompt.image for prompt in batch]  # read once, because a picture may have dropped its pixels
         texts = [self._processor.apply_chat_template(p.chat, tokenize=False, add_generation_prompt=True) for p in batch]
-        tokens = self._processor(text=texts, images=[p.image for p in batch], padding=False)["input_ids"]
+        tokens = self._processor(text=texts, images=images, padding=False)["input_ids"]
         with _greedy(self._vllm):
             _, answers, *_ = self._vllm.generate(
-                prompts=[list(ids) for ids in tokens], images=[[p.image] for p in batch], num_generations=1
+                prompts=[list(ids) for ids in tokens], images=[[image] for image in images], num_generations=1
             )
         decoded = self._processor.batch_decode(answers, skip_special_tokens=True)
         return [
@@ -85,21 +86,3 @@ def _greedy(vllm: Any):
     finally:
         for name, value in before.items():
             setattr(vllm, name, value)
-
-
-class _Batches:
-    """A session that asks vLLM for all open prompts at once."""
-
-    def __init__(self, reasoner: VllmReasoner, batch_size: int):
-        self._reasoner, self._batch_size = reasoner, batch_size
-        self._open: list[Prompt] = []
-
-    def room(self) -> int:
-        return self._batch_size - len(self._open)
-
-    def ask(self, prompts: Sequence[Prompt]) -> None:
-        self._open += prompts
-
-    def advance(self) -> list[tuple[Prompt, Generation | Exception]]:
-        batch, self._open = self._open, []
-        return list(zip(batch, self._reasoner.generate(batch), strict=True))

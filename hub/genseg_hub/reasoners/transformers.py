@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Event
+from typing import Protocol
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -39,9 +40,9 @@ class TransformersReasoner:
         self.begin = THOUGHT if opens_thought else ""
         processor.tokenizer.padding_side = "left"
 
-    def session(self, batch_size: int) -> _Batches:
+    def session(self, batch_size: int) -> Batches:
         """See `base.Reasoner`."""
-        return _Batches(self, batch_size)
+        return Batches(self, batch_size)
 
     def stream(self, prompt: Prompt) -> Generator[str | Generation, None, None]:
         """See `base.Reasoner`."""
@@ -124,20 +125,35 @@ class _Watching(StoppingCriteria):
         return torch.full((len(input_ids),), stop, dtype=torch.bool, device=input_ids.device)
 
 
-class _Batches:
-    """A session of batches; a failing batch is halved until the failing prompt is alone."""
+class Generates(Protocol):
+    """A reasoner that answers one batch after the other."""
 
-    def __init__(self, reasoner: TransformersReasoner, batch_size: int):
+    def generate(self, batch: Sequence[Prompt], /) -> list[Generation]:
+        """Generate the answers of one batch."""
+
+
+class Batches:
+    """A session of batches; a failing batch is halved until the failing prompt is alone.
+
+    Args:
+        reasoner: that generates the answers of a batch.
+        batch_size: prompts of a batch.
+    """
+
+    def __init__(self, reasoner: Generates, batch_size: int):
         self._reasoner, self._batch_size = reasoner, batch_size
         self._open: list[Prompt] = []
 
     def room(self) -> int:
+        """See `base.Session`."""
         return self._batch_size - len(self._open)
 
     def ask(self, prompts: Sequence[Prompt]) -> None:
+        """See `base.Session`."""
         self._open += prompts
 
     def advance(self) -> list[tuple[Prompt, Generation | Exception]]:
+        """See `base.Session`."""
         batch, self._open = self._open, []
         return self._answer(batch)
 
