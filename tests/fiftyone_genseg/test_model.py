@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import fiftyone as fo
 import numpy as np
 import pytest
-from genseg_hub import streaming
+from genseg_hub import questions
 from genseg_hub.images import load_image
 from PIL import Image
 
@@ -96,7 +96,7 @@ def test_a_bad_image_fails_alone(photos, model, nano, caplog, batch_size, num_wo
 
 def test_neighbours_share_their_image(dataset, model, monkeypatch):
     opened = []
-    monkeypatch.setattr(streaming, "load_image", lambda image: opened.append(image) or load_image(image))
+    monkeypatch.setattr(questions, "load_image", lambda image, *size: opened.append(image) or load_image(image, *size))
     dataset[:8].apply_model(model, "found", expression_field="expression", batch_size=8, num_workers=0)
     assert opened == [dataset[:1].first().filepath, dataset[4:5].first().filepath]
 

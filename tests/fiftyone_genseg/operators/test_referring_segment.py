@@ -166,7 +166,7 @@ def test_exactly_one_copy_is_imported(how, installed, tmp_path, plugin):
     if how == "linked":
         folder.symlink_to(plugin.resolve())
     else:
-        for name in ("fiftyone.yml", "fiftyone_genseg", "hub", "training"):
+        for name in ("fiftyone.yml", "requirements.txt", "fiftyone_genseg", "hub", "training"):
             _copy(ROOT / name, folder / name)
     hidden = [] if installed else [str(ROOT / path) for path in ("", "hub", "training")]
     result = subprocess.run(
