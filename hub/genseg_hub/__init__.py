@@ -1,4 +1,4 @@
-"""The model of GenSeg-R1 and everything of it on the Hugging Face Hub: pull, run and score checkpoints.
+"""Pull, run and score checkpoints of GenSeg-R1, and publish them on the Hub.
 
 The package knows neither FiftyOne nor TRL. Importing it is cheap, because torch loads with `GenSegR1`.
 """

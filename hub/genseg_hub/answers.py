@@ -1,7 +1,8 @@
-"""The gate through which every answer of a reasoner passes, whether it comes from this process or from a server.
+"""Gate through which every answer of a reasoner passes.
 
-A Response that has passed can be stored anywhere and read back. Its text is valid Unicode of bounded length. Its boxes
-lie inside the image, its points lie near the image, and the masks of its instances fit into memory.
+The reasoner may be in this process or on a server. A Response that has passed can be stored anywhere and read back. Its
+text is valid Unicode of bounded length. Its boxes lie inside the image, its points lie near the image, and the masks of
+its instances fit into memory.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def read(
 
 
 def storable(text: str, characters: int) -> str:
-    """Return text that every file and database holds: NUL and lone surrogates are replaced, and the rest is cut.
+    """Return text that every file and database holds.
+
+    NUL and lone surrogates are replaced, and the rest is cut.
 
     Args:
         text: of any length.
@@ -87,7 +90,10 @@ def _near_image(
 
 
 def _near(instance: InstancePrompt, image_size: tuple[int, int]) -> tuple[InstancePrompt | None, ResponseError | None]:
-    """Return the instance without the points far from the image, and the error; None if nothing is left of it."""
+    """Return the instance without its far points, and the error.
+
+    A far point is far from the image. The instance is None if nothing is left of it.
+    """
     if instance.box is not None:
         x1, y1, x2, y2 = instance.box
         if not (0 <= x1 < x2 <= image_size[0] and 0 <= y1 < y2 <= image_size[1]):
@@ -104,5 +110,8 @@ def _near(instance: InstancePrompt, image_size: tuple[int, int]) -> tuple[Instan
 
 
 def _is_near(point: Point, image_size: tuple[int, int]) -> bool:
-    """Return whether a point is at most one width and one height away from the image; False for NaN."""
+    """Return whether a point is at most one width and one height off the image.
+
+    A NaN is never near.
+    """
     return all(-side <= value <= 2 * side for value, side in zip(point, image_size, strict=True))

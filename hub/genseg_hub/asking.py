@@ -1,4 +1,7 @@
-"""Answer one question and tell the progress: the text as it is generated, the parsed answer, then the masks."""
+"""Answer one question and tell the progress.
+
+The progress is the text as it is generated, then the parsed answer, then the masks.
+"""
 
 from __future__ import annotations
 

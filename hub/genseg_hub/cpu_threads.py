@@ -31,7 +31,10 @@ class Cores:
 
     @contextmanager
     def share(self, among: int) -> Iterator[None]:
-        """Compute with one of `among` equal shares of the cores in this thread, and with one core at least."""
+        """Compute with one of `among` equal shares of the cores in this thread.
+
+        The share has one core at least.
+        """
         if not self._divided:
             yield
             return

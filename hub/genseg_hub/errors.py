@@ -2,7 +2,10 @@
 
 
 def escaped(text: object) -> str:
-    """Return a text with its control characters spelled out, because a stranger's names can hold them."""
+    """Return a text with its control characters spelled out.
+
+    A stranger's names can hold control characters.
+    """
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(text))
 
 
@@ -28,6 +31,13 @@ class HubError(CheckpointError):
 
 class ReasonerError(RuntimeError):
     """A reasoner gave no answer."""
+
+
+class EngineDiedError(ReasonerError):
+    """An engine in this process stopped with an error.
+
+    It answers nothing from now on.
+    """
 
 
 class SegmenterError(RuntimeError):
@@ -63,7 +73,7 @@ class RunError(ValueError):
 
 
 class PublishError(RuntimeError):
-    """A checkpoint was not published; the message also says what the Hub holds now."""
+    """A checkpoint was not published; the message names the Hub's present contents."""
 
     def __init__(self, message: object):
         super().__init__(escaped(message))

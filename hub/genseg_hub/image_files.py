@@ -1,6 +1,7 @@
-"""Open picture files: their formats, orientation and bits, without decoding more than needed.
+"""Open picture files, and decode no more of them than needed.
 
-A file's content, not its suffix, decides its format, and only the formats in `FORMATS` are tried.
+This module knows formats, orientation and bits. A file's content, not its suffix, decides its format, and only the
+formats in `FORMATS` are tried.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def swapped(found: tuple[int, int], wanted: tuple[int, int]) -> str:
-    """Return what is to be said where one size is the other with width and height swapped; "" elsewhere."""
+    """Return a remark on sizes with width and height swapped; "" for others."""
     if found != wanted and found == wanted[::-1]:
         return (
             ": width and height are swapped, as an EXIF orientation does it. Images are read upright: make the masks "
@@ -94,9 +95,10 @@ def swapped(found: tuple[int, int], wanted: tuple[int, int]) -> str:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Decode an image and return it as its orientation says: EXIF, also in PNG, TIFF and WebP, or XMP.
+    """Decode an image and turn it upright, as its orientation says.
 
-    Damaged metadata means no orientation, as in every viewer of pictures.
+    The orientation is EXIF, also in PNG, TIFF and WebP, or XMP. Damaged metadata means no orientation, as in every
+    viewer of pictures.
     """
     if image.format == "TIFF":
         # Pillow maps a plain TIFF of a path into memory, and mixes up the rows of one that lies on its side.
@@ -121,7 +123,7 @@ def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return those of FORMATS that this installation reads."""
+    """Return the FORMATS that this installation reads."""
     with suppress(ImportError):
         import pillow_heif
 
@@ -131,7 +133,10 @@ def _formats() -> tuple[str, ...]:
 
 
 def _no_picture(file: Path | io.BytesIO) -> str | None:
-    """Return what a file is that is no picture for Pillow, and what to do; None if unknown."""
+    """Return the kind of a file that Pillow cannot open, and what to do.
+
+    Return None for an unknown kind.
+    """
     try:
         head = file.getvalue()[:32] if isinstance(file, io.BytesIO) else _head(file)
     except OSError:
@@ -161,7 +166,10 @@ def _chunks(image: Image.Image) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _has_late_metadata(image: Image.Image) -> bool:
-    """Return whether an open PNG has metadata after its pixels, which Pillow finds when it has decoded them."""
+    """Return whether an open PNG has metadata after its pixels.
+
+    Pillow finds such metadata only after decoding them.
+    """
     seen_pixels = False
     for kind, _ in _chunks(image):
         if seen_pixels and kind in _PNG_TEXT:
@@ -173,7 +181,10 @@ def _has_late_metadata(image: Image.Image) -> bool:
 
 
 def declared_bits(image: Image.Image) -> int | None:
-    """Return the bits of a grey value that a file declares, None where it declares nothing below its 16 bits."""
+    """Return the bits of a grey value that a file declares.
+
+    Return None if the file declares nothing below its 16 bits.
+    """
     if not image.mode.startswith("I"):
         return None
     if image.format in ("PPM", "JPEG2000"):  # Pillow has scaled the values to 16 bits

@@ -1,7 +1,7 @@
-"""Read pictures: the one reader of inference, training, rewards, archives and galleries.
+"""Read pictures, for every part of the project.
 
-Every picture arrives upright, as RGB with 8 bits, whatever its file holds: an orientation, grey, a palette, alpha, 16
-bits, CMYK.
+Inference, training, rewards, archives and galleries all use this reader. Every picture arrives upright, as RGB with 8
+bits, whatever its file holds: an orientation, grey, a palette, alpha, 16 bits, CMYK.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of a grey value that cameras and s
 def load_image(image: ImageLike, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Return an upright RGB image.
 
-    A grey value of more than 8 bits is scaled by the bits that the file declares (TIFF's BitsPerSample below 16 or
-    MaxSampleValue, PNG's sBIT, PGM's largest value). Files of 10, 12 or 14 bits in 16 often declare nothing. Then the
-    smallest of 8, 10, 12, 14 and 16 bits that holds the largest value decides.
+    A grey value of more than 8 bits is scaled by the bits that the file declares. TIFF declares them by BitsPerSample
+    below 16 or MaxSampleValue, PNG by sBIT, PGM by its largest value. Files of 10, 12 or 14 bits in 16 often declare
+    nothing. Then the smallest of 8, 10, 12, 14 and 16 bits that holds the largest value decides.
 
     Args:
         image: path, content of an image file, PIL image, or uint8[H, W, 3] in RGB order.
@@ -68,7 +68,9 @@ def load_image(image: ImageLike, at_least: tuple[int, int] | None = None) -> Ima
 
 
 def image_size(image: str | Path | bytes) -> tuple[int, int]:
-    """Return (width, height) in pixels of the image that `load_image` would return; read the header alone.
+    """Return (width, height) in pixels of the image that `load_image` returns.
+
+    Only the header is read.
 
     Args:
         image: path, or content of an image file.
@@ -82,7 +84,7 @@ def image_size(image: str | Path | bytes) -> tuple[int, int]:
 
 
 def content_key(image: Image.Image) -> bytes:
-    """Return a digest that two images share only if they have the same size and pixels.
+    """Return a digest that only images of the same size and pixels share.
 
     Names and times of files do not count, because another picture can have the same ones.
 
@@ -95,7 +97,10 @@ def content_key(image: Image.Image) -> bytes:
 
 
 def bytes_of(image: Image.Image) -> int:
-    """Return the bytes of memory that an RGB image takes; Pillow keeps four for each pixel."""
+    """Return the bytes of memory that an RGB image takes.
+
+    Pillow keeps four bytes for each pixel.
+    """
     return 4 * image.width * image.height
 
 
@@ -123,14 +128,14 @@ def shown_size(size: tuple[int, int], side: int, min_pixels: int, max_pixels: in
 
 
 def to_png(image: Image.Image) -> bytes:
-    """Return a PNG with the pixels of an image, without its metadata and colour profile."""
+    """Return a PNG of an image's pixels, without metadata and colour profile."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1, icc_profile=None)  # lossless, and much faster than the default
     return buffer.getvalue()
 
 
 def to_jpeg(image: Image.Image) -> bytes:
-    """Return a JPEG of quality 95 of an image, without its metadata and colour profile."""
+    """Return a JPEG of quality 95, without metadata and colour profile."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=95, subsampling=0, icc_profile=None, exif=b"", comment=b"")
     return buffer.getvalue()
@@ -141,7 +146,7 @@ def _rgb(image: Image.Image, bits: int | None, name: str) -> Image.Image:
         values = np.asarray(image).astype(np.float64)
         largest = values.max()
         if bits is None or largest >= 1 << bits:
-            # PNG's specification wants 12 bits in the upper part of 16, so what declares 12 may well be larger.
+            # PNG's specification wants 12 bits in the upper part of 16, so values of 12 bits may well be larger.
             bits = next((depth for depth in _DEPTHS if largest < 1 << depth), 32) if bits is None else 16
         scaled = values * (255 / ((1 << bits) - 1))
         return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8)).convert("RGB")

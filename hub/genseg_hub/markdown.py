@@ -1,4 +1,7 @@
-"""Text of strangers in Markdown: names, expressions and answers are shown and never interpreted."""
+"""Show strangers' text in Markdown without interpreting it.
+
+Such text is names, expressions and answers.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from genseg_hub.errors import escaped
 
 
 def as_words(text: object) -> str:
-    """Return a text of one line that Markdown shows as it is: no HTML, link, image, code or column of a table."""
+    """Return a text of one line that Markdown shows as it is.
+
+    The line has no HTML, link, image, code or column of a table.
+    """
     line = escaped(" ".join(str(text).split())).replace("|", "/")
     return html_escape(line, quote=False).replace("`", "'").replace("[", "&#91;").replace("]", "&#93;")
 

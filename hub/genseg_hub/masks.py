@@ -1,7 +1,8 @@
-"""Normalise masks: the one reader of predictions, archives, labels, training and rewards.
+"""Normalise masks, for every part of the project.
 
-At rest a mask is polygons, a COCO RLE (compressed or not), an array or a picture file. Here each becomes bool[H, W], or
-the COCO RLE that pycocotools reads without harm.
+Predictions, archives, labels, training and rewards all use this reader. At rest a mask is polygons, a COCO RLE
+(compressed or not), an array or a picture file. Here each becomes bool[H, W], or the COCO RLE that pycocotools reads
+without harm.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def to_rle(mask: Any, height: int, width: int) -> Rle:
     """
     try:
         if min(height, width) < 1 or height * width > MAX_PIXELS:
-            raise ValueError(f"a mask is {width} x {height}, the limit is {MAX_PIXELS:,} pixels")
+            raise ValueError(f"a mask is {width} x {height}, the limit is {MAX_PIXELS:,} pixels; resize it")
         if isinstance(mask, dict):
             return _from_runs(mask, height, width)
         if isinstance(mask, list | tuple | np.ndarray):
@@ -66,8 +67,8 @@ def normal_rle(rle: Any) -> Rle:
 def from_array(values: Any, name: str = "the mask") -> np.ndarray:
     """Return the foreground of an array as bool[h, w].
 
-    Foreground is what is not zero. With channels, a pixel is foreground if a colour and the alpha are not zero. Alpha
-    alone says it where all visible pixels are black and some pixels are not visible.
+    Foreground is every value but zero. With channels, a pixel is foreground if a colour and the alpha are not zero.
+    Alpha alone says it if all visible pixels are black and some pixels are not visible.
 
     Args:
         values: [h, w], or [h, w, channels] with grey, grey and alpha, RGB or RGBA; bool, integers or floats.
@@ -88,7 +89,7 @@ def from_array(values: Any, name: str = "the mask") -> np.ndarray:
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or channels > 4 or not array.size:
         raise MaskError(f"{name} is {array.dtype}{list(array.shape)}; a mask is [h, w] or [h, w, up to 4 channels]")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise MaskError(f"{name} has values that are not finite")
+        raise MaskError(f"{name} has values that are not finite; write the mask again")
     if array.ndim == 2:
         return array != 0
     colours = channels - (channels in (2, 4))
@@ -102,10 +103,11 @@ def from_array(values: Any, name: str = "the mask") -> np.ndarray:
 
 
 def read_file(file: str | Path) -> np.ndarray:
-    """Return the foreground of a picture file of any mode as bool[h, w], as `from_array` does.
+    """Return the foreground of a picture file of any mode as bool[h, w].
 
-    A palette's colours say what is foreground, or, where they tell nothing apart, its numbers. A JPEG is never exactly
-    black, so its foreground is what is brighter than half of its brightest pixel.
+    The rules are `from_array`'s. A palette's colours say which pixels are foreground. If all colours are equal, its
+    numbers say it. A JPEG is never exactly black, so its foreground is every pixel brighter than half of its brightest
+    pixel.
 
     Args:
         file: a picture, upright as `images.load_image` makes it.
@@ -117,7 +119,7 @@ def read_file(file: str | Path) -> np.ndarray:
         opened, name = open_image(file)
         with opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise MaskError(f"{name} has more than {MAX_PIXELS:,} pixels")
+                raise MaskError(f"{name} has more than {MAX_PIXELS:,} pixels; resize it")
             lossy = _is_lossy(opened)
             return _foreground(upright(opened), lossy, name)
     except MaskError:
@@ -129,7 +131,10 @@ def read_file(file: str | Path) -> np.ndarray:
 
 
 def _is_lossy(image: Image.Image) -> bool:
-    """Return whether a picture's format does not keep exact numbers; a WebP may be of either kind."""
+    """Return whether a picture's format does not keep exact numbers.
+
+    A WebP may be of either kind.
+    """
     if image.format != "WEBP":
         return image.format in _LOSSY
     stream: Any = getattr(image, "fp", None)

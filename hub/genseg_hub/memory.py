@@ -1,7 +1,8 @@
-"""Forecast the memory that a checkpoint needs, from its own configuration and files.
+"""Forecast the memory that a checkpoint needs.
 
-A forecast is made before the weights are loaded, and again before answers in larger batches. It counts the weights, the
-keys and values of the answers, and the segmenter. It does not count what other programs take afterwards.
+The forecast reads the checkpoint's own configuration and files. A forecast is made before the weights are loaded, and
+again before answers in larger batches. It counts the weights, the keys and values of the answers, and the segmenter. It
+does not count memory that other programs take afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from genseg_hub.options import MAX_IMAGE_TOKENS, ReasonerOptions
 _PROMPT_TOKENS = 400
 # Keys and values are copied once while rows move to other places.
 _COPIES = 2
-# Of SAM 2 large, weights and one image of 1024 pixels take 3.0 GB, and its file has 0.9 GB.
+# Weights and one image of 1024 pixels take 3.0 GB with SAM 2 large, whose file has 0.9 GB.
 _SEGMENTER_FACTOR = 3.3
 # Bytes of a number in a linear layer: bitsandbytes adds its scales to 4 or 8 bits.
 _QUANTIZED_BYTES = {"4bit": 0.56, "8bit": 1.05}
@@ -51,12 +52,12 @@ class Forecast:
 
     @property
     def answers(self) -> int:
-        """Bytes of the keys and values of a batch."""
+        """Return the bytes of the keys and values of a batch."""
         return _COPIES * self.row * self.batch_size
 
     @property
     def total(self) -> int:
-        """All bytes."""
+        """Return all bytes."""
         return self.weights + self.answers + self.segmenter
 
     def __str__(self) -> str:
@@ -97,7 +98,7 @@ def forecast(
 
 
 def token_bytes(config: dict[str, Any], dtype_bytes: int) -> int:
-    """Return the bytes of a token's keys and values; 0 for a configuration that does not tell.
+    """Return the bytes of a token's keys and values; 0 for unknown.
 
     Args:
         config: contents of config.json.
@@ -120,7 +121,9 @@ def token_bytes(config: dict[str, Any], dtype_bytes: int) -> int:
 
 
 def check(checkpoint: Checkpoint, needed: Forecast, options: ReasonerOptions, free: int, device: str) -> None:
-    """Raise CheckpointError unless a checkpoint fits; the message names changes that would make it fit.
+    """Raise CheckpointError unless a checkpoint fits into memory.
+
+    The message names changes that would make it fit.
 
     Args:
         checkpoint: that is to be loaded.
@@ -168,7 +171,9 @@ def free_bytes(target: Any) -> int:
 
 
 def container_limit(total: int) -> int:
-    """Return the bytes that a container leaves to this process; `total` without a container.
+    """Return the bytes that a container leaves to this process.
+
+    Return `total` without a container.
 
     Args:
         total: bytes of the machine.
@@ -180,7 +185,9 @@ def container_limit(total: int) -> int:
 
 
 def fitting_batch(needed: Forecast, free: int) -> int:
-    """Return the number of answers at once that fit into free memory; 0 if not even one does.
+    """Return the number of answers at once that fit into free memory.
+
+    Return 0 if not even one answer fits.
 
     Args:
         needed: of which `row` counts.

@@ -1,4 +1,4 @@
-"""Options of loading a checkpoint, with the names and the meaning that Transformers gives them.
+"""Options of loading a checkpoint, with Transformers' names and meanings.
 
 Each option stands here once. `GenSegR1.from_pretrained`, the commands, the forms and `genseg.json` read it from here.
 """
@@ -14,8 +14,10 @@ from genseg_hub import dialects
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 QUANTIZATIONS = ("4bit", "8bit")
+TRANSFORMERS, VLLM = BACKENDS = ("transformers", "vllm")
 # Options of the weights, which a server has loaded already.
-OF_WEIGHTS = ("dtype", "device_map", "attn_implementation", "quantization")
+OF_WEIGHTS = ("dtype", "device_map", "attn_implementation", "quantization", "backend")
+OF_TRANSFORMERS = ("device_map", "attn_implementation", "quantization")
 # With the package `kernels`, Transformers would download any other attention from the Hub and run its code.
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 # Tokens of an image. A photograph of 1920 x 1080 pixels has 2,040 in Qwen3-VL, so it is shown as it is.
@@ -32,7 +34,9 @@ def _option(help_text: str, choices: tuple[str, ...] = (), secret: bool = False)
 
 @dataclass(frozen=True)
 class ReasonerOptions:
-    """How a reasoner is loaded and asked; None leaves the choice to `genseg.json`, and then to this package.
+    """Options of a reasoner: how it is loaded and asked.
+
+    None leaves the choice to `genseg.json`, and then to this package.
 
     Attributes:
         dialect: name of a dialect, in place of the dialect of the checkpoint's family.
@@ -47,6 +51,8 @@ class ReasonerOptions:
             weights over several devices. Default: all weights on the device.
         attn_implementation: one of ATTENTIONS. Default: Transformers' choice.
         quantization: one of QUANTIZATIONS, through bitsandbytes. Default: as the checkpoint's config.json declares.
+        backend: one of BACKENDS, the library that computes the answers. Default: Transformers; on workers of Ray that
+            have a GPU each, vLLM if it is installed there.
     """
 
     dialect: str | None = _option("How the checkpoint is prompted and read, if config.json does not tell.")
@@ -57,6 +63,7 @@ class ReasonerOptions:
     device_map: str | Mapping[str, Any] | None = _option("Spread the reasoner over several devices.", DEVICE_MAPS)
     attn_implementation: str | None = _option("Attention of the reasoner.", ATTENTIONS)
     quantization: str | None = _option("Load the reasoner's weights as 4-bit or 8-bit numbers.", QUANTIZATIONS)
+    backend: str | None = _option("Library that computes the answers.", BACKENDS)
 
     def __post_init__(self):
         """Raise ValueError for a value that no checkpoint can take."""
@@ -67,15 +74,18 @@ class ReasonerOptions:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}; swap them")
         for name in OF_WEIGHTS:
             value, choices = getattr(self, name), self.__dataclass_fields__[name].metadata["choices"]
             spread = name == "device_map" and isinstance(value, Mapping)
             if value is not None and not spread and value not in choices:
                 raise ValueError(f"there is no {name} {value!r}; choose one of {', '.join(choices)}")
+        others = [name for name in OF_TRANSFORMERS if getattr(self, name)]
+        if self.backend == VLLM and others:
+            raise ValueError(f"{', '.join(others)} belong to Transformers; leave them out, or the backend vllm")
 
     def over(self, others: ReasonerOptions) -> ReasonerOptions:
-        """Return these options, with those of `others` where these are None."""
+        """Return these options; a None takes the value of `others`."""
         return replace(others, **given(self))
 
     def fingerprint(self) -> dict[str, str]:
@@ -85,7 +95,9 @@ class ReasonerOptions:
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How files are fetched from the Hub, as `huggingface_hub.snapshot_download` takes it.
+    """Options of fetching files from the Hub.
+
+    `huggingface_hub.snapshot_download` takes the same.
 
     Attributes:
         token: of the Hub; None for HF_TOKEN or the token of `hf auth login`. It is neither stored nor logged.
@@ -104,7 +116,7 @@ class HubOptions:
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How a server is asked.
+    """Options of asking a server.
 
     Attributes:
         concurrency: requests that are open at once. Default: 32, or 2 for Ollama, LM Studio and llama.cpp, which answer
@@ -112,8 +124,8 @@ class ServerOptions:
         timeout: seconds that one attempt waits for its answer; 600 by default.
     """
 
-    concurrency: int | None = _option("Of a server: requests that are open at once.")
-    timeout: float | None = _option("Of a server: seconds that one attempt waits for its answer.")
+    concurrency: int | None = _option("Requests to a server that are open at once.")
+    timeout: float | None = _option("Seconds that one attempt waits for a server's answer.")
 
     def __post_init__(self):
         """Raise ValueError for a value that cannot be."""

@@ -5,26 +5,30 @@ It joins the three parts of a checkpoint: dialect, reasoner and segmenter. It kn
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from genseg_hub import asking, checkpoints, dialects, memory
+from genseg_hub import asking, checkpoints, costs, dialects, memory
 from genseg_hub.checkpoints import trial
 from genseg_hub.errors import CheckpointError
-from genseg_hub.options import OF_WEIGHTS, HubOptions, ReasonerOptions, pick
+from genseg_hub.options import OF_WEIGHTS, VLLM, HubOptions, ReasonerOptions, pick
 from genseg_hub.publishing import commits, publish, writing
 from genseg_hub.questions import Questions
 from genseg_hub.reasoners.base import InProcess, Reasoner
 from genseg_hub.reasoners.loading import answer_limit, connect, connect_by_name, dtype_bytes, load_reasoner
 from genseg_hub.reasoners.server import ServerReasoner
+from genseg_hub.sam3.agent import Agent, AgentQuestions
+from genseg_hub.sam3.by_words import Verbatim, WordQuestions
 from genseg_hub.schema import Failure, ImageLike, Prediction, Progress, ReferringExample, Response
 from genseg_hub.segmenters.base import Segmenter
 from genseg_hub.segmenters.loading import load_segmenter
+from genseg_hub.segmenters.words import Words
 from genseg_hub.streaming import Stream
 from genseg_hub.thinking import template_opens_thought
 
@@ -42,6 +46,7 @@ class GenSegR1:
         checkpoint: the origin of the three; store its `pinned` name with every result.
         options: `min_pixels` and `max_pixels` of the image that the reasoner sees.
         needed: forecast of the memory, by which batches are checked; None to check none.
+        questions: puts expressions to the reasoner, and its answers to the segmenter.
 
     Example:
         >>> model = GenSegR1.from_pretrained("nano")
@@ -57,9 +62,10 @@ class GenSegR1:
         checkpoint: checkpoints.Checkpoint | None = None,
         options: ReasonerOptions = _DEFAULTS,
         needed: memory.Forecast | None = None,
+        questions: type[Questions] = Questions,
     ):
         self.reasoner, self.segmenter, self.dialect, self.checkpoint = reasoner, segmenter, dialect, checkpoint
-        self.options, self.needed = options, needed
+        self.options, self.needed, self._questions = options, needed, questions
 
     @classmethod
     def from_pretrained(
@@ -88,9 +94,9 @@ class GenSegR1:
             served_model: name of the model on the server, such as "qwen3-vl:8b-instruct". None to look for `name`, or,
                 without a name, for the only model that takes images. See `reasoners.served_models.choose`.
             options: of `options.ReasonerOptions` (dialect, max_new_tokens, max_pixels, min_pixels, dtype, device_map,
-                attn_implementation, quantization), which count before those of `genseg.json`; of `options.HubOptions`
-                (token, cache_dir, local_files_only, force_download); and, with a server, of `ServerReasoner` (api_key,
-                concurrency, timeout, max_retries, media_folder).
+                attn_implementation, quantization, backend), which count before the options of `genseg.json`; of
+                `options.HubOptions` (token, cache_dir, local_files_only, force_download); and, with a server, of
+                `ServerReasoner` (api_key, concurrency, timeout, max_retries, media_folder).
 
         Raises:
             CheckpointError: the name, the network, the rights, the disk, the memory or the device does not allow it,
@@ -100,8 +106,6 @@ class GenSegR1:
                 nor a server.
             ValueError: an option has a value that cannot be.
         """
-        import torch
-
         target = pick_device(device)
         given, hub = pick(ReasonerOptions, options), pick(HubOptions, options)
         server_options = {k: v for k, v in options.items() if not (hasattr(given, k) or hasattr(hub, k))}
@@ -121,9 +125,11 @@ class GenSegR1:
             )
         if checkpoint.note:
             _log.warning("%s", checkpoint.note)
+        if checkpoint.takes_words:
+            return cls._by_words(checkpoint, target, given, server)
         chosen = given.over(checkpoint.options)
         dialect = dialects.get_dialect(checkpoint.dialect)
-        part, label = checkpoint.reasoner, name or checkpoint.name
+        label = name or checkpoint.name
         trial.check(checkpoint.reasoner, label)
         if dialect.IMAGE_SIZE and (given.min_pixels or given.max_pixels):
             size = "{} x {}".format(*dialect.IMAGE_SIZE)
@@ -142,29 +148,48 @@ class GenSegR1:
             limit = answer_limit(checkpoint, dialect, chosen.max_new_tokens, thinks)
             needed = memory.forecast(checkpoint, chosen, dtype_bytes(target, chosen), limit, batch_size=1)
             memory.check(checkpoint, needed, chosen, memory.free_bytes(target), str(target))
-        try:
-            reasoner = reasoner or load_reasoner(checkpoint, dialect, target, chosen)
-            part = checkpoint.segmenter
-            masks = load_segmenter(part, checkpoint.segmenter_config, target)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise CheckpointError(
-                f"{label} does not fit into the memory of {target}: take a smaller checkpoint or another device"
-            ) from error
-        except CheckpointError:
-            raise
-        except Exception as error:  # a stranger's files can raise errors of any type
-            raise CheckpointError(f"{label} cannot be loaded from {part}: {error}") from error
+        if reasoner is None:
+            with _loading(label, checkpoint.reasoner, target):
+                reserved = needed.segmenter if needed else 0
+                reasoner = load_reasoner(checkpoint, dialect, target, chosen, reserved)
+        masks: Segmenter
+        with _loading(label, checkpoint.segmenter, target):
+            if checkpoint.agent:
+                masks = Words.load(checkpoint.segmenter, target)
+            else:
+                masks = load_segmenter(checkpoint.segmenter, checkpoint.segmenter_config, target)
+        # vLLM has taken its memory by now, and makes room for answers by itself.
+        needed = needed if chosen.backend != VLLM else None
+        if checkpoint.agent:
+            return cls(Agent(reasoner), masks, dialect, checkpoint, chosen, needed, AgentQuestions)
         return cls(reasoner, masks, dialect, checkpoint, chosen, needed)
 
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write a checkpoint folder, which `from_pretrained` loads and `genseg push` publishes.
+    @classmethod
+    def _by_words(
+        cls, checkpoint: checkpoints.Checkpoint, target, given: ReasonerOptions, server: str | None
+    ) -> GenSegR1:
+        """Load SAM 3, which takes words."""
+        useless = [field.name for field in fields(given) if getattr(given, field.name)]
+        useless += ["server"] if server else []
+        if useless:
+            raise CheckpointError(
+                f"{checkpoint.name} is SAM 3, which takes words and has no reasoner; leave {', '.join(useless)} out"
+            )
+        trial.check(checkpoint.reasoner, checkpoint.name)
+        with _loading(checkpoint.name, checkpoint.segmenter, target):
+            words = Words.load(checkpoint.segmenter, target)
+        return cls(Verbatim(), words, dialects.get_dialect("genseg"), checkpoint, questions=WordQuestions)
 
-        The reasoner's weights are written as they are in memory, in their dtype. The segmenter is frozen: genseg.json
-        names a segmenter of the Hub, and the files of another segmenter are copied. The folder is written beside its
-        place and swapped in. It replaces an earlier checkpoint with its figures and keeps other files.
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write a checkpoint folder.
+
+        `from_pretrained` loads the folder, and `genseg push` publishes it. The reasoner's weights are written as they
+        are in memory, in their dtype. The segmenter is frozen: genseg.json names a segmenter of the Hub, and the files
+        of another segmenter are copied. The folder is written beside its place and swapped in. It replaces an earlier
+        checkpoint with its figures and keeps other files.
 
         Args:
-            save_directory: folder of the checkpoint; made where it does not exist.
+            save_directory: folder of the checkpoint; made if it does not exist.
 
         Raises:
             CheckpointError: a server has the weights, or the model was made of parts without a checkpoint.
@@ -175,7 +200,7 @@ class GenSegR1:
         folder = Path(save_directory).expanduser()
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"{folder} is a file: name a folder to save the checkpoint in")
-        options = replace(self.options, device_map=None, attn_implementation=None, quantization=None)
+        options = replace(self.options, device_map=None, attn_implementation=None, quantization=None, backend=None)
         segmenter = checkpoint.segmenter_id or checkpoint.segmenter
         with writing.written_checkpoint(folder) as new:
             writing.write(
@@ -199,8 +224,8 @@ class GenSegR1:
     ) -> publish.Push:
         """Publish the checkpoint on the Hugging Face Hub in one commit, with a model card.
 
-        The files are those of `save_pretrained`, in a temporary folder. Figures and logs of a training are in its
-        folder: `genseg push FOLDER` publishes them, too.
+        `save_pretrained` writes the files, in a temporary folder. Figures and logs of a training are in its folder:
+        `genseg push FOLDER` publishes them, too.
 
         Args:
             repo_id: owner/name; a missing repository is created.
@@ -259,14 +284,12 @@ class GenSegR1:
             CheckpointError: the answer does not fit into the memory.
         """
         self._fitting(1)
-        yield from asking.ask(
-            self.reasoner, self.segmenter, Questions(self.segmenter, self.dialect, self.options), image, expression
-        )
+        yield from asking.ask(self.reasoner, self.segmenter, self._asked(), image, expression)
 
     def segment_prompts(self, image: ImageLike, response: Response) -> Prediction:
-        """Turn boxes and points into masks without asking the reasoner, for example after a person moved them.
+        """Turn boxes and points into masks without asking the reasoner.
 
-        The image is kept as by `ask`.
+        A person may have moved them, for example. The image is kept as by `ask`.
 
         Args:
             image: path, PIL image or uint8[H, W, 3].
@@ -276,14 +299,15 @@ class GenSegR1:
             ImageError: the image cannot be used.
             SegmenterError: the segmenter's numbers cannot be used.
         """
-        questions = Questions(self.segmenter, self.dialect, self.options)
+        questions = self._asked()
         (prediction,) = questions.segment(questions.open(image), [response])
         return prediction
 
     def release(self) -> None:
-        """Free what is kept of the last images: the segmenter's embeddings and the reasoner's prefixes.
+        """Free the memory that the last images take.
 
-        Call it after changing the weights of a part, too.
+        This memory holds the segmenter's embeddings and the reasoner's prefixes. Call it after changing the weights of
+        a part, too.
         """
         self.reasoner.release()
         self.segmenter.release()
@@ -292,12 +316,12 @@ class GenSegR1:
         """Segment a stream of examples.
 
         The segmenter works on one image while the reasoner answers about the next images. Neighbours with the same
-        image share its decoding, and all questions about one of the last images share its embedding and the image's
-        part of the reasoner's prompt. A bad example becomes a Failure, and the stream goes on.
+        image share its decoding. All questions about one of the last images share its embedding, and the image's part
+        of the reasoner's prompt. A bad example becomes a Failure, and the stream goes on.
 
         Args:
             examples: read lazily, `streaming.READ_AHEAD` batches ahead; their pixels are kept within a budget.
-            batch_size: expressions that the reasoner answers at once; fewer where the memory does not hold more.
+            batch_size: expressions that the reasoner answers at once; fewer if the memory does not hold more.
 
         Yields:
             One result per example, in order.
@@ -309,7 +333,19 @@ class GenSegR1:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         batch_size = self._fitting(batch_size)
-        yield from Stream(self.reasoner, self.segmenter, self.dialect, examples, batch_size, self.options)
+        results = Stream(self.reasoner, self.segmenter, self._asked(), examples, batch_size)
+        yield from costs.measured(results, self.segmenter.device)
+
+    @property
+    def takes_words(self) -> bool:
+        """Return whether the segmenter is SAM 3 by words.
+
+        It takes no boxes and no points.
+        """
+        return isinstance(self.segmenter, Words)
+
+    def _asked(self) -> Questions:
+        return self._questions(self.segmenter, self.dialect, self.options)
 
     def _saveable(self) -> checkpoints.Checkpoint:
         """Return the checkpoint of a model that can be saved.
@@ -317,6 +353,13 @@ class GenSegR1:
         Raises:
             CheckpointError: as `save_pretrained`.
         """
+        if self.checkpoint and self.checkpoint.takes_words:
+            raise CheckpointError(
+                f"{self.checkpoint.name} is SAM 3 as Transformers saves it, and nothing here changes it: copy "
+                f"{self.checkpoint.reasoner}"
+            )
+        if self.checkpoint and self.checkpoint.agent:
+            raise CheckpointError("an agent is two checkpoints, which nothing here changes: save the reasoner's")
         if not isinstance(self.reasoner, InProcess):
             name = self.checkpoint.served if self.checkpoint else None
             raise CheckpointError(
@@ -330,7 +373,7 @@ class GenSegR1:
         return self.checkpoint
 
     def _fitting(self, batch_size: int) -> int:
-        """Return the number of answers at once that fit into the memory, at most the given one.
+        """Return how many answers at once fit into memory, at most the given number.
 
         Raises:
             CheckpointError: not even one answer fits.
@@ -350,6 +393,23 @@ class GenSegR1:
         if fits < batch_size:
             _log.warning("%d answers at once instead of %d, because more do not fit into %s", fits, batch_size, device)
         return min(fits, batch_size)
+
+
+@contextlib.contextmanager
+def _loading(label: str, part: Path, target) -> Iterator[None]:
+    """Turn every error of loading a part of a checkpoint into a CheckpointError."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise CheckpointError(
+            f"{label} does not fit into the memory of {target}: take a smaller checkpoint or another device"
+        ) from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # a stranger's files can raise errors of any type
+        raise CheckpointError(f"{label} cannot be loaded from {part}: {error}") from error
 
 
 def _check_options(given: ReasonerOptions, others: dict[str, Any], server: str | None) -> None:

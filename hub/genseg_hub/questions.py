@@ -1,13 +1,14 @@
-"""One question about an image: its prompt, its answer, and the masks of the answer.
+"""One question about an image: its prompt, its answer, and its masks.
 
-An image of more than `WHOLE_PIXELS` is read once and reduced to what the two models take. A smaller image is given to
-the models as it is.
+An image of more than `WHOLE_PIXELS` is read once and reduced to the sizes that the two models take. A smaller image is
+given to the models as it is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ class Picture:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the pixels that are kept now."""
+        """Return the bytes of the pixels that are kept now."""
         return sum({id(image): bytes_of(image) for image in (self._shown, self._segmented) if image}.values())
 
     def shown(self) -> Image.Image:
@@ -77,12 +78,18 @@ class Picture:
         return self._questions.segmented(self._again(), self.size) if segmented is None else segmented
 
     def drop_shown(self) -> None:
-        """Keep no pixels for the reasoner, if there is a file to read again and the segmenter takes others."""
+        """Drop the pixels that only the reasoner needs.
+
+        They are kept if no file can be read again, or if the segmenter takes the same pixels.
+        """
         if self.is_file and self._shown is not self._segmented:
             self._shown = None
 
     def drop(self) -> None:
-        """Keep no pixels, if there is a file to read again; pixels in memory may change meanwhile."""
+        """Drop the pixels, if there is a file to read again.
+
+        Pixels in memory stay, because they may change meanwhile.
+        """
         if self.is_file:
             self._shown = self._segmented = None
 
@@ -95,7 +102,7 @@ class Picture:
         return pixels
 
 
-class _PicturePrompt(Prompt):
+class PicturePrompt(Prompt):
     """A prompt whose image is read again if its picture has dropped it."""
 
     def __init__(self, picture: Picture, chat: list[dict]):
@@ -105,6 +112,7 @@ class _PicturePrompt(Prompt):
 
     @property
     def image(self) -> Image.Image:  # type: ignore[override]
+        """Return the image that the reasoner is shown."""
         picture: Picture = self.picture  # type: ignore[attr-defined]
         return picture.shown()
 
@@ -117,7 +125,7 @@ class Questions:
         options: `min_pixels` and `max_pixels` of the image that the reasoner sees.
 
     Attributes:
-        ways: what decides how an image is shown, beside the image.
+        ways: settings that decide how an image is shown.
     """
 
     def __init__(self, segmenter: Segmenter, dialect: Dialect, options: ReasonerOptions):
@@ -146,12 +154,13 @@ class Questions:
         Raises:
             ValueError, TypeError: the expression cannot be used.
         """
-        return _PicturePrompt(picture, self._dialect.messages(picture.size, expression))
+        return PicturePrompt(picture, self._dialect.messages(picture.size, expression))
 
     def read(self, picture: Picture, answer: Generation) -> Response:
         """Return the parsed answer to a prompt about an image."""
         shown = answer.shown_size or picture.shown_size
-        return answers.read(self._dialect, answer.text, picture.size, answer.truncated, shown)
+        response = answers.read(self._dialect, answer.text, picture.size, answer.truncated, shown)
+        return replace(response, tokens=answer.tokens)
 
     def segment(self, picture: Picture, responses: Sequence[Response]) -> list[Prediction]:
         """Turn responses about one image into predictions, all in one batch.
@@ -181,7 +190,9 @@ class Questions:
         return predictions
 
     def load(self, image: ImageLike, size: tuple[int, int]) -> Image.Image:
-        """Return the pixels of an image of a size; of a large JPEG file perhaps fewer, which are enough.
+        """Return the pixels of an image of a size.
+
+        A large JPEG file may give fewer pixels, which are enough.
 
         Raises:
             ImageError: the image cannot be used.
@@ -206,7 +217,9 @@ class Questions:
         return image.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
     def segmented(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-        """Return an image for the segmenter: reduced to the side of its input if it is large.
+        """Return an image for the segmenter.
+
+        A large image is reduced to the side of the segmenter's input.
 
         Args:
             image: its pixels, see `load`.
@@ -217,7 +230,7 @@ class Questions:
         return image.resize((self._segmenter.side, self._segmenter.side), Image.Resampling.BILINEAR)
 
     def _size_shown(self, size: tuple[int, int]) -> tuple[int, int] | None:
-        """Return the size to which an image is resized for the reasoner, None for no resizing.
+        """Return the size that the reasoner sees; None for no resizing.
 
         An image within the limits is left to the processor, unless the answer's coordinates are pixels of the resized
         image: then it has a size that every processor, also one on a server, leaves as it is.

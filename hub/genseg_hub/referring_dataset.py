@@ -1,4 +1,7 @@
-"""Referring examples as a `datasets.Dataset`, the form in which they are saved, pushed, loaded and trained on."""
+"""Referring examples as a `datasets.Dataset`.
+
+In this form they are saved, pushed, loaded and trained on.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def to_dataset(examples: Iterable[ReferringExample], attributes: datasets.Featur
 
 
 def to_rows(examples: Iterable[ReferringExample], attributes: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
-    """Yield the rows of `FEATURES`, with these attributes.
+    """Yield the rows of `FEATURES`, with the named attributes.
 
     An image array is encoded once for all neighbours that share it.
 
@@ -73,7 +76,9 @@ def to_rows(examples: Iterable[ReferringExample], attributes: Iterable[str] = ()
     encoded = b""
     for example in examples:
         if example.masks is None:
-            raise ValueError(f"the example {example.example_id!r} has no ground truth")
+            raise ValueError(
+                f"the example {example.example_id!r} has no ground truth; give masks, or an empty list for no-target"
+            )
         image: Any = example.image
         if isinstance(image, np.ndarray):
             if image is not last:
@@ -93,9 +98,10 @@ def to_rows(examples: Iterable[ReferringExample], attributes: Iterable[str] = ()
 
 
 def from_dataset(dataset: datasets.Dataset) -> Iterator[ReferringExample]:
-    """Yield the examples of a dataset with `FEATURES`; images are paths or contents of files.
+    """Yield the examples of a dataset with `FEATURES`.
 
-    Further columns become attributes of the examples. `ignore` (a list of RLE) becomes `ReferringExample.ignore`.
+    Images are paths or contents of files. Further columns become attributes of the examples. `ignore` (a list of RLE)
+    becomes `ReferringExample.ignore`.
 
     Args:
         dataset: read lazily.
@@ -143,9 +149,10 @@ def load_examples(source: str, check_rows: bool = True) -> datasets.Dataset:
 
 
 def save(dataset: datasets.Dataset, folder: Path) -> None:
-    """Save a dataset as `Dataset.save_to_disk` does, but leave images that are files where they are.
+    """Save a dataset as `Dataset.save_to_disk` does.
 
-    `save_to_disk` copies the file of an image into each of its rows. Here a row keeps the path.
+    Images that are files stay in their places. `save_to_disk` copies the file of an image into each of its rows. Here a
+    row keeps the path.
 
     Args:
         dataset: to save.
@@ -170,11 +177,13 @@ def save(dataset: datasets.Dataset, folder: Path) -> None:
 
 
 def check_source(source: str, or_else: str) -> None:
-    """Raise ValueError unless `load_examples` may find a source; load nothing and ask no network.
+    """Raise ValueError unless `load_examples` may find a source.
+
+    Nothing is loaded, and the network is not asked.
 
     Args:
         source: as `load_examples` takes it.
-        or_else: what else the caller understands, for the message, such as "a benchmark".
+        or_else: other sources that the caller understands, for the message, such as "a benchmark".
     """
     try:
         folder = Path(source).expanduser()
@@ -207,13 +216,16 @@ def _find(source: str) -> datasets.Dataset | datasets.DatasetDict:
         return datasets.load_dataset(name, split=split or "train")
     except Exception as error:  # no such dataset or split, other files, no connection
         reason = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
-        raise ValueError(f"{source} cannot be loaded from the Hub: {reason}") from error
+        raise ValueError(f"{source} cannot be loaded from the Hub: {reason}; check its name and split") from error
 
 
 def _with_moved_images(
     dataset: datasets.Dataset | datasets.DatasetDict, folder: Path
 ) -> datasets.Dataset | datasets.DatasetDict:
-    """Return a dataset whose images are in its own folder `IMAGES`, wherever that was when the rows were written."""
+    """Return a dataset whose images are in its own folder `IMAGES`.
+
+    The folder may have been elsewhere when the rows were written.
+    """
     images = (folder / IMAGES).absolute()
     stored = not isinstance(dataset, datasets.DatasetDict) and isinstance(dataset.features.get("image"), datasets.Image)
     if not stored or not images.is_dir():
@@ -283,7 +295,10 @@ def _converted(column: datasets.Dataset, name: str, feature: Any) -> datasets.Da
 
 
 def _has_other_counts(given: Any) -> bool:
-    """Return whether a column holds RLE whose counts are no text: the lengths of the runs, or bytes."""
+    """Return whether a column holds RLE whose counts are no text.
+
+    Such counts are the lengths of the runs, or bytes.
+    """
     rle = getattr(given, "feature", None)
     return isinstance(rle, dict) and {"size", "counts"} <= set(rle) and "string" not in _dtype(rle["counts"])
 
@@ -327,7 +342,10 @@ def _plain(rle: Rle) -> Rle:
 
 
 def _readable(rle: Rle) -> Rle:
-    """Return the normal form of an RLE; an RLE that cannot be read stays as it is, for its reader to name."""
+    """Return the normal form of an RLE.
+
+    An RLE that cannot be read stays as it is, because its reader names it.
+    """
     try:
         return normal_rle(rle)
     except MaskError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ ImageLike = str | Path | bytes | Image.Image | np.ndarray
 
 
 def normalize_expression(expression: str) -> str:
-    """Return the one form of an expression under which it is asked, stored and found again.
+    """Return the one form in which an expression is asked, stored and found.
 
     The text is in Unicode form NFC. Control characters, lone surrogates and line separators become spaces, each run of
     white space becomes one space, and white space at both ends is removed. Normalizing twice changes nothing.
@@ -40,7 +40,7 @@ def normalize_expression(expression: str) -> str:
 def encode_mask(mask: np.ndarray) -> Rle:
     """Encode a bool[H, W] mask as COCO RLE: {"size": [H, W], "counts": str}.
 
-    The counts are those of `pycocotools.mask.encode`, which reads the whole image. Here the mask's own box is enough,
+    They are the counts that `pycocotools.mask.encode` makes from the whole image. Here the mask's own box is enough,
     unless the box takes most of the image.
     """
     height, width = map(int, mask.shape)
@@ -66,7 +66,10 @@ def encode_mask(mask: np.ndarray) -> Rle:
 
 
 def _compressed(runs: np.ndarray) -> str:
-    """Return the counts that `rle_runs` reads, as rleToString of cocoapi's maskApi.c writes them."""
+    """Return the counts that `rle_runs` reads.
+
+    rleToString of cocoapi's maskApi.c writes them so.
+    """
     left = runs.astype(np.int64)
     left[3:] -= runs[1:-2]
     groups = np.zeros((len(left), _MOST_GROUPS), np.uint8)
@@ -101,9 +104,9 @@ def check_rle(rle: Rle) -> None:
 def rle_runs(counts: str | bytes) -> np.ndarray:
     """Return the lengths of the runs of a compressed RLE: int64[runs].
 
-    The runs lie outside and inside the mask in turn. The format is the one that rleFrString of cocoapi's maskApi.c
-    reads: groups of 5 bits, the lowest group first. Bit 32 announces another group and the highest bit is the sign.
-    From the fourth run on a number is the difference to the last run but one.
+    The runs lie outside and inside the mask in turn. rleFrString of cocoapi's maskApi.c reads this format: groups of 5
+    bits, the lowest group first. Bit 32 announces another group and the highest bit is the sign. From the fourth run on
+    a number is the difference to the last run but one.
 
     Raises:
         ValueError: the counts are malformed; pycocotools would read past their end.
@@ -145,6 +148,7 @@ class ResponseError(StrEnum):
     POINT_OUT_OF_IMAGE = "point_out_of_image"
     EMPTY_BOX = "empty_box"
     TOO_MANY_INSTANCES = "too_many_instances"
+    TOO_MANY_ROUNDS = "too_many_rounds"
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ class Response:
     """The parsed answer of the reasoner, as `answers.read` makes it.
 
     Attributes:
-        text: the generated answer, at most `answers.MAX_CHARACTERS`; U+FFFD replaces what no file can hold.
+        text: the generated answer, at most `answers.MAX_CHARACTERS`; U+FFFD replaces characters that no file can hold.
         reasoning: the think part, at most `answers.MAX_REASONING_CHARACTERS`; "" if there is none.
         instances: the usable instance prompts; () is a no-target answer when `error` is None.
         error: the first error, None for a clean answer. Readable instances are kept beside an error.
@@ -178,6 +182,8 @@ class Response:
         no_target_in_words: whether the no-target answer was read from words, a null or an empty box instead of `[]`.
         repeated: number of instances that were left out because they repeat an earlier one exactly.
         cut: whether the text or the reasoning was longer, and the rest is lost.
+        tokens: number of tokens that the reasoner generated; None if unknown. Two responses that differ only in it are
+            equal.
     """
 
     text: str
@@ -188,10 +194,14 @@ class Response:
     no_target_in_words: bool = False
     repeated: int = 0
     cut: bool = False
+    tokens: int | None = field(default=None, compare=False)
 
     @property
     def no_target(self) -> bool:
-        """Whether the reasoner answered, without an error, that the expression refers to nothing."""
+        """Return whether the reasoner answered that the expression refers to nothing.
+
+        An answer with an error does not count.
+        """
         return self.error is None and not self.instances
 
 
@@ -217,6 +227,21 @@ class ReferringExample:
     ignore: Rle | None = None
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a prediction on the machine that made it, see `costs.measured`.
+
+    Attributes:
+        seconds: wall-clock time between the result before it and this one, without loading the model.
+        memory_bytes: memory of the process that answered, see `costs.memory_bytes`. A server's memory is not in it.
+        device: type of the model's device: "cuda", "mps" or "cpu". With a server, the segmenter's.
+    """
+
+    seconds: float
+    memory_bytes: int
+    device: str
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Result of one expression in one image.
@@ -224,9 +249,10 @@ class Prediction:
     Attributes:
         response: the parsed answer.
         masks: one bool[H, W] per instance of `response`, in the same order.
-        scores: SAM 2's predicted IoU of each mask, in [0, 1].
+        scores: of each mask, in [0, 1]: the segmenter's predicted IoU, or the score of SAM 3 by words.
         image_size: (width, height) of the original image in pixels.
-        dialect: name of the dialect that read the answer; "" for a prediction of another system.
+        dialect: name of the dialect that read the answer; "" where none did, as for SAM 3 and other systems.
+        cost: what it took; None if it was not measured.
     """
 
     response: Response
@@ -234,10 +260,14 @@ class Prediction:
     scores: tuple[float, ...]
     image_size: tuple[int, int]
     dialect: str = ""
+    cost: Cost | None = None
 
     @property
     def mask(self) -> np.ndarray:
-        """The union of the instance masks: bool[H, W], all False for a no-target answer."""
+        """Return the union of the instance masks, bool[H, W].
+
+        It is all False for a no-target answer.
+        """
         width, height = self.image_size
         union = np.zeros((height, width), dtype=bool)
         for mask in self.masks:
@@ -256,6 +286,8 @@ class Prediction:
             "repaired": self.response.repaired,
             "repeated": self.response.repeated,
             "cut": self.response.cut,
+            "tokens": self.response.tokens,
+            "cost": asdict(self.cost) if self.cost else None,
             "instances": [
                 {
                     "box": None if instance.box is None else list(instance.box),

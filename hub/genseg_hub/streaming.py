@@ -1,7 +1,8 @@
-"""Segment a stream of examples with a reasoner and a segmenter that work at the same time.
+"""Segment a stream of examples.
 
-The reasoner takes a new prompt whenever it has room. The segmenter works in a second thread and takes all answers about
-one image together. On MPS the two take turns. Results come back in the order of the examples.
+The reasoner and the segmenter work at the same time. The reasoner takes a new prompt whenever it has room. The
+segmenter works in a second thread and takes all answers about one image together. On MPS the two take turns. Results
+come back in the order of the examples.
 
 The memory is bounded whatever the batch: pixels beyond a budget are dropped and read again for the segmenter, and the
 segmenter waits while finished masks cannot be given out.
@@ -21,9 +22,7 @@ import torch
 
 from genseg_hub import answers
 from genseg_hub.cpu_threads import Cores
-from genseg_hub.dialects import Dialect
 from genseg_hub.errors import ReasonerError, SegmenterError
-from genseg_hub.options import ReasonerOptions
 from genseg_hub.questions import Picture, Questions
 from genseg_hub.reasoners.base import Generation, Prompt, Reasoner
 from genseg_hub.reasoners.prefixes import is_memory_error
@@ -70,7 +69,10 @@ class _Group:
     segmented: Future[None] | None = None
 
     def mask_bytes(self) -> int:
-        """Return the bytes of the finished masks; of masks that are under way, about as many."""
+        """Return the bytes of the finished masks.
+
+        Masks that are under way are estimated.
+        """
         if not self.segmented:
             return 0
         picture = self.picture
@@ -84,23 +86,21 @@ class Stream:
     """Results of examples, in their order; iterate once.
 
     Args:
-        reasoner, segmenter, dialect: the parts of a checkpoint.
+        reasoner, segmenter: parts of a checkpoint.
+        questions: of the same checkpoint.
         examples: read lazily.
         batch_size: prompts that the reasoner has open at once.
-        options: `min_pixels` and `max_pixels` of the image that the reasoner sees.
     """
 
     def __init__(
         self,
         reasoner: Reasoner,
         segmenter: Segmenter,
-        dialect: Dialect,
+        questions: Questions,
         examples: Iterable[ReferringExample],
         batch_size: int,
-        options: ReasonerOptions,
     ):
-        self._reasoner, self._segmenter = reasoner, segmenter
-        self._questions = Questions(segmenter, dialect, options)
+        self._reasoner, self._segmenter, self._questions = reasoner, segmenter, questions
         self._session = reasoner.session(batch_size)
         self._cores = Cores(divided=reasoner.takes_cores and segmenter.device.type == "cpu")
         self._examples, self._batch_size = iter(examples), batch_size
@@ -139,7 +139,10 @@ class Stream:
             raise self._failure
 
     def _read_some(self, room: int) -> list[Prompt]:
-        """Read examples, and return the prompts to ask now: at most `room`, and few if their images are large."""
+        """Read examples, and return the prompts to ask now.
+
+        They are at most `room`, and few if their images are large.
+        """
         new: list[Prompt] = []
         pictures: dict[int, int] = {}  # id of a picture -> its bytes
         while len(new) < room and self._has_room() and sum(pictures.values()) < _ASKED_BYTES:
@@ -164,7 +167,10 @@ class Stream:
         return any(group.segmented and not group.segmented.done() for group in self._groups)
 
     def _trim(self) -> None:
-        """Drop pixels beyond the budget: the reasoner's, because it has seen them, then those needed last."""
+        """Drop pixels beyond the budget.
+
+        First go the reasoner's, because it has seen them, then the pixels that are needed last.
+        """
         pictures = list({id(picture): picture for group in self._groups if (picture := group.picture)}.values())
         for drop in (Picture.drop_shown, Picture.drop):
             kept = sum(picture.bytes for picture in pictures)
@@ -176,7 +182,10 @@ class Stream:
                 kept -= before - picture.bytes
 
     def _submit(self, worker: ThreadPoolExecutor) -> None:
-        """Give the segmenter the images whose expressions are all answered, the oldest first."""
+        """Give the segmenter the images whose expressions are all answered.
+
+        The oldest image is first.
+        """
         waiting = sum(group.mask_bytes() for group in self._groups)
         for group in self._groups:
             if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
@@ -218,7 +227,10 @@ class Stream:
         return job
 
     def _prepare(self, job: _Job, group: _Group) -> None:
-        """Make the prompt of an example; the image is read unless the example before it has the same."""
+        """Make the prompt of an example.
+
+        The image is read unless the example before it has the same.
+        """
         try:
             if self._last_picture is None:
                 self._last_picture = self._questions.open(job.example.image)
@@ -257,7 +269,10 @@ class Stream:
 
 
 def _identity(example: ReferringExample) -> Hashable:
-    """Return a value that neighbours with the same image share: an `image_id` or a path."""
+    """Return a value that neighbours with the same image share.
+
+    The value is an `image_id` or a path.
+    """
     if example.image_id:
         return example.image_id
     return str(example.image) if isinstance(example.image, str | Path) else id(example)

@@ -1,4 +1,7 @@
-"""Tell whether a checkpoint's chat template opens the thought in the prompt, as templates of Thinking models do."""
+"""Tell whether a checkpoint's chat template opens the thought.
+
+Templates of Thinking models do so in the prompt.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "processor_confi
 
 
 def opens_thought(processor: Any) -> bool:
-    """Return whether the prompt ends inside an open thought, so that an answer lacks its `<think>`.
+    """Return whether the prompt ends inside an open thought.
 
-    The function renders a chat of one message and looks at the text after the message. A template may name the tags in
-    its own instructions before the message, and may close an empty thought after it.
+    Then an answer lacks its `<think>`. The function renders a chat of one message and looks at the text after the
+    message. A template may name the tags in its own instructions before the message, and may close an empty thought
+    after it.
 
     Args:
         processor: processor or tokenizer of the checkpoint, with a chat template.
@@ -27,7 +31,9 @@ def opens_thought(processor: Any) -> bool:
 
 
 def template_opens_thought(folder: Path) -> bool:
-    """Return the same of a checkpoint's folder, without its tokenizer; False if there is no template that renders.
+    """Return whether the chat template of a checkpoint's folder opens the thought.
+
+    The tokenizer is not loaded. Without a template that renders the answer is False.
 
     Args:
         folder: with the files of the checkpoint, of which all may be missing.

@@ -1,8 +1,9 @@
-"""Write files and folders whole or not at all: beside their place, then swapped in by a rename.
+"""Write files and folders whole or not at all.
 
-A kill or a full disk leaves the earlier content, or nothing. The next writer of the same place removes the leftovers.
-A full disk is a `DiskFullError`. These writers raise it, and `disk_full_in_words` names longer work that stopped. The
-doors of the project, which are its commands and operators, turn every other error of a full disk into one.
+They are written beside their place, then swapped in by a rename. A kill or a full disk leaves the earlier content, or
+nothing. The next writer of the same place removes the leftovers. A full disk is a `DiskFullError`. These writers raise
+it, and `disk_full_in_words` names longer work that stopped. The doors of the project, which are its commands and
+operators, turn every other error of a full disk into one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _NEW, _OLD = ".{}.new", ".{}.old"  # names beside a folder while it is written a
 
 
 class DiskFullError(OSError):
-    """A disk is full; the message says what was not written and what to do."""
+    """A disk is full; the message says which file was not written and what to do."""
 
 
 def write_text(file: Path, text: str) -> None:
@@ -43,7 +44,7 @@ def write_text(file: Path, text: str) -> None:
 
 @contextmanager
 def written_file(file: Path) -> Iterator[Path]:
-    """Give the body of the `with` statement a path to write to; the file there then replaces `file`.
+    """Give the `with` body a path to write to; its file then replaces `file`.
 
     An error of the body removes the new file and keeps the earlier one.
 
@@ -52,7 +53,7 @@ def written_file(file: Path) -> Iterator[Path]:
     """
     with disk_full_in_words(f"{file} was not written{_earlier(file)}"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_name(_NEW.format(file.name))  # the next writer of the file overwrites what a kill left
+        new = file.with_name(_NEW.format(file.name))  # the next writer of the file overwrites the leftovers of a kill
         try:
             yield new
             new.replace(file)
@@ -63,7 +64,7 @@ def written_file(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def written_folder(folder: Path, is_stale: Callable[[Path], bool] = lambda _: False) -> Iterator[Path]:
-    """Give the body of the `with` statement an empty folder to fill, which then replaces `folder`.
+    """Give the `with` body an empty folder to fill, which then replaces `folder`.
 
     Files of the earlier folder that the new one does not have are taken over, because they can be somebody's. An error
     of the body removes the new folder and keeps the earlier one. Only one process at a time may write a folder.
@@ -93,7 +94,10 @@ def written_folder(folder: Path, is_stale: Callable[[Path], bool] = lambda _: Fa
 
 
 def restore(folder: Path) -> None:
-    """Remove what a killed writer left beside a folder; put the earlier folder back if the kill took it away."""
+    """Remove a killed writer's leftovers beside a folder.
+
+    An earlier folder that the kill took away is put back.
+    """
     new, old = (folder.resolve().with_name(name.format(folder.resolve().name)) for name in (_NEW, _OLD))
     if old.is_dir() and not folder.exists():
         old.rename(folder)
@@ -116,8 +120,8 @@ def disk_full_in_words(outcome: str | None = None) -> Iterator[None]:
     """Turn every error of a full disk into words.
 
     Args:
-        outcome: what is lost and what is kept, such as "the checkpoint in runs/best was not written". None for the file
-            that the system names.
+        outcome: the loss in words, such as "the checkpoint in runs/best was not written". None for the file that the
+            system names.
 
     Raises:
         DiskFullError: the body of the `with` statement found a full disk.
@@ -131,7 +135,10 @@ def disk_full_in_words(outcome: str | None = None) -> Iterator[None]:
 
 
 def in_words(error: Exception) -> Exception:
-    """Return an error of a full disk as a DiskFullError, unless its message is a sentence about it; else the error."""
+    """Return an error of a full disk as a DiskFullError.
+
+    An error whose message is a sentence about it already stays.
+    """
     return _in_words(error, None) if _says_so_badly(error) else error
 
 

@@ -65,7 +65,7 @@ def test_what_the_author_found_right_counts_until_the_user_says_otherwise(saved,
     settings = json.loads((saved / "genseg.json").read_text())
     try:
         (saved / "genseg.json").write_text(json.dumps(settings | {"dtype": "int4"}))
-        with pytest.raises(CheckpointError, match=r"genseg.json of .* has an option that cannot be: there is no dtype"):
+        with pytest.raises(CheckpointError, match=r"genseg.json of .* has an impossible option: there is no dtype"):
             load(saved)
         (saved / "genseg.json").write_text(json.dumps({"segmenter": "segmenter"}))
         can = torch.cpu.get_capabilities()

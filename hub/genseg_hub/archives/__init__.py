@@ -1,4 +1,4 @@
-"""Benchmarks of referring segmentation: read their official archives as referring examples.
+"""Read official archives of benchmarks as referring examples.
 
 This package contains no archive and downloads none.
 """

@@ -1,4 +1,4 @@
-"""Data of the readers of archives: benchmarks, their entries, and the reasons why an entry is unusable."""
+"""Benchmarks, their entries, and the reasons why an entry is unusable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Problem(StrEnum):
 
 
 class Unusable(Exception):
-    """One example is unusable; raised inside readers, which store it in the example's entry."""
+    """An example is unusable.
+
+    Readers raise this error, and store it in the example's entry.
+    """
 
     def __init__(self, problem: Problem, detail: str):
         super().__init__(detail)
@@ -63,7 +66,7 @@ class Benchmark:
 
     Attributes:
         name: as the user types it.
-        archive: where users get the archive, and its paths under the root folder.
+        archive: source of the archive for users, and its paths under the root folder.
         policy: name in `metrics.POLICIES` of the published evaluator.
         splits: split -> published counts ("refs", "images", "expressions"); {} for unknown counts.
         counts_source: the publisher of the counts.

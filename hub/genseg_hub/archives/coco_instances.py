@@ -19,7 +19,7 @@ from genseg_hub.image_files import swapped
 from genseg_hub.masks import to_rle
 from genseg_hub.schema import Rle
 
-_READ = ("id", "image_id", "iscrowd")  # what is read of an annotation beside its segmentation
+_READ = ("id", "image_id", "iscrowd")  # keys of an annotation that are read beside its segmentation
 
 
 class CocoInstances:
@@ -142,7 +142,10 @@ class CocoInstances:
 
 
 def _packed(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record of the file in less memory: an annotation's own values alone, its polygons as arrays."""
+    """Return a record of the file in less memory.
+
+    An annotation keeps its own values alone, with its polygons as arrays.
+    """
     segmentation = record.get("segmentation")
     if not isinstance(segmentation, list):
         return record
@@ -150,7 +153,10 @@ def _packed(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _array(polygon: Any) -> Any:
-    """Return a list of numbers as an array; anything else as it is, for `to_rle` to name."""
+    """Return a list of numbers as an array.
+
+    Any other value stays as it is, because `to_rle` names it in its error.
+    """
     try:
         return array("d", polygon) if isinstance(polygon, list) else polygon
     except (TypeError, OverflowError):

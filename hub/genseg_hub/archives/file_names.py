@@ -1,4 +1,7 @@
-"""Find images by the file names of annotation files, which other tools write with folders or for Windows."""
+"""Find images by the file names of annotation files.
+
+Other tools write these names with folders or for Windows.
+"""
 
 from __future__ import annotations
 
@@ -66,18 +69,24 @@ class FileNames:
 
 
 def relative(name: str) -> str:
-    """Return a file name without what would lead out of a folder."""
+    """Return a file name without the parts that lead out of a folder."""
     return "/".join(_parts(name))
 
 
 def _inside(name: str) -> _Parts:
-    """Return a name as it is written, () if it leads out of its folder; a file may have a backslash in its name."""
+    """Return a name as it is written, () if it leads out of its folder.
+
+    A file may have a backslash in its name.
+    """
     path = Path(name)
     return () if path.is_absolute() or ".." in path.parts else path.parts
 
 
 def _parts(name: str) -> _Parts:
-    """Return the parts of a name of any system, without drive and root; of a name with `..` the last part alone."""
+    """Return the parts of a name of any system, without drive and root.
+
+    A name with `..` has its last part alone.
+    """
     parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
     if ".." in parts:
         parts = parts[-1:] if parts[-1] != ".." else ()

@@ -40,7 +40,7 @@ class Report:
         source: the publisher of the numbers.
         problems: problem -> number of unusable expressions.
         details: problem -> details of its first expression.
-        key: digest of what was read; another one after any change of a file.
+        key: digest of the read files; it changes with any of them.
     """
 
     counts: dict[str, int]
@@ -52,12 +52,15 @@ class Report:
 
     @property
     def as_published(self) -> bool:
-        """Whether the counts are the published numbers."""
+        """Return whether the counts are the published numbers."""
         return all(self.counts[what] == number for what, number in self.published.items())
 
     @property
     def left_out(self) -> list[str]:
-        """A line for each problem, with its number of unusable expressions and the first one's details."""
+        """Return a line for each problem.
+
+        The line has the number of unusable expressions and the details of the first.
+        """
         return [f"{number:,} left out, {why}: {self.details[why]}" for why, number in self.problems.items()]
 
     def __str__(self) -> str:
@@ -81,7 +84,9 @@ def by_name() -> dict[str, Benchmark]:
 
 
 def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tuple[datasets.Dataset, Report]:
-    """Read a split of an official archive; the second time it comes from the cache of `datasets`.
+    """Read a split of an official archive.
+
+    The second time the split comes from the cache of `datasets`.
 
     Args:
         name: of a benchmark, for example "refcocog".
@@ -94,8 +99,8 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
         report of the archive's contents.
 
     Raises:
-        ArchiveError: the name or the split is unknown, files are missing or of another kind, more than half of the
-            examples are unusable, or `strict` does not allow the contents.
+        ArchiveError: the name or the split is unknown. Or files are missing or of another kind. Or more than half of
+            the examples are unusable, or `strict` does not allow the contents.
     """
     benchmark, files = check(name, root, split)
     root = root.expanduser().resolve()
@@ -109,7 +114,9 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
         raise ArchiveError(f"{name} {split} under {root} cannot be read or cached: {error}") from error
     report = _report(table, benchmark, split, Hasher.hash(settings))
     if strict and (report.problems or not report.as_published):
-        raise ArchiveError(f"{name} {split} is not as it should be: {report}")
+        raise ArchiveError(
+            f"{name} {split} differs from the published archive; fetch it again, or leave --strict out: {report}"
+        )
     usable = np.flatnonzero(pc.is_null(table.data.column("problem")).to_numpy())
     if not len(usable):
         raise ArchiveError(f"{name} {split} under {root} has no usable example: {report}")
@@ -124,7 +131,9 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
 
 
 def check(name: str, root: Path, split: str) -> tuple[Benchmark, list[Path]]:
-    """Return a benchmark and the files that `load_archive` would read, without reading them.
+    """Return a benchmark and the files that `load_archive` would read.
+
+    No file is read.
 
     Args:
         name: as `load_archive` takes it.
@@ -149,13 +158,17 @@ def check(name: str, root: Path, split: str) -> tuple[Benchmark, list[Path]]:
 
 
 def first_expressions(examples: datasets.Dataset) -> datasets.Dataset:
-    """Return the first expression of each reference, as in the evaluations of Seg-Zero and VisionReasoner.
+    """Return the first expression of each reference.
+
+    The evaluations of Seg-Zero and VisionReasoner take these expressions.
 
     Raises:
         ArchiveError: the benchmark has no references.
     """
     if "ref_id" not in examples.column_names:
-        raise ArchiveError("this benchmark has no references, each of its expressions stands alone")
+        raise ArchiveError(
+            "this benchmark has no references, each of its expressions stands alone; leave --first-expression out"
+        )
     first: dict[str, int] = {}
     for i, ref_id in enumerate(examples["ref_id"]):
         first.setdefault(ref_id, i)
@@ -177,7 +190,7 @@ def _rows(name: str, root: str, split: str, version: int, stamps: str) -> Iterat
             "detail": str(entry.unusable or ""),
         }
     if entry is None:
-        raise ArchiveError(f"{name} under {root} has no expression of the split {split!r}")
+        raise ArchiveError(f"{name} under {root} has no expression of the split {split!r}; choose another split")
 
 
 def _stamps(files: list[Path]) -> str:

@@ -41,7 +41,10 @@ def as_id(value: Any) -> str | None:
 
 
 def whole(text: str) -> str:
-    """Return the integer of a text such as 41.0 or 4.1e+06, as pandas writes integers; any other text as it is."""
+    """Return the integer of a text such as 41.0 or 4.1e+06, as pandas writes them.
+
+    Any other text stays as it is.
+    """
     if not _WHOLE.fullmatch(text):
         return text
     number = float(text)
@@ -115,7 +118,10 @@ def malformed(record: dict[str, Any], name: str, what: str, needed: str) -> Unus
 
 
 def as_records(values: Any) -> list[dict[str, Any]] | None:
-    """Return the records of a list, {} for an item that is no record; None if the value is no list."""
+    """Return the records of a list; None if the value is no list.
+
+    An item that is no record becomes {}.
+    """
     return [value if isinstance(value, dict) else {} for value in values] if isinstance(values, list) else None
 
 
@@ -127,7 +133,7 @@ def read_json(
     Args:
         file: to read.
         fallback: encoding of files that are not in UTF-8.
-        hook: returns what stands for an object of the file; called for inner objects first.
+        hook: returns the value of an object of the file; called for inner objects first.
 
     Raises:
         ArchiveError: the file is not JSON.

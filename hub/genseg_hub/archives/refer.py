@@ -1,4 +1,7 @@
-"""Read the REFER family of archives: references to annotations of COCO train2014, with sentences."""
+"""Read the REFER family of archives.
+
+The archives hold references to annotations of COCO train2014, with sentences.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ _NOTHING = ["-1"]
 
 
 def image_folder(root: Path) -> Path:
-    """Return the folder of COCO train2014 under a root folder; if missing, the folder of REFER's layout."""
+    """Return the folder of COCO train2014 under a root folder.
+
+    If the folder is missing, return the folder of REFER's layout.
+    """
     folders = [root / name for name in _IMAGE_FOLDERS]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
@@ -81,19 +87,28 @@ def _has_split(ref: dict[str, Any]) -> bool:
 
 
 def _sentences(ref: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the sentences of a reference; [{}] if it has no list, so that the reference is counted."""
+    """Return the sentences of a reference.
+
+    A reference without a list has [{}], so that it is counted.
+    """
     found = as_records(ref.get("sentences"))
     return [{}] if found is None else found
 
 
 def _order(ref: dict[str, Any]) -> str:
-    """Return a sort key that groups the references of an image and orders numeric ids by value."""
+    """Return a sort key that groups the references of an image.
+
+    The key orders numeric ids by value.
+    """
     image_id, ref_id = (as_id(ref.get(name)) or "" for name in ("image_id", "ref_id"))
     return f"{image_id:>20}\0{ref_id:>20}"
 
 
 def _check_reference(ref: dict[str, Any], what: str, times: Counter[str | None]) -> str:
-    """Return the image id of a reference; raise Unusable if it is incomplete or a duplicate."""
+    """Return the image id of a reference.
+
+    Raise Unusable if the reference is incomplete or a duplicate.
+    """
     text_of(ref, "split", what)
     ref_id = id_of(ref, "ref_id", what)
     if times[ref_id] > 1:

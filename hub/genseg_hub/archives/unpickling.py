@@ -41,7 +41,9 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def load_plain(file: Path) -> Any:
-    """Return the lists, dictionaries, numbers and strings of a pickle, also of Python 2.
+    """Return the plain data of a pickle, also of Python 2.
+
+    Plain data are lists, dictionaries, numbers and strings.
 
     Raises:
         ArchiveError: the file is no pickle, is truncated, or holds other data; none of its code has run.

@@ -1,4 +1,7 @@
-"""Checkpoints and segmenters with known properties; any other Hub id or folder works, too."""
+"""Checkpoints and segmenters with known properties.
+
+Any other Hub id or folder works, too.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ NANO = "nano"
 _PACKAGE = Path(__file__).parents[1]
 EMBEDDED = {NANO: _PACKAGE / "nano", "nano-sft": _PACKAGE / "nano_sft"}
 DEFAULT_SEGMENTER = "facebook/sam2.1-hiera-large"
-_SAM2_GIGABYTES = 3.0  # SAM 2 large in float32 and one image of 1024 pixels, as docs/training.md counts it
+SAM3 = "facebook/sam3"
+AGENT = "sam3-agent"  # a segmenter's name, see `names.split_agent`
+ITSELF = "."  # the segmenter of SAM 3, which takes words and has no reasoner
+_SAM2_GIGABYTES = 3.0  # SAM 2 large in float32 and one image of 1024 pixels, as docs/training_results.md counts it
+_SAM3_IMAGE_GIGABYTES = 0.7  # one image and one phrase in float32: 0.62 by benchmarks/sam3_memory.py
 _ANSWER_TOKENS = 2048 + 400 + 1024  # image, prompt and answer
 # Hub id -> (configuration in the sam2 package, weights file in the repository)
 SAM2_REPOSITORIES = {
@@ -37,7 +44,7 @@ class KnownCheckpoint:
         token_bytes: bytes of a token's keys and values as 16-bit numbers, from its config.json (layers, key-value heads
             and their size).
         licence: of the weights, from their Hub page; "" for unknown.
-        dialect, segmenter: defaults; `genseg.json` of the repository overrides them.
+        dialect, segmenter: defaults; `genseg.json` of the repository overrides them. "" and ITSELF for SAM 3.
     """
 
     name: str
@@ -51,8 +58,18 @@ class KnownCheckpoint:
     segmenter: str = DEFAULT_SEGMENTER
 
     @property
+    def takes_words(self) -> bool:
+        """Return whether it is SAM 3, whose weights are loaded in float32."""
+        return self.segmenter == ITSELF
+
+    @property
     def memory(self) -> float:
-        """Approximate gigabytes for one answer about an image of the default size: weights, answer and SAM 2."""
+        """Return about how many gigabytes one answer needs.
+
+        The image has the default size. Weights, answer and SAM 2 count.
+        """
+        if self.takes_words:
+            return self.gigabytes + _SAM3_IMAGE_GIGABYTES
         answer = 2 * _ANSWER_TOKENS * self.token_bytes / 1e9  # keys and values are copied once
         return self.gigabytes + answer + (0.1 if self.segmenter == NANO else _SAM2_GIGABYTES)
 
@@ -86,4 +103,15 @@ KNOWN = (
         **_QWEN2_5_VL_7B,
     ),
     KnownCheckpoint("geshang/Seg-R1-7B", "7 B", "a GPU", 16.6, licence="", dialect="seg_r1", **_QWEN2_5_VL_7B),
+    KnownCheckpoint(
+        SAM3,
+        "0.8 B",
+        "a GPU, and access that its page grants; words alone, no reasoner",
+        3.4,
+        context=32,
+        token_bytes=0,
+        licence="other",
+        dialect="",
+        segmenter=ITSELF,
+    ),
 )

@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face Hub: the cache first, then the Hub within time limits.
+"""Download from the Hub: the cache first, then the Hub within time limits.
 
 huggingface_hub downloads. It caches and resumes, and it obeys HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and the
 proxies. This module knows repositories and files, not their contents.
@@ -39,11 +39,11 @@ def download(
     newest: bool = False,
     look_ahead: Callable[[hub.ResolvedRevision], object] | None = None,
 ) -> Path:
-    """Return the folder that holds files of a repository in huggingface_hub's cache; download what is missing.
+    """Return the folder of a repository's files in the cache of huggingface_hub.
 
-    Files that are all in the cache need no request, unless somebody asks for the newest ones: by a branch or a tag, by
-    `newest` or by `force_download`. Where the Hub then fails, the cached files are used, with a warning in the log. A
-    branch moves to a new commit only when all files of the commit are here.
+    Missing files are downloaded. Files that are all in the cache need no request. A branch, a tag, `newest` and
+    `force_download` ask for the newest files. If the Hub then fails, the cached files are used, with a warning in the
+    log. A branch moves to a new commit only when all files of the commit are here.
 
     Args:
         name: Hub id of the repository.
@@ -53,7 +53,7 @@ def download(
         on_bytes: called by the download's threads with each number of arrived bytes. The number is negative when a
             file's download starts again.
         newest: ask the Hub for the newest commit.
-        look_ahead: called with the commit before anything is downloaded; what it raises ends the download.
+        look_ahead: called with the commit before anything is downloaded; an error that it raises ends the download.
 
     Raises:
         HubError: the Hub failed, and the files are not in the cache.
@@ -82,9 +82,10 @@ def download(
 
 
 def cached(name: str, revision: str | None, files: list[str], options: HubOptions = _DEFAULTS) -> Path | None:
-    """Return the folder of a snapshot that is known to hold all of the files; None for any other. Make no request.
+    """Return the folder of a snapshot that holds all of the files, without a request.
 
-    huggingface_hub stores the list of a commit's files when it first downloads some of them.
+    Return None if the folder is not known to hold all of them. huggingface_hub stores the list of a commit's files when
+    it first downloads some of them.
     """
     try:
         hub.get_cached_repo_tree(name, revision=revision, cache_dir=options.cache_dir)
@@ -148,13 +149,19 @@ def dry_run(
 
 
 def snapshot_of(path: Path) -> tuple[str, str] | None:
-    """Return Hub id and commit of a file or folder in huggingface_hub's cache; None for any other path."""
+    """Return Hub id and commit of a path in huggingface_hub's cache.
+
+    Return None for any other path.
+    """
     found = _SNAPSHOT.search(str(path))
     return (f"{found[1]}/{found[2]}", found[3]) if found else None
 
 
 def _moves(revision: str | None) -> bool:
-    """Return whether somebody named a branch or a tag, which may stand for another commit tomorrow."""
+    """Return whether somebody named a branch or a tag.
+
+    A branch or a tag may stand for another commit tomorrow.
+    """
     return revision is not None and not isinstance(revision, hub.ResolvedRevision) and not _COMMIT.fullmatch(revision)
 
 
@@ -182,7 +189,10 @@ def _snapshot(name: str, revision: str | None, files: list[str], options: HubOpt
 
 
 def _unlisted(name: str, revision: str | None, files: list[str], options: HubOptions) -> Path | None:
-    """Return the folder of a snapshot that may be incomplete, because nobody stored the list of its files."""
+    """Return the folder of a snapshot that may be incomplete.
+
+    It may be, because nobody stored the list of its files.
+    """
     if options.force_download:
         return None
     with explained(name, revision):
@@ -223,7 +233,10 @@ def _fetch(
 
 
 def _drop_leftovers(name: str, options: HubOptions) -> None:
-    """Remove what killed downloads of a repository left; another process holds the lock of a file that it downloads."""
+    """Remove the leftovers of killed downloads of a repository.
+
+    Another process holds the lock of a file that it downloads.
+    """
     cache = Path(options.cache_dir or constants.HF_HUB_CACHE).expanduser()
     repository = f"models--{name.replace('/', '--')}"
     for leftover in (cache / repository / "blobs").glob("*.incomplete"):
@@ -233,7 +246,10 @@ def _drop_leftovers(name: str, options: HubOptions) -> None:
 
 
 def _again(call: Callable):
-    """Call until no connection is reset; huggingface_hub itself resumes once the answer has begun."""
+    """Call until no connection is reset.
+
+    huggingface_hub itself resumes once the answer has begun.
+    """
     for attempt in range(_ATTEMPTS):
         try:
             return call()

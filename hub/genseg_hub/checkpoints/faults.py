@@ -1,7 +1,8 @@
-"""Errors of huggingface_hub in words that say what happened, with the HTTP status, and what to do.
+"""Explain errors of huggingface_hub: what happened, and what to do.
 
-The words tell apart: the Hub refuses (401, 403), does not have it (404), asks to wait (429), has a problem (5xx), does
-not answer as a Hub does (the page of a proxy, a redirect loop), cannot be reached; and a disk that is full.
+The message has the HTTP status. It tells these cases apart: the Hub refuses (401, 403), does not have the file (404),
+asks to wait (429), or has a problem (5xx). The address does not answer as a Hub does (the page of a proxy, a redirect
+loop), or cannot be reached. The disk is full.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from huggingface_hub import constants, errors
 from genseg_hub.errors import CheckpointError, HubError
 from genseg_hub.whole import is_disk_full
 
-# What huggingface_hub raises when an answer is not the JSON, the redirect or the headers of a Hub.
+# Errors of huggingface_hub for an answer that is not the JSON, the redirect or the headers of a Hub.
 _NO_HUB = (
     ValueError,
     TypeError,
@@ -66,7 +67,10 @@ def said(error: errors.HfHubHTTPError) -> str:
 
 
 def printable(words: object) -> str:
-    """Return the beginning of a stranger's words in one line, without control characters."""
+    """Return the beginning of a stranger's words in one printable line.
+
+    The line has no control characters.
+    """
     text = "".join(character if character.isprintable() else " " for character in str(words))
     return " ".join(text.split())[:_CHARACTERS]
 

@@ -1,8 +1,8 @@
 """Fingerprints of checkpoints, so that a resumed run never mixes two models.
 
-The fingerprint of a checkpoint on the Hub is its commit. The fingerprint of a folder is a checksum of all its bytes,
-because a copy that was trained further has the same names, sizes and headers. Reading all bytes is cheap beside loading
-the model.
+The fingerprint of a checkpoint on the Hub is its commit. The fingerprint of a folder is a checksum of all its bytes: a
+copy that was trained further has the same names, sizes and headers. Reading all bytes is cheap beside loading the
+model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from huggingface_hub.utils.sha import sha_fileobj
 
 from genseg_hub import checkpoints
-from genseg_hub.checkpoints.catalog import EMBEDDED, NANO
+from genseg_hub.checkpoints.catalog import AGENT, EMBEDDED, NANO
+from genseg_hub.checkpoints.names import split_agent
 from genseg_hub.errors import CheckpointError
 from genseg_hub.options import HubOptions, ReasonerOptions
 
@@ -33,7 +34,7 @@ def identify(
     options: ReasonerOptions = _DEFAULTS,
     hub: HubOptions = _HUB_DEFAULTS,
 ) -> dict[str, str]:
-    """Return the fingerprint of a checkpoint; load no weights, and download no weights.
+    """Return the fingerprint of a checkpoint; load and download no weights.
 
     Args:
         name: as `checkpoints.pull` takes it.
@@ -77,19 +78,25 @@ def identify_served(opened: checkpoints.Checkpoint, options: ReasonerOptions = _
 
 
 def _with_segmenter(who: dict[str, str], chosen: str | None) -> dict[str, str]:
-    """Return a fingerprint with the segmenter that was chosen in place of the checkpoint's own."""
+    """Return a fingerprint with the chosen segmenter.
+
+    The chosen segmenter takes the place of the checkpoint's own.
+    """
     if chosen is None:
         return who
     folder = checkpoints.segmenter_folder(chosen)
     label = chosen
     if folder is not None:
         label = chosen if chosen == NANO else "/".join(folder.resolve().parts[-2:])
+        label = f"{AGENT}:{label}" if split_agent(chosen)[1] else label
         who["segmenter_checksum"] = _checksum([folder])
     return who | {"model": f"{who['model']}+{label}", "segmenter": label}
 
 
 def loadable(name: str, who: dict[str, str]) -> str:
-    """Return the name that loads the fingerprinted checkpoint: on the Hub, the fingerprinted commit.
+    """Return the name that loads the fingerprinted checkpoint.
+
+    A name on the Hub has the fingerprinted commit.
 
     Args:
         name: the name that `identify` was given.
@@ -112,7 +119,7 @@ def _reasoner(
         if commit is None and opened:
             return {"model": bare, **checkpoints.check_folder(opened.reasoner, bare, False, dialect)}
         if commit is None:
-            raise CheckpointError(f"{bare} has no commit, so its versions cannot be told apart")
+            raise CheckpointError(f"{bare} has no commit, so its versions cannot be told apart; pull it again")
         return {"model": f"{bare}@{commit}"}
     if revision is not None:
         raise CheckpointError(f"{bare} is on this disk and has no revisions; leave {revision!r} out")
@@ -128,13 +135,16 @@ def _commit(name: str, revision: str | None, dialect: str | None, options: HubOp
 
 
 def _folders(folder: Path, segmenter: str) -> list[Path]:
-    """Return a checkpoint's folder, and the folder of its segmenter if that is on this disk."""
+    """Return a checkpoint's folder, and its segmenter's folder if on this disk."""
     own = checkpoints.segmenter_folder(segmenter, folder)
-    return [folder] if own is None else [folder, own]
+    return [folder] if own is None or own.resolve() == folder.resolve() else [folder, own]
 
 
 def _checksum(folders: list[Path]) -> str:
-    """Return the sha256 of the files of a folder, and of the segmenter's folder if one follows."""
+    """Return the sha256 of the files of a folder, and of a second folder if given.
+
+    The second folder is the segmenter's.
+    """
     found = [file for folder in folders for file in folder.iterdir()]
     files = sorted(file for file in found if file.suffix in _DECIDES and file.is_file())
     with ThreadPoolExecutor() as pool:

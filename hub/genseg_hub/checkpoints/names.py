@@ -1,6 +1,6 @@
-"""The grammar of a checkpoint's name: `owner/name@revision+segmenter`, "nano", or a folder.
+"""Grammar of a checkpoint's name: `owner/name@revision+segmenter` and others.
 
-This module knows names and whether a folder exists. It does not look into folders.
+Other names are "nano" and folders. This module knows names and whether a folder exists. It does not look into folders.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import errors
 from huggingface_hub.utils import validate_repo_id
 
-from genseg_hub.checkpoints.catalog import EMBEDDED, KNOWN, NANO, SAM2_REPOSITORIES
+from genseg_hub.checkpoints.catalog import AGENT, EMBEDDED, KNOWN, NANO, SAM2_REPOSITORIES, SAM3
 from genseg_hub.errors import CheckpointError
 
 SEGMENTER_FILES = ["config.json", "model.safetensors", "processor_config.json", "preprocessor_config.json"]
@@ -35,7 +35,7 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
 
 
 def split_segmenter(name: str, segmenter: str | None = None) -> tuple[str, str | None]:
-    """Split `checkpoint+segmenter` into checkpoint and segmenter; return folders unchanged.
+    """Split `checkpoint+segmenter` into both; return folders unchanged.
 
     Args:
         name: of a checkpoint.
@@ -54,7 +54,10 @@ def split_segmenter(name: str, segmenter: str | None = None) -> tuple[str, str |
 
 
 def check_name(name: str) -> None:
-    """Raise CheckpointError when a name cannot be a checkpoint; ask neither the cache nor the network."""
+    """Raise CheckpointError when a name cannot be a checkpoint.
+
+    The check asks neither the cache nor the network.
+    """
     name, segmenter = split_segmenter(name)
     name, _ = split_revision(name)
     if local_folder(name) is None:
@@ -74,7 +77,7 @@ def is_hub_id(name: str) -> bool:
 
 def _check_id(name: str) -> None:
     if not is_hub_id(name):
-        raise CheckpointError(f"{name!r} is not a Hub id (owner/name)")
+        raise CheckpointError(f"{name!r} is not a Hub id (owner/name); check the spelling")
 
 
 def local_folder(name: str) -> Path | None:
@@ -107,6 +110,22 @@ def is_folder(name: str) -> bool:
         raise CheckpointError(f"{name[:80]!r} is not a folder: {error}") from error
 
 
+def split_agent(name: str) -> tuple[str, bool]:
+    """Return the name of a segmenter's files, and whether the SAM 3 agent uses them.
+
+    "sam3-agent" is the agent with facebook/sam3, and "sam3-agent:NAME" the agent with another SAM 3.
+
+    Raises:
+        CheckpointError: nothing follows the colon.
+    """
+    kind, colon, sam3 = name.partition(":")
+    if kind != AGENT:
+        return name, False
+    if colon and not sam3:
+        raise CheckpointError(f"{name!r} must be {AGENT}, or {AGENT}: and a Hub id or folder of SAM 3")
+    return sam3 or SAM3, True
+
+
 def segmenter_folder(name: str, own: Path | None = None) -> Path | None:
     """Return the folder of a segmenter on this disk, None for a segmenter of the Hub.
 
@@ -114,6 +133,7 @@ def segmenter_folder(name: str, own: Path | None = None) -> Path | None:
         name: of the segmenter, from a checkpoint's settings or from the user.
         own: the checkpoint's folder, if the name is from its settings.
     """
+    name, _ = split_agent(name)
     if name == NANO and (own is None or own in EMBEDDED.values()):
         return EMBEDDED[NANO] / "segmenter"
     if own is None:
@@ -129,8 +149,9 @@ def segmenter_files(name: str) -> tuple[str, str | None, list[str]]:
     Raises:
         CheckpointError: the name is no Hub id.
     """
+    name, _ = split_agent(name)
     hub_id, revision = split_revision(name)
     if name.startswith((".", "/", "~")) or hub_id.count("/") != 1:
-        raise CheckpointError(f"the segmenter {name!r} is neither a usable folder nor a Hub id (owner/name)")
+        raise CheckpointError(f"the segmenter {name!r} is neither a usable folder nor a Hub id; name another")
     known = SAM2_REPOSITORIES.get(hub_id)
     return hub_id, revision, [known[1]] if known else SEGMENTER_FILES

@@ -24,14 +24,14 @@ import huggingface_hub as hub
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
-_WRITING = 6  # limits that the Hub may think about what was sent to it: a commit takes up to a minute
+_WRITING = 6  # limits that the Hub may think about a request: a commit takes up to a minute
 _STALL = 3  # limits after which an answer must have begun, and after which a body is measured
-_SLOWEST = 1000  # bytes per second; a slower body is a stalled one
+_SLOWEST = 1000  # bytes per second; a slower body has stalled
 _LOCK = threading.Lock()
 
 
 def limit_requests() -> None:
-    """Give time limits to all requests of huggingface_hub in this process, whoever sends them.
+    """Give time limits to all requests of huggingface_hub in this process.
 
     The limits also hold for clients of a factory that somebody gave to `huggingface_hub.set_client_factory`.
     """
@@ -78,10 +78,10 @@ def _send(
 
 
 def _in_time(call: Callable[[], httpx2.Response], seconds: float, sent: _Body) -> httpx2.Response:
-    """Return the beginning of an answer, if it comes in time after the last part of the request.
+    """Return the beginning of an answer, if it comes in time.
 
-    A server can send the beginning byte by byte, and the look-up of its name can hang. httpx2 limits neither, so the
-    call has a thread of its own, which is left behind.
+    The time runs from the last part of the request. A server can send the beginning byte by byte, and the look-up of
+    its name can hang. httpx2 limits neither, so the call has a thread of its own, which is left behind.
     """
     answer: Future[httpx2.Response] = Future()
 
@@ -114,7 +114,9 @@ def _in_time(call: Callable[[], httpx2.Response], seconds: float, sent: _Body) -
 
 
 class _Body(httpx2.SyncByteStream):
-    """A body that notes when it moved, and that raises httpx2.ReadTimeout when it hardly moves.
+    """A body that raises httpx2.ReadTimeout when it hardly moves.
+
+    The body notes the moments at which it moved.
 
     Args:
         body: of a request or of an answer.

@@ -1,4 +1,4 @@
-"""Plans of downloads: which files of the Hub a checkpoint needs, how large they are, and which are here."""
+"""Plan downloads: the files of a checkpoint, their sizes, and which are here."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import huggingface_hub as hub
 from huggingface_hub import constants
 
+from genseg_hub.checkpoints.catalog import ITSELF
 from genseg_hub.checkpoints.downloads import download, dry_run
 from genseg_hub.checkpoints.names import (
     local_folder,
     segmenter_files,
     segmenter_folder,
+    split_agent,
     split_revision,
     split_segmenter,
 )
@@ -41,14 +43,14 @@ class DownloadPlan:
 
     @property
     def resolved(self) -> hub.ResolvedRevision | None:
-        """The revision with which `pull` gets the announced files; None for a local folder."""
+        """Return the revision with which `pull` gets these files; None for a folder."""
         if self.revision is None:
             return None
         return hub.ResolvedRevision(resolved=self.revision, initial=self.asked or None)
 
     @property
     def missing(self) -> int:
-        """Bytes to download."""
+        """Return the number of bytes to download."""
         return sum(file.file_size or 0 for file in self.files if file.will_download)
 
     def __str__(self) -> str:
@@ -70,9 +72,10 @@ def plan(
     options: HubOptions = _DEFAULTS,
     newest: bool = False,
 ) -> DownloadPlan:
-    """Return the files that `pull` with the same arguments would use; download the two small files of `settings`.
+    """Return the files that `pull` with the same arguments would use.
 
-    As in `pull`, what is whole in the cache needs no request.
+    Only the two small files of `settings` are downloaded. As in `pull`, files that are whole in the cache need no
+    request.
 
     Args:
         name: as `pull` takes it.
@@ -99,7 +102,9 @@ def plan(
         else:
             small = download(name, revision, [SETTINGS_FILE, CONFIG_FILE], options)
             own = read_settings(small, name, dialect).segmenter
-        if not segmenter and not any(file.filename.startswith(f"{own}/") for file in files):
+        part, _ = split_agent(own)
+        in_folder = part == ITSELF or any(file.filename.startswith(f"{part}/") for file in files)
+        if not segmenter and not in_folder:
             files += dry_run(*segmenter_files(own), options, newest)
     elif not segmenter:
         own = read_settings(folder, name, dialect).segmenter

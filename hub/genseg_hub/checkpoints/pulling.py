@@ -1,7 +1,7 @@
 """Find the files behind a checkpoint's name on this disk, or download them.
 
 A checkpoint is a name that resolves to a reasoner, a segmenter and a dialect. This module loads no weights into memory.
-What is whole in the cache needs no Hub, see `downloads.download`.
+Files that are whole in the cache need no Hub, see `downloads.download`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import huggingface_hub as hub
 
-from genseg_hub.checkpoints.catalog import SAM2_REPOSITORIES
+from genseg_hub.checkpoints.catalog import AGENT, ITSELF, SAM2_REPOSITORIES, SAM3
 from genseg_hub.checkpoints.downloads import download, snapshot_of
 from genseg_hub.checkpoints.faults import explained
 from genseg_hub.checkpoints.names import (
@@ -21,6 +21,7 @@ from genseg_hub.checkpoints.names import (
     local_folder,
     segmenter_files,
     segmenter_folder,
+    split_agent,
     split_revision,
     split_segmenter,
 )
@@ -31,7 +32,15 @@ from genseg_hub.checkpoints.safety import (
     check_reasoner,
     check_segmenter,
 )
-from genseg_hub.checkpoints.settings import CONFIG_FILE, SETTINGS_FILE, Settings, check_no_pointer, read_settings
+from genseg_hub.checkpoints.settings import (
+    CONFIG_FILE,
+    SETTINGS_FILE,
+    WORD_TYPES,
+    Settings,
+    check_no_pointer,
+    read_settings,
+    takes_words,
+)
 from genseg_hub.errors import CheckpointError, HubError
 from genseg_hub.options import HubOptions, ReasonerOptions
 
@@ -56,15 +65,17 @@ class Checkpoint:
     Attributes:
         name: as the user gave it, without revision and segmenter.
         reasoner: folder of the VLM and its processor.
-        segmenter: folder in this project's or in Transformers' format, or a weights file of SAM2_REPOSITORIES.
+        segmenter: folder in this project's or in Transformers' format, or a weights file of SAM2_REPOSITORIES. SAM 3
+            that takes words for the agent.
         segmenter_config: configuration in the sam2 package; None if the folder has its own.
-        dialect: name of a dialect.
+        dialect: name of a dialect; "" for SAM 3, which takes words.
         options: how its author found right to load it; without a dialect.
         note: how the dialect was found, if that may surprise; "" otherwise.
         commit: Hub commit of the reasoner's files; None for nano and local folders.
         segmenter_id: Hub id of the segmenter, with its revision if one was named; None for a local segmenter.
         chosen_segmenter: the segmenter that replaces the checkpoint's own: "nano", a folder, or `owner/name@commit`;
             None for the own one.
+        agent: whether the reasoner uses SAM 3 as the SAM 3 agent does, see `names.split_agent`.
         served: name of the reasoner on its server, None without a server. `commit` is then the server's commit, if the
             server says which.
     """
@@ -79,13 +90,37 @@ class Checkpoint:
     commit: str | None = None
     segmenter_id: str | None = None
     chosen_segmenter: str | None = None
+    agent: bool = False
     served: str | None = None
 
     @property
     def pinned(self) -> str:
-        """Name that loads this very checkpoint again: `owner/name@commit` on the Hub, with the chosen segmenter."""
+        """Return the name that loads this very checkpoint again.
+
+        On the Hub the name is `owner/name@commit`, with the chosen segmenter.
+        """
         name = f"{self.name}@{self.commit}" if self.commit else self.name
         return f"{name}+{self.chosen_segmenter}" if self.chosen_segmenter else name
+
+    @property
+    def takes_words(self) -> bool:
+        """Return whether it is SAM 3, which takes words.
+
+        SAM 3 has no reasoner and no dialect, and is its own segmenter.
+        """
+        return self.segmenter == self.reasoner
+
+    def check_reasons(self, purpose: str) -> None:
+        """Raise CheckpointError for SAM 3, and for an agent.
+
+        SAM 3 has no reasoner, and an agent's parts are used apart.
+
+        Args:
+            purpose: what a reasoner is needed for, "served" or "trained".
+        """
+        if self.takes_words or self.agent:
+            kind = f"an agent; name its reasoner alone, {self.name}" if self.agent else "SAM 3, which has no reasoner"
+            raise CheckpointError(f"{self.pinned} cannot be {purpose}: it is {kind}")
 
 
 def pull(
@@ -112,11 +147,11 @@ def pull(
         on_bytes: called by the download's threads with each number of arrived bytes; see `downloads.download`.
         dialect: that the user named, in place of the checkpoint's own.
         options: token, cache and network.
-        newest: ask the Hub for the newest commit. Where the Hub fails, the cached files are used, with a warning.
+        newest: ask the Hub for the newest commit. If the Hub fails, the cached files are used, with a warning.
 
     Raises:
         HubError: the Hub failed, and the files are not in the cache.
-        CheckpointError: the name is unknown, the repository is gated or private, the network or the disk does not
+        CheckpointError: the name is unknown, or the repository is gated or private. Or the network or the disk does not
             allow it, files are missing or malformed, or no dialect is known for the checkpoint.
     """
     name, segmenter = split_segmenter(name, segmenter)
@@ -137,17 +172,53 @@ def pull(
     if with_reasoner:
         check_reasoner(folder, name)
     settings = read_settings(folder, name, dialect)
+    check_chosen(segmenter, settings.segmenter, name)
     own = None if segmenter else folder
-    weights, config, hub_id = find_segmenter(segmenter or settings.segmenter, own, options, on_bytes, newest)
-    if segmenter and (snapshot := snapshot_of(weights)):
-        segmenter = "@".join(snapshot)
+    used = segmenter or settings.segmenter
+    weights, config, hub_id = find_segmenter(used, own, options, on_bytes, newest)
     return Checkpoint(
-        name, folder, weights, config, settings.dialect, settings.options, settings.note, commit, hub_id, segmenter
+        name,
+        folder,
+        weights,
+        config,
+        settings.dialect,
+        settings.options,
+        settings.note,
+        commit,
+        hub_id,
+        segmenter and pinned_segmenter(segmenter, weights),
+        split_agent(used)[1],
     )
 
 
+def pinned_segmenter(name: str, files: Path) -> str:
+    """Return the name that gives the same segmenter again.
+
+    On the Hub the name has the commit.
+
+    Args:
+        name: as the user chose it.
+        files: that `find_segmenter` found.
+    """
+    snapshot, (_, agent) = snapshot_of(files), split_agent(name)
+    if snapshot is None:
+        return name
+    return f"{AGENT}:{'@'.join(snapshot)}" if agent else "@".join(snapshot)
+
+
+def check_chosen(segmenter: str | None, own: str, name: str) -> None:
+    """Raise CheckpointError for a segmenter that was chosen for SAM 3.
+
+    SAM 3 is its own segmenter.
+    """
+    if segmenter and own == ITSELF:
+        raise CheckpointError(f"{name} is SAM 3, which makes its own masks; leave the segmenter {segmenter!r} out")
+
+
 def look_ahead(name: str, revision: str | None, dialect: str | None, options: HubOptions) -> Settings:
-    """Return the settings of a checkpoint on the Hub; download nothing but its two small files.
+    """Return the settings of a checkpoint on the Hub.
+
+    Only its two small files are downloaded.
 
     Raises:
         CheckpointError: as `pull`.
@@ -160,9 +231,9 @@ def look_ahead(name: str, revision: str | None, dialect: str | None, options: Hu
 
 
 def verify(checkpoint: Checkpoint) -> int:
-    """Compare the checksums of downloaded files with the Hub's, and remove damaged files.
+    """Compare the checksums of downloaded files with the Hub's.
 
-    `pull` downloads removed files again.
+    Damaged files are removed. `pull` downloads removed files again.
 
     Returns:
         The number of compared files; 0 for nano and local folders.
@@ -195,11 +266,11 @@ def verify(checkpoint: Checkpoint) -> int:
 def check_available(name: str, with_reasoner: bool = True, dialect: str | None = None) -> None:
     """Raise unless a name may be a Hub id, or names a usable checkpoint on this disk.
 
-    Asks no network.
+    The check asks no network.
 
     Args:
         name: as `pull` takes it.
-        with_reasoner: False where a server has the reasoner.
+        with_reasoner: False if a server has the reasoner.
         dialect: as `pull` takes it.
 
     Raises:
@@ -213,9 +284,32 @@ def check_available(name: str, with_reasoner: bool = True, dialect: str | None =
     if folder is not None:
         if revision is not None:
             raise CheckpointError(f"{bare} is on this disk and has no revisions; leave @{revision} out")
-        check_folder(folder, bare, with_reasoner, dialect)
+        check_chosen(segmenter, check_folder(folder, bare, with_reasoner, dialect)["segmenter"], bare)
     if segmenter and (own := segmenter_folder(segmenter)):
         check_segmenter(own)
+        check_agent(segmenter, own)
+
+
+def is_sam3(name: str, options: HubOptions = _DEFAULTS) -> bool:
+    """Return whether a name is known to mean SAM 3; ask no network.
+
+    SAM 3 takes words and has no reasoner.
+
+    Args:
+        name: as `pull` takes it. A Hub id is known if its config.json is in the cache, or if it is facebook/sam3.
+        options: token and cache.
+
+    Raises:
+        CheckpointError: the name can be no checkpoint, or config.json cannot be read.
+    """
+    bare, revision = split_revision(split_segmenter(name)[0])
+    folder = local_folder(bare)
+    if folder is None:
+        try:
+            folder = download(bare, revision, [CONFIG_FILE], replace(options, local_files_only=True))
+        except CheckpointError:
+            return bare == SAM3
+    return takes_words(folder, bare)
 
 
 def is_on_disk(
@@ -229,6 +323,14 @@ def is_on_disk(
     return True
 
 
+def check_agent(segmenter: str, folder: Path) -> None:
+    """Raise CheckpointError if the SAM 3 agent's segmenter takes no words."""
+    if split_agent(segmenter)[1] and not takes_words(folder, segmenter):
+        raise CheckpointError(
+            f"{segmenter}: the agent needs SAM 3 that takes words, with the model_type {' or '.join(WORD_TYPES)}"
+        )
+
+
 def find_segmenter(
     name: str,
     own: Path | None,
@@ -236,15 +338,20 @@ def find_segmenter(
     on_bytes: Callable[[int], None] | None = None,
     newest: bool = False,
 ) -> tuple[Path, str | None, str | None]:
-    """Return the files of a segmenter, its configuration in the sam2 package, and its name if that is a Hub id."""
+    """Return the files, the configuration and the Hub id of a segmenter.
+
+    The configuration is a name in the sam2 package. The id is None for a folder.
+    """
     here = segmenter_folder(name, own)
     if here is not None:
         check_segmenter(here)
+        check_agent(name, here)
         return here, None, None
     hub_id, revision, files = segmenter_files(name)
     folder = download(hub_id, revision, files, options, on_bytes, newest)
     if hub_id not in SAM2_REPOSITORIES:
         check_segmenter(folder)
+        check_agent(name, folder)
         return folder, None, name
     config, file = SAM2_REPOSITORIES[hub_id]
     if not (folder / file).is_file():

@@ -1,6 +1,7 @@
-"""Checks of a checkpoint's folder: required files, and settings or files of a stranger that could do harm.
+"""Check a checkpoint's folder for missing files and for harmful content.
 
-No function here asks the network or loads a model. `trial` runs what can only be judged by running it.
+Harmful are settings and files with which a stranger could run code or read other files. No function here asks the
+network or loads a model. `trial` runs files that can only be judged by running them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _WHOLE_NUMBERS = ("max_new_tokens", "max_length", "num_beams", "num_return_seque
 
 
 def check_folder(folder: Path, name: str, with_reasoner: bool = True, dialect: str | None = None) -> dict[str, str]:
-    """Return the settings `dialect` and `segmenter` of a folder with a usable reasoner; ask no network.
+    """Return the settings of a folder with a usable reasoner; ask no network.
+
+    The settings are `dialect` and `segmenter`.
 
     Args:
         folder: of the reasoner's files.
@@ -38,7 +41,10 @@ def check_folder(folder: Path, name: str, with_reasoner: bool = True, dialect: s
 
 
 def check_reasoner(folder: Path, name: str) -> None:
-    """Raise CheckpointError unless a folder holds the whole safetensors weights of a reasoner; ask no network."""
+    """Raise CheckpointError unless a folder holds a reasoner's whole weights.
+
+    The weights are safetensors. The check asks no network.
+    """
     check_files(folder, name)
     if not (folder / CONFIG_FILE).is_file() or not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
@@ -49,7 +55,7 @@ def check_reasoner(folder: Path, name: str) -> None:
 
 
 def _check_indexes(folder: Path, name: str) -> None:
-    """Raise CheckpointError unless every index names whole weights files of its own folder."""
+    """Raise CheckpointError unless every index names whole files of its folder."""
     for index in folder.glob("*.safetensors.index.json"):
         shards = _shards(index, name)
         outside = sorted(shard for shard in shards if not _is_bare(shard))
@@ -64,17 +70,23 @@ def _check_indexes(folder: Path, name: str) -> None:
 
 
 def check_segmenter(folder: Path) -> None:
-    """Raise CheckpointError unless a folder holds a segmenter's configuration and weights."""
+    """Raise CheckpointError unless a folder holds a segmenter.
+
+    A segmenter is a configuration and weights.
+    """
     missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
     if missing:
-        raise CheckpointError(f"the segmenter {folder} lacks {' and '.join(missing)}")
+        raise CheckpointError(f"the segmenter {folder} lacks {' and '.join(missing)}; pull or copy it again")
     check_files(folder, f"the segmenter {folder}")
     check_config(folder / CONFIG_FILE, f"the segmenter {folder}")
     _check_indexes(folder, f"the segmenter {folder}")
 
 
 def check_config(file: Path, name: str) -> None:
-    """Raise CheckpointError when a configuration cannot be read, or could load a stranger's code."""
+    """Raise CheckpointError for a configuration that is unreadable or harmful.
+
+    A harmful configuration could load a stranger's code.
+    """
     config = read_config(file, name)
     if "transformers_weights" in config:
         raise CheckpointError(
@@ -93,9 +105,10 @@ def check_config(file: Path, name: str) -> None:
 
 
 def check_files(folder: Path, name: str) -> None:
-    """Raise CheckpointError for a link that leads out of a folder, and for a git-lfs pointer in place of a file.
+    """Raise CheckpointError for links out of a folder and for git-lfs pointers.
 
-    A folder of huggingface_hub's cache consists of links into the cache, which are fine.
+    A git-lfs pointer stands in place of a file. A folder of huggingface_hub's cache consists of links into the cache,
+    which are fine.
 
     Args:
         folder: of a reasoner or a segmenter; folders inside it are not looked into.
@@ -111,7 +124,10 @@ def check_files(folder: Path, name: str) -> None:
 
 
 def _cache_of(folder: Path) -> Path | None:
-    """Return the cache of huggingface_hub in which a folder lies: CACHE/models--owner--name/snapshots/COMMIT."""
+    """Return the cache of huggingface_hub in which a folder lies.
+
+    The folder is CACHE/models--owner--name/snapshots/COMMIT.
+    """
     for part in (folder, *folder.parents):
         if part.parent.name == "snapshots" and part.parents[1].name.startswith("models--"):
             return part.parents[2]

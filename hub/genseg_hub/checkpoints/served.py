@@ -1,4 +1,7 @@
-"""Checkpoints of which only a server has files: their dialect is found by name, and their segmenter is chosen here."""
+"""Checkpoints that only a server has.
+
+Their dialect is found by name, and their segmenter is chosen here.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from pathlib import Path
 
 from genseg_hub import dialects
 from genseg_hub.checkpoints.catalog import KNOWN
-from genseg_hub.checkpoints.downloads import snapshot_of
-from genseg_hub.checkpoints.pulling import Checkpoint, find_segmenter
+from genseg_hub.checkpoints.names import split_agent
+from genseg_hub.checkpoints.pulling import Checkpoint, find_segmenter, pinned_segmenter
 from genseg_hub.checkpoints.settings import read_settings
 from genseg_hub.options import HubOptions
 
@@ -20,7 +23,9 @@ _NO_FOLDER = Path(os.devnull)  # in which no file can be
 def of_served_model(
     name: str, further: Sequence[str], segmenter: str | None, dialect: str | None, options: HubOptions
 ) -> Checkpoint:
-    """Return the checkpoint of a model that only its server knows; download the segmenter's missing files.
+    """Return the checkpoint of a model that only its server knows.
+
+    Missing files of the segmenter are downloaded.
 
     Args:
         name: of the model on the server.
@@ -38,7 +43,6 @@ def of_served_model(
     telling = next(exact, None) or next((told for told in (*files, *names) if dialects.of_name(told)), name)
     settings = read_settings(_NO_FOLDER, telling, dialect)
     weights, config, hub_id = find_segmenter(segmenter or settings.segmenter, None, options, None)
-    chosen = segmenter and "@".join(snapshot_of(weights) or (segmenter,))
     return Checkpoint(
         name=name,
         reasoner=_NO_FOLDER,
@@ -47,6 +51,7 @@ def of_served_model(
         dialect=settings.dialect,
         note=settings.note,
         segmenter_id=hub_id,
-        chosen_segmenter=chosen,
+        chosen_segmenter=segmenter and pinned_segmenter(segmenter, weights),
+        agent=split_agent(segmenter or settings.segmenter)[1],
         served=name,
     )

@@ -1,4 +1,4 @@
-"""Settings of a checkpoint: its dialect, its segmenter, and the options that its author found right.
+"""Settings of a checkpoint: dialect, segmenter, and its author's options.
 
 `genseg.json` states them. Without it, the family of the checkpoint decides: the name of a tuned checkpoint, then the
 `model_type` in config.json. A type without a known dialect is refused, because another family's coordinates would give
@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from genseg_hub import dialects
-from genseg_hub.checkpoints.catalog import DEFAULT_SEGMENTER, KNOWN, KnownCheckpoint
+from genseg_hub.checkpoints.catalog import DEFAULT_SEGMENTER, ITSELF, KNOWN, KnownCheckpoint
 from genseg_hub.errors import CheckpointError
 from genseg_hub.options import ReasonerOptions, pick
 
 SETTINGS_FILE = "genseg.json"
 CONFIG_FILE = "config.json"
+# Types of config.json that take words: SAM 3 as Transformers saves it. They have no dialect and no other segmenter.
+WORD_TYPES = ("sam3", "sam3_video")
+_NOT_READ = ("dialect", "device_map", "backend")  # the dialect is read apart, the others belong to a machine
 _LFS = b"version https://git-lfs"  # how the pointer begins that git leaves in place of a large file
 _WAY_OUT = 'name a dialect (--dialect, the field "Dialect" of a form, or "dialect" in genseg.json): '
 
@@ -29,9 +32,9 @@ class Settings:
     """Settings of a checkpoint.
 
     Attributes:
-        dialect: name of the dialect.
-        segmenter: the checkpoint's own segmenter.
-        options: that its author found right; without `dialect` and `device_map`.
+        dialect: name of the dialect; "" for SAM 3, which takes words.
+        segmenter: the checkpoint's own segmenter; ITSELF for SAM 3.
+        options: that its author found right; without `dialect`, `device_map` and `backend`.
         note: how the dialect was found, if that may surprise; "" otherwise.
     """
 
@@ -55,12 +58,18 @@ def read_settings(folder: Path, name: str, dialect: str | None = None, check_dia
             for the checkpoint.
     """
     stored = _stored(folder / SETTINGS_FILE, name)
+    if takes_words(folder, name):
+        if dialect or "dialect" in stored:
+            raise CheckpointError(
+                f"{name} is SAM 3, which takes words and has no dialect; leave {dialect or stored['dialect']!r} out"
+            )
+        return Settings("", ITSELF)
     known = _known(name)
     segmenter = str(stored.get("segmenter") or (known.segmenter if known else DEFAULT_SEGMENTER))
     try:
-        options = pick(ReasonerOptions, {k: v for k, v in stored.items() if k not in ("dialect", "device_map")})
+        options = pick(ReasonerOptions, {k: v for k, v in stored.items() if k not in _NOT_READ})
     except ValueError as error:
-        raise CheckpointError(f"{SETTINGS_FILE} of {name} has an option that cannot be: {error}; mend it") from error
+        raise CheckpointError(f"{SETTINGS_FILE} of {name} has an impossible option: {error}; mend it") from error
     note = ""
     if dialect is None and "dialect" in stored:
         dialect = str(stored["dialect"])
@@ -77,6 +86,16 @@ def read_settings(folder: Path, name: str, dialect: str | None = None, check_dia
                 raise
             dialect = ""
     return Settings(dialect, segmenter, options, note)
+
+
+def takes_words(folder: Path, name: str) -> bool:
+    """Return whether a folder holds SAM 3, which takes words, rather than a reasoner.
+
+    Raises:
+        CheckpointError: config.json cannot be read.
+    """
+    file = folder / CONFIG_FILE
+    return file.is_file() and read_config(file, name).get("model_type") in WORD_TYPES
 
 
 def read_config(file: Path, name: str) -> dict[str, Any]:
@@ -96,7 +115,10 @@ def read_config(file: Path, name: str) -> dict[str, Any]:
 
 
 def check_no_pointer(file: Path, name: str) -> None:
-    """Raise CheckpointError when a file is the pointer that git leaves in place of a large file."""
+    """Raise CheckpointError when a file is a git-lfs pointer.
+
+    Git leaves such a pointer in place of a large file.
+    """
     with file.open("rb") as stream:
         is_pointer = stream.read(len(_LFS)) == _LFS
     if is_pointer:
@@ -137,7 +159,10 @@ def _of_family(config: Path, name: str, known: KnownCheckpoint | None) -> tuple[
 
 
 def _known(name: str) -> KnownCheckpoint | None:
-    """Return the known checkpoint of a name, or a tuned one whose name stands in a name or the end of a path."""
+    """Return the known checkpoint of a name.
+
+    A tuned checkpoint is also known by its name inside a name or at the end of a path.
+    """
     exact = next((known for known in KNOWN if known.name == name), None)
     if exact:
         return exact
@@ -146,10 +171,13 @@ def _known(name: str) -> KnownCheckpoint | None:
 
 
 def _is_tuned(known: KnownCheckpoint) -> bool:
-    return "/" in known.name and dialects.get_dialect(known.dialect).TUNED
+    return "/" in known.name and bool(known.dialect) and dialects.get_dialect(known.dialect).TUNED
 
 
 def _family(known: KnownCheckpoint) -> re.Pattern[str]:
-    """Return what stands in the names of a checkpoint's family; not its size, because a 3B answers as the 7B does."""
+    """Return the letters that the names of a checkpoint's family share.
+
+    The size is not among them, because a 3B answers as the 7B does.
+    """
     words = re.sub(r"-\d+B$", "", known.name.rpartition("/")[2]).lower().split("-")
     return re.compile(rf"(?<![a-z0-9]){'[^a-z0-9]?'.join(words)}(?![a-z0-9])")

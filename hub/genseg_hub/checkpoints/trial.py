@@ -1,9 +1,9 @@
-"""Try a stranger's chat template and tokenizer in a process of their own, before this process uses them.
+"""Try a stranger's chat template and tokenizer in a process of their own.
 
-A template is a program and a tokenizer has patterns, so either can take any time and memory. The sandbox of
-Transformers keeps a template from files and modules, and does not limit it. The trial imports only jinja2 and
-tokenizers, which takes a fraction of a second. A process tries each pair of template and tokenizer once. A template can
-behave well on the trial's question and badly on another one.
+This process uses them only afterwards. A template is a program and a tokenizer has patterns, so either can take any
+time and memory. The sandbox of Transformers keeps a template from files and modules, and does not limit it. The trial
+imports only jinja2 and tokenizers, which takes a fraction of a second. A process tries each pair of template and
+tokenizer once. A template can behave well on the trial's question and badly on another one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _VERDICTS: dict[tuple[str, ...], str] = {}  # templates and the tokenizer's chec
 
 
 def check(folder: Path, name: str) -> None:
-    """Raise CheckpointError when a checkpoint's chat template or tokenizer takes too much time or memory.
+    """Raise CheckpointError for a template or tokenizer that takes too much.
+
+    The limits are on time and memory.
 
     Args:
         folder: of the reasoner. Checkpoints in this package, and folders that do not exist, are not tried.
@@ -53,7 +55,10 @@ def check(folder: Path, name: str) -> None:
 
 
 def _templates(file: Path) -> list[str]:
-    """Return the chat templates of a JSON file: one text, several by name in a list or an object, or none."""
+    """Return the chat templates of a JSON file.
+
+    The file has one text, several by name in a list or an object, or none.
+    """
     try:
         found = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -64,7 +69,7 @@ def _templates(file: Path) -> list[str]:
 
 
 def _fault(templates: tuple[str, ...], tokenizer: str | None) -> str:
-    """Return what takes too much, in words; "" for nothing."""
+    """Return the part that takes too much, in words; "" for nothing."""
     limits = {"seconds": SECONDS, "bytes": BYTES, "characters": _CHARACTERS}
     work = {"templates": templates, "tokenizer": tokenizer, **limits}
     calm = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}

@@ -1,7 +1,8 @@
-"""The process in which a stranger's chat templates and tokenizer are tried; `trial` starts it.
+"""Process that tries a stranger's chat templates and tokenizer.
 
-The process reads what to try as JSON from its input, and limits itself before it begins. It writes the name of each
-part that it begins, and "done". A template that raises an error is no danger: loading the checkpoint gives the error.
+`trial` starts this process. The process reads its task as JSON from its input, and limits itself before it begins. It
+writes the name of each part that it begins, and "done". A template that raises an error is no danger: loading the
+checkpoint gives the error.
 """
 
 import json
@@ -15,7 +16,7 @@ TEXTS = ("a" * 2000, " " * 2000, "a1 " * 700, "\n \n" * 700, "!?" * 1000)
 
 
 def main() -> None:
-    """Try what the input names."""
+    """Try the files that the input names."""
     work = json.load(sys.stdin)
     if find_spec("resource"):  # Windows has the time limit of `trial` alone
         resource = import_module("resource")
@@ -36,13 +37,16 @@ def main() -> None:
 
 
 def _render(template: str) -> str:
-    """Return the prompt of a question about an image, as nearly as Transformers renders it; "" for an error."""
+    """Return the prompt of a question, nearly as Transformers renders it.
+
+    An error gives "".
+    """
     import jinja2
     import jinja2.ext
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(jinja2.ext.Extension):
-        """Transformers' tag around what the model says."""
+        """Transformers' tag around the model's words."""
 
         tags = {"generation"}  # noqa: RUF012
 

@@ -1,4 +1,4 @@
-"""Dialects: how one family of checkpoints is prompted and how its answer is parsed.
+"""Dialects: how a family of checkpoints is prompted, and its answers parsed.
 
 A dialect is a module in this folder whose name does not start with an underscore. To add a dialect, add one file. Only
 the dialect knows the family's coordinates; all other code uses pixels of the original image.
@@ -22,7 +22,7 @@ class Dialect(Protocol):
             that there is nothing.
         MODEL_TYPES: `model_type` values of config.json whose untuned checkpoints speak this dialect; () for a dialect
             of tuned checkpoints.
-        NAMES: how the models are called where that does not contain a model type; a module without it has none.
+        NAMES: names of the models that do not contain a model type; a module without it has none.
         FRAME: coordinates of the answers, in words, such as "0-1000 of the image".
         PIXELS: whether the coordinates are pixels of the resized image; then `parse` needs its size.
         TOKEN_SIDE: side in pixels of the square that is one image token.
@@ -43,7 +43,9 @@ class Dialect(Protocol):
     MULTIMASK: bool
 
     def messages(self, image_size: tuple[int, int], expression: str) -> list[dict]:
-        """Return the chat for one expression, with {"type": "image"} in place of the image.
+        """Return the chat for one expression.
+
+        {"type": "image"} stands in place of the image.
 
         Args:
             image_size: (width, height) of the original image in pixels.
@@ -92,14 +94,18 @@ def get_dialect(name: str) -> Dialect:
 
 
 def of_model_type(model_type: str) -> str | None:
-    """Return the dialect of untuned checkpoints with this `model_type` in config.json; None for an unknown type."""
+    """Return the dialect of untuned checkpoints of a `model_type`.
+
+    The type is in config.json. An unknown type gives None.
+    """
     return model_types().get(model_type)
 
 
 def of_name(name: str) -> str | None:
-    """Return the dialect that a model's name tells, such as "qwen3-vl:8b-instruct"; None if it tells none.
+    """Return the dialect that a model's name tells; None if it tells none.
 
-    A server lists names without config.json. The longest model type whose letters and digits stand in the name counts.
+    Such a name is "qwen3-vl:8b-instruct". A server lists names without config.json. The longest model type whose
+    letters and digits stand in the name counts.
     """
     letters = _letters(name)
     further = {told: found for found in names() for told in getattr(get_dialect(found), "NAMES", ())}

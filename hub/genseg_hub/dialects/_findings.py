@@ -1,7 +1,8 @@
-"""Find boxes and points in the JSON of untuned models, whatever their keys and wrappers are.
+"""Find boxes and points in the JSON of untuned models.
 
-Some forms are errors, because a guess would give a wrong box without a word: `box_2d` is the key of Gemini and Gemma,
-which put y first; `bbox_3d` has nine numbers; and a list of two, three or eight numbers may mean anything.
+Keys and wrappers of the JSON may have any name. Some forms are errors, because a guess would give a wrong box without a
+word: `box_2d` is the key of Gemini and Gemma, which put y first; `bbox_3d` has nine numbers; and a list of two, three
+or eight numbers may mean anything.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ Finding = Found | Nothing | ResponseError
 
 
 def findings(data: Any) -> list[Finding]:
-    """Return what a JSON value says, in its order; [] if it has neither boxes nor points.
+    """Return the boxes and points of a JSON value, in its order; [] for none.
 
     Args:
         data: of `_loose_json.read`.
@@ -97,7 +98,7 @@ def _of_object(pairs: dict[str, Any], depth: int) -> Iterator[Finding]:
     points = next((pairs[key] for key in pairs if key in _POINTS), None)
     if isinstance(points, list) and points and all(_is_number(value) for value in points):
         points = [points]
-    denied = any(pairs.get(key) is False for key in _VERDICTS - {"visible"})  # what is not visible may be hidden
+    denied = any(pairs.get(key) is False for key in _VERDICTS - {"visible"})  # an invisible object may be hidden
     if pairs.keys() & _FOREIGN or (denied and box is not None and not _says_nothing(pairs[box])):
         yield ResponseError.WRONG_SCHEMA
     elif box is not None and not (_says_nothing(pairs[box]) and _has_points(points)):

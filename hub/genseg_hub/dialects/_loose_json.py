@@ -1,7 +1,8 @@
-"""Read JSON as untuned models write it: in prose, with repeated keys, without commas or brackets, or cut.
+"""Read JSON as untuned models write it.
 
-json-repair is of no use here: it keeps only the last of equal keys, and it completes a cut value without a word. This
-reader keeps every pair of an object, and it drops what a cut left unfinished. It takes time in proportion to the text.
+It may stand in prose, repeat keys, lack commas or brackets, or be cut. json-repair is of no use here: it keeps only the
+last of equal keys, and it completes a cut value without a word. This reader keeps every pair of an object, and it drops
+values that a cut left unfinished. It takes time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ class Object(tuple):
     __slots__ = ()
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return the pairs as dicts; a key that the current dict has already begins the next dict."""
+        """Return the pairs as dicts.
+
+        A key that the current dict has already begins the next dict.
+        """
         groups: list[dict[str, Any]] = [{}]
         for key, value in self:
             if key in groups[-1]:
@@ -58,7 +62,7 @@ class Value:
 
 @dataclass
 class Reading:
-    """What a text holds.
+    """Values and words of a text.
 
     Attributes:
         text: the text.
@@ -72,12 +76,12 @@ class Reading:
 
     @property
     def goes_on(self) -> bool:
-        """Whether words follow the last value, all of whose brackets are closed."""
+        """Return whether words follow the last value, all of whose brackets are closed."""
         closed = bool(self.values) and not self.unclosed
         return closed and has_words(self.text[self.values[-1].end :])
 
     def last_values(self) -> list[Value]:
-        """Return the last values, as far back as nothing but punctuation stands between them."""
+        """Return the last values, with nothing but punctuation between them."""
         values = self.values
         first = len(values) - 1
         while first > 0 and not self.text[values[first - 1].end : values[first].start].strip(_BETWEEN_VALUES):
@@ -86,7 +90,10 @@ class Reading:
 
 
 def has_words(text: str) -> bool:
-    """Return whether a text has letters or digits outside tags such as `</box>`; its last tag may be cut."""
+    """Return whether a text has letters or digits outside tags such as `</box>`.
+
+    The last tag may be cut.
+    """
     return any(letter.isalnum() for letter in _TAG.sub("", text).partition("<")[0])
 
 
@@ -193,7 +200,10 @@ class _Reader:
         self._lost |= not in_place
 
     def _close(self, opening: str) -> Any:
-        """Close the innermost frame with this opening and the frames inside it; return its value."""
+        """Close the innermost frame with this opening; return its value.
+
+        The frames inside it are closed, too.
+        """
         while True:
             frame = self._stack.pop()
             self._check(frame.drop_key())
@@ -210,7 +220,7 @@ class _Reader:
         return data
 
     def _finished(self) -> Any:
-        """Close all frames without what is unfinished; return None if nothing is left.
+        """Close all frames without their unfinished parts; return None if nothing is left.
 
         The last number of a list may lack digits, and the last group of an object may lack pairs.
         """

@@ -1,8 +1,8 @@
-"""Parse the answers of tuned checkpoints. Model text is hostile input, so no function here raises.
+"""Parse the answers of tuned checkpoints.
 
-Each step either reads its part or returns the ResponseError that says why not. Readable parts are kept beside an error:
-a truncated list still gives its complete instances. `_untuned` reads the answers of other checkpoints; it shares the
-geometry with this module.
+Model text is hostile input, so no function here raises. Each step either reads its part or returns the ResponseError
+that says why not. Readable parts are kept beside an error: a truncated list still gives its complete instances.
+`_untuned` reads the answers of other checkpoints; it shares the geometry with this module.
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ def _load(answer: str, box: str, may_repair: bool) -> tuple[Any, ResponseError |
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object; a repeated key, of which JSON keeps only the last, is an error."""
+    """Return an object; raise for a repeated key.
+
+    JSON would keep only the last of these keys.
+    """
     data = dict(pairs)
     if len(data) < len(pairs):
         raise ValueError("a key is repeated")

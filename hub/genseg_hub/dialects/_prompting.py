@@ -1,4 +1,7 @@
-"""Parts that the prompts of all dialects share: chats, and expressions that cannot act as control tokens."""
+"""Parts that the prompts of all dialects share.
+
+The parts are chats, and expressions that cannot act as control tokens.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Parse the answers of untuned checkpoints, which follow a request only loosely. No function here raises.
+"""Parse the answers of untuned checkpoints, which follow requests loosely.
 
-An answer counts as it is meant: JSON in fences or prose, bare lists, corners such as `(x1,y1),(x2,y2)`, points alone,
-and words that say there is nothing. An answer that may mean something else is an error, never a box.
+No function here raises. An answer counts as it is meant: JSON in fences or prose, bare lists, corners such as
+`(x1,y1),(x2,y2)`, points alone, and words that say there is nothing. An answer that may mean something else is an
+error, never a box.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ def parse_thousandths(
     truncated: bool = False,
     shown_size: tuple[int, int] | None = None,
 ) -> Response:
-    """Read an answer in 0-1000 of the image; the `parse` of most untuned dialects, see `Dialect.parse`."""
+    """Read an answer in 0-1000 of the image.
+
+    This is the `parse` of most untuned dialects, see `Dialect.parse`.
+    """
     return parse(text, image_size, truncated)
 
 
@@ -125,10 +129,10 @@ def _is_bare(value: _loose_json.Value) -> bool:
 
 
 def _in_corners(text: str) -> tuple[list[Finding], bool]:
-    """Return the boxes written `(x1,y1),(x2,y2)` or `(x1,y1,x2,y2)`, and whether words follow them.
+    """Return the boxes in the form of corners, and whether words follow them.
 
-    Qwen2-VL sets them between `<|box_start|>` and `<|box_end|>`; decoding may remove the two tokens. More than two
-    linked corners are a polygon, which is an error.
+    The form is `(x1,y1),(x2,y2)` or `(x1,y1,x2,y2)`. Qwen2-VL sets them between `<|box_start|>` and `<|box_end|>`;
+    decoding may remove the two tokens. More than two linked corners are a polygon, which is an error.
     """
     linked: list[list[float]] = []
     end = 0
@@ -165,7 +169,10 @@ def _instances(
 
 
 def _has_wrong_scale(said: Sequence[Found], frame: Frame) -> bool:
-    """Return whether the boxes, or the points if there is no box, are shares of 1 or pixels."""
+    """Return whether the boxes are shares of 1 or pixels.
+
+    Without boxes the points are judged.
+    """
     boxes = [instance.box for instance in said if instance.box]
     points = [_parsing.finite(point, 2) for instance in said for point in _listed(instance.points)]
     numbers = [number for pair in boxes or points if pair for number in pair]

@@ -1,4 +1,4 @@
-"""Tell whether an answer in plain English says that there is no such object in the image.
+"""Tell whether an English answer says that the image has no such object.
 
 The patterns are few and strict. An answer that hedges, refuses, or names coordinates does not count.
 """
@@ -25,7 +25,7 @@ _CLAIMS = re.compile(
     r"|(?:i|we) (?:can ?not|can't|could not|couldn't|do not|don't|did not|didn't) (?:find|see|locate|detect) .*"
     r"|(?:the )?(?:image|picture|photo|scene) (?:does not|doesn't) (?:contain|show|have|include|depict) .*"
 )
-# What the image shows instead may stand beside the claim. Any other sentence may be about the object.
+# A description of the image may stand beside the claim. Any other sentence may be about the object.
 _NEUTRAL = re.compile(
     r"(?:it|(?:the|this) (?:image|picture|photo|scene)) (?:only |just )?(?:shows|depicts|contains) .*"
 )
@@ -41,7 +41,7 @@ _BLIND = re.compile(
 def says_nothing(answer: str) -> bool:
     """Return whether an answer as a whole says that the image has no such object.
 
-    The first or the last sentence must say it. Every other sentence must say it, too, or tell what the image shows.
+    The first or the last sentence must say it. Every other sentence must say it, too, or describe the image.
     """
     text = answer.lower().replace("\u2019", "'").replace("*", "").strip(" \t\r\n\"'`.")
     if text in _WHOLE:

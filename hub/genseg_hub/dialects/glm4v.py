@@ -1,8 +1,8 @@
 """The dialect of untuned GLM-4.1V, GLM-4.5V and GLM-4.6V checkpoints.
 
-The request is the one of the maker's model cards (zai-org/GLM-4.5V, "Grounding"). The answer holds
-`[[x1, y1, x2, y2]]`, often between `<|begin_of_box|>` and `<|end_of_box|>`, coordinates 0-1000 of the image. The card
-says that the kind of brackets varies. The sentence on no-target is this project's own.
+The request is from the maker's model cards (zai-org/GLM-4.5V, "Grounding"). The answer holds `[[x1, y1, x2, y2]]`,
+often between `<|begin_of_box|>` and `<|end_of_box|>`, coordinates 0-1000 of the image. The card says that the kind of
+brackets varies. The sentence on no-target is this project's own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The dialect of untuned InternVL checkpoints.
 
-The request is the one of the maker's guide (internvl.readthedocs.io, chat data format, "Grounding / Detection Data").
-The answer is `<ref>…</ref><box>[[x1, y1, x2, y2], …]</box>`, coordinates 0-1000 of the image. The sentence on no-target
-is this project's own.
+The request is from the maker's guide (internvl.readthedocs.io, chat data format, "Grounding / Detection Data"). The
+answer is `<ref>…</ref><box>[[x1, y1, x2, y2], …]</box>`, coordinates 0-1000 of the image. The sentence on no-target is
+this project's own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The dialect of untuned Qwen2.5-VL checkpoints.
 
-The request is that of Qwen's cookbook (QwenLM/Qwen2.5-VL, cookbooks/spatial_understanding.ipynb): "Outline the position
-of each small cake and output all the coordinates in JSON format." The sentence on no-target is this project's own. The
+The request is from Qwen's cookbook (QwenLM/Qwen2.5-VL, cookbooks/spatial_understanding.ipynb): "Outline the position of
+each small cake and output all the coordinates in JSON format." The sentence on no-target is this project's own. The
 answer is `[{"bbox_2d": [x1, y1, x2, y2], "label": "…"}]`.
 
 Coordinates are pixels of the image after the processor's resize (QwenLM/Qwen3-VL, issues 721 and 782), so `parse` needs
@@ -46,7 +46,7 @@ def parse(
 
 
 def _shown_size(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Return the (width, height) to which Qwen's processor resizes an image by default."""
+    """Return the (width, height) to which Qwen's processor resizes an image."""
     try:
         return images.shown_size(image_size, TOKEN_SIDE, _MIN_PIXELS, _MAX_PIXELS)
     except ImageError:  # no processor shows such an image, so there is no answer about it

@@ -1,6 +1,6 @@
 """The dialect of untuned Qwen2-VL checkpoints.
 
-The request is that of ModelScope's guide for Qwen2-VL (swift.readthedocs.io, Qwen2-VL best practice, grounding), whose
+The request is from ModelScope's guide for Qwen2-VL (swift.readthedocs.io, Qwen2-VL best practice, grounding). The
 answers have the form of the report (arXiv 2409.12191): `<|object_ref_start|>…<|object_ref_end|><|box_start|>(x1,y1),
 (x2,y2)<|box_end|>`, coordinates 0-1000 of the image. Decoding without special tokens leaves `…(x1,y1),(x2,y2)`, and
 `parse` reads both. The sentence on no-target is this project's own.

@@ -1,7 +1,7 @@
 """The dialect of untuned Qwen3-VL Instruct checkpoints: the paper's baseline.
 
 Qwen3-VL gives boxes and points in 0-1000 of the image's own frame. An untuned model often fences its JSON, adds prose,
-gives one object in place of a list, or omits the points. `_untuned` reads all of these.
+gives one object in place of a list, or omits the points. `_untuned` reads all these forms.
 """
 
 from __future__ import annotations

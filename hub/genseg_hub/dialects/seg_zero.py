@@ -1,8 +1,8 @@
-"""The dialect of Seg-Zero (arXiv 2503.06520; github.com/dvlab-research/Seg-Zero, inference_scripts/infer.py).
+"""Dialect of Seg-Zero (arXiv 2503.06520).
 
-The prompt is the training prompt of its checkpoint. The reasoner sees the image at 840 x 840 pixels and answers in
-these pixels with one object, `{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}`. The dialect has no
-no-target answer.
+Source: github.com/dvlab-research/Seg-Zero, inference_scripts/infer.py. The prompt is the training prompt of its
+checkpoint. The reasoner sees the image at 840 x 840 pixels and answers in these pixels with one object, `{"bbox": [x1,
+y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}`. The dialect has no no-target answer.
 """
 
 from __future__ import annotations

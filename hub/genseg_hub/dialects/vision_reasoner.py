@@ -1,8 +1,8 @@
-"""The dialect of VisionReasoner (arXiv 2505.12081; github.com/dvlab-research/VisionReasoner).
+"""Dialect of VisionReasoner (arXiv 2505.12081).
 
-The prompt is the training prompt of its checkpoint (vision_reasoner/models/vision_reasoner_model.py). The reasoner sees
-the image at 840 x 840 pixels and answers in these pixels with a list: one
-`{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}` per object.
+Source: github.com/dvlab-research/VisionReasoner. The prompt is the training prompt of its checkpoint
+(vision_reasoner/models/vision_reasoner_model.py). The reasoner sees the image at 840 x 840 pixels and answers in these
+pixels with a list: one `{"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}` per object.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Benchmark runs: score a checkpoint, or predictions of another system, on referring examples.
+"""Score a checkpoint, or another system's predictions, on referring examples.
 
-A run is a folder. A killed run resumes where it stopped. Scoring reads the stored predictions and needs no model.
-Several processes may share a run, see `shards`.
+A run is a folder. A killed run resumes. Scoring reads the stored predictions and needs no model. Several processes may
+share a run, see `shards`.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def run(
     overwrite: bool = False,
     shard: Shard | None = None,
 ) -> str | None:
-    """Predict the missing expressions of a run, score all, and write figures and reports.
+    """Predict the missing expressions of a run, score all, and write reports.
 
     Args:
         folder: new, empty, or the folder of the same run.
         settings: `benchmark`, `split` and `model`, and all other values that must be the same when a run resumes (see
             `checkpoints.fingerprint`).
         examples: of `referring_dataset`, with unique ids.
-        source: a function that loads what answers, called only if a prediction is missing; or a file of predictions
+        source: a function that loads the checkpoint, called only if a prediction is missing; or a file of predictions
             (see `prediction_files.read`).
         policy: a name in `metrics.POLICIES`.
         archive: origin of the examples, for the reports.
@@ -92,7 +92,7 @@ def run(
             raise RunError(f"{source} is in {folder}, which would be overwritten; name another --out")
     if shard and (overwrite or isinstance(source, Path)):
         raise RunError(
-            "a shard predicts what is missing: leave out --predictions, and begin a run anew without --shard, "
+            "a shard predicts missing expressions: leave out --predictions, and begin a run anew without --shard, "
             "or name another --out"
         )
     in_words = disk_full_in_words(f"the run in {folder} stopped, and its answers so far are kept")
@@ -140,7 +140,7 @@ def _predict_shard(
     batch_size: int,
     shard: Shard,
 ) -> None:
-    """Predict what is missing in one part of the examples."""
+    """Predict the missing expressions of one part of the examples."""
     with _locked(folder, settings, seconds=shards.START_SECONDS):
         _begin(folder, settings, False)
         lock = shards.take(folder, shard)
@@ -152,7 +152,10 @@ def _predict_shard(
 
 
 def _is_last(folder: Path, examples: datasets.Dataset) -> bool:
-    """Return whether no shard is at work and every expression has a prediction or a failure."""
+    """Return whether the run is complete and no shard is at work.
+
+    Complete means that every expression has a prediction or a failure.
+    """
     try:
         with shards.alone(folder):
             pass
@@ -163,7 +166,10 @@ def _is_last(folder: Path, examples: datasets.Dataset) -> bool:
 
 
 def _check(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
-    """Raise RunError unless a folder is new, holds the same run, or holds a run that may be overwritten."""
+    """Raise RunError unless a run may be written into a folder.
+
+    It may if the folder is new, holds the same run, or holds a run that may be overwritten.
+    """
     file = folder / SETTINGS
     something_else = RunError(f"{folder} holds something else than a run; name another --out")
     if not file.is_file():
@@ -201,7 +207,10 @@ def _begin(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write the whole text or nothing; characters that UTF-8 cannot hold become question marks."""
+    """Write the whole text or nothing.
+
+    Characters that UTF-8 cannot hold become question marks.
+    """
     unfinished = file.with_name(file.name + _UNFINISHED)
     unfinished.write_text(text, encoding="utf-8", errors="replace")
     unfinished.replace(file)
@@ -227,12 +236,14 @@ def _predict(
     batch_size: int,
     others: Sequence[Path] = (),
 ) -> None:
-    """Append the missing predictions to a file; ask again after a failure and where a line cannot be read.
+    """Append the missing predictions to a file.
+
+    Failures and unreadable lines are asked again.
 
     Args:
-        load: loads what answers.
+        load: loads the checkpoint.
         examples: to predict.
-        file: where the predictions go.
+        file: file of the predictions.
         batch_size: expressions that are answered at once.
         others: further files of predictions; an expression that one of them answers is not asked.
     """
@@ -274,7 +285,7 @@ def score(
 
     Args:
         examples: of `referring_dataset`.
-        index: of predictions of these examples; it may have more.
+        index: of predictions of the examples; it may have more.
         policy: a name in `metrics.POLICIES`.
         on_result: called with the result and the row of each expression (`Scores.add`), in the order of the examples.
 
@@ -283,7 +294,7 @@ def score(
         failed.
 
     Raises:
-        RunError: no prediction is about these examples, or a mask has another size than its image.
+        RunError: no prediction is about the examples, or a mask has another size than its image.
     """
     scores, missing = Scores(policy), 0
     for example in from_dataset(examples):
@@ -306,9 +317,9 @@ def score(
 
 
 def _check_size(example: ReferringExample, result: Prediction | Failure) -> None:
-    """Raise ValueError if a no-target example's predicted masks have another size than the image.
+    """Raise ValueError if masks of a no-target example have the wrong size.
 
-    `metrics.measure` compares the sizes of all other examples.
+    The size must be the image's. `metrics.measure` compares the sizes of all other examples.
     """
     if not example.masks and isinstance(result, Prediction) and result.masks:
         try:

@@ -1,4 +1,4 @@
-"""Choose the few expressions of a run that its report shows, and draw their pictures."""
+"""Choose the few expressions that a run's report shows, and draw them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ _MAX_TEXT = 600
 
 
 class Choice:
-    """Choice of a run's expressions; it sees every result and keeps a few numbers of each."""
+    """Choice of a run's expressions.
+
+    It sees every result and keeps a few numbers of each.
+    """
 
     def __init__(self) -> None:
         self._seen = 0

@@ -1,4 +1,7 @@
-"""Published figures of the systems whose checkpoints this project runs; this project measured none of them."""
+"""Published figures of systems whose checkpoints this project runs.
+
+This project measured none of them.
+"""
 
 from __future__ import annotations
 

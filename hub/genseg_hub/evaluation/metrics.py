@@ -58,7 +58,9 @@ DEFAULT_POLICY = "grefcoco"
 
 
 class Overlap(NamedTuple):
-    """Overlap of predictions and targets: one expression as numbers, or N expressions as arrays [N].
+    """Overlap of predictions and targets.
+
+    The values are numbers for one expression, or arrays [N] for N expressions.
 
     Attributes:
         intersection, target_area, prediction_area: pixels.
@@ -245,7 +247,9 @@ class ReferringMetrics:
         """
         mine, its = (self.policy.name, self.min_pixels), (other.policy.name, other.min_pixels)
         if mine != its:
-            raise ValueError(f"figures under (policy, min_pixels) {mine} and {its} cannot be merged")
+            raise ValueError(
+                f"figures under (policy, min_pixels) {mine} and {its} cannot be merged; compute both under one"
+            )
         other._add_waiting()
         self._counts.update(other._counts)
         for name, total in other._sums.items():

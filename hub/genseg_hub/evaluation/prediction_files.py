@@ -1,4 +1,7 @@
-"""Files of stored predictions: JSON lines as `predictions` describes them, or COCO's results."""
+"""Files of stored predictions: JSON lines, or COCO's results.
+
+`predictions` describes the JSON lines.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from genseg_hub.schema import ReferringExample
 
 
 def read(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of another system's file of predictions: JSON lines as of `predictions`, or COCO's results.
+    """Yield the lines of another system's file of predictions.
 
-    COCO's results are a `.json` file with a list of {"image_id", "segmentation", "score"}. Each entry is an instance of
-    one expression: its `example_id`, or else its `image_id`, is the expression's id. An expression without an entry has
-    no line.
+    The file holds JSON lines as `predictions` describes them, or COCO's results. COCO's results are a `.json` file with
+    a list of {"image_id", "segmentation", "score"}. Each entry is an instance of one expression: its `example_id`, or
+    else its `image_id`, is the expression's id. An expression without an entry has no line.
 
     Args:
         file: of JSON lines, or of COCO's results.
@@ -72,10 +75,10 @@ def _check(line: dict[str, Any], where: str) -> None:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any] | PredictionError]]:
-    """Yield the first byte, the number from 1 and the content of each line; skip blank lines.
+    """Yield the first byte, the number from 1 and the content of each line.
 
-    The content is an error if the line is no JSON object in UTF-8 with an `example_id`, or has a number that is not
-    finite.
+    Blank lines are skipped. The content is an error if the line is no JSON object in UTF-8 with an `example_id`, or has
+    a number that is not finite.
     """
     with file.open("rb") as stream:
         place = 0
@@ -94,8 +97,8 @@ def _lines(file: Path) -> Iterator[tuple[int, int, dict[str, Any] | PredictionEr
 class Index:
     """Places of the predictions in files of JSON lines, without their masks.
 
-    Of the lines about one question an answer counts before a failure, and a later line before an earlier one. An
-    unreadable line costs its expression, not the file.
+    If several lines are about one question, an answer counts before a failure, and a later line before an earlier one.
+    An unreadable line costs its expression, not the file.
 
     Args:
         *files: of JSON lines; a missing one has no lines.
@@ -136,7 +139,10 @@ class Index:
         return self._place(example_id, image_id, expression) is not None
 
     def find(self, example: ReferringExample) -> dict[str, Any] | None:
-        """Return the line about an example; None if no line is about its id, image and expression."""
+        """Return the line about an example; None for none.
+
+        The line has the example's id, image and expression.
+        """
         found = self._place(example.example_id, example.image_id, example.expression)
         if found is None:
             return None
@@ -146,7 +152,10 @@ class Index:
             return _parse(stream.readline())
 
     def _place(self, example_id: str, image_id: str, expression: str) -> tuple[Path, int, bool] | None:
-        """Return the file and the first byte of the line about a question, and whether it is a failure."""
+        """Return the file and the first byte of a question's line.
+
+        Return also whether the line is a failure.
+        """
         if example_id not in self._places:
             return None
         file, place, said, failed = self._places[example_id]

@@ -1,7 +1,10 @@
-"""Stored predictions: one line of strict JSON per expression, from this project or from another system.
+"""Stored predictions: one line of strict JSON per expression.
+
+The lines are from this project or from another system.
 
 {"example_id": "7", "image_size": [640, 480], "dialect": "qwen3_vl", "answer": "...", "reasoning": "...", "error": null,
- "no_target_in_words": false, "repaired": false, "repeated": 0, "cut": false, "instances": [
+ "no_target_in_words": false, "repaired": false, "repeated": 0, "cut": false, "tokens": 61,
+ "cost": {"seconds": 0.4, "memory_bytes": 1900000000, "device": "cpu"}, "instances": [
     {"box": [x1, y1, x2, y2], "points": [[x, y], [x, y]], "negative_points": [], "score": 0.9,
      "mask": {"size": [h, w], "counts": "..."}}]}
 
@@ -12,6 +15,7 @@ that has points only is null.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,6 +34,7 @@ from genseg_hub.errors import PredictionError
 from genseg_hub.images import MAX_PIXELS
 from genseg_hub.masks import normal_rle, to_rle
 from genseg_hub.schema import (
+    Cost,
     Failure,
     InstancePrompt,
     Point,
@@ -93,7 +98,10 @@ def from_line(line: Mapping[str, Any]) -> Prediction | Failure:
 
 
 def without_masks(line: Mapping[str, Any]) -> tuple[Prediction | Failure, list[Rle]]:
-    """Return the result of a line before its masks are decoded, and the masks; see `from_line`."""
+    """Return the result of a line before its masks are decoded, and the masks.
+
+    See `from_line`.
+    """
     try:
         if "failure" in line:
             message = storable(str(line["failure"]), MAX_MESSAGE_CHARACTERS)
@@ -114,7 +122,8 @@ def without_masks(line: Mapping[str, Any]) -> tuple[Prediction | Failure, list[R
         size = masks[0]["size"][::-1] if masks else map(_number, line.get("image_size") or (0, 0))
         across, down = map(int, size)
         dialect = storable(str(line.get("dialect") or ""), MAX_MESSAGE_CHARACTERS)
-        return Prediction(_response(line, prompts), (), tuple(scores), (across, down), dialect), masks
+        response, cost = _response(line, prompts), _cost(line.get("cost"))
+        return Prediction(response, (), tuple(scores), (across, down), dialect, cost), masks
     except Exception as error:  # a stranger's file can raise errors of any type
         raise PredictionError(
             f"the prediction of {line.get('example_id')!r} cannot be read: {reason(error)}"
@@ -134,11 +143,22 @@ def _response(line: Mapping[str, Any], prompts: Sequence[InstancePrompt]) -> Res
         no_target_in_words=bool(line.get("no_target_in_words")) and not prompts and error is None,
         repeated=int(_number(line.get("repeated") or 0)),
         cut=bool(line.get("cut")) or answer_cut or reasoning_cut,
+        tokens=None if line.get("tokens") is None else int(_number(line["tokens"])),
     )
 
 
+def _cost(cost: Mapping[str, Any] | None) -> Cost | None:
+    if cost is None:
+        return None
+    device = storable(str(cost["device"]), MAX_MESSAGE_CHARACTERS)
+    return Cost(_finite(cost["seconds"]), int(_finite(cost["memory_bytes"])), device)
+
+
 def _mask(mask: Any, image_size: Sequence[Any] | None) -> Rle:
-    """Return a mask of an instance: an RLE of any form, or polygons of a line with an `image_size`."""
+    """Return a mask of an instance.
+
+    The mask is an RLE of any form, or polygons of a line with an `image_size`.
+    """
     if not isinstance(mask, list):
         return normal_rle(mask)
     if not image_size:
@@ -170,15 +190,25 @@ def _number(value: Any) -> float:
     return number
 
 
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{value!r} is no number of seconds or bytes")
+    return number
+
+
 def has_boxes(line: Mapping[str, Any]) -> bool:
-    """Return whether every instance of a line has its own box, so that no box comes from a mask."""
+    """Return whether every instance of a line has its own box.
+
+    Then no box comes from a mask.
+    """
     return all(instance.get("box") for instance in line.get("instances") or ())
 
 
 def asked(line: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
-    """Return the example_id, the image_id and the normalized expression that a line is about.
+    """Return the example_id, the image_id and the expression of a line.
 
-    Only a line of `to_line` has the last two; for a line of another system they are None.
+    The expression is normalized. Only a line of `to_line` has the last two; for a line of another system they are None.
 
     Args:
         line: with an `example_id`.
@@ -189,7 +219,9 @@ def asked(line: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
 
 
 def is_about(said: tuple[str, str | None, str | None], example_id: str, image_id: str | None, expression: str) -> bool:
-    """Return whether a line is about an example; a None on either side is not compared.
+    """Return whether a line is about an example.
+
+    A None on either side is not compared.
 
     Args:
         said: `asked` of the line.

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from genseg_hub.costs import Costs
 from genseg_hub.evaluation.metrics import DEFAULT_POLICY, ReferringMetrics, measure
 from genseg_hub.pipeline import GenSegR1
 from genseg_hub.schema import Failure, Prediction, ReferringExample
@@ -32,6 +33,7 @@ class Scores:
         self._errors = Counter[str]()
         self._failures = Counter[str]()
         self._in_words = 0
+        self._costs = Costs()
 
     def add(self, example: ReferringExample, result: Prediction | Failure, own_boxes: bool = True) -> dict[str, Any]:
         """Add one result.
@@ -41,8 +43,8 @@ class Scores:
         Args:
             example: with masks.
             result: of the example.
-            own_boxes: whether the instances' boxes are the model's own, for `box_miou`. Otherwise, and where an
-                instance has points only, the mask's tight box counts.
+            own_boxes: whether the instances' boxes are the model's own, for `box_miou`. Otherwise, and if an instance
+                has points only, the mask's tight box counts.
 
         Returns:
             The example's row: `example_id`, `image_id`, `expression`, its attributes, `iou`, `box_iou`, and
@@ -63,6 +65,7 @@ class Scores:
             if result.response.error:
                 self._errors[result.response.error.value] += 1
             self._in_words += result.response.no_target_in_words
+            self._costs.add(result)
         iou = self.overall.add_one(overlap)
         for attribute, value in example.attributes.items():
             if group := self._group(attribute, str(value)):
@@ -91,16 +94,18 @@ class Scores:
         self._errors += other._errors
         self._failures += other._failures
         self._in_words += other._in_words
+        self._costs.merge(other._costs)
 
     def compute(self) -> dict[str, Any]:
         """Return the figures.
 
         Returns:
-            The figures of `ReferringMetrics.compute`, and `parse_failures` (share of answers with an error), `errors`
-            (error of an answer -> count), `failures` (number of examples without a prediction), `failure_reasons`
-            (message of a failure -> count, of the MAX_REASONS commonest), `no_target_in_words` (number of no-target
-            answers that were read from words, a null or an empty box), `by` (attribute -> value -> figures) and
-            `ungrouped` (attributes with more than MAX_GROUPS values).
+            The figures of `ReferringMetrics.compute`, and these keys. `parse_failures`: share of answers with an error.
+                `errors`: error of an answer -> count. `failures`: number of examples without a prediction.
+                `failure_reasons`: message of a failure -> count, of the MAX_REASONS commonest. `no_target_in_words`:
+                number of no-target answers that were read from words, a null or an empty box. `cost`: see
+                `Costs.compute`. `by`: attribute -> value -> figures. `ungrouped`: attributes with more than MAX_GROUPS
+                values.
         """
         figures = self.overall.compute()
         return figures | {
@@ -109,6 +114,7 @@ class Scores:
             "failures": self._failures.total(),
             "failure_reasons": dict(self._failures.most_common(MAX_REASONS)),
             "no_target_in_words": self._in_words,
+            "cost": self._costs.compute(),
             "by": {
                 attribute: {value: metrics.compute() for value, metrics in sorted(values.items())}
                 for attribute, values in self._groups.items()

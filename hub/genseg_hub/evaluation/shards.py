@@ -1,7 +1,8 @@
-"""Divide a resumable run among processes that share nothing but its folder, such as the tasks of a Slurm array.
+"""Divide a resumable run among processes that share nothing but its folder.
 
-A run appends lines of JSON to one file. Each shard appends to a file of its own in `shards/`, under a lock of its own.
-The last shard to finish joins these files to the run's one file. A killed shard loses its unwritten answers alone.
+Such processes are the tasks of a Slurm array. A run appends lines of JSON to one file. Each shard appends to a file of
+its own in `shards/`, under a lock of its own. The last shard to finish joins these files to the run's one file. A
+killed shard loses its unwritten answers alone.
 
 A process takes the lock of a shard only while it holds the lock of the folder. So the process that holds the lock of
 the folder and the locks of all shards may remove the files of the shards.
@@ -53,7 +54,10 @@ class Shard:
         return cls(number, count)
 
     def part(self, total: int) -> range:
-        """Return the indices of this shard among `total` examples; neighbours stay together."""
+        """Return the indices of this shard among `total` examples.
+
+        Neighbours stay together.
+        """
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 
     def file(self, folder: Path) -> Path:
@@ -115,9 +119,9 @@ def take(folder: Path, shard: Shard) -> FileLock:
 
 
 def join(folder: Path, into: Path) -> None:
-    """Append the lines of all shards to a file, and remove the shards; call it under `locked` and `alone`.
+    """Append the lines of all shards to a file, and remove the shards.
 
-    A kill on the way leaves the lines in both places, where they do no harm.
+    Call it under `locked` and `alone`. A kill on the way leaves the lines in both places, where they do no harm.
 
     Args:
         folder: of the run.

@@ -1,6 +1,6 @@
-"""One commit on the Hugging Face Hub that holds all files of a folder, or no commit.
+"""Make one commit on the Hub that holds all files of a folder, or none.
 
-Files are uploaded first. The commit then names all of them, on top of the head that was read before, so that either the
+Files are uploaded first. The commit then names all of them, on top of the head that was read before. So either the
 whole folder is published or nothing. Tokens are passed on and never stored. This module knows no checkpoint.
 """
 
@@ -70,12 +70,12 @@ class Target:
 
     @property
     def branch(self) -> str:
-        """Name of the branch."""
+        """Return the name of the branch."""
         return self.revision or constants.DEFAULT_REVISION
 
     @property
     def page(self) -> str:
-        """Address of the repository."""
+        """Return the address of the repository."""
         return f"{constants.ENDPOINT}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo_id}"
 
 
@@ -90,7 +90,9 @@ def check_id(repo_id: str) -> None:
 
 
 def find_token(token: str | None) -> str:
-    """Return the token for the Hub: the given one, or that of `hf auth login` or HF_TOKEN; ask no network.
+    """Return the token for the Hub; ask no network.
+
+    The token is the given token, or the token of `hf auth login` or HF_TOKEN.
 
     Raises:
         PublishError: there is none, or it cannot be one.
@@ -99,7 +101,7 @@ def find_token(token: str | None) -> str:
     if not token:
         raise PublishError(f"there is no token for the Hub, {NOTHING}: run `hf auth login` or set HF_TOKEN")
     if not re.fullmatch(r"[!-~]+", token):  # the HTTP client would quote it in its error
-        raise PublishError(f"the token for the Hub is not one, {NOTHING}: run `hf auth login` or set HF_TOKEN anew")
+        raise PublishError(f"the token for the Hub is malformed, {NOTHING}:  run `hf auth login` or set HF_TOKEN anew")
     return token
 
 
@@ -176,7 +178,10 @@ def _commit(
 
 
 def _retry_after(error: errors.HfHubHTTPError) -> int | None:
-    """Return the seconds that the Hub asks to wait, None if too many; huggingface_hub itself waits for uploads only."""
+    """Return the seconds that the Hub asks to wait, None if too many.
+
+    huggingface_hub itself waits for uploads only.
+    """
     wait = error.response.headers.get("Retry-After", "")
     return int(wait) if error.response.status_code == 429 and wait.isdigit() and int(wait) <= _PATIENCE else None
 
@@ -191,7 +196,7 @@ def _head(api: hub.HfApi, target: Target) -> hub.ModelInfo | hub.DatasetInfo:
 
 
 def _explain(error: BaseException, target: Target) -> str:
-    """Return a message: what happened, whether something was published, and what to do."""
+    """Return what happened, whether something was published, and what to do."""
     while isinstance(error, RuntimeError) and error.__cause__:  # huggingface_hub wraps a failed upload
         error = error.__cause__
     asked = _url(error)
@@ -224,13 +229,13 @@ def _explain(error: BaseException, target: Target) -> str:
     if isinstance(error, ConnectionError) or asked is not None:
         return (
             f"the connection to {constants.ENDPOINT} failed, {outcome}; check the network, the proxy and "
-            f"HF_HUB_OFFLINE, then push again: what was sent is not sent twice ({type(error).__name__}: {error})"
+            f"HF_HUB_OFFLINE, then push again: sent files are not sent twice ({type(error).__name__}: {error})"
         )
     return f"{repo_id} could not be pushed, {outcome}: {type(error).__name__}: {error}"
 
 
 def _url(error: BaseException) -> str | None:
-    """Return the address of the request that failed, if an error of the HTTP client has one."""
+    """Return the address of a failed request, if the client's error has one."""
     try:
         return str(getattr(error, "response", error).request.url)  # type: ignore[union-attr]
     except (AttributeError, RuntimeError):

@@ -1,10 +1,10 @@
-"""Find what looks like a key or a token, so that no push publishes it."""
+"""Find texts that look like a key or a token, so that no push publishes them."""
 
 from __future__ import annotations
 
 import re
 
-# What it is -> how it begins and goes on, as its maker documents it or as GitHub's secret scanning looks for it.
+# Kind of secret -> its beginning and continuation, as its maker or GitHub's secret scanning documents them.
 _KINDS = {
     "a token of the Hub": r"hf_[A-Za-z0-9]{30,}|api_org_[A-Za-z0-9]{30,}",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
@@ -70,7 +70,10 @@ _STANDS_FOR = re.compile(
 
 
 def found_in(content: bytes) -> str | None:
-    """Return what kind of secret a file seems to hold, such as "a key of AWS"; None for none."""
+    """Return the kind of secret that a file seems to hold; None for none.
+
+    Such a kind is "a key of AWS".
+    """
     what = next((what for what, pattern in _PATTERNS.items() if pattern.search(content)), None)
     if what is not None:
         return what
@@ -81,7 +84,7 @@ def found_in(content: bytes) -> str | None:
 
 
 def _is_secret(content: bytes, match: re.Match[bytes]) -> bool:
-    """Return whether a setting has a value of its own, and its name is one of credentials."""
+    """Return whether a setting has a value, and the name of a credential."""
     before = "\n" + _decoded(content[max(0, match.start() - 60) : match.start()])
     value = _decoded(match["text"] or match["bare"] or match["option"])
     if _STANDS_FOR.fullmatch(value):

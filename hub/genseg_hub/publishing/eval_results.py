@@ -1,7 +1,7 @@
-"""Figures as the Hub's `.eval_results/*.yaml`, which a benchmark's leaderboard on the Hub collects.
+"""Write figures as the Hub's `.eval_results/*.yaml`.
 
-The Hub takes results on its own datasets only, so the figures of examples that are not a split of a Hub dataset stay in
-the card. Format: https://huggingface.co/docs/hub/eval-results
+A benchmark's leaderboard on the Hub collects these files. The Hub takes results on its own datasets only. Figures of
+other examples than a split of a Hub dataset stay in the card. Format: https://huggingface.co/docs/hub/eval-results
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def dataset_id(report: Mapping[str, Any]) -> str | None:
 
 
 def files(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
-    """Return path in the repository -> content, for each report on a split of a Hub dataset.
+    """Return path in the repository -> content, for reports on Hub datasets.
 
     Args:
         reports: of `card.reports`. A report of the weights before the training is left out.

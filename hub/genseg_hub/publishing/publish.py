@@ -1,4 +1,4 @@
-"""Publish a checkpoint folder as one commit on the Hugging Face Hub, with its model card."""
+"""Publish a checkpoint folder as one commit on the Hub, with its model card."""
 
 from __future__ import annotations
 
@@ -53,10 +53,11 @@ def push(
     message: str | None = None,
     token: str | None = None,
 ) -> Push:
-    """Publish a checkpoint folder in one commit, with a model card and the figures in the Hub's own form.
+    """Publish a checkpoint folder in one commit, with card and figures.
 
-    The same commit deletes an earlier checkpoint's files that the folder does not have, so that nobody loads a mixture
-    of two checkpoints. The repository's history keeps them, and files of other kinds stay.
+    The figures are in the Hub's own form. The same commit deletes an earlier checkpoint's files that the folder does
+    not have, so that nobody loads a mixture of two checkpoints. The repository's history keeps them, and files of other
+    kinds stay.
 
     Args:
         folder: as `genseg-train export` or `GenSegR1.save_pretrained` writes it. The card and the figures are added to
@@ -80,7 +81,10 @@ def push(
 
 
 def _files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
-    """Return path in the repository -> file or content, after every check that needs no network."""
+    """Return path in the repository -> file or content.
+
+    Every check that needs no network comes first.
+    """
     try:
         if not folder.is_dir():
             raise CheckpointError(f"there is no folder {folder}")
@@ -116,7 +120,10 @@ def _files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
 
 
 def _check_segmenter(folder: Path, segmenter: str) -> None:
-    """Raise CheckpointError unless the named segmenter is in segmenter/, which is published, or on the Hub."""
+    """Raise CheckpointError unless others can load the named segmenter.
+
+    They can if it is in segmenter/, which is published, or on the Hub.
+    """
     if segmenter == "segmenter":
         checkpoints.check_segmenter(folder / segmenter)
     elif "/" not in segmenter or (folder / segmenter).exists():
@@ -136,8 +143,8 @@ def _check_weights(file: Path) -> None:
 
 
 def is_published(path: PurePath) -> bool:
-    """Return whether a path in a checkpoint's folder is that of a file which a push sends; the card is none.
+    """Return whether a push sends a file of a checkpoint's folder.
 
-    Patterns match as in `Path.glob`: `*` stays within a folder.
+    The card is none of the sent files. Patterns match as in `Path.glob`: `*` stays within a folder.
     """
     return any(len(path.parts) == 1 + pattern.count("/") and path.match(pattern) for pattern in _PUBLISHED)

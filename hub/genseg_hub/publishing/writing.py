@@ -1,4 +1,6 @@
-"""Write checkpoint folders, which `GenSegR1.from_pretrained` loads and `publish.push` publishes.
+"""Write checkpoint folders.
+
+`GenSegR1.from_pretrained` loads them, and `publish.push` publishes them.
 
 model.safetensors, config.json, tokenizer and processor    the reasoner
 segmenter/                                                  the segmenter, unless it is a Hub id
@@ -29,9 +31,10 @@ _VERSIONS_OF = ("fiftyone-genseg", "torch", "transformers", "rf-sam-2")
 
 @contextmanager
 def written_checkpoint(folder: Path) -> Iterator[Path]:
-    """Give the body of the `with` statement an empty folder, which then replaces the checkpoint in `folder`.
+    """Give the `with` body an empty folder, which then replaces `folder`.
 
-    No file of the earlier checkpoint stays, because old figures would be published with new weights. Other files stay.
+    `folder` may hold an earlier checkpoint. No file of the earlier checkpoint stays, because old figures would be
+    published with new weights. Other files stay.
 
     Raises:
         DiskFullError: the disk is full; the earlier checkpoint stays.
@@ -81,9 +84,9 @@ def write(
 
 
 def origin(checkpoint: Checkpoint) -> str | None:
-    """Return the base model of what is made from a checkpoint: a name that others can load; None if unknown.
+    """Return the base model of a checkpoint's offspring; None if unknown.
 
-    A folder has no such name, so its own base model counts.
+    The base model is a name that others can load. A folder has no such name, so its own base model counts.
     """
     if checkpoint.commit or checkpoint.name in EMBEDDED:
         return checkpoint.name

@@ -1,4 +1,7 @@
-"""Rows of a batch that began at different times: their beginnings, their own keys and values, their newest tokens."""
+"""Rows of a batch that began at different times.
+
+A row has a beginning, its own keys and values, and its newest token.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +97,10 @@ class Rows:
 
 @torch.inference_mode()
 def join(parts: Sequence[tuple[Rows, list[int]]]) -> Rows:
-    """Join chosen rows, right-aligned, without columns that belong to none of them; the parts lose their tensors."""
+    """Join chosen rows, right-aligned; the parts lose their tensors.
+
+    Columns that belong to none of the rows are left out.
+    """
     device = parts[0][0].mask.device
     chosen = [(rows, torch.tensor(keep, device=device)) for rows, keep in parts]
     masks = [rows.mask[keep] for rows, keep in chosen]
@@ -126,12 +132,15 @@ def join(parts: Sequence[tuple[Rows, list[int]]]) -> Rows:
 
 
 def cache(layers: list[Layer]) -> Cache:
-    """Return a cache of these layers, as models take it."""
+    """Return the layers as a cache that models take."""
     return Cache(layers=[*layers])
 
 
 def padded(ids: list[torch.Tensor], device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return right-aligned tokens int64[rows, columns], and bool[rows, columns], False for padding."""
+    """Return right-aligned tokens int64[rows, columns], and bool[rows, columns].
+
+    The second is False for padding.
+    """
     tokens = pad_sequence(ids, batch_first=True, padding_side="left").to(device)
     mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in ids], batch_first=True, padding_side="left")
     return tokens, mask.to(device)

@@ -38,15 +38,21 @@ class Generation:
         truncated: whether generation stopped at the token limit.
         shown_size: (width, height) in pixels of the image as the model saw it, after the processor's resize; None if
             the reasoner does not know.
+        tokens: number of generated tokens, with the tokens of a thought; None if a server does not tell. Two answers
+            that differ only in it are equal.
     """
 
     text: str
     truncated: bool
     shown_size: tuple[int, int] | None = None
+    tokens: int | None = field(default=None, compare=False)
 
 
 class Session(Protocol):
-    """Prompts that a reasoner answers at once; an error of one prompt becomes its answer."""
+    """Prompts that a reasoner answers at once.
+
+    An error of one prompt becomes its answer.
+    """
 
     def room(self) -> int:
         """Return how many prompts to ask now; 0 while the session first finishes some."""
@@ -57,7 +63,10 @@ class Session(Protocol):
         ...
 
     def advance(self) -> list[tuple[Prompt, Generation | Exception]]:
-        """Work on the open prompts for a while, and return the complete answers, if any, in any order."""
+        """Work on the open prompts for a while, and return the complete answers.
+
+        There may be none. They come in any order.
+        """
         ...
 
 
@@ -91,7 +100,10 @@ class Reasoner(Protocol):
 
     @property
     def takes_cores(self) -> bool:
-        """Whether it computes on the CPU in short steps, so that the cores can be divided anew at each step."""
+        """Return whether the session computes on the CPU in short steps.
+
+        Then the cores can be divided anew at each step.
+        """
         ...
 
     def session(self, batch_size: int) -> Session:
@@ -99,7 +111,7 @@ class Reasoner(Protocol):
         ...
 
     def stream(self, prompt: Prompt) -> Generator[str | Generation, None, None]:
-        """Answer one prompt: yield the text so far, again and again, and at last the whole answer.
+        """Answer one prompt: yield the text so far, and at last the whole answer.
 
         Closing the iterator stops the generation.
 
@@ -109,5 +121,5 @@ class Reasoner(Protocol):
         ...
 
     def release(self) -> None:
-        """Free what is kept for later questions about the same images."""
+        """Free the memory that is kept for later questions about the same images."""
         ...

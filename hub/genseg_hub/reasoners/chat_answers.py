@@ -1,4 +1,7 @@
-"""Answers of chat completions: whole or in pieces, with the thought beside the text or in it."""
+"""Read answers of chat completions, whole or in pieces.
+
+The thought is beside the text or in it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def read_answer(completion: Any, errors: ServerErrors) -> Generation:
         said = message.content
     except (AttributeError, LookupError, TypeError):
         raise errors.error(f"gave no chat completion, but {errors.quoted(completion)}") from None
-    return _generation(said, _thought(message), reason, errors)
+    return _generation(said, _thought(message), reason, errors, _tokens(completion))
 
 
 class NoPieceError(ReasonerError):
@@ -52,9 +55,10 @@ async def read_stream(
         NoPieceError: there was no piece.
         ReasonerError: as `read_answer`.
     """
-    said, thought, reason, count = list[str](), list[str](), None, 0
+    said, thought, reason, count, tokens = list[str](), list[str](), None, 0, None
     async for chunk in chunks:
         count += 1
+        tokens = _tokens(chunk) or tokens
         try:
             choice = next(iter(chunk.choices), None)  # a chunk of usage has no choice
             if choice is None:
@@ -71,11 +75,13 @@ async def read_stream(
             watch(_with_thought("".join(said), "".join(thought), finished=any(said)))
     if not count:
         raise errors.error("gave no piece of a chat completion", NoPieceError)
-    return _generation("".join(said), "".join(thought), reason, errors)
+    return _generation("".join(said), "".join(thought), reason, errors, tokens)
 
 
 def cut_in_thought(generation: Generation, thinks: bool) -> bool:
-    """Return whether generation stopped at the token limit inside the thought, so that there is no answer yet.
+    """Return whether the token limit stopped the generation inside the thought.
+
+    Then there is no answer yet.
 
     Args:
         generation: as read from the server.
@@ -85,7 +91,7 @@ def cut_in_thought(generation: Generation, thinks: bool) -> bool:
     return generation.truncated and open_thought and "</think>" not in generation.text
 
 
-def _generation(said: Any, thought: Any, reason: Any, errors: ServerErrors) -> Generation:
+def _generation(said: Any, thought: Any, reason: Any, errors: ServerErrors, tokens: int | None) -> Generation:
     said = _joined(said)
     ended = reason.lower() if isinstance(reason, str) else reason
     if ended not in (*_STOP, *_LENGTH, None):
@@ -93,11 +99,24 @@ def _generation(said: Any, thought: Any, reason: Any, errors: ServerErrors) -> G
     if not isinstance(said, str | None) or not isinstance(thought, str | None):
         raise errors.error(f"gave no text, but {errors.quoted(said or thought)}")
     truncated, text = ended in _LENGTH, said or ""
-    return Generation(_with_thought(text, thought or "", finished=bool(text) or not truncated), truncated)
+    whole = _with_thought(text, thought or "", finished=bool(text) or not truncated)
+    return Generation(whole, truncated, tokens=tokens)
+
+
+def _tokens(completion: Any) -> int | None:
+    """Return the number of generated tokens, with the tokens of a thought.
+
+    Return None if the server tells none.
+    """
+    count = getattr(getattr(completion, "usage", None), "completion_tokens", None)
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 def _with_thought(text: str, thought: str, finished: bool) -> str:
-    """Return a text with the thought before it, as a model without a parser for reasoning writes both."""
+    """Return a text with the thought before it.
+
+    A model without a parser for reasoning writes both so.
+    """
     if not thought:
         return text
     return f"<think>{thought}</think>{text}" if finished else f"<think>{thought}"

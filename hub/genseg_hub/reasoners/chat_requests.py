@@ -32,7 +32,7 @@ _NO = (
 
 @dataclass(frozen=True)
 class RequestForm:
-    """What a server accepts, as far as it is known.
+    """Form of a request that a server accepts, as far as it is known.
 
     Attributes:
         max_tokens: limit of an answer.
@@ -83,7 +83,10 @@ class RequestForm:
 
 
 class Change(NamedTuple):
-    """A part of the form that a refusal changes: the new value of a field, and the change in words."""
+    """Part of the form that a refusal changes.
+
+    It is the new value of a field, and the change in words.
+    """
 
     field: str
     value: Any
@@ -91,7 +94,7 @@ class Change(NamedTuple):
 
 
 def change(sent: RequestForm, status: int, body: Any) -> Change | None:
-    """Return what to change after a refusal; None if the refusal names no part that can be changed.
+    """Return the change after a refusal; None for no part that can be changed.
 
     Args:
         sent: form of the refused request.
@@ -147,7 +150,10 @@ def _refuses_png(status: int, text: str) -> bool:
 
 
 def _complaint(body: Any) -> tuple[str, str]:
-    """Return the parameter that a refusal names, "" for none, and the refusal's words in small letters."""
+    """Return the parameter that a refusal names, and the refusal's words.
+
+    The parameter is "" for none, and the words are in small letters.
+    """
     name, words = "", list[str]()
     for said in _statements(body):
         place = said.get("param") or said.get("loc")
@@ -160,7 +166,10 @@ def _complaint(body: Any) -> tuple[str, str]:
 
 
 def _statements(body: Any) -> Iterator[dict]:
-    """Yield the objects of a refusal that have words: the body, its error, and FastAPI's list of details."""
+    """Yield the objects of a refusal that have words.
+
+    They are the body, its error, and FastAPI's list of details.
+    """
     if isinstance(body, str | bytes):
         yield {"message": body if isinstance(body, str) else body.decode(errors="replace")}
     elif isinstance(body, dict):

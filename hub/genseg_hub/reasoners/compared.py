@@ -1,4 +1,7 @@
-"""Models whose answers by continuous batching are known to equal the answers of their own `generate`."""
+"""Models that continuous batching answers as their own `generate` does.
+
+Answers of both ways were compared.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ _UNDERSTOOD = {
 
 
 def obstacle(model) -> str:
-    """Return why a model's answers may differ from `generate`'s; "" if they are known to be equal.
+    """Return why a model's answers may differ from `generate`'s; "" if equal.
 
-    They are known to be equal if the model's type was compared, all its layers have full attention, its weights are on
-    one device, and all its generation settings are understood.
+    Answers are known to be equal under four conditions. The model's type was compared, and all its layers have full
+    attention. Its weights are on one device, and all its generation settings are understood.
 
     Args:
         model: the model, loaded.

@@ -4,13 +4,14 @@ Batched `generate` is slow for referring expressions, because a batch runs until
 every expression computes its image again. Here a row that has ended makes room for the next prompt at once. The
 beginning of a prompt, through its image, is computed once for all expressions of the image, and kept for later ones.
 
-The keys and values of a beginning are held once for all rows that share it. Those of the rest of a prompt and of its
-answer are a row's own: rows that began at different times are right-aligned, and the columns before are masked.
+The keys and values of a beginning are held once for all rows that share it. Keys and values of the rest of a prompt and
+of its answer are a row's own: rows that began at different times are right-aligned, and the columns before are masked.
 Positions are passed explicitly, so alignment does not change the answers.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Generator, Hashable, Iterator, Sequence
 
@@ -24,7 +25,9 @@ from genseg_hub.reasoners.transformers import TOKENS_PER_STATE, end_tokens, show
 
 
 class ContinuousReasoner:
-    """A model of `compared.COMPARED` in this process: the greedy answers of `TransformersReasoner`, faster.
+    """A model of `compared.COMPARED` in this process, by continuous batching.
+
+    It gives the greedy answers of `TransformersReasoner`, faster.
 
     Args:
         model: the model without an obstacle, on its device, in its dtype, whole (not divided among processes).
@@ -44,6 +47,8 @@ class ContinuousReasoner:
         self._begin = THOUGHT if opens_thought else ""
         self._ends = set(end_tokens(model))
         self._penalty = model.generation_config.repetition_penalty or 1.0
+        # Transformers renamed the argument in 5.24, and vLLM 0.33 wants an earlier Transformers.
+        self._cache = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
     @property
     def takes_cores(self) -> bool:
@@ -79,7 +84,7 @@ class ContinuousReasoner:
     def read(self, tokens: list[int], shown: tuple[int, int] | None) -> Generation:
         """Return generated tokens as text."""
         text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Generation(self._begin + text, tokens[-1] not in self._ends, shown)
+        return Generation(self._begin + text, tokens[-1] not in self._ends, shown, len(tokens))
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Prompt]) -> Rows:
@@ -176,7 +181,7 @@ class ContinuousReasoner:
             position_ids=positions,
             pixel_values=images["pixel_values"].to(device),
             image_grid_thw=grids,
-            cache=cache(layers),
+            **{self._cache: cache(layers)},
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
@@ -203,7 +208,7 @@ class ContinuousReasoner:
                 input_ids=ids,
                 attention_mask=own.new_ones(own.shape[1], own.shape[1]).tril() & own[:, None, None],
                 position_ids=(ends[:, None] - after).expand(3, -1, -1),
-                cache=cache(layers),
+                **{self._cache: cache(layers)},
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
@@ -218,7 +223,7 @@ class ContinuousReasoner:
                 input_ids=rows.last[:, None],
                 attention_mask=rows.mask[:, None, None],
                 position_ids=rows.position[None, :, None].expand(3, -1, -1),
-                cache=cache(rows.layers),
+                **{self._cache: cache(rows.layers)},
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
@@ -228,7 +233,10 @@ class ContinuousReasoner:
     join = staticmethod(join)
 
     def _take(self, rows: Rows, logits: torch.Tensor) -> None:
-        """Append the likeliest or a sampled token of each row; penalty on repetition as in CTRL (arXiv 1909.05858)."""
+        """Append the likeliest or a sampled token of each row.
+
+        The penalty on repetition is as in CTRL (arXiv 1909.05858).
+        """
         if rows.seen is not None:
             logits = logits.float()
             punished = torch.where(logits < 0, logits * self._penalty, logits / self._penalty)
@@ -244,7 +252,10 @@ class ContinuousReasoner:
 
 
 class _Rolling:
-    """A session in which each complete row makes room. After an error it continues with half as many rows."""
+    """A session in which each complete row makes room.
+
+    After an error it continues with half as many rows.
+    """
 
     def __init__(self, reasoner: ContinuousReasoner, batch_size: int):
         self._reasoner, self._batch_size = reasoner, batch_size
@@ -291,9 +302,10 @@ class _Rolling:
             self._retreat([prompt for rows, keep in parts for i in keep if (prompt := rows.prompts[i])], error)
 
     def _retreat(self, stopped: list[Prompt], error: Exception) -> None:
-        """Ask prompts that failed together again, half as many at once; a prompt that failed alone is answered.
+        """Ask prompts that failed together again, half as many at once.
 
-        Where kept prefixes took memory, the prompts are first asked again without them.
+        A prompt that failed alone is answered with its error. If kept prefixes took memory, the prompts are first asked
+        again without them.
         """
         error.__traceback__ = None  # it keeps the failed batch's tensors alive
         self._rows = None
@@ -317,7 +329,10 @@ class _Rolling:
                 rows.prompts[i] = None
 
     def _begin(self, prompts: Sequence[Prompt]) -> Iterator[Rows]:
-        """Yield the first rows of prompts; halve prompts that fail, until the failing prompt is alone."""
+        """Yield the first rows of prompts.
+
+        Prompts that fail are halved, until the failing prompt is alone.
+        """
         rows, freed = None, False
         try:
             rows = self._reasoner.prefill(prompts)

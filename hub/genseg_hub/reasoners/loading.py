@@ -16,7 +16,8 @@ from genseg_hub.checkpoints.catalog import EMBEDDED
 from genseg_hub.checkpoints.settings import CONFIG_FILE, read_config
 from genseg_hub.errors import CheckpointError
 from genseg_hub.extras import install_command
-from genseg_hub.options import THINKING_TOKENS, HubOptions, ReasonerOptions
+from genseg_hub.options import THINKING_TOKENS, VLLM, HubOptions, ReasonerOptions
+from genseg_hub.reasoners import vllm
 from genseg_hub.reasoners.base import Reasoner
 from genseg_hub.reasoners.compared import obstacle
 from genseg_hub.reasoners.continuous_batching import ContinuousReasoner
@@ -28,7 +29,9 @@ from genseg_hub.thinking import opens_thought, template_opens_thought
 _log = logging.getLogger(__name__)
 
 
-def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target, options: ReasonerOptions) -> Reasoner:
+def load_reasoner(
+    checkpoint: Checkpoint, dialect: dialects.Dialect, target, options: ReasonerOptions, reserved: int = 0
+) -> Reasoner:
     """Load the reasoner of a checkpoint.
 
     Args:
@@ -36,6 +39,7 @@ def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target, opt
         dialect: of the checkpoint; it limits the length of answers.
         target: torch.device.
         options: how to load it, see `ReasonerOptions`.
+        reserved: bytes of the device that the segmenter needs, which vLLM leaves free.
 
     Raises:
         CheckpointError: a package is missing, or the options and the checkpoint contradict each other.
@@ -44,6 +48,11 @@ def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target, opt
 
     limits = {} if dialect.IMAGE_SIZE else _pixels(checkpoint, options)
     processor = transformers.AutoProcessor.from_pretrained(checkpoint.reasoner, trust_remote_code=False, **limits)
+    thinks = opens_thought(processor)
+    limit = answer_limit(checkpoint, dialect, options.max_new_tokens, thinks)
+    if options.backend == VLLM:
+        dtype = str(dtype_of(target, options)).removeprefix("torch.")
+        return vllm.load(checkpoint, processor, target, dtype, limit, thinks, limits, reserved)
     try:
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             checkpoint.reasoner, use_safetensors=True, trust_remote_code=False, **_weights(checkpoint, target, options)
@@ -56,8 +65,6 @@ def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target, opt
     if options.device_map is None and not getattr(model, "is_quantized", False):
         model = model.to(target)
     _return_token_types(processor, model)
-    thinks = opens_thought(processor)
-    limit = answer_limit(checkpoint, dialect, options.max_new_tokens, thinks)
     reason = obstacle(model)
     if not reason:
         return ContinuousReasoner(model, processor, limit, thinks)
@@ -66,7 +73,10 @@ def load_reasoner(checkpoint: Checkpoint, dialect: dialects.Dialect, target, opt
 
 
 def _return_token_types(processor, model) -> None:
-    """Let a processor return the token types that the positions of its model need; Cosmos3-Edge's leaves them out."""
+    """Let a processor return the token types that its model needs.
+
+    The model's positions need them. Cosmos3-Edge's processor leaves them out.
+    """
     name = "mm_token_type_ids"
     if name in processor.model_input_names and name in inspect.signature(type(model).forward).parameters:
         processor.return_mm_token_type_ids = True
@@ -222,7 +232,10 @@ def connect_by_name(
 
 
 def _is_here(name: str) -> bool:
-    """Return whether a server's model is a checkpoint of this package, or was loaded from a folder of this disk."""
+    """Return whether a server's model is also on this machine.
+
+    It is a checkpoint of this package, or was loaded from a folder of this disk.
+    """
     return name in EMBEDDED or (os.path.isabs(name) and (Path(name) / CONFIG_FILE).is_file())
 
 
@@ -256,7 +269,10 @@ def _own_limit(checkpoint: Checkpoint) -> int | None:
 
 
 def _limit_answers(reasoner: ServerReasoner, checkpoint: Checkpoint, max_new_tokens: int | None) -> None:
-    """Set the token limit of a server's answers. Only a limit that nobody chose grows with an unfinished thought."""
+    """Set the token limit of a server's answers.
+
+    Only a limit that nobody chose grows with an unfinished thought.
+    """
     dialect = dialects.get_dialect(checkpoint.dialect)
     thinks = reasoner.choice.model.thinks or template_opens_thought(checkpoint.reasoner)
     chosen = max_new_tokens or dialect.TUNED or _own_limit(checkpoint)

@@ -1,7 +1,7 @@
-"""Beginnings of prompts that are computed once: their keys and values are kept for later questions about the image.
+"""Compute beginnings of prompts once, for all questions about an image.
 
-Attention is causal, so keys and values of a prompt's first tokens do not depend on the tokens after them. Any prompt
-that begins with the same tokens and the same image can take them.
+Their keys and values are kept for later questions. Attention is causal, so keys and values of a prompt's first tokens
+do not depend on the tokens after them. Any prompt that begins with the same tokens and the same image can take them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _MOST_BYTES = 1_000_000_000
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """The computed beginning of prompts about one image, through the image's last token or further.
+    """Computed beginning of prompts about one image.
+
+    It goes through the image's last token or further.
 
     Attributes:
         ids: int64[columns]: its tokens, on the CPU.
@@ -49,7 +51,10 @@ class Prefix:
         shift: int,
         shown: tuple[int, int] | None,
     ) -> Prefix:
-        """Return the prefix that a row of layers ends with; its keys and values are views of theirs."""
+        """Return the prefix that a row of layers ends with.
+
+        Its keys and values are views of the row's.
+        """
         columns = [slice(layer.columns - len(ids), layer.columns) for layer in layers]
         keys = [layer.keys[row, :, place] for layer, place in zip(layers, columns, strict=True)]
         values = [layer.values[row, :, place] for layer, place in zip(layers, columns, strict=True)]
@@ -57,7 +62,7 @@ class Prefix:
 
     @property
     def bytes(self) -> int:
-        """Bytes of its keys and values."""
+        """Return the bytes of the prefix's keys and values."""
         return sum(part.numel() * part.element_size() for part in (*self.keys, *self.values))
 
     def copied(self) -> Prefix:
@@ -120,9 +125,9 @@ class Prefixes:
 
 
 def common(token_ids: Sequence[torch.Tensor], prefix: torch.Tensor | None = None) -> int:
-    """Return the number of first tokens that prompts share, with a prefix and with each other.
+    """Return the number of first tokens that prompts share.
 
-    At least one token of each prompt stays outside.
+    They share them with a prefix and with each other. At least one token of each prompt stays outside.
     """
     shortest = min(map(len, token_ids)) - 1
     if prefix is not None:

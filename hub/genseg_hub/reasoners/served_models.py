@@ -1,4 +1,4 @@
-"""The models that a server lists, and the one of them that a name means.
+"""Find the model that a name means among the models that a server lists.
 
 Servers name the same weights in their own ways: `Qwen/Qwen3-VL-8B-Instruct` is `qwen3-vl:8b-instruct` on Ollama and
 `Qwen3VL-8B-Instruct-Q4_K_M.gguf` on llama.cpp. A name that fits several models is refused, because a wrong model
@@ -59,14 +59,20 @@ class ServedModel:
 
     @property
     def dialect(self) -> str | None:
-        """The dialect of untuned checkpoints that the Hub id, the name or the root tells; None if they tell none."""
+        """Return the dialect that the Hub id, the name or the root tells; None for none.
+
+        The dialect is of untuned checkpoints.
+        """
         names = [name for name in (self.hub_id, self.name, self.root) if name]
         told = (dialects.of_name(name) for name in (*map(_last_part, names), *names))
         return next(filter(None, told), None)
 
     @property
     def thinks(self) -> bool:
-        """Whether the name tells a model that thinks before each answer; Qwen3.5 and Ollama's plain qwen3-vl do."""
+        """Return whether the name tells a model that thinks before each answer.
+
+        Qwen3.5 and Ollama's plain qwen3-vl do.
+        """
         name = f"{self.name} {self.root or ''} {self.hub_id or ''}".lower()
         plain = self.server == OLLAMA and "qwen3-vl" in name and "instruct" not in name
         return plain or "thinking" in name or re.search(r"qwen3[._]5", name) is not None
@@ -79,7 +85,7 @@ class Choice:
     Attributes:
         model: of the server's list.
         known_as: the wanted name that led to the model; None if no name was wanted.
-        why: reason of the choice, for people; "" where the name is exactly the server's.
+        why: reason of the choice, for people; "" if the name is exactly the server's.
         sure: whether the server itself says that the wanted name is this model's.
     """
 
@@ -148,9 +154,9 @@ def read_models(page: Any, errors: ServerErrors) -> list[ServedModel]:
 def choose(models: Sequence[ServedModel], wanted: Sequence[str] | None) -> Choice:
     """Return the model that one of the wanted names means.
 
-    A model is found by its exact name, then by its root, then by name or Hub id without regard to case, then by a name
-    that differs in owner, storage and punctuation, and last without "instruct" or "thinking" in the name. A thinking
-    model is never taken for one that does not think.
+    A model is found by its exact name, then by its root, then by name or Hub id without regard to case. Next comes a
+    name that differs in owner, storage and punctuation. The last try ignores "instruct" and "thinking" in the name. A
+    thinking model is never taken for one that does not think.
 
     Args:
         models: of one server.
@@ -185,7 +191,10 @@ def choose(models: Sequence[ServedModel], wanted: Sequence[str] | None) -> Choic
 
 
 def _last_part(name: str) -> str:
-    """Return a name without its owner, of a path the file's name: a folder may have another model's name."""
+    """Return a name without its owner; the file's name for a path.
+
+    A folder may have another model's name.
+    """
     return re.split(r"[/\\]", name)[-1]
 
 
@@ -229,7 +238,10 @@ def _is_near(model: ServedModel, wanted: str, key: Callable[[str], str]) -> bool
 
 
 def _letters(name: str) -> str:
-    """Return the letters and digits of a name without owner and storage; a commit stays in the name."""
+    """Return the letters and digits of a name without owner and storage.
+
+    A commit stays in the name.
+    """
     name, shorter = "", _last_part(name.lower())[:_LONGEST_NAME]
     while name != shorter:
         name, shorter = shorter, _STORAGE.sub("", shorter)
@@ -241,7 +253,7 @@ def _stem(name: str) -> str:
 
 
 def _listed(names: Sequence[str] | dict[str, Any], wanted: str | None = None) -> str:
-    """Return at most ten names, of many those nearest to the wanted name."""
+    """Return at most ten names, the nearest to the wanted name."""
     names = list(names)
     shown = names[:_NAMES_SHOWN]
     if wanted is not None and len(names) > _NAMES_SHOWN:
@@ -265,7 +277,7 @@ def _advice(models: Sequence[ServedModel], wanted: str) -> str:
 
 
 def _ollama_name(wanted: str) -> str | None:
-    """Return Ollama's name of a Qwen3-VL; None for a model whose name there is unknown."""
+    """Return Ollama's name of a Qwen3-VL; None for unknown."""
     bare = wanted.partition("@")[0].split("/")[-1].lower()
     if ":" in bare:
         return bare
@@ -281,7 +293,10 @@ def _kind(fields: dict[str, Any]) -> str | None:
 
 
 def _vision(name: str, fields: dict[str, Any]) -> bool | None:
-    """Return whether a model takes images: by its modalities, by LM Studio's type, or by its name."""
+    """Return whether a model takes images.
+
+    Its modalities, LM Studio's type or its name tell it.
+    """
     architecture = fields.get("architecture")
     modalities = architecture.get("input_modalities") if isinstance(architecture, dict) else None
     if isinstance(modalities, list):
@@ -292,7 +307,10 @@ def _vision(name: str, fields: dict[str, Any]) -> bool | None:
 
 
 def _capabilities(page: Any) -> dict[str, list]:
-    """Return what each model can do, by its name: llama-server says it in a second list."""
+    """Return the capabilities of each model, by its name.
+
+    llama-server lists them beside the models.
+    """
     listed = getattr(page, "models", None)
     rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
     return {

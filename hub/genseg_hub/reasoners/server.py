@@ -1,7 +1,8 @@
-"""A reasoner on any server with OpenAI's chat completions: vLLM, Ollama, LM Studio, llama.cpp, OpenRouter.
+"""Ask a reasoner on any server with OpenAI's chat completions.
 
-This module sends requests and repeats them in the form that the server accepts. `chat_requests` knows the forms,
-`chat_answers` the answers, `served_models` the names, and `serving` how to start an engine.
+Such servers are vLLM, Ollama, LM Studio, llama.cpp and OpenRouter. This module sends requests and repeats them in the
+form that the server accepts. `chat_requests` knows the forms, `chat_answers` the answers, `served_models` the names,
+and `serving` how to start an engine.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class ServerReasoner:
         known_as: the given name under which the model was found; None if no name was given.
 
     Raises:
-        NotServedError: the server has none of these models.
+        NotServedError: the server has none of the models.
         ReasonerError: there is no server, or it refuses the key.
         ValueError: an argument cannot be used.
     """
@@ -142,11 +143,17 @@ class ServerReasoner:
         self._form = dataclasses.replace(self._form, temperature=value)
 
     def session(self, batch_size: int) -> _Requests:
-        """See `base.Reasoner`; up to `concurrency` prompts are open, whatever the batch size."""
+        """Open a session, see `base.Reasoner`.
+
+        Up to `concurrency` prompts are open, whatever the batch size.
+        """
         return _Requests(self)
 
     def stream(self, prompt: Prompt) -> Generator[str | Generation, None, None]:
-        """See `base.Reasoner`; a server that refuses to answer in pieces is asked for one piece."""
+        """Answer one prompt in pieces, see `base.Reasoner`.
+
+        A server that refuses pieces is asked for one piece.
+        """
         texts: SimpleQueue[str | None] = SimpleQueue()
         session = _Requests(self, texts.put)
         session.ask([prompt])
@@ -206,7 +213,10 @@ class ServerReasoner:
     async def _asked(
         self, form: RequestForm, picture: Picture, chat: list[dict], watch: Callable[[str], None] | None
     ) -> tuple[Generation, int]:
-        """Return the answer to one chat and the token limit that it had; change the form where the server refuses."""
+        """Return the answer to one chat and the token limit that it had.
+
+        The form changes if the server refuses it.
+        """
         import openai
 
         in_pieces = watch is not None and self._streams
@@ -235,7 +245,10 @@ class ServerReasoner:
                     raise
 
     def _marked(self, watch: Callable[[str], None]) -> Callable[[str], None]:
-        """Return `watch` for texts whose thought the prompt may have opened; it gets them with their `<think>`."""
+        """Return `watch` for texts whose thought the prompt may have opened.
+
+        It gets these texts with their `<think>`.
+        """
 
         def marked(text: str) -> None:
             in_thought = self._thinks and "<think>" not in text and "</think>" not in text
@@ -246,7 +259,10 @@ class ServerReasoner:
     async def _asked_again(
         self, cut: Generation, limit: int, picture: Picture, chat: list[dict], watch: Callable[[str], None] | None
     ) -> Generation:
-        """Return the answer with a higher limit; the answer that was cut off if the server refuses the limit."""
+        """Return the answer with a higher token limit.
+
+        Return the answer that was cut off if the server refuses the limit.
+        """
         import openai
 
         try:

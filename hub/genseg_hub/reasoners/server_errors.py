@@ -51,11 +51,14 @@ class ServerErrors:
     key: str = field(default="", repr=False)
 
     def error(self, predicate: str, kind: type[ReasonerError] = ReasonerError) -> ReasonerError:
-        """Return an error whose subject is the server, such as "the server http://host/v1 gave no answer"."""
+        """Return an error whose subject is the server.
+
+        Such an error is "the server http://host/v1 gave no answer".
+        """
         return kind(f"the server {self.address} {self._without_key(predicate)}")
 
     def quoted(self, words: Any) -> str:
-        """Return the beginning of a server's words, without control characters and without the key."""
+        """Return the beginning of a server's words, printable and without the key."""
         return printable(self._without_key(str(words)))[:_QUOTED_CHARACTERS]
 
     def explained(self, error: Exception) -> ReasonerError:
@@ -73,7 +76,7 @@ class ServerErrors:
             cause = self.quoted(error.__cause__ or error)
             text = f"cannot be reached ({cause}), {attempts}; is it running, and done with loading?"
         elif isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            text = "refuses the key; set OPENAI_API_KEY to the one that the server was started with"
+            text = "refuses the key; set OPENAI_API_KEY to the server's key"
         elif isinstance(error, openai.APIStatusError):
             body: Any = error.body
             if isinstance(body, dict):

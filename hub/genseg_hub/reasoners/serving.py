@@ -1,4 +1,4 @@
-"""Commands that start an engine to serve a checkpoint's reasoner, and checks of a server's address.
+"""Commands that serve a checkpoint's reasoner, and checks of addresses.
 
 This module starts no process. The engine gets the folder that `checkpoints.pull` made, with safetensors and without
 code, and the name under which `ServerReasoner` finds the checkpoint.
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from genseg_hub.checkpoints import Checkpoint
 from genseg_hub.errors import ServingError
+from genseg_hub.extras import install_command
 
 ENGINES = ("vllm", "sglang", "transformers")
 # 16,384 tokens of an image, the maximum of Qwen-VL's processors, and room for the prompt and the answer.
@@ -43,7 +44,10 @@ def checked_address(address: str) -> str:
 
 
 def is_local(address: str) -> bool:
-    """Return whether an address is of this machine, where no proxy of the network may come between."""
+    """Return whether an address is of this machine.
+
+    No proxy of the network may come between.
+    """
     host = urlsplit(address).hostname or ""
     if host == "localhost":
         return True
@@ -71,8 +75,8 @@ def find(engine: str | None = None) -> tuple[str, str]:
         if executable and (engine or name != "transformers" or _transformers_can_serve()):
             return name, executable
     raise ServingError(
-        f"{engine or 'no engine'} is not installed here: pip install vllm, or sglang (a GPU; each in an environment of "
-        'its own, on PATH), or "fiftyone-genseg[serve]" for `transformers serve`'
+        f"{engine or 'no engine'} is not installed here: pip install vllm, or pip install sglang (a GPU; each in an "
+        f"environment of its own, on PATH), or for `transformers serve`: {install_command('serve')}"
     )
 
 

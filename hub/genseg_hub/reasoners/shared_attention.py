@@ -1,8 +1,8 @@
-"""Attention of rows that share the beginnings of their prompts; each beginning's keys and values are held once.
+"""Attention of rows that share the beginnings of their prompts.
 
-The idea is that of cascade attention (https://flashinfer.ai/2024/02/02/cascade-inference.html): the scores of a row are
-those over its beginning, beside those over its own columns, and one softmax goes over both. All rows of a beginning
-read its keys and values in one matrix product.
+Each beginning's keys and values are held once. The idea is cascade attention
+(https://flashinfer.ai/2024/02/02/cascade-inference.html): a row has scores over its beginning, beside scores over its
+own columns, and one softmax goes over both. All rows of a beginning read its keys and values in one matrix product.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class Beginnings:
     of: list[int]
 
     def __post_init__(self) -> None:
-        """Lay the rows out as [beginnings, most rows of one], where a place without a row takes row 0."""
+        """Lay the rows out as [beginnings, most rows of one].
+
+        A place without a row takes row 0.
+        """
         rows: list[list[int]] = [[] for _ in self.names]
         for row, beginning in enumerate(self.of):
             rows[beginning].append(row)
@@ -54,7 +57,10 @@ class Beginnings:
 
     @contextmanager
     def attended(self) -> Iterator[None]:
-        """Let the models that are called in this context, in this thread, attend to the beginnings, too."""
+        """Let models that are called in this context attend to the beginnings.
+
+        The context holds for this thread.
+        """
         before = _current.set(self)
         try:
             yield
@@ -62,7 +68,10 @@ class Beginnings:
             _current.reset(before)
 
     def by_beginning(self, of_rows: torch.Tensor) -> torch.Tensor:
-        """Return what belongs to rows, [rows, heads, length, size], as [beginnings, heads, rows x length, size]."""
+        """Return values of rows in the order of beginnings.
+
+        [rows, heads, length, size] becomes [beginnings, heads, rows x length, size].
+        """
         if self._is_plain:
             return of_rows
         _, heads, length, size = of_rows.shape
@@ -116,7 +125,9 @@ def stack(
     parts: Sequence[tuple[Sequence[torch.Tensor], Sequence[torch.Tensor], int]],
     of: list[int],
 ) -> Beginnings:
-    """Return beginnings of several lengths beside each other; a single one is not copied.
+    """Return beginnings of several lengths beside each other.
+
+    A single beginning is not copied.
 
     Args:
         names: of the beginnings.
@@ -134,7 +145,10 @@ def stack(
 
 
 def _aligned(parts: list[torch.Tensor], columns: list[int], width: int) -> torch.Tensor:
-    """Return the last columns of parts [heads, columns, size], right-aligned in [parts, heads, width, size]."""
+    """Return the last columns of parts, right-aligned.
+
+    Parts are [heads, columns, size], the result is [parts, heads, width, size].
+    """
     if len(parts) == 1:
         return parts[0][None, :, parts[0].shape[1] - width :]
     heads, _, size = parts[0].shape
@@ -157,10 +171,10 @@ def attend(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
-    """Return the attention of rows over their beginnings and their own columns; without beginnings, SDPA's.
+    """Return the attention of rows over their beginnings and own columns.
 
-    The signature is Transformers' attention interface. With beginnings, `attention_mask` is bool[rows, 1, length,
-    columns], True where a token attends.
+    Without beginnings it is SDPA's. The signature is Transformers' attention interface. With beginnings,
+    `attention_mask` is bool[rows, 1, length, columns], True where a token attends.
     """
     shared = _current.get()
     if shared is None:

@@ -18,10 +18,10 @@ TOKENS_PER_STATE = 4  # of a streamed answer, because decoding the text at each 
 
 
 class TransformersReasoner:
-    """Any `AutoModelForImageTextToText` in this process: `generate`, batch after batch.
+    """Any `AutoModelForImageTextToText` in this process, by `generate`.
 
-    `continuous_batching.ContinuousReasoner` gives the same answers faster. Weights that are divided among processes
-    need this class, because all processes must take the same number of steps.
+    It answers batch after batch. `continuous_batching.ContinuousReasoner` gives the same answers faster. Weights that
+    are divided among processes need this class, because all processes must take the same number of steps.
 
     Args:
         model: the model, on its device, in its dtype.
@@ -97,12 +97,14 @@ class TransformersReasoner:
             stopping_criteria=StoppingCriteriaList([_Watching(watch, start)] if watch else []),
         )[:, start:]
         ends = torch.tensor(end_tokens(self.model), device=tokens.device)
-        finished = torch.isin(tokens, ends).any(1).tolist()
+        is_end = torch.isin(tokens, ends)
+        finished = is_end.any(1).tolist()
+        counts = (is_end.cumsum(1) - is_end.int() == 0).sum(1).tolist()  # what follows the first end is padding
         decoded = self._decode(tokens)
         sizes = shown_sizes(inputs, self.processor, len(batch))
         return [
-            Generation(self.begin + text, not done, size)
-            for text, done, size in zip(decoded, finished, sizes, strict=True)
+            Generation(self.begin + text, not done, size, count)
+            for text, done, size, count in zip(decoded, finished, sizes, counts, strict=True)
         ]
 
     def _decode(self, tokens: torch.Tensor) -> list[str]:
@@ -133,7 +135,9 @@ class Generates(Protocol):
 
 
 class Batches:
-    """A session of batches; a failing batch is halved until the failing prompt is alone.
+    """A session of batches.
+
+    A failing batch is halved until the failing prompt is alone.
 
     Args:
         reasoner: that generates the answers of a batch.
@@ -175,10 +179,12 @@ def end_tokens(model) -> list[int]:
 
 
 def shown_sizes(inputs, processor, count: int) -> list[tuple[int, int] | None]:
-    """Return the (width, height) in pixels of each image as a Qwen-VL processor resized it; None for other processors.
+    """Return each image's (width, height) as a Qwen-VL processor resized it.
+
+    The sizes are in pixels. Other processors give None.
 
     Args:
-        inputs: what the processor returned for the images.
+        inputs: the processor's result for the images.
         processor: of the checkpoint.
         count: number of images.
     """

@@ -29,9 +29,9 @@ _KEPT_IMAGES = 2
 
 
 class Segmenter(abc.ABC):
-    """Masks of instance prompts, with one embedding per image; safe for several threads.
+    """Make masks of instance prompts, with one embedding per image.
 
-    The embeddings of the last images are kept, for later prompts about them.
+    Several threads may use it. The embeddings of the last images are kept, for later prompts about them.
 
     Args:
         side: pixels of the square to which every image is resized for the model.
@@ -115,13 +115,18 @@ class Segmenter(abc.ABC):
 
     @abc.abstractmethod
     def _embed(self, image: np.ndarray, size: tuple[int, int]) -> Any:
-        """Return the embedding of uint8[h, w, 3] for `_decode`; prompts and masks are of an image of `size` (W, H)."""
+        """Return the embedding of uint8[h, w, 3] for `_decode`.
+
+        Prompts and masks are of an image of `size` (W, H).
+        """
 
     @abc.abstractmethod
     def _decode(
         self, embedding: Any, boxes: np.ndarray | None, points: np.ndarray, labels: np.ndarray, multimask: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return masks bool[n, H, W] and predicted IoUs float[n] of n prompts with p points each; p may be 0.
+        """Return masks bool[n, H, W] and predicted IoUs float[n] of n prompts.
+
+        Each prompt has p points; p may be 0.
 
         Args:
             embedding: of the image, from `_embed`.

@@ -12,7 +12,9 @@ from genseg_hub.segmenters.sam2 import Sam2Segmenter
 
 
 def load_segmenter(weights: Path, config: str | None, device: torch.device | str) -> Segmenter:
-    """Load the segmenter of a `checkpoints.Checkpoint`; the folder's config.json names its kind.
+    """Load the segmenter of a `checkpoints.Checkpoint`.
+
+    The folder's config.json names its kind.
 
     Args:
         weights: folder that `save_sam2` or Transformers wrote, or a file of the SAM 2 authors.
@@ -26,7 +28,7 @@ def load_segmenter(weights: Path, config: str | None, device: torch.device | str
         file = weights / CONFIG_FILE
         settings = json.loads(file.read_text())
         if not isinstance(settings, dict):
-            raise ValueError(f"{file} is no JSON object")
+            raise ValueError(f"{file} is no JSON object; pull the checkpoint again")
         if "base" not in settings:
             from genseg_hub.segmenters.transformers import TransformersSegmenter
 

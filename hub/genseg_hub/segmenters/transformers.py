@@ -1,4 +1,4 @@
-"""Segmenters of Transformers: SAM 2, and the part of SAM 3 that takes boxes and points.
+"""Segmenters of Transformers: SAM 2, and SAM 3 by boxes and points.
 
 Images are resized as in the authors' code: SAM 2 keeps fractions of grey levels, and SAM 3 rounds them.
 """
@@ -69,14 +69,16 @@ class TransformersSegmenter(Segmenter):
         if not isinstance(kind, str) or kind not in _PROCESSORS:
             raise ValueError(
                 f"{folder / CONFIG_FILE} is of the kind {kind!r}; a segmenter is one of {', '.join(_PROCESSORS)}, "
-                "or what `genseg-train export` writes"
+                "or a folder of `genseg-train export`"
             )
         model, found = transformers.AutoModelForMaskGeneration.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
         if found["missing_keys"]:  # Transformers fills them with random numbers
             names = ", ".join(sorted(found["missing_keys"])[:3])
-            raise ValueError(f"the weights in {folder} lack {len(found['missing_keys'])} tensors: {names} ...")
+            raise ValueError(
+                f"the weights in {folder} lack {len(found['missing_keys'])} tensors: {names} ...; pull them again"
+            )
         processor = _PROCESSORS[kind].from_pretrained(folder, trust_remote_code=False)
         device = torch.device(device)
         return cls(model.to(device), processor, torch.float32 if device.type == "cpu" else torch.bfloat16)

@@ -54,7 +54,7 @@ def never():
 
 
 def metrics_of(folder):
-    return json.loads((folder / benchmark_run.METRICS).read_text())
+    return json.loads((folder / benchmark_run.METRICS).read_text()) | {"cost": None}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,10 @@ def test_a_run_has_the_figures_of_the_evaluation(finished, scenes, nano):
     expected = scores.evaluate(nano, from_dataset(scenes), 4, lambda *result: rows.append(result[2])).compute()
     found = metrics_of(finished)
     assert found["miou"] > 0.5
+    cost = json.loads((finished / benchmark_run.METRICS).read_text())["cost"]
+    assert cost["tokens"] == expected.pop("cost")["tokens"]
+    assert cost["seconds"] > 0
+    assert list(cost["memory_bytes"]) == ["cpu"]
     for name, value in expected.items():
         assert found[name] == (pytest.approx(value) if isinstance(value, float) else value), name
     assert found["missing"] == 0

@@ -15,6 +15,7 @@ from genseg_training.nano.refscenes import refscenes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers import costs
 from tests.helpers.kill_at import run_until
 
 SETTINGS = {"benchmark": "coco", "split": "data", "model": "nano"}
@@ -63,8 +64,9 @@ def contents(folder) -> dict[str, str]:
     """
     files = {name: (folder / name).read_text() for name in benchmark_run.FILES}
     lines = map(json.loads, files[benchmark_run.PREDICTIONS].splitlines())
+    files = {name: costs.without(text) for name, text in files.items()}
     kept = {
-        json.dumps(line | {"instances": [{**instance, "score": None} for instance in line.get("instances", ())]})
+        json.dumps(line | {"cost": None, "instances": [{**one, "score": None} for one in line.get("instances", ())]})
         for line in lines
     }
     files[benchmark_run.PREDICTIONS] = "\n".join(sorted(kept))
@@ -94,11 +96,11 @@ def test_the_last_shard_writes_the_report_of_one_process(whole, scenes, nano, tm
     assert run(folder, scenes, nano, "1/3") is None
     assert not (folder / benchmark_run.METRICS).exists()
     assert run(folder, scenes, never, "1/3") is None, "a part that is answered loads no model"
-    assert run(folder, scenes, nano, "3/3") == whole[benchmark_run.REPORT]
+    assert run(folder, scenes, nano, "3/3") == (folder / benchmark_run.REPORT).read_text()
     assert contents(folder) == whole
     assert {file.name for file in folder.iterdir()} == {*benchmark_run.FILES, shards.LOCK}
-    assert run(folder, scenes, never, "3/3") == whole[benchmark_run.REPORT]
-    assert run(folder, scenes, never) == whole[benchmark_run.REPORT]
+    assert run(folder, scenes, never, "3/3") == (folder / benchmark_run.REPORT).read_text()
+    assert run(folder, scenes, never) == (folder / benchmark_run.REPORT).read_text()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_a_killed_shard_costs_its_own_answers_alone(whole, scenes, nano, tmp_pat
         yield from zip(copies, nano.segment_many(copies, batch_size), strict=True)
 
     # Without --shard, or with other shards, the run goes on with what all shards have answered.
-    assert run(folder, datasets.load_from_disk(saved), lambda: asked) == whole[benchmark_run.REPORT]
+    assert run(folder, datasets.load_from_disk(saved), lambda: asked) == (folder / benchmark_run.REPORT).read_text()
     assert len(again) == (3 if place.endswith("to_line") else 0)
     assert contents(folder) == whole
     assert not (folder / shards.FOLDER).exists()
@@ -156,7 +158,7 @@ def test_a_shard_neither_overwrites_nor_imports(scenes, nano, tmp_path):
     file = tmp_path / "predictions.jsonl"
     file.touch()
     for arguments in ((never, {"overwrite": True}), (file, {})):
-        with pytest.raises(RunError, match="a shard predicts what is missing"):
+        with pytest.raises(RunError, match="a shard predicts missing expressions"):
             run(tmp_path / "run", scenes, arguments[0], "1/2", **arguments[1])
     run(tmp_path / "run", scenes, nano, "1/2")
     assert run(tmp_path / "run", scenes, nano, overwrite=True)

@@ -278,7 +278,7 @@ def test_a_token_without_the_right_is_explained(hub, folder, token, message):
 
 @pytest.mark.parametrize("token", ["secret\r\nX-Y: z", "secret and more", "s\u00e9cret"])
 def test_what_cannot_be_a_token_is_refused_and_not_repeated(hub, folder, token):
-    with pytest.raises(PublishError, match="the token for the Hub is not one, nothing was published") as refusal:
+    with pytest.raises(PublishError, match="the token for the Hub is malformed, nothing was published") as refusal:
         publish.push(folder, REPO, token=token)
     assert "cret" not in str(refusal.value)
     assert refusal.value.__cause__ is refusal.value.__context__ is None

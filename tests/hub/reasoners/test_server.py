@@ -303,7 +303,7 @@ def test_a_server_that_is_not_there_is_named(pauses):
         with pytest.raises(ReasonerError, match="answered 404: Not Found; the address usually ends in /v1"):
             ServerReasoner(server.url.removesuffix("/v1"), "served", 64)
         server.models = (401, {}, {"message": KEY})
-        with pytest.raises(ReasonerError, match="refuses the key; set OPENAI_API_KEY to the one"):
+        with pytest.raises(ReasonerError, match="refuses the key; set OPENAI_API_KEY to the server"):
             reasoner(server, api_key=KEY)
 
 

@@ -10,7 +10,7 @@ The folder holds `instances.json`, `images/` and `expressions.csv` or `expressio
 | `id` | optional; if missing or blank, the number of the row, from 0 |
 
 Ids may be numbers or text; 7 and "7" are the same. A table that pandas wrote is read as it was meant: 41.0 is the id 41
-where no annotation has the id "41.0".
+if no annotation has the id "41.0".
 """
 
 from __future__ import annotations
@@ -100,12 +100,12 @@ def _csv_rows(stream: TextIO, table: Path) -> Iterator[Row]:
             )
         for row in reader:
             if None in row:
-                said = f"line {reader.line_num} of {table} has more cells than columns; quote what holds a comma"
+                said = f"line {reader.line_num} of {table} has more cells than columns; quote cells that hold a comma"
                 yield reader.line_num, Unusable(Problem.MALFORMED_RECORD, said)
             else:
                 yield reader.line_num, {column: cell for column, cell in row.items() if cell is not None}
     except csv.Error as error:
-        said = f"what follows line {reader.line_num} of {table} is not CSV ({error}); mend its quotes"
+        said = f"the rows after line {reader.line_num} of {table} are not CSV ({error}); mend their quotes"
         raise ArchiveError(said) from error
 
 
@@ -137,7 +137,7 @@ def _referred(row: dict[str, Any], what: str, instances: CocoInstances) -> tuple
 
 
 def _ids(row: dict[str, Any], what: str, instances: CocoInstances) -> list[str]:
-    """Return the ids of the annotations to which a row refers, however its table was written.
+    """Return the ids of the annotations to which a row refers.
 
     pandas writes 41 as 41.0 in a column with an empty cell, an empty cell as null, and a list as "[41, 42]".
     """
@@ -153,7 +153,10 @@ def _ids(row: dict[str, Any], what: str, instances: CocoInstances) -> list[str]:
 
 
 def _listed(cell: str) -> list[Any]:
-    """Return the ids in a cell: with spaces, commas or semicolons between them, in brackets or not, quoted or not."""
+    """Return the ids in a cell.
+
+    Spaces, commas or semicolons may separate them. Brackets and quotes may surround them.
+    """
     text = _NUMPY.sub(r"\1", cell.strip())
     if text.lower() in _EMPTY:
         return []

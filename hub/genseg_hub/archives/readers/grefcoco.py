@@ -1,8 +1,9 @@
-"""gRefCOCO (arXiv 2306.00968; github.com/henghuiding/gRefCOCO): expressions that refer to one, several or no instances.
+"""Read gRefCOCO, whose expressions mean one, several or no instances.
 
-Its evaluator leaves crowds out of the target. The reader compares no counts, because the file has changed over the
-years: it had 259,859 expressions in April 2024 (github.com/henghuiding/gRefCOCO/issues/6), and the paper counts
-278,232. References without a sentence are skipped, as its authors advise (issue 8).
+Paper: arXiv 2306.00968. Archive: github.com/henghuiding/gRefCOCO. Its evaluator leaves crowds out of the target. The
+reader compares no counts, because the file has changed over the years: it had 259,859 expressions in April 2024
+(github.com/henghuiding/gRefCOCO/issues/6), and the paper counts 278,232. References without a sentence are skipped, as
+its authors advise (issue 8).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""ReasonSeg (LISA, arXiv 2308.00692; github.com/dvlab-research/LISA): a JSON file of polygons beside each image.
+"""Read ReasonSeg: a JSON file of polygons beside each image.
 
-`text` lists the expressions of the image; val and test use only the first. A shape labelled `flag` is no region. A
-shape whose label contains `ignore` marks pixels that no metric counts. Every other shape is the target. As in LISA's
-`get_mask_from_json`, shapes are painted with OpenCV's outline and filling, the largest first, so that a small shape
-stays visible in a large one. An image without a target has a no-target expression.
+Paper: LISA, arXiv 2308.00692. Archive: github.com/dvlab-research/LISA. `text` lists the expressions of the image; val
+and test use only the first. A shape labelled `flag` is no region. A shape whose label contains `ignore` marks pixels
+that no metric counts. Every other shape is the target. As in LISA's `get_mask_from_json`, OpenCV paints the outline and
+the filling of each shape. The largest shape is first, so that a small shape stays visible in it. An image without a
+target has a no-target expression.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _entries(root: Path, split: str) -> Iterator[Entry]:
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
-    """Return name without suffix -> images of that name, for all images and annotations."""
+    """Return the images of each name without suffix, of all images and annotations."""
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         is_image = file.suffix.lower() in _IMAGES
@@ -88,7 +89,10 @@ def _wrong_text(text: Any, what: str) -> Unusable | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return an annotation with a list `text` and `shapes` for `paint`; raise Unusable if it is malformed."""
+    """Return an annotation with a list `text` and `shapes` for `paint`.
+
+    Raise Unusable if the annotation is malformed.
+    """
     if not file.is_file():
         raise Unusable(Problem.MISSING_ANNOTATION, f"there is no file {file}")
     try:
@@ -113,7 +117,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def paint(shapes: list[dict[str, Any]], height: int, width: int) -> np.ndarray:
-    """Paint shapes into uint8[H, W]: 1 for the target, 255 for ignored pixels, 0 elsewhere.
+    """Paint shapes into uint8[H, W].
+
+    A pixel is 1 in the target, 255 if no metric counts it, and 0 elsewhere.
 
     Args:
         shapes: with `label` and `points` [[x, y], ...] in pixels.

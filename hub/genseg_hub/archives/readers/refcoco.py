@@ -1,7 +1,7 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: the archives of the REFER toolkit (github.com/lichengunc/refer).
+"""Read RefCOCO, RefCOCO+ and RefCOCOg: the archives of the REFER toolkit.
 
-`refs(AUTHORS).p` lists references: annotations of `instances.json` with the sentences that people wrote for them. Each
-sentence is an expression.
+The toolkit is github.com/lichengunc/refer. `refs(AUTHORS).p` lists references: annotations of `instances.json` with the
+sentences that people wrote for them. Each sentence is an expression.
 """
 
 from __future__ import annotations

@@ -1,0 +1,30 @@
+"""The simulated vLLM of `simulated_vllm`, installed for a while."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SIMULATED = Path(__file__).parent / "simulated_vllm"
+_VARIABLES = ("VLLM_NO_USAGE_STATS", "VLLM_LOGGING_LEVEL")
+
+
+@contextmanager
+def installed() -> Iterator[ModuleType]:
+    """Install the simulated vLLM in this process, and give its module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SIMULATED)
+        for name in _VARIABLES:
+            patch.setenv(name, "1")  # set back afterwards
+        import vllm
+
+        try:
+            yield vllm
+        finally:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
+                del sys.modules[name]
