@@ -1,6 +1,8 @@
 # `make demo` and `make test` do all of their own set-up; a second run starts at once. `make check` answers in minutes.
 PYTHON ?= python3
 VENV := .venv
+LOWEST := $(VENV)-lowest
+SPACE := $(VENV)-space
 BIN := $(VENV)/bin
 ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -10,7 +12,7 @@ export FIFTYONE_DATABASE_VALIDATION ?= false
 # Without it the App offers no way to run "Train on this view" in the background.
 export FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS ?= true
 
-.PHONY: help demo check test durations bench lint types format docs docs-check package setup setup-dev clean
+.PHONY: help demo check test lowest space durations bench lint types format docs docs-check package setup setup-dev clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,10 +30,24 @@ style-and-quick-tests: style
 test: setup-dev  ## Run all tests (ARGS="-k name" for some)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+lowest:  ## Run the quick tests on the lowest versions of pyproject.toml, in .venv-lowest (PYTHON=python3.13 for another)
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install -q uv
+	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct -e ".[dev]"
+	$(LOWEST)/bin/python -m fiftyone_genseg.database
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+
+space: setup-dev  ## Start the Gradio Space and ask it, in .venv-space: Gradio needs another Pillow than .venv has
+	$(BIN)/python -m venv --clear $(SPACE)
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')')" \
+		> $$($(SPACE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth
+	$(SPACE)/bin/python -m pip install -q gradio==$$(sed -n 's/^sdk_version: //p' space/README.md)
+	$(SPACE)/bin/python -m pytest tests/test_space.py
+
 durations: setup-dev  ## Run all tests and record which are slow, into tests/durations.json
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --record-durations
 
-bench: setup  ## Time this project against other ways of working, into benchmarks/RESULTS.md (40 minutes)
+bench: setup  ## Time this project against other ways of working, into benchmarks/RESULTS.md (an hour; ARGS=--quick: minutes)
 	$(BIN)/python benchmarks/all.py $(ARGS)
 
 lint: setup-dev style types  ## Check style, types and the direction of imports
@@ -85,4 +101,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:  ## Remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) $(SPACE) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

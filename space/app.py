@@ -1,7 +1,7 @@
 """A Gradio page: an image and an expression become masks.
 
-MODEL_ID names the checkpoint: "nano", a Hub id (also owner/name@revision), or a folder. SERVER, where it is set, is the
-address of an OpenAI-compatible server that has the reasoner.
+MODEL_ID names the checkpoint: "nano", a Hub id (also owner/name@revision), or a folder. SERVER is the address of an
+OpenAI-compatible server that has the reasoner, if it is set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ model = GenSegR1.from_pretrained(MODEL_ID, server=SERVER)
 
 
 def segment(image: Image.Image | None, expression: str) -> Iterator[tuple[Any, str, str]]:
-    """Yield the picture with masks, the outcome and the answer, while the answer is generated."""
+    """Yield the picture with masks, the outcome and the answer.
+
+    They come while the answer is generated.
+    """
     if image is None:
         raise gr.Error("Choose an image first.")
     try:
@@ -41,7 +44,7 @@ def segment(image: Image.Image | None, expression: str) -> Iterator[tuple[Any, s
 
 
 def outcome(prediction: Prediction) -> str:
-    """Return what became of an expression, as a sentence."""
+    """Return the result of an expression, as a sentence."""
     count = len(prediction.masks)
     if count:
         return f"{count} mask{'s' if count > 1 else ''}."

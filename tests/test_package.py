@@ -3,6 +3,7 @@
 The tests read `dist/` and are skipped where nothing was built.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
 import pytest
+import yaml
 
 import fiftyone_genseg
 from tests.conftest import ROOT
@@ -22,6 +24,14 @@ from tests.conftest import ROOT
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WHEELS, SDISTS = (sorted((ROOT / "dist").glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
 MEGABYTES = 1_000_000
+PLUGIN = yaml.safe_load((ROOT / "fiftyone.yml").read_text())
+REGISTERED = """
+import json
+from fiftyone.plugins.context import build_plugin_contexts
+
+(made,) = [made for made in build_plugin_contexts() if made.name == "@fiftyone-genseg/genseg"]
+print(json.dumps({"errors": made.errors, "names": [instance.name for instance in made.instances]}))
+"""
 pytestmark = pytest.mark.skipif(not (WHEELS and SDISTS), reason="nothing is built: run `make package`")
 
 
@@ -108,4 +118,5 @@ def test_the_wheel_runs_where_it_is_installed(tmp_path):
     link = tmp_path / "plugins" / "fiftyone-genseg"
     assert f"linked {link}" in run("genseg", "plugin", "install")
     assert link.resolve() == Path(pure).resolve() / "fiftyone_genseg" / "_plugin"
-    assert (link / "fiftyone.yml").is_file()
+    made = json.loads(run("python", "-c", REGISTERED).splitlines()[-1])
+    assert made == {"errors": [], "names": [*PLUGIN["operators"], *PLUGIN["panels"]]}

@@ -1,4 +1,7 @@
-"""The Gradio Space in `space/`: it starts, and answers with nano's masks."""
+"""The Gradio Space in `space/`: it starts, and answers with nano's masks.
+
+`make space` runs these tests with Gradio, which refuses the Pillow of the other tests.
+"""
 
 import ast
 import importlib.metadata
@@ -15,6 +18,7 @@ import urllib.request
 import numpy as np
 import pytest
 import yaml
+from genseg_hub import GenSegR1
 from genseg_hub.overlay import draw_prediction
 from packaging.requirements import Requirement
 from PIL import Image
@@ -24,7 +28,7 @@ from tests.conftest import ROOT
 SPACE = ROOT / "space"
 EXTRAS = {"openai", "pillow-heif"}  # of genseg_hub; messages name the command that installs them
 needs_gradio = pytest.mark.skipif(
-    importlib.util.find_spec("gradio") is None, reason="Gradio is no dependency of this package: pip install gradio"
+    importlib.util.find_spec("gradio") is None, reason="Gradio is not installed here: run `make space`"
 )
 
 
@@ -71,14 +75,20 @@ def test_the_app_imports_nothing_that_the_space_lacks():
     assert imported(SPACE) <= {"gradio", "PIL", "genseg_hub"}
 
 
+@pytest.fixture(scope="module", params=["nano", "hub/genseg_hub/nano_sft"])
+def checkpoint(request):
+    """Return a name for the Space's variable: a known one, and a folder as any training leaves it."""
+    return str(ROOT / request.param) if "/" in request.param else request.param
+
+
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(checkpoint, tmp_path_factory):
     """Start the app in a process of its own, as the Space does, and return its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
-        "MODEL_ID": "nano",
+        "MODEL_ID": checkpoint,
         "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -106,7 +116,12 @@ def page(tmp_path_factory):
 
 
 @needs_gradio
-def test_the_page_answers_with_the_masks_of_the_checkpoint(page, nano):
+def test_gradio_is_the_one_of_the_space():
+    assert importlib.metadata.version("gradio") == front_matter()["sdk_version"]
+
+
+@needs_gradio
+def test_the_page_answers_with_the_masks_of_the_checkpoint(page, checkpoint):
     import gradio_client
 
     client = gradio_client.Client(page, verbose=False)
@@ -115,9 +130,21 @@ def test_the_page_answers_with_the_masks_of_the_checkpoint(page, nano):
         gradio_client.handle_file(str(SPACE / "scene.png")), words, api_name="/segment"
     )
     scene = Image.open(SPACE / "scene.png").convert("RGB")
-    expected = nano.segment(scene, words)
+    expected = GenSegR1.from_pretrained(checkpoint).segment(scene, words)
     assert np.array_equal(np.array(Image.open(drawn)), np.array(draw_prediction(scene, expected)))
     assert (outcome, answer) == ("1 mask.", expected.response.text)
+
+
+@needs_gradio
+def test_the_page_names_its_checkpoint(page, checkpoint):
+    import gradio_client
+
+    (headline, *_) = [
+        part["props"]["value"]
+        for part in gradio_client.Client(page, verbose=False).config["components"]
+        if part["type"] == "markdown"
+    ]
+    assert f"Checkpoint: `{checkpoint}`" in headline
 
 
 @needs_gradio
