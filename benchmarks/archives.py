@@ -68,10 +68,11 @@ def main() -> None:
     """Print a row of figures for each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expressions", type=int, nargs="+", default=[3000, 30000, 300000])
+    options = parser.parse_args()
     print(
         "| expressions | annotations, MB | first: seconds | MB | again: seconds | MB |\n|---:|---:|---:|---:|---:|---:|"
     )
-    for expressions in parser.parse_args().expressions:
+    for expressions in options.expressions:
         with tempfile.TemporaryDirectory() as name:
             root = Path(name)
             write(root, expressions)

@@ -1,4 +1,6 @@
-"""Measure the start of a training run on an official archive, up to the rows that TRL reads.
+"""Measure the start of a training run on an official archive.
+
+It ends with the rows that TRL reads.
 
 python benchmarks/data_startup.py --expressions 80000
 
@@ -65,7 +67,9 @@ print(len(loaded.rows), round(wall, 1), round(cpu, 1), round(before), round(peak
 
 
 def write(root: Path, expressions: int, name: str) -> None:
-    """Write an archive in an official format with so many expressions of the split train.
+    """Write an archive in an official format.
+
+    The split train has so many expressions.
 
     Args:
         root: empty folder.
@@ -131,7 +135,10 @@ def _sentences(rng: random.Random, first: int) -> Iterator[dict[str, Any]]:
 def _reference(
     rng: random.Random, name: str, number: int, image: int, file: str, split: str, its: list, k: int, sentences: list
 ) -> dict[str, Any]:
-    """Return a reference; a fifth of gRefCOCO's refer to nothing and another fifth to two instances."""
+    """Return a reference.
+
+    A fifth of gRefCOCO's refer to nothing and another fifth to two instances.
+    """
     annotated = its[k]["id"]
     drawn = rng.random() if name == "grefcoco" else 1.0
     several = [-1] if drawn < 0.2 else [annotated, its[k + 2]["id"]] if drawn < 0.4 else [annotated]

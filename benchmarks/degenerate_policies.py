@@ -1,10 +1,12 @@
-"""Score policies that cheat, or that answer badly on purpose, under the rewards of the GenSeg-R1 recipes.
+"""Score policies that cheat under the rewards of the GenSeg-R1 recipes.
+
+Some cheat, and some answer badly on purpose.
 
 python benchmarks/degenerate_policies.py [--examples 60]
 
 Every policy answers two sets of examples: RefScenes, and made-up photographs of 640 x 480 pixels (noise and soft shapes
-of any size, a fifth of the expressions without a target). The honest policy knows the true masks, moves the sides of
-each box by up to 5 % of its size, and thinks in two sentences. nano's SAM 2 makes the masks of the reward `mask`.
+of any size, a fifth of the expressions without a target). The honest policy knows the true masks and thinks in two
+sentences. It moves the sides of each box by up to 5 % of its size. nano's SAM 2 makes the masks of the reward `mask`.
 """
 
 from __future__ import annotations
@@ -100,7 +102,10 @@ def around(boxes: Boxes) -> tuple[float, float, float, float]:
 
 
 def near(instances: Sequence[InstancePrompt]) -> list[InstancePrompt]:
-    """Return the instances again, each box two pixels wider, so that none repeats another exactly."""
+    """Return the instances again, each box two pixels wider.
+
+    None repeats another exactly.
+    """
     return [InstancePrompt((x1, y1, x2 + 2, y2 + 2), i.points) for i in instances for x1, y1, x2, y2 in [i.box]]
 
 
@@ -110,7 +115,10 @@ def filler(rng: np.random.Generator, words: int = 900) -> str:
 
 
 def inside_the_thought(answer: str) -> str:
-    """Return an answer whose instances stand in the thought, before an empty answer part."""
+    """Return an answer whose instances stand in the thought.
+
+    The answer part is empty.
+    """
     return answer.replace("</think><answer>", " ").replace("</answer>", "</think><answer></answer>")
 
 
@@ -146,7 +154,9 @@ POLICIES: dict[str, Answer] = {
 
 
 def photographs(count: int, seed: int = 0) -> Iterator[ReferringExample]:
-    """Yield examples on made-up photographs: one to four soft ellipses on noise, of any size.
+    """Yield examples on made-up photographs of any size.
+
+    A photograph has one to four soft ellipses on noise.
 
     Args:
         count: examples.

@@ -1,4 +1,6 @@
-"""Time an evaluation of 20,000 expressions against FiftyOne's evaluation of detections.
+"""Time an evaluation of 20,000 expressions against FiftyOne's.
+
+FiftyOne evaluates detections.
 
 python benchmarks/evaluation.py
 
@@ -12,12 +14,10 @@ The script requires equal true positives, false positives and false negatives on
 hardly overlap, so that at IoU 0.5 pairing by confidence (FiftyOne's) and the best pairing (ours) agree.
 """
 
-import argparse
-
 from own_database import fo  # isort: skip
 import numpy as np
 from bson import ObjectId
-from side_by_side import compare, faster, report
+from side_by_side import compare, faster, parser, report
 
 from fiftyone_genseg import evaluate, labels, outputs
 
@@ -90,11 +90,13 @@ def expressions(name: str, count: int, seed: int = 0) -> fo.Dataset:
 
 def main() -> None:
     """Time both evaluations on one dataset and report the row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--expressions", type=int, default=20_000)
-    parser.add_argument("--repetitions", type=int, default=3)
-    options = parser.parse_known_args()[0]
-    dataset = expressions("evaluation", options.expressions)
+    known = parser(__doc__)
+    known.add_argument("--expressions", type=int, help="20,000 by default; with --quick 1,000")
+    known.add_argument("--repetitions", type=int, help="3 by default; with --quick 1")
+    options = known.parse_args()
+    count = options.expressions or (1_000 if options.quick else 20_000)
+    repetitions = options.repetitions or (1 if options.quick else 3)
+    dataset = expressions("evaluation", count)
 
     def ours():
         evaluate(dataset, "genseg", "ground_truth", eval_key="ours", progress=False)
@@ -113,10 +115,10 @@ def main() -> None:
             if len(differ):
                 raise AssertionError(f"{verdict} of samples {differ[:5].tolist()} differ")
 
-    seconds = compare(ours, theirs, check, options.repetitions)
-    note = f"{options.repetitions} repetitions; ours also measures unions, boxes and failure kinds."
-    work = f"evaluation of {options.expressions:,} expressions"
-    report([faster("7", work, "FiftyOne evaluate_detections(use_masks=True)", 3, *seconds, note)])
+    seconds = compare(ours, theirs, check, repetitions)
+    note = f"repetitions: {repetitions}; ours also measures unions, boxes and failure kinds."
+    work = f"evaluation of {count:,} expressions"
+    report([faster("7", work, "FiftyOne evaluate_detections(use_masks=True)", 3, *seconds, note)], options.out)
 
 
 if __name__ == "__main__":

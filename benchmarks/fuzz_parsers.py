@@ -1,4 +1,6 @@
-"""Feed every dialect random and mutated answers: no error, every box in the image, every point near it.
+"""Feed every dialect random and mutated answers.
+
+There must be no error. Every box must lie in the image, and every point near it.
 
 python benchmarks/fuzz_parsers.py --answers 100000
 """

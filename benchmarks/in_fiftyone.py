@@ -1,4 +1,6 @@
-"""Segment 300 expressions of RefScenes from a FiftyOne dataset to masks in MongoDB.
+"""Segment 300 expressions of a FiftyOne dataset to masks in MongoDB.
+
+The expressions are RefScenes'.
 
 python benchmarks/in_fiftyone.py
 
@@ -21,7 +23,7 @@ from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_hub.schema import encode_mask
 from PIL import Image
 from pipeline import BATCH_SIZE, EXPRESSIONS, PER_IMAGE, files, same_masks
-from side_by_side import compare, faster, report
+from side_by_side import compare, faster, parser, report
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.segmentation.engines.local import local_engine
@@ -67,9 +69,11 @@ def stored(dataset: fo.Dataset, field: str) -> list:
 
 def main() -> None:
     """Time both ways on one dataset and report the row."""
+    options = parser(__doc__).parse_args()
+    expressions, repetitions = (24, 1) if options.quick else (EXPRESSIONS, 3)
     with tempfile.TemporaryDirectory() as folder:
         model = GenSegR1.from_pretrained("nano", device="cpu")
-        examples = files(Path(folder))
+        examples = files(Path(folder), expressions)
         dataset = fo.Dataset()
         dataset.add_samples([fo.Sample(filepath=e.image, expression=e.expression) for e in examples], progress=False)
         simple = OnePerImage(model)
@@ -91,10 +95,10 @@ def main() -> None:
             dataset.reload()
             same_masks(stored(dataset, a), stored(dataset, b))
 
-        seconds = compare(ours, theirs, check, repetitions=3)
-        work = f"{EXPRESSIONS} expressions, {PER_IMAGE} per image, through FiftyOne into MongoDB"
+        seconds = compare(ours, theirs, check, repetitions)
+        work = f"{expressions} expressions, {PER_IMAGE} per image, through FiftyOne into MongoDB"
         against = "`apply_model` with a model that generates per image (as the qwen3-vl zoo models)"
-        report([faster("3", work, against, 3, *seconds, note="three repetitions")])
+        report([faster("3", work, against, 3, *seconds, note=f"repetitions: {repetitions}")], options.out)
         dataset.delete()
 
 

@@ -19,7 +19,7 @@ import torch
 from genseg_hub.evaluation.metrics import ReferringMetrics
 from genseg_hub.schema import Rle, encode_mask
 from pycocotools import mask as coco_mask
-from side_by_side import Row, compare, faster, report
+from side_by_side import Row, compare, faster, parser, report
 
 EXPRESSIONS, PAIRS, HEIGHT, WIDTH = 100_000, 200, 480, 640
 MEMORY_BAR = 50  # MB
@@ -39,7 +39,10 @@ def blob(random: np.random.Generator, parts: int) -> np.ndarray:
 
 
 def pairs() -> list[Pair]:
-    """Draw targets and predictions: shifted copies, other shapes, and every combination of empty masks."""
+    """Draw targets and predictions.
+
+    They are shifted copies, other shapes, and every combination of empty masks.
+    """
     random, nothing = np.random.default_rng(0), np.zeros((HEIGHT, WIDTH), bool)
     found = []
     for number in range(PAIRS):
@@ -77,7 +80,10 @@ def dense_numpy(found: list[Pair], expressions: int) -> tuple[float, float]:
 
 
 def dense_torch(found: list[Pair], expressions: int) -> tuple[float, float]:
-    """Return (cIoU, gIoU), counted as LISA's validation does: class 1 of two histograms is the target."""
+    """Return (cIoU, gIoU), counted as LISA's validation does.
+
+    Class 1 of two histograms is the target.
+    """
     intersections, unions, total = (torch.zeros(2, dtype=torch.float64) for _ in range(3))
     for target, prediction in islice(cycle(found), expressions):
         truth, guess = (torch.from_numpy(coco_mask.decode(rle).T).int().view(-1) for rle in (target, prediction))
@@ -100,12 +106,12 @@ def same(ours: tuple[float, float], theirs: tuple[float, float]) -> None:
             raise AssertionError(f"our (cIoU, gIoU) is {ours}, theirs is {theirs}")
 
 
-def memory_growth(found: list[Pair]) -> float:
-    """Return by how many MB the peak memory of this process exceeds its memory after a warm-up."""
+def memory_growth(found: list[Pair], expressions: int) -> float:
+    """Return the growth of this process's peak memory after a warm-up, in MB."""
     streaming(found, 5_000)
     process, metrics = psutil.Process(), ReferringMetrics("grefcoco")
     before = peak = process.memory_info().rss
-    for number, (target, prediction) in enumerate(islice(cycle(found), EXPRESSIONS)):
+    for number, (target, prediction) in enumerate(islice(cycle(found), expressions)):
         metrics.update(target, prediction)
         if number % 1000 == 0:
             peak = max(peak, process.memory_info().rss)
@@ -114,23 +120,25 @@ def memory_growth(found: list[Pair]) -> float:
 
 def main() -> None:
     """Time both dense loops, measure the memory and report the rows."""
-    found = pairs()
-    growth = memory_growth(found)
-    work = f"metrics of {EXPRESSIONS:,} expressions"
+    options = parser(__doc__).parse_args()
+    less, repetitions = (10, 1) if options.quick else (1, 3)
+    found, expressions = pairs(), EXPRESSIONS // less
+    growth = memory_growth(found, expressions)
+    work = f"metrics of {expressions:,} expressions"
     rows = []
     for name, dense, share in (
-        ("dense numpy masks, as ReLA", dense_numpy, 5_000),
-        ("dense masks and torch.histc, as LISA", dense_torch, 400),
+        ("dense numpy masks, as ReLA", dense_numpy, 5_000 // less),
+        ("dense masks and torch.histc, as LISA", dense_torch, 400 // less),
     ):
         same(streaming(found, share), dense(found, share))
         ours, theirs = compare(
-            lambda: streaming(found, EXPRESSIONS),
+            lambda: streaming(found, expressions),
             lambda dense=dense, share=share: dense(found, share),
             lambda *_: None,  # checked above, on as many expressions
-            repetitions=3,
+            repetitions,
         )
-        scale = EXPRESSIONS // share
-        note = f"(theirs: {share:,} expressions, times {scale}; 3 repetitions)"
+        scale = expressions // share
+        note = f"(theirs: {share:,} expressions, times {scale}; repetitions: {repetitions})"
         rows.append(faster("6", work, name, 10, ours, [scale * seconds for seconds in theirs], note))
     rows.append(
         Row(
@@ -144,7 +152,7 @@ def main() -> None:
             holds=growth < MEMORY_BAR,
         )
     )
-    report(rows)
+    report(rows, options.out)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,10 @@ _SEEN = re.compile(r"(\w+) (\w+) (\w+)([+*-]) \d+,\d+")
 
 
 def generate(model, processor, asked: Sequence[tuple[Image.Image, str]], samples: int, temperature: float):
-    """Return the texts that answer each (image, expression), list[list[str]]; temperature 0 is greedy."""
+    """Return the texts that answer each (image, expression), list[list[str]].
+
+    Temperature 0 is greedy.
+    """
     sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if temperature:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
@@ -86,7 +89,9 @@ def agreement(a: Response, b: Response) -> float:
 
 
 def majority(sizes: Sequence[tuple[int, int]], texts: list[list[str]]) -> list[int]:
-    """Return, for each query, the index of the sample that agrees most with the other samples.
+    """Return, for each query, the sample that agrees most with the others.
+
+    The sample is an index.
 
     Args:
         sizes: (width, height) of each query's image.

@@ -1,12 +1,14 @@
-"""Score a nano checkpoint per kind of expression: greedy, best of several samples, and their majority.
+"""Score a nano checkpoint per kind of expression.
+
+The answers are greedy, the best of several samples, and their majority.
 
     python benchmarks/new_kinds.py score --model nano --kinds new --rows runs/new_kinds/nano.jsonl
     python benchmarks/new_kinds.py compare runs/new_kinds/nano.jsonl runs/new_kinds/r1.jsonl
 
 `score` answers the expressions of RefScenes (`--kinds shown`), or expressions of `expressions.NEW_KINDS` about the same
-scenes (`--kinds new`). The IoU is that of the masks; an expression without a target has IoU 1 for an empty answer and 0
-for any other. pass@1 is the greedy answer. pass@k is the share of expressions for which one of k samples has an IoU of
-at least 0.5, and "best" the mean of the highest IoU. "majority" is the sample whose boxes agree most with the others'.
+scenes (`--kinds new`). The IoU is of the masks; an expression without a target has IoU 1 for an empty answer and 0 for
+any other. pass@1 is the greedy answer. pass@k is the share of expressions for which one of k samples has an IoU of at
+least 0.5. "best" is the mean of the highest IoU. "majority" is the sample whose boxes agree most with the others'.
 
 `compare` shows the differences of the greedy mIoU in points, with paired 95 % intervals of a bootstrap over images.
 """
@@ -92,7 +94,10 @@ def score(arguments: argparse.Namespace) -> None:
 
 
 def by_kind(rows: list[dict]) -> dict[str, list[dict]]:
-    """Return the rows of each kind, all of them as "all", and of the new kinds those that the recipe rewards."""
+    """Return the rows of each kind.
+
+    All rows are "all". The new kinds that the recipe rewards are a group, too.
+    """
     groups: dict[str, list[dict]] = defaultdict(list, all=rows)
     rewarded = [row for row in rows if row["kind"] in NEW_KINDS and row["kind"] != CONTROL]
     if rewarded:

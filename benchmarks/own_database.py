@@ -1,13 +1,14 @@
-"""Give a benchmark its own home, database name and plugins folder, and remove them at its end.
+"""Give a benchmark its own home, database name and plugins folder.
 
-Import this module before FiftyOne. FiftyOne joins a database server of its own that is already running; the database
-name keeps the datasets apart even then.
+They are removed at its end. Import this module before FiftyOne. FiftyOne joins a database server of its own that is
+already running; the database name keeps the datasets apart even then.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import sys
 import tempfile
 
 HOME = tempfile.TemporaryDirectory(prefix="genseg-bench-", ignore_cleanup_errors=True)
@@ -23,9 +24,13 @@ os.environ |= {
     "FIFTYONE_SHOW_PROGRESS_BARS": "false",
 }
 
+if not {"-h", "--help"}.isdisjoint(sys.argv):
+    os.environ["FIFTYONE_DISABLE_SERVICES"] = "1"  # the help needs no database
+
 import fiftyone as fo  # noqa: E402
 import fiftyone.core.odm as foo  # noqa: E402
 
-atexit.register(foo.drop_database)  # runs before FiftyOne stops its server
+if "FIFTYONE_DISABLE_SERVICES" not in os.environ:
+    atexit.register(foo.drop_database)  # runs before FiftyOne stops its server
 
 __all__ = ["HOME", "fo"]

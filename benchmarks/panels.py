@@ -1,4 +1,6 @@
-"""Time the panels on a run of many expressions: opening, cold and warm, and each click.
+"""Time the panels on a run of many expressions.
+
+The times are of opening, cold and warm, and of each click.
 
 python benchmarks/panels.py --expressions 100000
 
@@ -52,6 +54,9 @@ def make(expressions: int) -> fo.Dataset:
                 "target_x": rng.random(expressions),
                 "target_y": rng.random(expressions),
                 "distractors": -1,
+                "seconds": rng.random(expressions),
+                "tokens": rng.integers(20, 200, expressions),
+                "memory_bytes": 1.9e9,
             }
         ).astype(TABLE)
         matches = pd.DataFrame({name: [] for name in MATCHES}).astype(MATCHES)

@@ -1,10 +1,10 @@
-"""Measure the time that the plugin adds to a build of FiftyOne's operator registry.
+"""Measure the plugin's time in a build of FiftyOne's operator registry.
 
 python benchmarks/registry.py [--out FILE]
 
 FiftyOne 1.22 builds an `OperatorRegistry` for each operator call: it reads every fiftyone.yml and executes every entry
 file again, unless the user turns `plugins_cache_enabled` on. Here one process builds the registry with an empty plugins
-folder and with a folder that holds this plugin, linked as `genseg plugin install` links it.
+folder and with a folder that holds this plugin. `genseg plugin install` links it in the same way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from statistics import median
 import fiftyone as fo
 from fiftyone import plugins
 from fiftyone.operators.registry import OperatorRegistry
-from side_by_side import Row, report
+from side_by_side import Row, parser, report
 
 from fiftyone_genseg import plugin
 
@@ -40,6 +40,8 @@ def build(folder: Path, operators: int) -> float:
 
 def main() -> None:
     """Time builds with and without the plugin in turn and report the row."""
+    options = parser(__doc__).parse_args()
+    builds = 20 if options.quick else BUILDS
     fo.config.plugins_cache_enabled = False
     with tempfile.TemporaryDirectory() as name:
         without, containing = Path(name, "without"), Path(name, "with")
@@ -49,7 +51,7 @@ def main() -> None:
         operators = len(plugins.get_plugin(plugin_dir=str(containing / plugin.NAME)).operators)  # with panels
         build(without, 0)
         first = build(containing, operators)
-        pairs = [(build(containing, operators), build(without, 0)) for _ in range(BUILDS)]
+        pairs = [(build(containing, operators), build(without, 0)) for _ in range(builds)]
     ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
     added = 1000 * (median(ours) - median(theirs))
     slowest, first = 1000 * max(ours), 1000 * first
@@ -64,9 +66,10 @@ def main() -> None:
                 theirs=theirs,
                 figure=f"+{added:.1f} ms",
                 holds=added <= BAR,
-                note=f"(median of {BUILDS} builds; slowest {slowest:.0f} ms; first, with imports, {first:.0f} ms)",
+                note=f"(median of {builds} builds; slowest {slowest:.0f} ms; first, with imports, {first:.0f} ms)",
             )
-        ]
+        ],
+        options.out,
     )
 
 

@@ -1,4 +1,6 @@
-"""Compare a server's answers, and their speed, with the same weights in this process.
+"""Compare a server's answers, and their speed, with answers in this process.
+
+The weights are the same.
 
 genseg serve nano --port 8000 &
 python benchmarks/served_answers.py --server http://127.0.0.1:8000/v1 --limit 200

@@ -1,10 +1,12 @@
-"""Time and weigh the answers to several questions about an image, against Transformers' `generate`.
+"""Time and weigh the answers to several questions about an image.
+
+Transformers' `generate` is the other way.
 
 python benchmarks/shared_prefix.py
 
 The model has random weights, 4 layers, Qwen3-VL's true head sizes and 768 tokens of the image. Both ways answer the
 same chats greedily on the same weights, in one process and in turn; their texts are compared. Seconds are of the CPU.
-Bytes are those of keys and values, kept prefixes included, after the first token of each answer.
+Bytes are of keys and values, kept prefixes included, after the first token of each answer.
 """
 
 from __future__ import annotations
@@ -45,7 +47,10 @@ def answers(reasoner, asked: list[Prompt], batch_size: int) -> list[str]:
 
 
 def held(reasoner, asked: list[Prompt]) -> int:
-    """Return the bytes of keys and values of questions in work, and of what is kept of their images."""
+    """Return the bytes of keys and values.
+
+    They are of questions in work, and of the kept prefixes of their images.
+    """
     reasoner.release()
     rows = reasoner.prefill(asked)
     reasoner.step(rows)

@@ -1,7 +1,8 @@
-"""Time two ways of doing one thing in turn: shared by the benchmarks of `make bench`.
+"""Time two ways of doing one thing in turn.
 
-Both ways run in one process on the same weights and inputs, and their results are compared each time. They alternate,
-so that a machine whose speed drifts is slow for both. The ratio is the ratio of the medians.
+The benchmarks of `make bench` share this module. Both ways run in one process on the same weights and inputs, and their
+results are compared each time. They alternate, so that a machine whose speed drifts is slow for both. The ratio is the
+ratio of the medians.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +34,8 @@ class Row:
         theirs: seconds of the other way, one per repetition.
         figure: printed value that is compared with the bar.
         holds: whether the figure reaches the bar.
-        note: what else the reader must know.
+        note: further facts for the reader.
+        load: processes that wanted a core in the minute before, the mean of them; this benchmark is among them.
     """
 
     number: str
@@ -44,6 +47,19 @@ class Row:
     figure: str
     holds: bool
     note: str = ""
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options of each benchmark of `make bench`.
+
+    Args:
+        description: of the script.
+    """
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--out", type=Path, help="JSON file of the rows")
+    made.add_argument("--quick", action="store_true", help="less work and one repetition, to see that all of it runs")
+    return made
 
 
 def compare(
@@ -57,7 +73,7 @@ def compare(
     Args:
         ours: this project's way.
         theirs: the other way.
-        check: gets both results of each repetition and raises where they differ.
+        check: gets both results of each repetition and raises if they differ.
         repetitions: of each way.
     """
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -90,17 +106,16 @@ def faster(
     return Row(number, work, against, f">= {at_least:g}x", ours, theirs, f"{ratio:.1f}x", ratio >= at_least, note)
 
 
-def report(rows: list[Row]) -> None:
-    """Print rows, and write them as JSON to the file that --out names.
+def report(rows: list[Row], out: Path | None) -> None:
+    """Print rows, and write them as JSON.
 
     Args:
         rows: in the order of the report.
+        out: the file of the rows; None to print only.
     """
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path)
-    out = parser.parse_known_args()[0].out
     for row in rows:
         times = " against ".join(f"{median(seconds):.3f} s" for seconds in (row.ours, row.theirs) if seconds)
-        print(f"{row.number}. {row.work}, {row.against}: {row.figure} (bar {row.bar}; {times}) {row.note}", flush=True)
+        measured = f"(bar {row.bar}; {times}; load {row.load:.1f})"
+        print(f"{row.number}. {row.work}, {row.against}: {row.figure} {measured} {row.note}", flush=True)
     if out:
         out.write_text(json.dumps([asdict(row) for row in rows]))

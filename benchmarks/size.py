@@ -1,19 +1,20 @@
-"""Measure how seconds per expression and memory grow with datasets and expressions.
+"""Measure the growth of seconds per expression and of memory.
+
+Datasets and expressions grow.
 
 python benchmarks/size.py
 
 FiftyOne and its database are real. Images are 100 files of RefScenes, each in many samples. "Segmenting with nano" runs
 all of nano on made-up expressions. "Without the model" runs the code around it (reading, the stream, writing) with one
-fixed mask as every answer, so that 10,000 samples take minutes and the model hides no growth. "Evaluating" reads the
-labels of evaluation.py, which have no image files.
+fixed mask as every answer. So 10,000 samples take minutes, and the model hides no growth. "Evaluating" reads the labels
+of evaluation.py, which have no image files.
 
 The bar: after a warm-up, an expression of the largest size costs at most a quarter more than an expression of the
-cheapest smaller size, and the largest size needs at most 200 MB more memory than the smallest. (Comparing with the
-smallest size alone would hide growth, because it bears the costs that each run has once.) Memory is the peak resident
-size of this process between two writes, without the database, minus its size before the run.
+cheapest smaller size. The largest size needs at most 200 MB more memory than the smallest. (Comparing with the smallest
+size alone would hide growth, because it bears the costs that each run has once.) Memory is the peak resident size of
+this process between two writes, minus its size before the run. The database does not count.
 """
 
-import argparse
 import gc
 import itertools
 import time
@@ -28,7 +29,7 @@ from genseg_hub import GenSegR1
 from genseg_hub.schema import InstancePrompt, Prediction, ReferringExample, Response
 from genseg_training.nano import refscenes
 from PIL import Image
-from side_by_side import Row, report
+from side_by_side import Row, parser, report
 
 from fiftyone_genseg.evaluation.measuring import measure
 from fiftyone_genseg.evaluation.request import EvaluationRequest
@@ -44,7 +45,7 @@ WARM_UP = 16
 class Known:
     """A stand-in for a model: it opens each image and answers with the same mask."""
 
-    checkpoint = None
+    checkpoint = reasoner = None
 
     def segment_many(self, examples: Iterable[ReferringExample], batch_size: int) -> Iterator[Prediction]:
         """Yield the fixed answer to each example."""
@@ -124,19 +125,27 @@ def row(work: str, sizes: list[int], run) -> Row:
 
 def main() -> None:
     """Measure four kinds of work and report the rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--model-sizes", type=int, nargs="+", default=[100, 1000], help="samples that nano segments")
-    options = parser.parse_known_args()[0]
+    known = parser(__doc__)
+    known.add_argument(
+        "--sizes", type=int, nargs="+", help="100, 1,000 and 10,000 by default; with --quick 100 and 300"
+    )
+    known.add_argument(
+        "--model-sizes", type=int, nargs="+", help="samples that nano segments, 100 and 1,000; with --quick 8 and 24"
+    )
+    options = known.parse_args()
+    sizes = options.sizes or ([100, 300] if options.quick else [100, 1000, 10_000])
+    model_sizes = options.model_sizes or ([8, 24] if options.quick else [100, 1000])
+    per_image = [1, 8] if options.quick else [1, 8, 32]
     paths = images(100)
     nano = GenSegR1.from_pretrained("nano", device="cpu")
     report(
         [
-            row("evaluating samples", options.sizes, evaluating),
-            row("segmenting without the model, samples", options.sizes, lambda n: segmenting(Known(), paths, n, 1)),
-            row("segmenting with nano, samples", options.model_sizes, lambda n: segmenting(nano, paths, n, 1)),
-            row("segmenting with nano, expressions an image", [1, 8, 32], lambda n: segmenting(nano, paths, 8, n)),
-        ]
+            row("evaluating samples", sizes, evaluating),
+            row("segmenting without the model, samples", sizes, lambda n: segmenting(Known(), paths, n, 1)),
+            row("segmenting with nano, samples", model_sizes, lambda n: segmenting(nano, paths, n, 1)),
+            row("segmenting with nano, expressions an image", per_image, lambda n: segmenting(nano, paths, 8, n)),
+        ],
+        options.out,
     )
 
 

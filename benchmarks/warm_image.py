@@ -1,10 +1,12 @@
-"""Time the second question about an image, with and without what the first question left.
+"""Time the second question about an image, with and without a warm model.
+
+A warm model keeps prefixes and embeddings of the first question.
 
 python benchmarks/warm_image.py
 
-Seconds are medians: of the clock, and of the CPU, which other programs disturb less.
-The picture has 1024 x 768 pixels. Nano sees it with its own 64 tokens, as always. The other model has random weights, a
-few layers, Qwen3-VL's true head sizes and 768 tokens of the image; its answers end after a few tokens.
+Seconds are medians: of the clock, and of the CPU, which other programs disturb less. The picture has 1024 x 768 pixels.
+Nano sees it with its own 64 tokens, as always. The other model has random weights, a few layers, Qwen3-VL's true head
+sizes and 768 tokens of the image; its answers end after a few tokens.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ class Seconds(list[tuple[float, float]]):
 
     @property
     def cpu(self) -> float:
-        """Median seconds of the CPU."""
+        """Return the median seconds of the CPU."""
         return median(cpu for _, cpu in self)
 
     def __str__(self) -> str:
@@ -78,7 +80,10 @@ class Seconds(list[tuple[float, float]]):
 
 
 def questions(name: str, model: GenSegR1, picture: Path, repetitions: int) -> None:
-    """Print the seconds of a first and a second question, and of a second question without what was kept."""
+    """Print the seconds of a first and a second question.
+
+    The second question is also asked without kept prefixes and embeddings.
+    """
     model.segment(picture, "the shape")  # warm up
     cold, warm, again = Seconds(), Seconds(), Seconds()
     early, late = Seconds(), Seconds()
@@ -106,7 +111,7 @@ def first_text(model: GenSegR1, picture: Path) -> None:
 
 
 def prefixes(model: GenSegR1, picture: Path, count: int, batch_size: int) -> int:
-    """Return how many times the reasoner looks at an image that has this number of expressions."""
+    """Return how often the reasoner looks at an image with so many expressions."""
     looked = []
     visual = model.reasoner.model.model.visual
     forward = visual.forward

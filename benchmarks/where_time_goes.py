@@ -1,4 +1,4 @@
-"""Measure where the CPU time of segmenting goes.
+"""Measure the CPU time of each part of segmenting.
 
 OMP_NUM_THREADS=1 python benchmarks/where_time_goes.py
 
@@ -7,13 +7,14 @@ The work is 300 expressions of RefScenes, three per image, in batches of 32.
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from genseg_hub import GenSegR1, Prediction, streaming
+from genseg_hub import GenSegR1, Prediction, questions
 from pipeline import BATCH_SIZE, files
 
 seconds: Counter[str] = Counter()
@@ -21,7 +22,10 @@ calls: Counter[str] = Counter()
 
 
 def timed(owner: Any, name: str) -> None:
-    """Replace a function by one that counts its calls and the CPU time of their threads."""
+    """Replace a function by one that counts its calls and CPU time.
+
+    The time is of the threads that call it.
+    """
     function = getattr(owner, name)
 
     def run(*arguments, **options):
@@ -37,6 +41,7 @@ def timed(owner: Any, name: str) -> None:
 
 def main() -> None:
     """Print the CPU time of each part and the lengths of the answers."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     model = GenSegR1.from_pretrained("nano", device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         examples = files(Path(folder))
@@ -47,7 +52,7 @@ def main() -> None:
             (model.reasoner, "join"),
             (model.segmenter, "segment"),
             (model.segmenter, "_embed"),
-            (streaming, "load_image"),
+            (questions, "load_image"),
             (model.dialect, "parse"),
         ):
             timed(owner, name)

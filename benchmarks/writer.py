@@ -1,9 +1,9 @@
-"""Measure the speed of the reading and writing process, and the bytes of an answer.
+"""Measure the reading and writing process, and the bytes of an answer.
 
 python benchmarks/writer.py --samples 20000
 
 Answers cost nothing here. They are the true masks of the example photographs (COCO, 640 pixels) with 180 random words
-of reasoning, about 250 tokens, as JSON, as workers send them. This project's own code reads the answers, asks the
+of reasoning, about 250 tokens. They are JSON, as workers send them. This project's own code reads the answers, asks the
 database for open samples and writes results. The samples name images that do not exist. Needs Linux or macOS, because
 it reads the peak memory from `resource`.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
+import psutil
 from genseg_hub.evaluation import predictions
 from genseg_hub.schema import InstancePrompt, Prediction, ReferringExample, Response
 from PIL import Image
@@ -82,11 +83,14 @@ def main() -> None:
             for example in some:
                 yield example, predictions.from_line(json.loads(next(source)))
 
+    server = psutil.Process(collection.database.client.admin.command("serverStatus")["pid"])
+    before = [sum(process.cpu_times()[:2]) for process in (psutil.Process(), server)]
     started = time.perf_counter()
     request = SegmentRequest(expression_field="expression", batch_size=options.batch_size)
     for summary in segment_view(dataset, request, Engine(engine, "nano")):
         print(f"\r{summary.done} of {summary.total}", end="", flush=True)
     total = time.perf_counter() - started
+    after = [sum(process.cpu_times()[:2]) for process in (psutil.Process(), server)]
     written = summary.statuses.total()
     full = next(collection.aggregate([{"$group": {"_id": None, "bytes": {"$avg": {"$bsonSize": "$$ROOT"}}}}]))["bytes"]
     collection.database.client.admin.command("fsync")
@@ -95,6 +99,8 @@ def main() -> None:
     reading = seconds["reading what to ask"]
     print(f"\r{written} answers, {len(masks) / len(answers):.2f} masks each, {options.batch_size} written at once")
     print(f"all of it {written / total:.0f} answers/s, of which reading what to ask {written / reading:.0f} samples/s")
+    here, there = (1000 * (end - begin) / written for begin, end in zip(before, after, strict=True))
+    print(f"CPU of an answer {here:.2f} ms in this process, {there:.2f} ms in MongoDB, which is on this machine")
     print(f"an RLE as JSON {np.mean([len(json.dumps(mask)) for mask in masks]):.0f} bytes")
     print(f"an answer as a worker sends it {np.mean([len(line) for line in answers]):.0f} bytes")
     print(f"a sample {empty:.0f} bytes before, {full:.0f} after (BSON)")
