@@ -1,4 +1,4 @@
-"""GenSeg-R1 in FiftyOne: operators that segment what an expression refers to.
+"""GenSeg-R1 in FiftyOne: operators that segment what words describe.
 
 Importing this package is cheap; models load when they run.
 """

@@ -1,7 +1,7 @@
-"""The file that FiftyOne executes, anew at each operator call: it only finds the real package.
+"""Find the real package for FiftyOne.
 
-FiftyOne imports this file under a name of its own. Everything else must be imported by its real
-name, or two copies of each class would exist; `fiftyone.yml` therefore points here.
+FiftyOne executes this file anew at each operator call. FiftyOne imports this file under a name of its own. Everything
+else must be imported by its real name, or two copies of each class would exist; `fiftyone.yml` therefore points here.
 """
 
 import importlib.util
@@ -23,8 +23,8 @@ from fiftyone_genseg import missing  # noqa: E402
 
 
 def register(context) -> None:
-    """Register the operators and panels, or operators that say which packages to install."""
-    if lacking := missing.unmet():
-        missing.register(context, lacking)
+    """Register the operators and panels, or operators that say why they cannot run."""
+    if problem := missing.problem():
+        missing.register(context, problem)
     else:
         fiftyone_genseg.register(context)

@@ -1,4 +1,4 @@
-// What FiftyOne 1.22 offers to plugins in JavaScript only: to show an open sample, and new fields, as they are now.
+// FiftyOne 1.22 offers these actions to plugins in JavaScript only: show an open sample, and new fields, as they are now.
 (() => {
   const { recoil, __fos__: fos, __foo__: foo } = window;
   const PLUGIN = "@fiftyone-genseg/genseg";
@@ -39,9 +39,9 @@
       if (showing) return; // FiftyOne sends events twice
       showing = true;
       try {
-        const opened = await hooks.opened();
         hooks.reload();
         await until(async () => (await hooks.fields()).some(({ path }) => path === params.field), 100);
+        const opened = await hooks.opened(); // which may be another sample than when the answer came
         if (!opened) return;
         await hooks.follow();
         // The App loads a page for each step. A slow step that is overtaken by the next one would undo it.
@@ -50,7 +50,7 @@
         hooks.open(opened);
         await until(isOpen, 50);
         if (!isOpen()) hooks.open(opened);
-        // What was told while the sample was closed is lost, so the panel reads the answers again.
+        // Messages to a closed sample are lost, so the panel reads the answers again.
         await until(() => document.querySelector("#modal textarea") !== null, 50);
         if (params.panel_id) foo.executeOperator(`${PLUGIN}/ask_panel#answered`, { panel_id: params.panel_id });
       } finally {

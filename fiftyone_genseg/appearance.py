@@ -1,4 +1,7 @@
-"""How our fields are declared and how the App shows them: descriptions, what is read-only, sidebar group, colours."""
+"""Declare our fields and decide how the App shows them.
+
+This covers descriptions, read-only attributes, sidebar group and colours.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ def declare(dataset: fo.Dataset, wanted: Mapping[str, fo.Field]) -> None:
 
 
 def describe(dataset: fo.Dataset, descriptions: Mapping[str, str]) -> None:
-    """Give fields their descriptions, which the sidebar shows. A description that a person wrote stays.
+    """Give fields their descriptions, which the sidebar shows.
+
+    A description that a person wrote stays.
 
     Args:
         dataset: that has the fields, or some of them.
@@ -44,7 +49,9 @@ def describe(dataset: fo.Dataset, descriptions: Mapping[str, str]) -> None:
 
 
 def protect(dataset: fo.Dataset, paths: Sequence[str]) -> None:
-    """Make attributes of labels and responses read-only. They have their descriptions, which cannot change afterwards.
+    """Make attributes of labels and responses read-only.
+
+    Their descriptions are set before, because they cannot change afterwards.
 
     Args:
         dataset: that has them.
@@ -58,13 +65,18 @@ def protect(dataset: fo.Dataset, paths: Sequence[str]) -> None:
 
 
 def group(dataset: fo.Dataset, name: str, fields: Sequence[str]) -> None:
-    """Put fields into a new group of the sidebar. A group of that name that a person made stays as it is."""
+    """Put fields into a new group of the sidebar.
+
+    A group of that name that a person made stays as it is.
+    """
     if not dataset._has_sidebar_group(name):
         dataset._add_paths_to_sidebar_group(list(fields), name, after_group="labels")
 
 
 def colour_by_expression(dataset: fo.Dataset, fields: Sequence[str]) -> None:
-    """Let the App colour labels by their expression. A color scheme that a person chose stays as it is.
+    """Let the App colour labels by their expression.
+
+    A color scheme that a person chose stays as it is.
 
     Args:
         dataset: that has the fields.
@@ -82,5 +94,8 @@ def colour_by_expression(dataset: fo.Dataset, fields: Sequence[str]) -> None:
 
 
 def _is_ours(entry: Mapping[str, object]) -> bool:
-    """Return whether the settings of a field in a color scheme are those that `colour_by_expression` makes."""
+    """Return whether `colour_by_expression` made the settings of a field.
+
+    The settings are part of a color scheme.
+    """
     return entry.keys() == {"path", "colorByAttribute"} and entry["colorByAttribute"] == _BY_EXPRESSION

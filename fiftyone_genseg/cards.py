@@ -16,17 +16,17 @@ from fiftyone_genseg.statuses import SEGMENTED, in_words
 
 @dataclass(frozen=True)
 class Card:
-    """What became of one expression on one sample.
+    """Result of one expression on one sample.
 
     Attributes:
-        expression: what was asked.
-        outcome: "segmented", "no-target", "unparsable" or "failed"; "" where nothing says it.
-        error: what was wrong, in words; "" for nothing.
-        reasoning: what the reasoner thought; "" for nothing.
+        expression: the expression that was asked.
+        outcome: "segmented", "no-target", "unparsable" or "failed"; "" if unknown.
+        error: the fault, in words; "" for nothing.
+        reasoning: the reasoner's thought; "" for nothing.
         instances: number of instances that the reasoner found.
-        checkpoint: pinned name of the checkpoint that answered; "" where nothing says it.
-        when: time at which the response was stored, in UTC without a time zone; None where nothing says it.
-        verdict: what a person said of the answer: "kept" or "wrong"; "" for nothing.
+        checkpoint: pinned name of the checkpoint that answered; "" if unknown.
+        when: time at which the response was stored, in UTC without a time zone; None if unknown.
+        verdict: a person's verdict on the answer: "kept" or "wrong"; "" for nothing.
         corrected: whether a person corrected its boxes or points.
     """
 
@@ -44,8 +44,8 @@ class Card:
 def cards(sample: fo.Sample, field: str) -> list[Card]:
     """Return the results of a sample in the order in which they were asked.
 
-    Responses that lack attributes, as those of earlier versions do, have empty ones. Masks without responses, as
-    `apply_model` stores them, have a card per expression.
+    Responses of earlier versions lack attributes; these are empty. Masks without responses, as `apply_model` stores
+    them, have a card per expression.
 
     Args:
         sample: of any dataset.

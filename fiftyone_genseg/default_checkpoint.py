@@ -35,9 +35,9 @@ class Default(NamedTuple):
 def find() -> Default:
     """Return the default checkpoint and the reason.
 
-    The first of these counts: the environment variable GENSEG_CHECKPOINT; the setting `checkpoint` of this plugin in
-    FiftyOne's app_config.json; the recommended checkpoint (`machine.recommended`) of those on this disk; the checkpoint
-    that was used last, if it is still on this disk; nano.
+    The first of the following counts: the environment variable GENSEG_CHECKPOINT; the setting `checkpoint` of this
+    plugin in FiftyOne's app_config.json; the recommended checkpoint (`machine.recommended`) among the checkpoints on
+    this disk; the checkpoint that was used last, if it is still on this disk; nano.
     """
     if named := os.environ.get(VARIABLE, "").strip():
         return Default(named, f"{VARIABLE} names it")
@@ -53,7 +53,9 @@ def find() -> Default:
 
 
 def remember(name: str, revision: str | None = None) -> None:
-    """Remember a checkpoint as the one that was used last; checkpoints of this package are not remembered.
+    """Remember a checkpoint as the last one that was used.
+
+    Checkpoints of this package are not remembered.
 
     Args:
         name: as `checkpoints.pull` takes it. It was loaded in this process or by workers, not asked on a server.
@@ -93,7 +95,7 @@ def _setting() -> str | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return a JSON object; an empty one for a file that is missing or has something else."""
+    """Return a JSON object; {} for a file without one, or no file."""
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError):

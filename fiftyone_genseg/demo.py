@@ -1,4 +1,4 @@
-"""The demo: RefScenes or photographs in FiftyOne, segmented, scored, drawn and opened."""
+"""Demo: RefScenes or photographs, segmented, scored, drawn and opened."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def draw_overview(dataset: fo.Dataset, field: str, path: Path, count: int = 12) 
 
 
 def run(out: Path, scenes_count: int, checkpoint: str, **options: Any) -> dict:
-    """Make the dataset of RefScenes, segment it with the operator, score it, and write the report.
+    """Make the dataset of RefScenes, segment and score it, and write the report.
 
     Args:
         out: folder for images, report.json and overview.png.
@@ -125,7 +125,10 @@ def run(out: Path, scenes_count: int, checkpoint: str, **options: Any) -> dict:
 
 
 def run_on_photos(out: Path, checkpoint: str, **options: Any) -> dict:
-    """Do the same as `run` with the example photographs; nano makes nothing of them."""
+    """Do the same as `run` with the example photographs.
+
+    nano's masks on them mean nothing.
+    """
     folder = plugin.source() / "examples" / "photos"
     request = _request(checkpoint=checkpoint, **options)
     return _run(out, "16 photographs of COCO 2017", partial(photos_dataset, PHOTOS, folder), request, pictures=16)

@@ -1,4 +1,4 @@
-"""What this machine has for segmenting, what it lacks, and which checkpoint fits it.
+"""Check what this machine has for segmenting, and which checkpoint fits it.
 
 Each check returns findings and starts nothing: no App, no database, no download. A server or the Hub that does not
 answer costs seconds at most.
@@ -40,7 +40,7 @@ PORTS = {
     8000: "vLLM, SGLang or genseg serve",
 }
 _HUB_SECONDS, _SERVER_SECONDS, _DATABASE_SECONDS = 3.0, 1.0, 2.0
-_NAMES_TOLD, _LONGEST = 5, 200  # names and characters of what a server says
+_NAMES_TOLD, _LONGEST = 5, 200  # names, and characters of a server's message
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Finding:
     Attributes:
         state: OK; NOTE for a thing that may be missing; WARNING; BROKEN for a thing without which nothing works.
         about: the thing that was checked.
-        found: what the check found.
-        remedy: what to do; "" for nothing.
+        found: the result of the check.
+        remedy: the remedy; "" for nothing.
     """
 
     state: str
@@ -61,10 +61,10 @@ class Finding:
 
 
 def findings(devices: Sequence[machine.Device]) -> Iterator[Finding]:
-    """Yield what every check found.
+    """Yield the findings of every check.
 
     Args:
-        devices: of this machine, the one that a checkpoint would run on first.
+        devices: of this machine; the first is the device that a checkpoint would run on.
     """
     yield from packages()
     for device in devices:
@@ -77,7 +77,10 @@ def findings(devices: Sequence[machine.Device]) -> Iterator[Finding]:
 
 
 def devices() -> tuple[list[machine.Device], list[Finding]]:
-    """Return the devices, and a finding if PyTorch cannot be used; the first device is the one that "auto" takes."""
+    """Return the devices, and a finding if PyTorch cannot be used.
+
+    The first device is the device of "auto".
+    """
     try:
         return [*machine.gpus(), machine.cpu()], []
     except (ImportError, OSError) as error:
@@ -86,7 +89,10 @@ def devices() -> tuple[list[machine.Device], list[Finding]]:
 
 
 def packages() -> Iterator[Finding]:
-    """Yield the versions of Python and of the packages, each against what this package asks for."""
+    """Yield the versions of Python and of the packages.
+
+    Each is compared with the version that this package needs.
+    """
     yield Finding(OK, "Python", platform.python_version())
     try:
         asked = importlib.metadata.requires(DISTRIBUTION) or []
@@ -129,7 +135,7 @@ def of_device(device: machine.Device) -> Finding:
 
 
 def disk() -> Finding:
-    """Return the free space where checkpoints are stored."""
+    """Return the free space on the disk of the checkpoints."""
     folder = Path(constants.HF_HUB_CACHE).expanduser()
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free, remedy = shutil.disk_usage(there).free / 1e9, "point HF_HOME to another disk"
@@ -150,7 +156,10 @@ def of_database() -> Finding:
 
 
 def hub() -> Iterator[Finding]:
-    """Yield whether the Hub answers, and whether there is a token; the token itself is not looked at."""
+    """Yield whether the Hub answers, and whether there is a token.
+
+    The token itself is not looked at.
+    """
     if constants.HF_HUB_OFFLINE:
         found = "HF_HUB_OFFLINE is set: only files on this disk are used"
         yield Finding(NOTE, "Hub", found, "unset HF_HUB_OFFLINE to download checkpoints")
@@ -212,7 +221,10 @@ def _server(port: int, who: str) -> Finding | None:
 
 
 def _kind(models: list[served_models.ServedModel], who: str) -> str:
-    """Return the kind of server as its list tells it, else who listens at its port by default."""
+    """Return the kind of a server, as its list tells it.
+
+    Else return the server that listens at its port by default.
+    """
     return models[0].server if models and models[0].server != served_models.UNKNOWN else who
 
 

@@ -1,4 +1,4 @@
-"""Views and fields that the project reads: their default names, and what a view must be."""
+"""Views and fields that the project reads: their names and requirements."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fiftyone_genseg import labels
 EXPRESSION, GROUND_TRUTH = "expression", "ground_truth"
 KEPT, KEPT_EXPRESSIONS = "kept", "kept_expressions"  # answers that people kept, see `asking.corrections`
 DESCRIPTIONS = {
-    EXPRESSION: "What the sample's true masks are called, in words.",
-    GROUND_TRUTH: "True masks of what the expression refers to; none where it refers to nothing.",
-    "example_id": "The referring example, by which predictions are matched.",
-    "image_id": "The image: samples with the same one share their image.",
+    EXPRESSION: "The words that mean the sample's true masks.",
+    GROUND_TRUTH: "True masks of the instances that the expression means; none if it refers to nothing.",
+    "example_id": "Id of the referring example, by which predictions are matched.",
+    "image_id": "Id of the image: samples with the same id share their image.",
     labels.IGNORE: "Pixels that no metric counts.",
     "kind": "The kind of the expression.",
 }
@@ -25,7 +25,7 @@ RENDERED = "genseg_rendered"  # key of a dataset's info: its images are rendered
 
 
 def is_rendered(samples: fo.DatasetView | fo.Dataset) -> bool:
-    """Return whether the images are rendered shapes of this project, as far as their dataset says."""
+    """Return whether a dataset says that it holds this project's rendered shapes."""
     return bool(samples._dataset.info.get(RENDERED))
 
 
@@ -54,11 +54,11 @@ def check_view(view: fo.DatasetView | fo.Dataset) -> None:
         raise ValueError(_about_slices(view))
     if found == fom.UNKNOWN:
         raise ValueError(
-            "FiftyOne tells images by the ends of their names, and it does not know those of these samples "
-            f"({view.first().filepath!r}): rename the files to .png or .jpg, and add them again"
+            "FiftyOne tells images by the ends of their names, and it does not know the end of "
+            f"{view.first().filepath!r}: rename the files to .png or .jpg, and add them again"
         )
     if found not in (fom.IMAGE, None):
-        raise ValueError(f"referring segmentation needs images, and the media type of these samples is {found!r}")
+        raise ValueError(f"referring segmentation needs images, and these samples are {found!r}; choose others")
 
 
 def _about_slices(view: fo.DatasetView | fo.Dataset) -> str:
@@ -66,7 +66,7 @@ def _about_slices(view: fo.DatasetView | fo.Dataset) -> str:
     dataset = view._dataset
     slices = [name for name, media in dataset.group_media_types.items() if media == fom.IMAGE]
     if not slices:
-        return f"referring segmentation needs images, and no slice of {dataset.name!r} holds any"
+        return f"referring segmentation needs images, and {dataset.name!r} has no slice of them; choose another dataset"
     return (
         f"the samples of {dataset.name!r} are groups: choose a slice of images, "
         f"dataset.select_group_slices({slices[0]!r}), or in a terminal --group-slice {slices[0]}; "
@@ -75,7 +75,10 @@ def _about_slices(view: fo.DatasetView | fo.Dataset) -> str:
 
 
 def flat(view: fo.DatasetView | fo.Dataset) -> fo.DatasetView | fo.Dataset:
-    """Return a view in which each sample stands for itself: all samples of dynamic groups, not the first of each."""
+    """Return a view in which each sample stands for itself.
+
+    Dynamic groups show all their samples, not the first of each.
+    """
     if not view._is_dynamic_groups:
         return view
     samples = view.flatten()
@@ -86,7 +89,7 @@ def flat(view: fo.DatasetView | fo.Dataset) -> fo.DatasetView | fo.Dataset:
 
 
 def every_image(dataset: fo.Dataset) -> fo.DatasetView | fo.Dataset:
-    """Return all images of a dataset: of a grouped one the images of all slices."""
+    """Return all images of a dataset; grouped ones give all slices."""
     return dataset.select_group_slices(media_type=fom.IMAGE) if dataset.media_type == fom.GROUP else dataset
 
 
@@ -102,10 +105,13 @@ def sample_ids(view: fo.DatasetView | fo.Dataset) -> list[str]:
 
 
 def check_expression_field(view: fo.DatasetView | fo.Dataset, name: str) -> None:
-    """Raise ValueError unless a field holds an expression, or a list of expressions, per sample."""
+    """Raise ValueError unless a field holds expressions.
+
+    It holds one expression per sample, or a list of them.
+    """
     if not _holds_strings(view.get_field(name)):
         raise ValueError(
-            f"the expression field {name!r} must be a string field of the samples, or one of lists of strings; "
+            f"the expression field {name!r} must be a field of strings, or of lists of strings; "
             f"there are: {', '.join(expression_fields(view)) or 'none'}"
         )
 
@@ -122,13 +128,16 @@ def string_fields(view: fo.DatasetView | fo.Dataset | None) -> list[str]:
 
 
 def expression_fields(view: fo.DatasetView | fo.Dataset | None) -> list[str]:
-    """Return the names of the fields that can hold an expression, then of those for a list of them, per sample."""
+    """Return the names of the fields that can hold expressions.
+
+    First come fields with one expression per sample, then fields with a list.
+    """
     lists = {} if view is None else view.get_field_schema(ftype=fof.ListField)
     return string_fields(view) + [name for name, field in lists.items() if _holds_strings(field) and name != "tags"]
 
 
 def default_expressions(view: fo.DatasetView | fo.Dataset | None) -> str | None:
-    """Return the field `expression` where it holds expressions, else None."""
+    """Return the field `expression` if it holds expressions, else None."""
     return EXPRESSION if EXPRESSION in expression_fields(view) else None
 
 
@@ -147,7 +156,10 @@ def expressions_of(value: Any, several: bool) -> list[str]:
 
 
 def check_named(samples: fo.Dataset | fo.DatasetView, expression_field: str | None, gt_field: str) -> None:
-    """Raise ValueError if a field of expressions and a field of true masks do not belong together."""
+    """Raise ValueError if two fields do not belong together.
+
+    One holds expressions, the other true masks.
+    """
     if has_kept(samples) and gt_field == KEPT and expression_field not in (None, KEPT_EXPRESSIONS):
         raise ValueError(
             f"the expressions of {KEPT!r} are in {KEPT_EXPRESSIONS!r}: choose that field instead of "
@@ -157,7 +169,7 @@ def check_named(samples: fo.Dataset | fo.DatasetView, expression_field: str | No
     if listed and samples.get_field(f"{gt_field}.detections.{EXPRESSION}") is None:
         raise ValueError(
             f"with several expressions per sample each detection in {gt_field!r} needs an attribute {EXPRESSION!r}; "
-            "where all have one, all strings or all lists, declare it with dataset.add_dynamic_sample_fields()"
+            "if all have one, all strings or all lists, declare it with dataset.add_dynamic_sample_fields()"
         )
 
 
@@ -167,7 +179,7 @@ def holds_several(samples: fo.Dataset | fo.DatasetView, expression_field: str | 
 
 
 def mask_fields(samples: fo.Dataset | fo.DatasetView | None) -> list[str]:
-    """Return the fields of Detections, without those that hold the boxes of answers."""
+    """Return the fields of Detections, without the boxes of answers."""
     if samples is None:
         return []
     found = samples.get_field_schema(embedded_doc_type=fo.Detections)
@@ -176,7 +188,10 @@ def mask_fields(samples: fo.Dataset | fo.DatasetView | None) -> list[str]:
 
 
 def truth_fields(samples: fo.Dataset | fo.DatasetView | None) -> list[str]:
-    """Return the fields of masks that are no answers, nothing kept and no ignored pixels; `ground_truth` first."""
+    """Return the fields of masks that can be true; `ground_truth` first.
+
+    Answers, kept answers and ignored pixels are not among them.
+    """
     others = (KEPT, labels.IGNORE)
     masks = [name for name in mask_fields(samples) if name not in others]
     found = [name for name in masks if samples and samples.get_field(labels.responses_field(name)) is None]
@@ -201,14 +216,18 @@ def count_kept(samples: fo.Dataset | fo.DatasetView | None) -> tuple[int, int]:
 
 
 def default_ignore_field(samples: fo.Dataset | fo.DatasetView) -> str:
-    """Return "ignore" where samples have Detections of that name, as benchmarks do; else "", for no such field."""
+    """Return "ignore" if samples have Detections of that name, else "".
+
+    Benchmarks have such Detections. "" stands for no such field.
+    """
     return labels.IGNORE if labels.is_detections(samples, labels.IGNORE) else ""
 
 
 def default_expression_field(samples: fo.Dataset | fo.DatasetView, gt_field: str) -> str | None:
-    """Return the sample field `expression`, or None for the ground truth's attribute of that name.
+    """Return the sample field `expression` if it exists, else None.
 
-    The expressions of what was kept are in a field of their own.
+    None stands for the ground truth's attribute of that name. The expressions of kept answers are in a field of their
+    own.
 
     Raises:
         ValueError: there is neither.

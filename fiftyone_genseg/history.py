@@ -1,8 +1,8 @@
-"""Runs of the plugin's operators: which one runs, how it ended, and the wish to stop it.
+"""Runs of the plugin's operators: their state, end, and the wish to stop.
 
 They are kept in a store that belongs to no dataset, because some operators need none. Other processes read it, such as
 the App's while a worker runs an operator in the background. A killed process cannot say that its run has ended, so each
-run names its process, and who reads the run looks whether the process is still there.
+run names its process. A reader of the run looks whether the process is still there.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Record:
 
     @property
     def when(self) -> str:
-        """Local date and time of the start."""
+        """Return the local date and time of the start."""
         return datetime.fromtimestamp(self.started, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
@@ -107,7 +107,10 @@ class Run:
 
 @contextmanager
 def recorded(ctx, operator: str) -> Iterator[Run]:
-    """Keep a run of an operator that is no generator; an error ends it, and the caller says how it ended otherwise."""
+    """Keep a run of an operator that is no generator.
+
+    An error ends the run, and the caller says how it ended otherwise.
+    """
     run = Run(operator, ctx.dataset.name if ctx.dataset is not None else "")
     try:
         yield run
@@ -123,7 +126,7 @@ def recorded(ctx, operator: str) -> Iterator[Run]:
 def records() -> list[Record]:
     """Return the runs, newest first. A run whose process is gone is INTERRUPTED.
 
-    Processes of another machine cannot be seen from here, so their runs are what they last said.
+    Processes of another machine cannot be seen from here, so the last word of their runs counts.
     """
     store = _store()
     found = [store.get(key) for key in store.list_keys() if not key.startswith(_STOP)]
@@ -131,7 +134,10 @@ def records() -> list[Record]:
 
 
 def stop(run: str) -> Record | None:
-    """Ask a run to stop at its next step; return the run, None where none of this id is running."""
+    """Ask a run to stop at its next step.
+
+    Return the run; None if no run of this id is running.
+    """
     kept = _store().get(run)
     record = _as_it_is(Record(**kept)) if kept else None
     if record is None or record.state != RUNNING:
@@ -151,14 +157,17 @@ def _as_it_is(record: Record) -> Record:
         return record
     where = f"at: {record.text}" if record.text else "before the first step"
     text = (
-        f"Its process ended {where}. What was written stays. Run the operator again with the same settings: "
+        f"Its process ended {where}. Its results stay. Run the operator again with the same settings: "
         "a run that can resume goes on from there."
     )
     return replace(record, state=INTERRUPTED, text=text)
 
 
 def _host() -> str:
-    """Return the machine and, on Linux, the space of its process numbers: containers may share the machine's name."""
+    """Return the machine and, on Linux, the space of its process numbers.
+
+    Containers may share the machine's name.
+    """
     try:
         return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -166,7 +175,10 @@ def _host() -> str:
 
 
 def _is_there(record: Record) -> bool:
-    """Return whether the process of a run is alive. Another process may have got its number since."""
+    """Return whether the process of a run is alive.
+
+    Another process may have got its number since.
+    """
     try:
         process = psutil.Process(record.process)
         is_same = abs(process.create_time() - record.process_started) < _SAME_START

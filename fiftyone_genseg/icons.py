@@ -1,10 +1,13 @@
-"""Icons of the operators and panels: files in `assets/`, one for each mode of the App."""
+"""Icons of the operators and panels.
+
+They are files in `assets/`, one for each mode of the App.
+"""
 
 from __future__ import annotations
 
 
 def of(name: str) -> dict[str, str]:
-    """Return the icons of an operator or panel, as FiftyOne's configurations take them.
+    """Return the icons of an operator or panel, as FiftyOne takes them.
 
     Args:
         name: of the operator or panel; `assets/NAME-light.svg` and `assets/NAME-dark.svg` are its files.

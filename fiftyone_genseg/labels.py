@@ -1,6 +1,6 @@
 """Masks as FiftyOne labels, and the names of the fields of a result.
 
-Only this module, `overlays` and `cutouts` know FiftyOne's relative coordinates. `outputs` says what each field holds.
+Only this module, `overlays` and `cutouts` know FiftyOne's relative coordinates. `outputs` describes the fields.
 """
 
 from __future__ import annotations
@@ -24,17 +24,26 @@ def responses_field(field: str) -> str:
 
 
 def boxes_field(field: str) -> str:
-    """Return the name of the field with the reasoner's boxes that goes with a field of masks."""
+    """Return the name of the field of the reasoner's boxes.
+
+    It goes with a field of masks.
+    """
     return f"{field}_boxes"
 
 
 def points_field(field: str) -> str:
-    """Return the name of the field with the reasoner's points that goes with a field of masks."""
+    """Return the name of the field of the reasoner's points.
+
+    It goes with a field of masks.
+    """
     return f"{field}_points"
 
 
 def outcome_field(field: str) -> str:
-    """Return the name of the field with a sample's outcome that goes with a field of masks."""
+    """Return the name of the field of a sample's outcome.
+
+    It goes with a field of masks.
+    """
     return f"{field}_outcome"
 
 
@@ -44,7 +53,9 @@ def is_detections(samples: fo.Dataset | fo.DatasetView, name: str) -> bool:
 
 
 def detection_from_mask(mask: np.ndarray, **attributes) -> fo.Detection | None:
-    """Return a Detection with the mask cut to its own tight box; None for an empty mask.
+    """Return a Detection with the mask cut to its own tight box.
+
+    Return None for an empty mask.
 
     Args:
         mask: bool[H, W].
@@ -72,7 +83,7 @@ def detections(prediction: Prediction, **attributes: str) -> list[fo.Detection]:
     """Return one Detection per non-empty mask.
 
     Its confidence is the segmenter's predicted IoU. Its `index` is the number of the instance in the response, from 1
-    on. The box and the points of the instance have the same, see `overlays`.
+    on. The box and the points of the instance have the same index, see `overlays`.
 
     Args:
         prediction: of one expression.
@@ -86,7 +97,9 @@ def detections(prediction: Prediction, **attributes: str) -> list[fo.Detection]:
 
 
 def names(value: str | Sequence[str] | None, expression: str) -> bool:
-    """Return whether a label's attribute `expression`, one or a list of them, names an expression.
+    """Return whether a label's attribute `expression` names an expression.
+
+    The attribute holds one expression or a list.
 
     Args:
         value: as the label holds it.
@@ -97,12 +110,15 @@ def names(value: str | Sequence[str] | None, expression: str) -> bool:
 
 
 def attribute(document: fo.core.odm.DynamicEmbeddedDocument, name: str):
-    """Return an attribute of a label or response; None where it lacks the attribute, as labels of others may."""
+    """Return an attribute of a label or response; None if it lacks the attribute.
+
+    Labels of others may lack it.
+    """
     return document.get_field(name) if document.has_field(name) else None
 
 
 def expression_of(detection: fo.Detection) -> str | list[str] | None:
-    """Return the attribute `expression` of a label; None where the label has none."""
+    """Return the attribute `expression` of a label; None if the label has none."""
     return attribute(detection, "expression")
 
 
@@ -115,7 +131,9 @@ def of_expression(detections: fo.Detections | None, expression: str) -> fo.Detec
 
 
 def instance_masks(detections: fo.Detections | None, size: tuple[int, int]) -> list[np.ndarray]:
-    """Return the masks of Detections, bool[H, W] each, on an image of `size` = (width, height).
+    """Return the masks of Detections, bool[H, W] each.
+
+    The image has `size` = (width, height).
 
     Raises:
         MaskError: a Detection has no mask, or a mask cannot be read.

@@ -1,4 +1,4 @@
-"""Devices and memory of this machine, and the known checkpoints that fit into them."""
+"""Devices and memory of this machine, and checkpoints that fit into them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Device:
 
     @property
     def room(self) -> float:
-        """Gigabytes that a checkpoint may take."""
+        """Return the gigabytes that a checkpoint may take."""
         return self.total * (_CPU_SHARE if self.name == CPU else _GPU_SHARE)
 
 
@@ -61,7 +61,7 @@ class Candidate:
         fits: whether the device has this memory.
         on_disk: whether nothing is missing to load it.
         recommended: whether it is the best that fits.
-        command: what to type.
+        command: the name to type.
     """
 
     name: str
@@ -75,7 +75,10 @@ class Candidate:
 
 
 def cpu() -> Device:
-    """Return the CPU with the memory that this process may use, which a container may limit."""
+    """Return the CPU with the memory that this process may use.
+
+    A container may limit the memory.
+    """
     memory = psutil.virtual_memory()
     total = container_limit(memory.total)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -95,7 +98,9 @@ def _weight_bytes_on_cpu() -> int:
 
 
 def gpus() -> tuple[Device, ...]:
-    """Return the devices that PyTorch can use beside the CPU; takes seconds, because it imports PyTorch.
+    """Return the devices that PyTorch can use beside the CPU.
+
+    This takes seconds, because it imports PyTorch.
 
     Raises:
         ImportError, OSError: PyTorch cannot be imported.
@@ -120,7 +125,12 @@ def _cuda(number: int) -> Device:
 
 
 def memory_needed(known: KnownCheckpoint, device: Device) -> float:
-    """Return the approximate gigabytes that a checkpoint takes on a device, for one image at a time."""
+    """Return the approximate gigabytes that a checkpoint takes on a device.
+
+    It takes them for one image at a time.
+    """
+    if known.takes_words:
+        return known.memory
     return known.memory + known.gigabytes * (device.weight_bytes / 2 - 1)
 
 
@@ -130,13 +140,13 @@ def fits(known: KnownCheckpoint, device: Device) -> bool:
 
 
 def recommended(device: Device | None = None, among: Iterable[KnownCheckpoint] = GENERAL) -> KnownCheckpoint | None:
-    """Return the best checkpoint for photographs that fits a device; None if none does.
+    """Return the best checkpoint for photographs that fits a device; None for none.
 
     It is the largest that fits a GPU. On a CPU it is the smallest of all, because even this one is slow there.
 
     Args:
         device: None for the device that "auto" takes.
-        among: those of `GENERAL` that may be returned, for example the checkpoints on this disk.
+        among: checkpoints of `GENERAL` that may be returned, for example the checkpoints on this disk.
     """
     allowed = [known for known in GENERAL if known in among]
     if not allowed:
@@ -148,7 +158,10 @@ def recommended(device: Device | None = None, among: Iterable[KnownCheckpoint] =
 
 
 def candidates(device: Device) -> list[Candidate]:
-    """Return the known checkpoints, each with whether a device has room for it; those of this package are left out."""
+    """Return the known checkpoints, each with whether a device has room for it.
+
+    Checkpoints of this package are left out.
+    """
     best = recommended(device)
     found = []
     for known in KNOWN:
@@ -172,7 +185,7 @@ def candidates(device: Device) -> list[Candidate]:
 
 def download_size(known: KnownCheckpoint) -> float:
     """Return the approximate gigabytes of a checkpoint's files with its segmenter's."""
-    return known.gigabytes + _SEGMENTER_GIGABYTES
+    return known.gigabytes + (0 if known.takes_words else _SEGMENTER_GIGABYTES)
 
 
 def _command(known: KnownCheckpoint, fits: bool, here: bool) -> str:

@@ -17,6 +17,7 @@ _ERRORS = {
     ResponseError.POINT_OUT_OF_IMAGE: "a point of the answer lies outside the image",
     ResponseError.EMPTY_BOX: "a box of the answer has no area",
     ResponseError.TOO_MANY_INSTANCES: "the answer names too many instances",
+    ResponseError.TOO_MANY_ROUNDS: "the agent found no end within its rounds",
 }
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+.!|<>~$^&=:/-])")
 PHOTOGRAPHS = "Qwen/Qwen3-VL-4B-Instruct"  # a checkpoint to begin with
@@ -33,7 +34,10 @@ def sentence(error: Exception) -> str:
 
 
 def error_in_words(error: str) -> str:
-    """Return what a stored error means: words for the value of a `ResponseError`, any other text unchanged."""
+    """Return the meaning of a stored error.
+
+    The value of a `ResponseError` becomes words, and any other text stays.
+    """
     try:
         return _ERRORS[ResponseError(error)]
     except ValueError:
@@ -41,12 +45,15 @@ def error_in_words(error: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text of a model or a person as Markdown that shows it letter by letter, in one paragraph."""
+    """Return a text as Markdown that shows it letter by letter.
+
+    The text is of a model or a person, and becomes one paragraph.
+    """
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def nano_in_a_terminal(checkpoint: str | None = None) -> str:
-    """Return what to type instead of nano.
+    """Return the command to type instead of nano.
 
     Args:
         checkpoint: the recommended one; None if none fits this machine, or if nobody looked.

@@ -1,10 +1,11 @@
-"""What the plugin shows where its Python packages are not installed: operators that say how to install them."""
+"""Show operators that say what to do if Python or packages do not suffice."""
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Iterable
+import platform
+import sys
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -16,13 +17,28 @@ from fiftyone_genseg import plugin
 
 REQUIREMENTS_FILE = "requirements.txt"
 INSTALL = "fiftyone plugins requirements @fiftyone-genseg/genseg --install"
+LOWEST_PYTHON = (3, 11)  # FiftyOne also runs on 3.10
+
+
+def problem() -> str | None:
+    """Return why the plugin cannot run here and what to do; None if it can.
+
+    The text is a sentence.
+    """
+    if sys.version_info < LOWEST_PYTHON:
+        lowest = ".".join(map(str, LOWEST_PYTHON))
+        return f"This plugin needs Python {lowest} or newer; FiftyOne runs on {platform.python_version()} here"
+    if lacking := unmet():
+        return f"Packages are missing ({', '.join(lacking)}): run `{INSTALL}` and start FiftyOne again"
+    return None
 
 
 @functools.cache
 def unmet() -> tuple[str, ...]:
-    """Return the requirements of the plugin that the installed packages do not meet, as requirements.txt has them.
+    """Return the plugin's requirements that the installed packages do not meet.
 
-    The answer is that of the first call in this process, because FiftyOne asks before each operator.
+    They have the form of requirements.txt. Every call in this process returns the first answer, because FiftyOne asks
+    before each operator.
     """
     lines = (plugin.source() / REQUIREMENTS_FILE).read_text().splitlines()
     asked = [Requirement(line) for line in lines if line and not line.startswith("#")]
@@ -37,22 +53,21 @@ def _is_met(requirement: Requirement) -> bool:
     return requirement.specifier.contains(Version(version), prereleases=True)
 
 
-def register(context, lacking: Iterable[str]) -> None:
-    """Register each operator of fiftyone.yml as one that only says what to install.
+def register(context, sentence: str) -> None:
+    """Register each operator of fiftyone.yml as one that only says why it cannot run.
 
     Args:
         context: FiftyOne's plugin context.
-        lacking: requirements that are not met.
+        sentence: of `problem`.
     """
     names = yaml.safe_load((plugin.source() / "fiftyone.yml").read_text())["operators"]
-    sentence = f"Packages are missing ({', '.join(lacking)}): run `{INSTALL}` and start FiftyOne again"
     for name in names:
         context.register(_explaining(name, sentence))
 
 
 def _explaining(operator: str, sentence: str) -> type[foo.Operator]:
     class Explaining(foo.Operator):
-        """An operator that only says what to install."""
+        """An operator that only says why it cannot run."""
 
         @property
         def config(self) -> foo.OperatorConfig:
@@ -62,7 +77,8 @@ def _explaining(operator: str, sentence: str) -> type[foo.Operator]:
         def resolve_input(self, ctx) -> types.Property:
             form = types.Object()
             notice = types.Error(label="This plugin cannot run yet", description=sentence)
-            form.view("missing", notice).invalid = True
+            shown = form.view("missing", notice)
+            shown.invalid, shown.error_message = True, sentence  # the message is what a caller in Python gets
             return types.Property(form)
 
         def execute(self, ctx) -> None:

@@ -133,7 +133,10 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
         return results
 
     def _masks(self, result: Prediction, expression: str) -> list[fo.Detection]:
-        """Return the masks of an expression, with their prompts. An expression of the model is their label."""
+        """Return the masks of an expression, with their prompts.
+
+        An expression of the model is their label.
+        """
         label = expression if self.expression else labels.LABEL
         found = labels.detections(result, label=label, expression=expression, checkpoint=self.checkpoint)
         for detection in found:

@@ -1,8 +1,8 @@
-"""The fields of a result: whether they can be written, how they are declared, and results of earlier versions.
+"""Fields of a result: checks, declaration, and results of earlier versions.
 
-A result takes five fields. `<field>` holds the masks, `<field>_boxes` and `<field>_points` what the reasoner gave the
-segmenter, `<field>_outcome` what became of the sample. A no-target or failed expression has no label, so
-`<field>_responses` is a list with one entry per expression that was asked.
+A result takes five fields. `<field>` holds the masks, `<field>_boxes` and `<field>_points` the prompts that the
+reasoner gave the segmenter, and `<field>_outcome` the outcome of the sample. A no-target or failed expression has no
+label, so `<field>_responses` is a list with one entry per expression that was asked.
 """
 
 from __future__ import annotations
@@ -22,39 +22,50 @@ from fiftyone_genseg import appearance
 from fiftyone_genseg.labels import boxes_field, is_detections, outcome_field, points_field, responses_field
 from fiftyone_genseg.overlays import rounded
 from fiftyone_genseg.responses import outcome
-from fiftyone_genseg.statuses import STATUSES
+from fiftyone_genseg.statuses import FAILED, NO_TARGET, SEGMENTED, STATUSES, UNPARSABLE
 
 _CHUNK = 1000  # samples completed at once
 _FIELD_NAME = re.compile(r"[a-zA-Z]\w*")
 _OLD_PROMPTS = ("points", "prompt_box")  # attributes of masks before there were fields of boxes and points
 _LABEL_ATTRIBUTES = {
-    "expression": "What was asked.",
+    "expression": "The expression that was asked.",
     "checkpoint": "The checkpoint that answered, with its commit on the Hub.",
 }
 _LABELS = {
-    "": (fo.Detections, "detections", "Masks of what the expressions refer to. The confidence is the predicted IoU."),
+    "": (
+        fo.Detections,
+        "detections",
+        "Masks of the instances that the expressions mean. The confidence is the predicted IoU.",
+    ),
     "_boxes": (fo.Detections, "detections", "Boxes that the reasoner gave the segmenter."),
     "_points": (fo.Keypoints, "keypoints", "Points that the reasoner gave the segmenter."),
 }
-_OUTCOME = "What became of the sample's expressions: segmented, no-target, unparsable, failed, or mixed."
-_OUTCOME_COUNTS = {"expressions": "Number of expressions that were asked."} | {
-    status: f"Number of expressions that ended as {status.replace('_', '-')}." for status in STATUSES
+_OUTCOME = "Outcome of the sample's expressions: segmented, no-target, unparsable, failed, or mixed."
+_OUTCOME_COUNTS = {
+    "expressions": "Number of expressions that were asked.",
+    SEGMENTED: "Number of expressions that ended as segmented.",
+    NO_TARGET: "Number of expressions that ended as no-target.",
+    UNPARSABLE: "Number of expressions that ended as unparsable.",
+    FAILED: "Number of expressions that ended as failed.",
 }
-_RESPONSES = "The response to each expression that was asked, whatever came of it."
+_RESPONSES = "The response to each expression that was asked, with any outcome."
 _RESPONSE_FIELDS = {
-    "expression": (fo.StringField, "What was asked."),
-    "status": (fo.StringField, "What became of the expression: segmented, no_target, unparsable or failed."),
-    "error": (fo.StringField, "What was wrong with the answer, or why there is none."),
-    "reasoning": (fo.StringField, "What the reasoner thought before its answer."),
+    "expression": (fo.StringField, "The expression that was asked."),
+    "status": (fo.StringField, "Outcome of the expression: segmented, no_target, unparsable or failed."),
+    "error": (fo.StringField, "The fault in the answer, or the reason why there is none."),
+    "reasoning": (fo.StringField, "The reasoner's thought before its answer."),
     "instances": (fo.IntField, "Number of instances that the reasoner found."),
     "checkpoint": (fo.StringField, "The checkpoint that answered, with its commit on the Hub."),
     "stored_at": (fo.DateTimeField, "When the response was stored (UTC)."),
     "dialect": (fo.StringField, "The dialect that read the answer."),
     "options": (fo.StringField, "The given options that change answers; empty for the defaults."),
     "points_outside_box": (fo.IntField, "Number of points outside their box."),
-    "no_target_in_words": (fo.BooleanField, "Whether the reasoner said in words that there is no such thing."),
+    "no_target_in_words": (fo.BooleanField, "Whether the reasoner said in words that the image has no such thing."),
     "repeated": (fo.IntField, "Number of instances that the answer repeated exactly."),
     "cut": (fo.BooleanField, "Whether the answer was too long and its end is lost."),
+    "tokens": (fo.IntField, "Number of tokens that the reasoner generated."),
+    "seconds": (fo.FloatField, "Seconds of the answer; expressions that are answered together share their time."),
+    "memory_bytes": (fo.IntField, "Bytes of memory of the process that answered: of its GPU, or all on a CPU."),
 }
 
 
@@ -62,7 +73,7 @@ def check_fields(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
     """Raise ValueError unless the fields of a result can be written.
 
     The name must be a field name, and no field may exist with another type. Labels that were not made here are never
-    written into: where a field of labels is not accompanied by the others, each label must have the attribute
+    written into: if a field of labels is not accompanied by the others, each label must have the attribute
     `checkpoint`.
     """
     if not _FIELD_NAME.fullmatch(field):
@@ -93,15 +104,14 @@ def _holds_others(dataset: fo.Dataset, path: str) -> bool:
 
 
 def declare_fields(dataset: fo.Dataset, field: str) -> None:
-    """Add the fields of a result to a dataset's schema, and complete results of earlier versions.
+    """Add the fields of a result to a dataset's schema.
 
-    The sidebar filters declared fields. A new field gets a group in the sidebar, and the App colours its labels by
-    their expression unless the dataset has a color scheme.
-
-    What a run wrote down about an answer is read-only: its expression, checkpoint, status and the like. The App and
-    `set_values()` refuse to change it, because it decides what is asked again and how it is evaluated. Whole fields are
-    not read-only, because FiftyOne would then rename and delete none of them, tag no label of the dataset, and let no
-    run write.
+    Results of earlier versions are completed. The sidebar filters declared fields. A new field gets a group in the
+    sidebar, and the App colours its labels by their expression unless the dataset has a color scheme. The attributes
+    that a run wrote about an answer are read-only: its expression, checkpoint, status and the like. The App and
+    `set_values()` refuse to change them, because they decide which expressions are asked again and how they are
+    evaluated. Whole fields are not read-only: FiftyOne would then rename and delete none of them, tag no label of the
+    dataset, and let no run write.
 
     Raises:
         ValueError: see `check_fields`.
@@ -150,17 +160,20 @@ def declare_fields(dataset: fo.Dataset, field: str) -> None:
 
 
 def complete(dataset: fo.Dataset, field: str) -> None:
-    """Complete the fields of a result that an earlier version wrote; do nothing for any other field."""
+    """Complete the fields of a result that an earlier version wrote.
+
+    Any other field stays as it is.
+    """
     answered = dataset.get_field(f"{responses_field(field)}.status") is not None
     if answered and is_detections(dataset, field) and dataset.get_field(outcome_field(field)) is None:
         declare_fields(dataset, field)
 
 
 def _complete(dataset: fo.Dataset, field: str) -> None:
-    """Give stored results what earlier versions did not store: the outcome, and labels for the prompts.
+    """Give results of earlier versions their outcome, and labels for the prompts.
 
-    Those versions kept the prompts as attributes of the masks, which go. A sample that has its outcome or boxes is
-    complete, so this can be killed and started again. Masks are not read.
+    Earlier versions kept the prompts as attributes of the masks, and these attributes go. A sample that has its outcome
+    or boxes is complete, so this can be killed and started again. Masks are not read.
     """
     attributes = ("_id", "label", "expression", "checkpoint", *_OLD_PROMPTS)
     wanted = [*(f"{field}.detections.{name}" for name in attributes), f"{responses_field(field)}.status"]
@@ -176,7 +189,7 @@ def _complete(dataset: fo.Dataset, field: str) -> None:
 
 
 def _completion(stored: Mapping[str, Any], field: str) -> UpdateOne | None:
-    """Return the write that completes a sample; None where it has no result."""
+    """Return the write that completes a sample; None if it has no result."""
     masks = (stored.get(field) or {}).get("detections") or []
     statuses = [response.get("status") for response in stored.get(responses_field(field)) or ()]
     reached = outcome(status for status in statuses if status in STATUSES)
@@ -212,5 +225,5 @@ def _points(mask: Mapping[str, Any]) -> fo.Keypoint:
 
 
 def _of(mask: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the box and the points of a stored mask have in common with it."""
+    """Return the attributes that a stored mask shares with its box and points."""
     return {name: mask.get(name) for name in ("label", "expression", "checkpoint", "index")}

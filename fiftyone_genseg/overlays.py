@@ -1,7 +1,8 @@
-"""The reasoner's boxes and points as FiftyOne labels, so that the App draws them over the masks.
+"""Turn the reasoner's boxes and points into FiftyOne labels, and back.
 
-A box, its points and its mask have the same `expression` and `index`. FiftyOne's `Instance` would link them, too, but
-its COCO exporter cannot write it. Coordinates have six decimals, a hundredth of a pixel or less.
+The App draws them over the masks. A box, its points and its mask have the same `expression` and `index`. FiftyOne's
+`Instance` would link them, too, but its COCO exporter cannot write it. Coordinates have six decimals, a hundredth of a
+pixel or less.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ _DECIMALS = 6
 
 
 def relative_box(box: Box | None, size: tuple[int, int]) -> list[float] | None:
-    """Return a box in pixels as relative xywh, for an image of `size` = (width, height)."""
+    """Return a box in pixels as relative xywh.
+
+    The image has `size` = (width, height).
+    """
     if box is None:
         return None
     (x1, y1, x2, y2), (width, height) = box, size
@@ -23,7 +27,10 @@ def relative_box(box: Box | None, size: tuple[int, int]) -> list[float] | None:
 
 
 def relative_points(points: Sequence[Point], size: tuple[int, int]) -> list[list[float]]:
-    """Return points in pixels as relative xy, for an image of `size` = (width, height)."""
+    """Return points in pixels as relative xy.
+
+    The image has `size` = (width, height).
+    """
     width, height = size
     return [rounded([x / width, y / height]) for x, y in points]
 
@@ -45,7 +52,7 @@ def boxes(prediction: Prediction, **attributes: str) -> list[fo.Detection]:
 
 
 def points(prediction: Prediction, **attributes: str) -> list[fo.Keypoint]:
-    """Return one Keypoint for the points of each instance of a response, and one for its points outside.
+    """Return Keypoints of a response: one per instance, and one for points outside.
 
     The latter has the attribute `negative`.
 
@@ -67,10 +74,10 @@ def points(prediction: Prediction, **attributes: str) -> list[fo.Keypoint]:
 def prompts(
     boxes: Sequence[fo.Detection], points: Sequence[fo.Keypoint], size: tuple[int, int]
 ) -> list[InstancePrompt]:
-    """Return the instance prompts of stored boxes and points, one per `index`; the reverse of `boxes` and `points`.
+    """Return the instance prompts of stored boxes and points, one per `index`.
 
-    A label that a person drew has no index: such a box is an instance of its own, and such points belong to the first
-    instance.
+    This is the reverse of `boxes` and `points`. A label that a person drew has no index: such a box is an instance of
+    its own, and such points belong to the first instance.
 
     Args:
         boxes: of one expression.

@@ -1,4 +1,4 @@
-"""What an operator asks the panels to show.
+"""Proposals of an operator to the panels.
 
 The panel that an operator opens does not get the state it is opened with. The proposal waits in a store of the dataset.
 """
@@ -9,7 +9,10 @@ _STORE, _KEY, _COMPARED = "genseg_referring_evaluation", "proposed_runs", "compa
 
 
 def propose(ctx, runs: list[str]) -> None:
-    """Ask the panel "Referring evaluation" to show some runs of the context's dataset when it is drawn next."""
+    """Ask the panel "Referring evaluation" to show some runs.
+
+    It shows them when it is drawn next on the context's dataset.
+    """
     ctx.store(_STORE).set(_KEY, runs)
 
 
@@ -23,10 +26,16 @@ def taken(ctx) -> list[str] | None:
 
 
 def propose_fields(ctx, fields: list[str]) -> None:
-    """Ask the panel "Compare answers" to begin with some fields of the context's dataset."""
+    """Ask the panel "Compare answers" to begin with some fields.
+
+    They are fields of the context's dataset.
+    """
     ctx.store(_STORE).set(_COMPARED, fields)
 
 
 def compared(ctx) -> list[str]:
-    """Return the fields that were proposed last, some of which may be gone; [] for no proposal."""
+    """Return the fields that were proposed last; [] for no proposal.
+
+    Some may be gone.
+    """
     return ctx.store(_STORE).get(_COMPARED) or []

@@ -19,12 +19,13 @@ def response_document(
     """Return the response to one expression, with `status` one of `statuses.STATUSES`.
 
     Args:
-        result: what became of the expression.
+        result: the result of the expression.
         expression: normalized.
         checkpoint: pinned name of the checkpoint that answered.
         options: the given options that change answers, such as "max_pixels=400000"; None for the defaults.
     """
     error: str | None
+    cost = None if isinstance(result, Failure) else result.cost
     if isinstance(result, Failure):
         error = storable(result.message, MAX_MESSAGE_CHARACTERS)
         status, response, dialect = FAILED, Response(""), ""
@@ -46,13 +47,16 @@ def response_document(
         no_target_in_words=response.no_target_in_words,
         repeated=response.repeated,
         cut=response.cut,
+        tokens=response.tokens,
+        seconds=cost and cost.seconds,
+        memory_bytes=cost and cost.memory_bytes,
     )
 
 
 def outcome(statuses: Iterable[str]) -> fo.Classification | None:
-    """Return what became of a sample's expressions; None without any.
+    """Return the outcome of a sample's expressions; None without any.
 
-    The label is a status in words, or "mixed" where the expressions ended differently. The attributes count the
+    The label is a status in words, or "mixed" if the expressions ended differently. The attributes count the
     expressions, and the expressions of each status.
     """
     counts = Counter(statuses)

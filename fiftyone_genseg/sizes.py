@@ -11,10 +11,10 @@ _TRUSTED = (".jpg", ".jpeg")
 
 
 def size_of(file: str, width: int | None, height: int | None) -> tuple[int, int] | None:
-    """Return (width, height) of a sample's image as `load_image` reads it; None where nothing says it.
+    """Return (width, height) of a sample's image as `load_image` reads it.
 
-    FiftyOne's metadata knows the orientation of JPEG alone. For other files the header decides, and the metadata only
-    where the file is gone.
+    Return None if nothing tells the size. FiftyOne's metadata knows the orientation of JPEG alone. For other files the
+    header decides, and the metadata only if the file is gone.
 
     Args:
         file: of the sample.

@@ -1,11 +1,14 @@
-"""Statuses of an expression: what became of it. This module is free of FiftyOne, which takes seconds to import."""
+"""Statuses of an expression.
+
+This module is free of FiftyOne, which takes seconds to import.
+"""
 
 SEGMENTED, NO_TARGET, UNPARSABLE, FAILED = "segmented", "no_target", "unparsable", "failed"
-# Of a stored response.
+# Statuses of a stored response.
 STATUSES = (SEGMENTED, NO_TARGET, UNPARSABLE, FAILED)
-# Of an evaluated expression without a response.
+# Status of an evaluated expression without a response.
 MISSING = "missing"
-# Of a sample whose expressions ended differently.
+# Status of a sample whose expressions ended differently.
 MIXED = "mixed"
 
 

@@ -1,13 +1,12 @@
-"""Training on a view: its examples on disk, a GRPO run on them, and the folder of trained checkpoints.
+"""Train on a view: its examples on disk, a GRPO run, and the checkpoints.
 
-A run is a folder in the folder of FiftyOne's model zoo. It holds plan.json, recipe.yaml, train/ and held_out/
-(referring examples), and the files of `genseg-train grpo`, with the checkpoint in best/. A finished run also has
-outcome.json. A run that was ended resumes from its last step.
+The trained checkpoints have a folder of their own. A run is a folder in the folder of FiftyOne's model zoo. It holds
+plan.json, recipe.yaml, train/ and held_out/ (referring examples), and the files of `genseg-train grpo`, with the
+checkpoint in best/. A finished run also has outcome.json. A run that was ended resumes from its last step.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import re
@@ -23,7 +22,7 @@ from filelock import FileLock, Timeout
 from genseg_hub import checkpoints, whole
 from genseg_hub.checkpoints.catalog import NANO
 from genseg_hub.errors import CheckpointError
-from genseg_hub.extras import install_command
+from genseg_hub.extras import install_command, is_installed
 from genseg_hub.schema import ReferringExample
 
 from fiftyone_genseg.messages import sentence
@@ -74,7 +73,7 @@ class Plan:
             ValueError: for a missing package, or a name, recipe, number of steps or source that cannot be used.
             CheckpointError: for a name that can be no checkpoint, or files of a local checkpoint that cannot be used.
         """
-        if importlib.util.find_spec("trl") is None:
+        if not is_installed("train"):
             raise ValueError(f"training needs further packages: {install_command('train')}")
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is no name for a checkpoint: use letters, digits, `_`, `-` and `.`")
@@ -95,7 +94,7 @@ class Plan:
         """Return why the run cannot be prepared, as a sentence; None when it can.
 
         Args:
-            samples: the view to train on; None where no dataset is open.
+            samples: the view to train on; None if no dataset is open.
         """
         if samples is None:
             return "Open a dataset first."
@@ -106,7 +105,9 @@ class Plan:
         return None
 
     def check_resumed(self, params: Mapping[str, Any]) -> None:
-        """Raise ValueError where a form asks for something else than this plan of a run that was ended.
+        """Raise ValueError if a form contradicts this plan.
+
+        The plan is of a run that was ended.
 
         Args:
             params: the form's values by name. Missing and empty values agree with any plan.
@@ -149,7 +150,9 @@ def trained() -> dict[str, Path]:
 
 
 def begun(name: str) -> Plan | None:
-    """Return the plan of a run that was started and is not finished; None for any other name.
+    """Return the plan of a run that was started and is not finished.
+
+    Return None for any other name.
 
     Args:
         name: of the run.
@@ -171,13 +174,13 @@ def recipes() -> dict[str, Path]:
 
 
 def _recipe_file(recipe: str) -> Path:
-    """Return the file of a recipe; raise ValueError where there is none."""
+    """Return the file of a recipe; raise ValueError if there is none."""
     known = recipes()
     try:
         file = known.get(recipe, Path(recipe).expanduser())
         is_file = file.is_file()
     except (OSError, RuntimeError) as error:  # another's home, or a path that the file system refuses
-        raise ValueError(f"{recipe!r} cannot be used as a path: {error}") from error
+        raise ValueError(f"{recipe!r} cannot be used as a path: {error}; choose another") from error
     if not is_file:
         raise ValueError(f"there is no recipe {recipe!r}; choose a file or one of {', '.join(known)}")
     return file
@@ -199,7 +202,9 @@ def prepare(plan: Plan, examples: Collection[ReferringExample]) -> Path:
 
     plan.check()
     if not examples:
-        raise ValueError("there are no referring examples to train on: no sample of the view has an expression")
+        raise ValueError(
+            "there are no referring examples to train on: no sample of the view has an expression; choose another"
+        )
     images = sorted({str(example.image) for example in examples})
     count = 0 if plan.held_out else max(1, round(HELD_OUT_SHARE * len(images)))
     if count >= len(images):
@@ -217,20 +222,26 @@ def prepare(plan: Plan, examples: Collection[ReferringExample]) -> Path:
 
 
 def _resolved(name: str) -> str:
-    """Return the absolute path of a folder, any other name unchanged; a run may resume in another directory."""
+    """Return the absolute path of a folder, any other name unchanged.
+
+    A run may resume in another directory.
+    """
     folder = Path(name).expanduser()
     return str(folder.resolve()) if name and folder.is_dir() else name
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run; raise ValueError when another process trains in its folder."""
+    """Hold the lock of a run.
+
+    Raise ValueError when another process trains in its folder.
+    """
     # Beside the folder, because Windows removes no folder with an open file in it.
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(f"{folder.name!r} is being trained already") from None
+        raise ValueError(f"{folder.name!r} is being trained already; wait until it ends") from None
     try:
         yield
     finally:
@@ -249,9 +260,9 @@ def run(folder: Path, on_progress: Progress = lambda share, label: None) -> Outc
     Raises:
         ValueError: when another process trains in the folder, and as `genseg_training.grpo.train`.
         CheckpointError: as `genseg_training.grpo.train`.
-        DiskFullError: the disk is full; what `genseg_training.grpo.train` has saved is kept.
+        DiskFullError: the disk is full; saved checkpoints are kept.
     """
-    with whole.disk_full_in_words(f"the run in {folder} stopped, and what it has saved is kept"), _alone(folder):
+    with whole.disk_full_in_words(f"the run in {folder} stopped, and its checkpoints are kept"), _alone(folder):
         try:
             outcome = _train(folder, on_progress)
         except Exception:

@@ -45,7 +45,7 @@ def download_model(model_name: str, model_path: str) -> None:
         model_path: file of the note.
 
     Raises:
-        CheckpointError: see `checkpoints.pull`; also where a local folder hides the model of the Hub.
+        CheckpointError: see `checkpoints.pull`; also if a local folder hides the model of the Hub.
         DiskFullError: the disk is full; there is no note.
     """
     checkpoint = checkpoints.pull(_checkpoint(model_name), newest=True)
@@ -135,7 +135,7 @@ def _entry(known: KnownCheckpoint) -> dict[str, Any]:
         "license": _LICENCES.get(known.licence, known.licence) or None,
         "description": (
             f"Referring segmentation with {known.parameters} parameters; needs {known.needs}; "
-            f"dialect {known.dialect}, segmenter {known.segmenter}"
+            + ("takes words" if known.takes_words else f"dialect {known.dialect}, segmenter {known.segmenter}")
         ),
         "size_bytes": sum(file.stat().st_size for file in files) if folder else round(known.gigabytes * 1e9),
         "requirements": {"packages": list(PACKAGES), "cpu": {"support": True}, "gpu": {"support": True}},

@@ -40,7 +40,7 @@ _ended: dict[_Question, float] = {}
 
 @dataclass(frozen=True)
 class Asked:
-    """How far a question is.
+    """Progress of a question.
 
     Attributes:
         progress: of the model.
@@ -65,9 +65,10 @@ def ask(
     api_key: str | None = None,
     token: str | None = None,
 ) -> Iterator[Asked]:
-    """Ask one expression of one sample, in place of an earlier result for the same expression.
+    """Ask one expression of one sample.
 
-    A question that is open already, or ended a moment ago, is not asked again: FiftyOne sends events twice.
+    The answer takes the place of an earlier result for the same expression. A question that is open already, or ended a
+    moment ago, is not asked again: FiftyOne sends events twice.
 
     Args:
         dataset: the sample's own.
@@ -77,8 +78,8 @@ def ask(
         token: of the Hub; None for HF_TOKEN.
 
     Yields:
-        That the output field is new, if it is; then the progress, the answer before its masks are made, and last the
-        stored result.
+        True if the output field is new; then the progress, the answer before its masks are made, and last the stored
+        result.
 
     Raises:
         ValueError: the request does not have one expression, or there is no such sample.
@@ -108,7 +109,10 @@ def ask(
 
 
 def stop(dataset_name: str, sample_id: str) -> bool:
-    """Stop the questions about a sample at their next word; return whether there were any."""
+    """Stop the questions about a sample at their next word.
+
+    Return whether there were any.
+    """
     with _known:
         found = [wish for (name, sample, _), wish in _open.items() if (name, sample) == (dataset_name, sample_id)]
     for wish in found:
@@ -118,7 +122,10 @@ def stop(dataset_name: str, sample_id: str) -> bool:
 
 @contextmanager
 def warm_model(request: SegmentRequest, api_key: str | None = None, token: str | None = None) -> Iterator[GenSegR1]:
-    """Lend the model of the questions, when no question is being answered. See `ask` for the arguments."""
+    """Lend the model of the questions, when no question is being answered.
+
+    See `ask` for the arguments.
+    """
     with _one_at_a_time, engines.model(request, api_key, token, keep=True) as model:
         yield model
 

@@ -1,6 +1,6 @@
 """Correct answers, judge them, and keep them as ground truth.
 
-What is kept takes two fields, which exports, evaluations and trainings read like any ground truth: `kept` holds the
+A kept answer takes two fields, which exports, evaluations and trainings read like any ground truth: `kept` holds the
 masks with their expression, and `kept_expressions` lists the expressions of the sample. An expression of the list
 without a mask refers to nothing.
 """
@@ -30,7 +30,7 @@ MASKS, EXPRESSIONS = fields.KEPT, fields.KEPT_EXPRESSIONS
 RIGHT, WRONG = "kept", "wrong"  # verdicts of a response
 _FIELDS = {
     MASKS: "Masks that a person kept as ground truth.",
-    f"{MASKS}.detections.expression": "What the mask is about.",
+    f"{MASKS}.detections.expression": "The expression that the mask answers.",
     f"{MASKS}.detections.kept_by": "Who kept the mask.",
     f"{MASKS}.detections.kept_at": "When the mask was kept (UTC).",
     EXPRESSIONS: "Expressions with kept ground truth; one without a mask refers to nothing.",
@@ -47,7 +47,9 @@ def declare(dataset: fo.Dataset) -> None:
     if found is not None and not labels.is_detections(dataset, MASKS):
         raise ValueError(f"the field {MASKS!r} holds something else; rename it with dataset.rename_sample_field()")
     if listed is not None and not isinstance(getattr(listed, "field", None), fo.StringField):
-        raise ValueError(f"the field {EXPRESSIONS!r} holds something else; rename it first")
+        raise ValueError(
+            f"the field {EXPRESSIONS!r} holds something else; rename it with dataset.rename_sample_field()"
+        )
     dataset.add_sample_field(MASKS, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
     for name, kind in (("expression", fo.StringField), ("kept_by", fo.StringField), ("kept_at", fo.DateTimeField)):
         dataset.add_sample_field(f"{MASKS}.detections.{name}", kind)
@@ -61,7 +63,9 @@ def declare(dataset: fo.Dataset) -> None:
 def keep(
     dataset: fo.Dataset, sample_id: str, field: str, expression: str, by: str | None = None, nothing: bool = False
 ) -> None:
-    """Keep an answer as the ground truth of its expression, in place of what was kept before.
+    """Keep an answer as the ground truth of its expression.
+
+    It takes the place of an answer that was kept before.
 
     Args:
         dataset: the sample's own.
@@ -69,7 +73,7 @@ def keep(
         field: of the answer's masks.
         expression: that was asked.
         by: who keeps it; None for the user of this computer.
-        nothing: keep that the expression refers to nothing, whatever the answer says.
+        nothing: keep that the expression refers to nothing, with any answer.
 
     Raises:
         ValueError: there is no answer, or it is one that cannot be used.
@@ -100,7 +104,10 @@ def is_kept(sample: fo.Sample, expression: str) -> bool:
 
 
 def forget(dataset: fo.Dataset, sample_id: str, field: str, expression: str) -> None:
-    """Remove what was kept of an expression, and the verdict on its answer. See `keep` for the arguments."""
+    """Remove the kept answer of an expression, and the verdict.
+
+    See `keep` for the arguments.
+    """
     sample, expression = sample_of(dataset, sample_id), normalize_expression(expression)
     _forget(sample, expression)
     for response in sample[labels.responses_field(field)] or []:
@@ -110,7 +117,9 @@ def forget(dataset: fo.Dataset, sample_id: str, field: str, expression: str) -> 
 
 
 def mark_wrong(dataset: fo.Dataset, sample_id: str, field: str, expression: str, by: str | None = None) -> None:
-    """Note that an answer is wrong, and no longer keep it: its masks get the tag "wrong". See `keep` for the arguments.
+    """Note that an answer is wrong, and no longer keep it.
+
+    Its masks get the tag "wrong". See `keep` for the arguments.
 
     Raises:
         ValueError: there is no answer.
@@ -124,7 +133,10 @@ def mark_wrong(dataset: fo.Dataset, sample_id: str, field: str, expression: str,
 
 
 def delete(dataset: fo.Dataset, sample_id: str, field: str, expression: str) -> None:
-    """Remove an answer and its labels; what was kept of it stays. See `keep` for the arguments."""
+    """Remove an answer and its labels; a kept copy stays.
+
+    See `keep` for the arguments.
+    """
     sample, expression = sample_of(dataset, sample_id), normalize_expression(expression)
     boxes, points = labels.boxes_field(field), labels.points_field(field)
     for name, items in ((field, "detections"), (boxes, "detections"), (points, "keypoints")):
@@ -137,9 +149,9 @@ def delete(dataset: fo.Dataset, sample_id: str, field: str, expression: str) -> 
 
 
 def offer_boxes(dataset: fo.Dataset, field: str) -> None:
-    """Offer the boxes of a field to be dragged in FiftyOne's tab "Annotate", unless its schema has them already.
+    """Offer the boxes of a field to be dragged in FiftyOne's tab "Annotate".
 
-    FiftyOne 1.22 has no such schema for points.
+    A schema that has the boxes already stays as it is. FiftyOne 1.22 has no such schema for points.
 
     Args:
         dataset: with the field's labels declared.
@@ -152,7 +164,9 @@ def offer_boxes(dataset: fo.Dataset, field: str) -> None:
 
 
 def prompts_of(sample: fo.Sample, field: str, expression: str) -> list[InstancePrompt]:
-    """Return the boxes and points of an answer as they are now on a sample, also after a person moved them.
+    """Return the boxes and points of an answer as they are now on a sample.
+
+    A person may have moved them.
 
     Args:
         sample: with the labels.
@@ -183,8 +197,8 @@ def segment_again(
 ) -> None:
     """Make the masks of an answer anew from corrected boxes and points.
 
-    The reasoning and the checkpoint of the answer stay, and the response says who corrected it. What was kept before
-    stays until the new answer is kept.
+    The reasoning and the checkpoint of the answer stay, and the response says who corrected it. An answer that was kept
+    before stays until the new answer is kept.
 
     Args:
         dataset: the sample's own.
@@ -225,7 +239,7 @@ def _response(sample: fo.Sample, field: str, expression: str) -> fo.DynamicEmbed
 
 
 def _forget(sample: fo.Sample, expression: str) -> None:
-    """Take what was kept of an expression off a sample in memory."""
+    """Take the kept answer of an expression off a sample in memory."""
     if is_kept(sample, expression):
         masks = (sample[MASKS] and sample[MASKS].detections) or []
         sample[MASKS] = fo.Detections(detections=[mask for mask in masks if not _about(mask, expression)])

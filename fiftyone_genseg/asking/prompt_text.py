@@ -31,7 +31,7 @@ def read(text: str, size: tuple[int, int]) -> list[InstancePrompt]:
         size: (width, height) of the image in pixels.
 
     Raises:
-        ValueError: a line cannot be read, a coordinate is outside the image, a box has no area, or an instance has
+        ValueError: a line cannot be read, a coordinate is outside the image, or a box has no area. Or an instance has
             neither a box nor a point inside it.
     """
     blocks = [block for block in re.split(r"\n\s*\n", text.strip()) if block.strip()]
@@ -66,7 +66,7 @@ def _block(block: str, size: tuple[int, int]) -> InstancePrompt:
     if len(boxes) > 1:
         raise ValueError(f"an instance has {len(boxes)} boxes; put an empty line between two instances")
     if not boxes and not inside:
-        raise ValueError("an instance needs a box or a point inside it; points outside it do not say what is meant")
+        raise ValueError("an instance needs a box or a point inside it; points outside do not tell the instance")
     box = boxes[0] if boxes else None
     beyond = 0 if box is None else sum(not _holds(box, point) for point in inside)
     return InstancePrompt(box, tuple(inside), beyond, tuple(outside))

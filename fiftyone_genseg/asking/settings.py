@@ -1,4 +1,4 @@
-"""What answers the questions of the panel "Ask" about a dataset, and where the answers go."""
+"""Settings of the panel "Ask" for a dataset: the model, and the output field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _STORE, _KEY = "genseg_ask", "settings"
 
 
 def load(dataset: fo.Dataset) -> dict[str, Any]:
-    """Return the values of the form that the user sent last, and the default checkpoint where there is none."""
+    """Return the values of the form that the user sent last.
+
+    Without a form the default checkpoint answers.
+    """
     return {"checkpoint": default_checkpoint.find().name} | (_store(dataset).get(_KEY) or {})
 
 

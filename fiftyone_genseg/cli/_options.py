@@ -18,9 +18,10 @@ _SWITCHES = ("local_files_only", "force_download")
 
 
 def takes_model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a model to a command, which gets those that were typed as the dict `model_options`.
+    """Add the options of a model to a command.
 
-    A value that no checkpoint can take ends the command before its work.
+    The command gets the typed options as the dict `model_options`. A value that no checkpoint can take ends the command
+    before its work.
     """
     own = inspect.signature(command)
     hints = get_type_hints(command, include_extras=True)

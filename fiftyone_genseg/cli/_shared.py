@@ -15,7 +15,10 @@ import typer
 if TYPE_CHECKING:
     from genseg_hub.publishing.commits import Push
 
-_MODEL = '"nano", a Hub id (owner/name or owner/name@revision), or a folder; name+segmenter for another segmenter.'
+_MODEL = (
+    '"nano", a Hub id (owner/name or owner/name@revision), or a folder; name+segmenter for another segmenter, '
+    "name+sam3-agent for the SAM 3 agent, facebook/sam3 for SAM 3 by words."
+)
 # Read it with `named`.
 Model = Annotated[str | None, typer.Option("--model", "-m", help=_MODEL, show_default="nano")]
 # Read it with `chosen`.
@@ -64,7 +67,10 @@ def fail(error: Exception) -> typer.Exit:
 
 
 class SaysFullDisk(typer.core.TyperGroup):
-    """The group of all commands: a full disk ends each of them with a sentence instead of a traceback."""
+    """Group of all commands, which explains a full disk.
+
+    Each command ends with a sentence instead of a traceback.
+    """
 
     def invoke(self, ctx):
         """Run the command."""
@@ -81,7 +87,9 @@ class SaysFullDisk(typer.core.TyperGroup):
 
 
 def check_answered(figures: Mapping[str, Any]) -> None:
-    """End the command with the commonest reason if no expression has a usable answer: zeros are no measurement.
+    """End the command if no expression has a usable answer.
+
+    The message has the commonest reason. Zeros would be no measurement.
 
     Args:
         figures: of `Scores.compute`.
@@ -103,12 +111,17 @@ def warn(text: str) -> None:
 
 
 def named(model: str | None, server: str | None) -> str | None:
-    """Return the checkpoint that the user named, else nano; None if the server's list is to tell the model."""
+    """Return the checkpoint that the user named, else nano.
+
+    Return None if the server's list is to tell the model.
+    """
     return model or (None if server else "nano")
 
 
 def chosen(model: str | None, rendered: bool = False) -> str:
-    """Return the checkpoint that the user named, else the default one, and say which it is.
+    """Return the checkpoint that the user named, else the default one.
+
+    A line says which it is.
 
     Args:
         model: as the user typed it; None for the default.
@@ -137,11 +150,11 @@ def load_model(
     options: Mapping[str, Any] = MappingProxyType({}),
     served_model: str | None = None,
 ):
-    """Load a checkpoint; end the command with a message where that fails.
+    """Load a checkpoint; end the command with a message if that fails.
 
     Args:
         model: see `GenSegR1.from_pretrained`, as for the next four.
-        device: where the model computes.
+        device: the device that computes.
         revision: branch, tag or commit.
         server: address of the server that has the reasoner.
         segmenter: in place of the checkpoint's own.

@@ -56,6 +56,10 @@ def benchmark(
     split: Annotated[str, typer.Option(help="Split of the benchmark.")] = "val",
     model: Model = None,
     segmenter: Segmenter = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Score this checkpoint, too, and show it beside the model; again for a third."),
+    ] = None,
     root: Annotated[
         Path,
         typer.Option(
@@ -85,11 +89,11 @@ def benchmark(
         typer.Option(min=1, help="Processes with a model each, on Ray.", show_default="this process alone"),
     ] = None,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, help="Of workers; 0 for CPUs.", show_default="1 where the cluster has GPUs")
+        float | None, typer.Option(min=0, help="GPUs of a worker; 0 for CPUs.", show_default="1 if the cluster has any")
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Of a Ray cluster: host:port or auto.", show_default="$RAY_ADDRESS, or one is started"),
+        typer.Option(help="Address of a Ray cluster: host:port, or auto.", show_default="$RAY_ADDRESS, or a new one"),
     ] = None,
     shard: Annotated[
         str | None,
@@ -106,8 +110,12 @@ def benchmark(
     """Score a checkpoint on an official benchmark, beside the published figures.
 
     A run is a folder: predictions.jsonl (raw answers, boxes, points, masks), metrics.json, rows.jsonl (for `evaluate
-    compare`), report.md and report.html (with pictures). The same command resumes a run that stopped. Where all
-    predictions are there, it loads no model and only scores; it still asks a named server what it serves.
+    compare`), report.md and report.html (with pictures). The same command resumes a run that stopped. If all
+    predictions are there, it loads no model and only scores. It still asks a named server for its models.
+
+    --against compares: each checkpoint has a run of its own on the same expressions. One table shows all runs, with
+    seconds, tokens and memory beside quality. The SAM 3 agent and its reasoner alone:
+    --model Qwen/Qwen3-VL-8B-Instruct --against Qwen/Qwen3-VL-8B-Instruct+sam3-agent --against facebook/sam3
 
     Several processes share a run: --workers 8 starts them on Ray, and --shard 1/8 to 8/8 are commands for a scheduler,
     of which the last to finish writes the report.
@@ -116,6 +124,7 @@ def benchmark(
     from genseg_hub.checkpoints import fingerprint
     from genseg_hub.errors import CheckpointError
     from genseg_hub.evaluation import benchmark_run
+    from genseg_hub.evaluation import report as reports
     from genseg_hub.evaluation.metrics import get_policy
     from genseg_hub.evaluation.shards import Shard
     from genseg_hub.options import HubOptions, ReasonerOptions, ServerOptions, pick
@@ -123,7 +132,7 @@ def benchmark(
 
     from fiftyone_genseg.segmentation.engines.ray import RayError, ray_engine
 
-    console, stack = Console(stderr=True), contextlib.ExitStack()
+    console = Console(stderr=True)
     try:
         part = Shard.parse(shard) if shard else None
         if workers is None and (gpus_per_worker is not None or address):
@@ -136,60 +145,88 @@ def benchmark(
         of_server += ["served_model"] if served_model else []
         if of_server and server is None:
             raise ValueError(f"{', '.join(of_server)} belong to a server; give its address (--server)")
+        if against and (out or shard):
+            raise ValueError("several checkpoints have folders of their own; leave --out and --shard out")
         model = named(model, server)
-        asked = None
-        if server is not None and not predictions:
-            asked = load_model(model, device, revision, server, segmenter, model_options, served_model)
-        opened = asked.checkpoint if asked else None
-        options, hub = pick(ReasonerOptions, model_options), pick(HubOptions, model_options)
-        model = model or (opened.name if opened else None)
-        known = f"{model}+{segmenter}" if segmenter else model
-        if predictions:
-            who = {"model": str(predictions)}
-        elif opened and not opened.reasoner.is_dir():  # only the server has files of it
-            who = fingerprint.identify_served(opened, options)
-        else:
-            who = fingerprint.identify(str(known), revision, opened, options, hub)
         examples, archive = archives.load_archive(name, root, split, strict)
         console.print(str(archive), highlight=False, markup=False)
         if first_expression:
             examples = archives.first_expressions(examples)
         examples = examples.select(range(min(limit or len(examples), len(examples))))
 
-        def load() -> GenSegR1 | benchmark_run.Answer:
-            name = fingerprint.loadable(str(known), who)
-            if workers is None:
-                return asked or GenSegR1.from_pretrained(name, device, **model_options)
-            found = checkpoints.pull(name, dialect=options.dialect, options=hub)
-            return stack.enter_context(ray_engine(found, workers, gpus_per_worker, address, model_options)).answer
+        def score(
+            model: str | None,
+            revision: str | None,
+            server: str | None,
+            segmenter: str | None,
+            served_model: str | None,
+            model_options: dict[str, Any],
+            predictions: Path | None,
+        ) -> tuple[Path, str | None]:
+            """Return the folder of a run, and its report."""
+            asked = None
+            if server is not None and not predictions:
+                asked = load_model(model, device, revision, server, segmenter, model_options, served_model)
+            opened = asked.checkpoint if asked else None
+            options, hub = pick(ReasonerOptions, model_options), pick(HubOptions, model_options)
+            model = model or (opened.name if opened else None)
+            known = f"{model}+{segmenter}" if segmenter else model
+            if predictions:
+                who = {"model": str(predictions)}
+            elif opened and not opened.reasoner.is_dir():  # only the server has files of it
+                who = fingerprint.identify_served(opened, options)
+            else:
+                who = fingerprint.identify(str(known), revision, opened, options, hub)
 
-        system = who["model"] + (" served" if asked else "")
-        folder = out or Path("runs/benchmarks", f"{name}-{split}", _folder_name(system))
-        with stack:
-            report = benchmark_run.run(
-                folder,
-                settings={"benchmark": name, "split": split, **who},
-                examples=examples,
-                source=predictions or load,
-                policy=policy,
-                archive=str(archive),
-                command=_command(sys.argv[1:]),
-                batch_size=batch_size,
-                overwrite=overwrite,
-                shard=part,
-            )
+            def load() -> GenSegR1 | benchmark_run.Answer:
+                name = fingerprint.loadable(str(known), who)
+                if workers is None:
+                    return asked or GenSegR1.from_pretrained(name, device, **model_options)
+                found = checkpoints.pull(name, dialect=options.dialect, options=hub)
+                return stack.enter_context(ray_engine(found, workers, gpus_per_worker, address, model_options)).answer
+
+            system = who["model"] + (" served" if asked else "")
+            folder = out or Path("runs/benchmarks", f"{name}-{split}", _folder_name(system))
+            with contextlib.ExitStack() as stack:
+                report = benchmark_run.run(
+                    folder,
+                    settings={"benchmark": name, "split": split, **who},
+                    examples=examples,
+                    source=predictions or load,
+                    policy=policy,
+                    archive=str(archive),
+                    command=_command(sys.argv[1:]),
+                    batch_size=batch_size,
+                    overwrite=overwrite,
+                    shard=part,
+                )
+            return folder, report
+
+        folder, report = score(model, revision, server, segmenter, served_model, model_options, predictions)
+        beside = []
+        for other in against or ():
+            # SAM 3 takes words: it has no reasoner, to which the other options belong.
+            words = checkpoints.is_sam3(other, pick(HubOptions, model_options))
+            kept = {n: v for n, v in model_options.items() if not words or n in HubOptions.__dataclass_fields__}
+            beside.append(score(other, None, None if words else server, None, None, kept, None)[0])
     except (ValueError, OSError, CheckpointError, RayError) as error:
         raise fail(error) from error
     if report is None:
         typer.echo(f"shard {part} of {folder} is done; the last shard to finish writes the report", err=True)
         return
-    typer.echo(report)
-    typer.echo(f"wrote {folder / benchmark_run.PAGE} and what it is made of", err=True)
-    check_answered(json.loads((folder / benchmark_run.METRICS).read_bytes()))
+    own, *others = (json.loads((each / benchmark_run.METRICS).read_bytes()) for each in (folder, *beside))
+    typer.echo(reports.markdown(own, others) if others else report)
+    for each in (folder, *beside):
+        typer.echo(f"wrote {each / benchmark_run.PAGE} and its files", err=True)
+    for figures in (own, *others):
+        check_answered(figures)
 
 
 def _command(arguments: list[str]) -> str:
-    """Return the command as it was typed, for the reports; the Hub's token is left out."""
+    """Return the command as it was typed, for the reports.
+
+    The Hub's token is left out.
+    """
     shown = [re.sub(r"^(--token)=.*", r"\1=***", argument, flags=re.S) for argument in arguments]
     for i, argument in enumerate(arguments[:-1]):
         if argument == "--token":

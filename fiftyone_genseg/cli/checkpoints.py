@@ -12,7 +12,7 @@ from fiftyone_genseg.cli._shared import Dialect, Revision, fail, possible, tell_
 
 
 def models() -> None:
-    """List the checkpoints known by name, the families of other checkpoints, and published figures.
+    """List the checkpoints known by name, other families, and published figures.
 
     Any Hub id or folder of a known family works, too, and each checkpoint with another segmenter: name+segmenter.
     """
@@ -31,7 +31,8 @@ def models() -> None:
         here = "yes" if checkpoints.is_on_disk(known.name) else "no"
         memory, licence = f"{known.memory:.1f} GB", known.licence or "see its page"
         context = f"{known.context:,}"
-        table.add_row(known.name, known.dialect, known.segmenter, known.parameters, context, memory, licence, here)
+        road = ("words", "itself") if known.takes_words else (known.dialect, known.segmenter)
+        table.add_row(known.name, *road, known.parameters, context, memory, licence, here)
     families = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for heading in ("dialect", "types in config.json", "coordinates", "answer, tokens"):
         families.add_column(heading)
@@ -57,7 +58,10 @@ def pull(
     revision: Revision = None,
     dialect: Dialect = None,
 ) -> None:
-    """Download the newest commit of a checkpoint and compare its checksums with the Hub's."""
+    """Download the newest commit of a checkpoint.
+
+    Its checksums are compared with the Hub's.
+    """
     from genseg_hub import checkpoints
 
     try:

@@ -42,7 +42,7 @@ def demo(
     *,
     model_options: dict[str, Any],
 ) -> None:
-    """Segment RefScenes or photographs in a FiftyOne dataset, score them, and open the App.
+    """Segment RefScenes or photographs in a dataset, score them, open the App.
 
     The default checkpoint for RefScenes is nano.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,17 +76,21 @@ def refscenes(
             figures = scores.evaluate(loaded, examples, batch_size, on_result).compute()
         except CheckpointError as error:  # the memory does not hold one answer
             raise fail(error) from error
-        task = progress.add_task("its segmenter alone", total=len(examples))
-        figures["segmenter_miou"] = answers.segmenter_miou(loaded.segmenter, examples, lambda: progress.advance(task))
+        figures["segmenter_miou"] = None
+        if not loaded.takes_words:  # it takes boxes and points
+            task = progress.add_task("its segmenter alone", total=len(examples))
+            told = functools.partial(progress.advance, task)
+            figures["segmenter_miou"] = answers.segmenter_miou(loaded.segmenter, examples, told)
     pinned = loaded.checkpoint.pinned if loaded.checkpoint else model
     command = f"genseg evaluate refscenes --split {split}" + (f" --limit {limit}" if limit else "")
     report = {"benchmark": f"RefScenes {refscenes.VERSION} {split}", "command": command, "model": pinned} | figures
     if server:
         report["served"] = loaded.checkpoint.served
     console.print(figures_table(report))
+    alone = report["segmenter_miou"]
     console.print(
-        f"parse failures {report['parse_failures']:.2%}, failed {report['failures']}, "
-        f"segmenter on true boxes and points: mIoU {report['segmenter_miou']:.3f}"
+        f"parse failures {report['parse_failures']:.2%}, failed {report['failures']}"
+        + ("" if alone is None else f", segmenter on true boxes and points: mIoU {alone:.3f}")
     )
     if rows:
         whole.write_text(rows, "".join(json.dumps(row) + "\n" for row in measured))
@@ -107,10 +112,10 @@ def compare(
         typer.Argument(callback=possible, help="Rows of others, on the same expressions.", show_default=False),
     ],
 ) -> None:
-    """Show differences in points with paired 95 % intervals, by a bootstrap over images.
+    """Show differences in points with paired 95 % intervals.
 
-    Rows: all expressions, those with a target and without one, and by whether training showed the combination of
-    attributes.
+    The intervals are a bootstrap over images. Rows: all expressions, expressions with a target, expressions without
+    one, and by whether training showed the combination of attributes.
     """
     import pandas as pd
     from rich import box

@@ -16,7 +16,7 @@ def refscenes(
     revision: Annotated[str | None, typer.Option(help="Branch; made when there is none.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be sent; asks no network.")] = False,
 ) -> None:
-    """Render RefScenes and publish it on the Hugging Face Hub, with a dataset card, in one commit."""
+    """Render RefScenes and publish it on the Hub, with a card, in one commit."""
     from genseg_training.nano import refscenes_on_hub
 
     try:

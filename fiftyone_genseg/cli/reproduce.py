@@ -41,7 +41,7 @@ def reproduce(
         ),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only print the stages, their hours and disk, and what is done.")
+        bool, typer.Option("--plan", help="Only print the stages, their hours and disk, and which are done.")
     ] = False,
     push: Annotated[
         str | None, typer.Option(metavar="OWNER", help="Publish the checkpoints on the Hub as OWNER/RECIPE.")
@@ -122,7 +122,7 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 def _check_disk(asked: Reproduction, todo: list[Stage], root: Path, folder: Path) -> None:
-    """Raise OSError if the disk has less room than the stages that are not done will fill."""
+    """Raise OSError if the disk has too little room for the remaining stages."""
     from fiftyone_genseg.reproduction import estimates
 
     needed = sum(estimates.cost(stage, asked, root).disk or 0 for stage in todo if not stage.is_done())

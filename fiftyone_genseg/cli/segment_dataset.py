@@ -19,7 +19,7 @@ from fiftyone_genseg.cli._shared import (
     fail,
     warn,
 )
-from fiftyone_genseg.segmentation.request import EngineName, Existing, SegmentRequest
+from fiftyone_genseg.segmentation.request import RAY, EngineName, Existing, SegmentRequest
 
 
 @takes_model_options
@@ -28,14 +28,15 @@ def segment_dataset(
     expression: Annotated[
         list[str] | None,
         typer.Option(
-            help="Asked of every image; may be repeated. 'the red car -> car' labels its masks car.", show_default=False
+            help="Expression for every image; may be repeated. 'the red car -> car' labels its masks car.",
+            show_default=False,
         ),
     ] = None,
     expression_field: Annotated[
         str | None, typer.Option(help="Field of each sample's expression, or list of them.", show_default=False)
     ] = None,
     group_slice: Annotated[
-        str | None, typer.Option(help="Of a grouped dataset: the slice with the images to segment.", show_default=False)
+        str | None, typer.Option(help="Slice with the images to segment, in a grouped dataset.", show_default=False)
     ] = None,
     output_field: Annotated[
         str, typer.Option(help="Field of the masks. <field>_boxes, _points, _outcome and _responses hold the rest.")
@@ -44,7 +45,7 @@ def segment_dataset(
     segmenter: Segmenter = None,
     revision: Revision = None,
     existing: Annotated[
-        Existing, typer.Option(help="What to do where an expression has a result already.")
+        Existing, typer.Option(help="Treatment of expressions that have a result already.")
     ] = SegmentRequest.existing,
     batch_size: BatchSize = SegmentRequest.batch_size,
     device: Device = SegmentRequest.device,
@@ -53,13 +54,25 @@ def segment_dataset(
     engine: Annotated[
         EngineName, typer.Option(help="This process, or workers on Ray (docs/scale.md).")
     ] = SegmentRequest.engine,
-    workers: Annotated[int, typer.Option(min=1, help="Of ray: processes with a model each.")] = SegmentRequest.workers,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on Ray with a model each.")] = SegmentRequest.workers,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, help="Of ray; 0 for CPUs.", show_default="1 where the cluster has GPUs")
+        float | None, typer.Option(min=0, help="GPUs of a worker; 0 for CPUs.", show_default="1 if the cluster has any")
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Of a Ray cluster: host:port or auto.", show_default="$RAY_ADDRESS, or one is started"),
+        typer.Option(help="Address of a Ray cluster: host:port, or auto.", show_default="$RAY_ADDRESS, or a new one"),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Source of the images for workers, such as /data/photos=s3://bucket/photos.",
+            metavar="FOLDER=URL",
+            show_default="the samples' paths",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Segment this part alone, such as 3/8; other commands segment the others.", metavar="I/N"),
     ] = None,
     *,
     model_options: dict[str, Any],
@@ -67,8 +80,11 @@ def segment_dataset(
     """Segment a FiftyOne dataset, in this process or on a Ray cluster.
 
     Results are written as they come. The same command goes on where a run was stopped.
+
+    Several commands share a dataset: --shard 1/8 to 8/8 segment a part each, and write it themselves.
     """
     import fiftyone as fo
+    from genseg_hub.evaluation.shards import Shard
     from pymongo.errors import PyMongoError
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -85,6 +101,9 @@ def segment_dataset(
             raise ValueError(f"there is no dataset {dataset!r}; there are: {there or 'none'}")
         whole = fo.load_dataset(dataset)
         samples = whole.select_group_slices(group_slice) if group_slice else whole
+        if shard:
+            part = Shard.parse(shard).part(len(samples))
+            samples = samples[part.start : part.stop]
         asked, classes = expressions.read(expression or ())
         request = SegmentRequest(
             expressions=tuple(asked),
@@ -104,6 +123,7 @@ def segment_dataset(
             workers=workers,
             gpus_per_worker=gpus_per_worker,
             address=address,
+            images=images,
         )
         request.check(samples)
         with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -116,5 +136,7 @@ def segment_dataset(
     if summary.all_failed:
         raise fail(ValueError(f"nothing was segmented: {summary}"))
     typer.echo(str(summary))
+    for note in opened.notes if engine == RAY else ():  # the model that was found here was logged before
+        typer.echo(note, err=True)
     if summary.advice:
         warn(summary.advice)

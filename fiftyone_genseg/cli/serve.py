@@ -48,6 +48,7 @@ def serve(
     try:
         found, executable = serving.find(engine)
         checkpoint = checkpoints.pull(name, revision, dialect=dialect)
+        checkpoint.check_reasons("served")
         dtype = str(dtype_of(pick_device("auto"), checkpoint.options)).removeprefix("torch.")
         command = serving.command(
             checkpoint, found, executable, host, port, dtype, max_model_len, media_folder, further

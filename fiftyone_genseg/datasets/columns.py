@@ -1,6 +1,6 @@
 """Columns of a `datasets.Dataset` as fields of samples, and back.
 
-Strings, numbers, booleans, dates and lists of these travel both ways. Nothing else does.
+Strings, numbers, booleans, dates and lists of them travel both ways. Nothing else does.
 """
 
 from __future__ import annotations
@@ -88,7 +88,10 @@ def to_feature(field: fof.Field) -> Any:
 
 
 def to_fields(features: datasets.Features) -> tuple[dict[str, str], list[str]]:
-    """Return column -> field for the columns beside FEATURES, and the columns whose values no field can hold."""
+    """Return column -> field, and the columns whose values no field can hold.
+
+    The columns of FEATURES are not among them.
+    """
     fields: dict[str, str] = {}
     left_out = []
     taken = {*FEATURES, GROUND_TRUTH, labels.IGNORE}
@@ -104,7 +107,7 @@ def to_fields(features: datasets.Features) -> tuple[dict[str, str], list[str]]:
 
 
 def _has_meaning(column: str, feature: Any) -> bool:
-    """Return whether a column holds what FiftyOne or this package calls by its name."""
+    """Return whether the name of a column has a meaning for FiftyOne or this package."""
     if column == _TAGS:
         return feature == datasets.List(datasets.Value("string"))
     return column == labels.IGNORE and isinstance(getattr(feature, "feature", None), dict)

@@ -40,13 +40,13 @@ def export(
 ) -> int:
     """Save the referring examples of a view as a folder for `datasets.load_from_disk`.
 
-    The image file of each sample is copied once into the folder `images`, and rows name it by its path. After the
-    folder was moved, `genseg_hub.referring_dataset.load_examples` and all that trains still finds the images.
-    `load_from_disk` alone looks for them at the first place.
+    The image file of each sample is copied once into the folder `images`, and rows name it by its path. If the folder
+    is moved, `genseg_hub.referring_dataset.load_examples` and every training still find the images. `load_from_disk`
+    alone looks for them at the first place.
 
     These become columns, too: tags, the ignored pixels in `ignore`, and each sample field of strings, numbers,
-    booleans, dates or lists of these. `importing` makes the same samples of such columns. Fields of evaluation runs
-    are left out because they are no facts about the example.
+    booleans, dates or lists of them. `importing` makes the same samples of such columns. Fields of evaluation runs are
+    left out because they are no facts about the example.
 
     Args:
         view: images, or the dataset itself.
@@ -83,7 +83,9 @@ def export(
             while chunk := list(itertools.islice(found, _CHUNK)):
                 tables.append(to_dataset(chunk, features))
             if not tables:
-                raise ValueError("there are no referring examples to export: no sample has an expression")
+                raise ValueError(
+                    "there are no referring examples to export: no sample has an expression; choose another view"
+                )
             made = datasets.concatenate_datasets(tables)
             save(made, unfinished)
         except BaseException:
@@ -154,7 +156,7 @@ def examples(
     image_ids = _image_ids(view)
     ignores = labels.is_detections(view, labels.IGNORE)
     used = 0
-    sizes: dict[str, tuple[int, int] | Exception] = {}  # file -> its size, or what is wrong with it
+    sizes: dict[str, tuple[int, int] | Exception] = {}  # file -> its size, or its fault
     read = {gt_field, *(carried or ()), *filter(None, (expression_field,))}
     read |= {labels.IGNORE} if ignores else set()
     read |= {"example_id"} if has_ids else set()
@@ -203,7 +205,10 @@ def examples(
 
 
 def _size(file: str) -> tuple[int, int] | Exception:
-    """Return (width, height) of an image that can be decoded; what is wrong with any other."""
+    """Return the (width, height) of an image, or the fault of one that is unusable.
+
+    A usable image can be decoded.
+    """
     try:
         load_image(file, at_least=_SMALL)
         return image_size(file)

@@ -38,7 +38,7 @@ def to_sample(example: ReferringExample, file: Path) -> fo.Sample:
     """Return a referring example as a sample, with a field for each attribute.
 
     The sample has the fields `expression` (normalized), `example_id`, `image_id` and `ground_truth`. The ground truth
-    is Detections, empty for no-target, labelled with the attribute `category` where there is one. Pixels that count
+    is Detections, empty for no-target, labelled with the attribute `category` if there is one. Pixels that count
     neither way become Detections in the field `ignore`.
 
     Args:
@@ -118,12 +118,12 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
 
     @property
     def has_dataset_info(self) -> bool:
-        """False: there is no information about the dataset as a whole."""
+        """Return False: there is no information about the dataset as a whole."""
         return False
 
     @property
     def has_sample_field_schema(self) -> bool:
-        """True: see `get_sample_field_schema`."""
+        """Return True: see `get_sample_field_schema`."""
         return True
 
     def get_sample_field_schema(self) -> dict[str, fof.Field]:
@@ -137,7 +137,7 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
 
     @property
     def report(self) -> str:
-        """Sentences about everything that was left out or renamed; "" for nothing."""
+        """Return sentences about left-out and renamed values; "" for none."""
         said = [self.unusable.report(self.read)]
         said += [
             f"The column {column!r} is the field {field!r}." for column, field in self.fields.items() if column != field
@@ -240,15 +240,18 @@ def add_predictions(
         The running summary, once at the start and then after every write.
 
     Raises:
-        ValueError: before anything is written, for a field that is missing or holds something else, a file that cannot
-            be read or is about none of these samples, an `example_id` that several samples share, or a prediction for
-            an image of another size.
+        ValueError: before anything is written. The field is missing or holds something else. The file cannot be read,
+            or is about none of the samples. Several samples share an `example_id`, or a prediction is for an image of
+            another size.
     """
     check_view(samples)
     samples = flat(samples)
     for name in ("example_id", "expression"):
         if not isinstance(samples.get_field(name), fo.StringField):
-            raise ValueError(f"predictions are told apart by `example_id`, and the samples have no {name!r} of strings")
+            raise ValueError(
+                f"predictions are told apart by `example_id`, and the samples have no {name!r} of strings: load them "
+                "with the operator Load referring dataset"
+            )
     outputs.check_fields(samples, field)
     example_ids, sample_ids = samples.values(["example_id", "id"])
     places = dict(zip(example_ids, sample_ids, strict=True))
@@ -276,7 +279,7 @@ def add_predictions(
             if size and isinstance(result, Prediction) and result.image_size not in (size, _UNKNOWN):
                 raise ValueError(
                     f"the prediction of {example_id!r} in {file} is for an image of {result.image_size} (width, "
-                    f"height), the sample's is {size}{swapped(size, result.image_size)}"
+                    f"height), the sample's is {size}{swapped(size, result.image_size)}; predict on the same images"
                 )
     outputs.declare_fields(samples._dataset, field)
     target = Target(field, checkpoint or file.name)

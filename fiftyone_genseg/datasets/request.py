@@ -1,4 +1,4 @@
-"""Which referring examples of a view are meant, by an export or a training run."""
+"""Choose the referring examples of a view, for an export or a training run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import fiftyone as fo
 from fiftyone_genseg import fields, labels
 from fiftyone_genseg.messages import sentence
 
-KEPT, FIELD = "kept", "field"  # what the forms' choice of examples means
+KEPT, FIELD = "kept", "field"  # a form's choice of examples
 NO_TRUTH = (
     "There is no ground truth in this view. To make some, open a sample, ask in the panel Ask, and press Keep at the "
     "answers that are right. Or add true masks as a field of Detections."
@@ -24,8 +24,9 @@ class ExamplesRequest:
 
     Attributes:
         gt_field: Detections with the true masks.
-        expression_field: sample field of the expressions; None for `kept_expressions` where the true masks are those
-            that were kept, else for `expression` where it exists, else for the true Detections' attribute of that name.
+        expression_field: sample field of the expressions; None for `kept_expressions` if the true masks are kept
+            answers. Else None stands for `expression` if it exists, else for the true Detections' attribute of that
+            name.
         pairs: (sample id, expression) of the slice that a panel chose; None for all expressions of a view.
     """
 
@@ -38,9 +39,9 @@ class ExamplesRequest:
         """Read a form.
 
         Args:
-            samples: what the form is about; None for no dataset.
+            samples: the samples of the form; None for no dataset.
             params: the form's values by name. `examples` is "kept" or "field". Without it, a given field of true masks
-                or expressions is meant, else what was kept, else the first field of true masks.
+                or expressions is meant. Else kept answers are meant, else the first field of true masks.
         """
         given = {name: params.get(name) or None for name in ("gt_field", "expression_field")}
         source = params.get("examples") or (FIELD if any(given.values()) or not fields.count_kept(samples)[0] else KEPT)
@@ -52,7 +53,10 @@ class ExamplesRequest:
         return cls(gt_field, given["expression_field"], chosen)
 
     def lacks_truth(self, samples: fo.DatasetView) -> bool:
-        """Return whether there is no ground truth at all, neither this one nor another one to choose."""
+        """Return whether there is no ground truth at all.
+
+        Neither this field has any, nor another field to choose.
+        """
         if self.gt_field == fields.KEPT and fields.count_kept(samples)[0]:
             return False
         has_own = labels.is_detections(samples, self.gt_field) and self.gt_field != fields.KEPT
@@ -67,9 +71,9 @@ class ExamplesRequest:
                 "Nothing was kept in this view: press Keep at answers in the panel Ask, or choose a ground truth field."
             )
         if not labels.is_detections(samples, self.gt_field):
-            return f"The ground truth field {self.gt_field!r} holds no Detections."
+            return f"The ground truth field {self.gt_field!r} holds no Detections: choose another."
         if self.expression_field and samples.get_field(self.expression_field) is None:
-            return f"There is no field {self.expression_field!r}."
+            return f"There is no field {self.expression_field!r}: choose another."
         try:
             fields.check_view(self.source(samples))
             fields.check_named(samples, self.arguments(samples)["expression_field"], self.gt_field)
@@ -78,7 +82,10 @@ class ExamplesRequest:
         return None
 
     def source(self, samples: fo.DatasetView) -> fo.Dataset | fo.DatasetView:
-        """Return the samples to read: the view, or the whole dataset where a slice says which samples are meant."""
+        """Return the samples to read: the view, or the whole dataset for a slice.
+
+        A slice itself says which samples are meant.
+        """
         return samples if self.pairs is None else fields.every_image(samples._dataset)
 
     def arguments(self, samples: fo.DatasetView) -> dict[str, Any]:

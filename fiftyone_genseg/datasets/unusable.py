@@ -1,4 +1,7 @@
-"""Examples that an import or an export leaves out, because one bad row is no reason to stop."""
+"""Examples that an import or an export leaves out.
+
+One bad row is no reason to stop.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,14 @@ class Unusable(Counter[str]):
 
         Args:
             why: one of the reasons above.
-            first: which example it is and what is wrong; kept for the first example of each reason.
+            first: the example and its fault; kept for the first example of each reason.
             count: number of examples.
         """
         self[why] += count
         self.details.setdefault(why, f"the first is {first}")
 
     def report(self, read: int) -> str:
-        """Return a sentence for each reason; "" where nothing was left out.
+        """Return a sentence for each reason; "" if nothing was left out.
 
         Args:
             read: number of examples, with those left out.
@@ -40,7 +43,10 @@ class Unusable(Counter[str]):
         )
 
     def check(self, read: int) -> None:
-        """Raise ValueError if more than half of the examples were left out: the source has another fault then."""
+        """Raise ValueError if more than half of the examples were left out.
+
+        The source has another fault then.
+        """
         if 2 * self.total() > read:
             raise ValueError(
                 f"{self.total():,} of {read:,} examples cannot be used, which is more than half. {self.report(read)}"

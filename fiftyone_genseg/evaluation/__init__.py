@@ -1,6 +1,6 @@
 """Evaluating masks of expressions as a FiftyOne evaluation run.
 
-FiftyOne stores the import path of a run's classes. That path is this package, wherever a class is defined inside it.
+FiftyOne stores the import path of a run's classes. This path is the package, for classes of all its modules.
 """
 
 from importlib import import_module

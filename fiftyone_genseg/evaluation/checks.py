@@ -15,13 +15,13 @@ def check(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfi
     Args:
         samples: images; their masks are not read, see `measuring.measure`.
         config: settings of the run.
-        eval_key: name of the run; None where nothing is recorded.
+        eval_key: name of the run; None if nothing is recorded.
     """
     pred_field, gt_field, expression_field = config.pred_field, config.gt_field, config.expression_field
     check_view(samples)
     samples = flat(samples)
     if not len(samples):
-        raise ValueError("there are no samples to evaluate")
+        raise ValueError("there are no samples to evaluate; clear the filters")
     if pred_field == gt_field:
         # The fields of the run would overwrite each other.
         raise ValueError(f"the predictions and the ground truth are the same field {gt_field!r}; clone it first")
@@ -63,10 +63,10 @@ def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str, pred_field: 
 
 
 def fields_of_run(samples: fo.Dataset | fo.DatasetView, eval_key: str) -> set[str]:
-    """Return the fields that a run owns; none where there is no run of that name.
+    """Return the fields that a run owns; none if there is no run of that name.
 
     Raises:
-        ValueError: FiftyOne cannot tell them, because it is a run of its own about a field that is gone.
+        ValueError: FiftyOne cannot tell them, because its run is about a field that is gone.
     """
     if eval_key not in samples.list_evaluations():
         return set()

@@ -14,18 +14,18 @@ from fiftyone_genseg.labels import is_detections
 
 SAMPLE_FIELDS = ("mask_iou", "box_iou", "no_target_correct", "failure")
 _DESCRIPTIONS = {
-    "mask_iou": "IoU of the union of the masks, mean of the sample's expressions.",
-    "box_iou": "IoU of the box around all instances, mean of the sample's expressions with a target.",
+    "mask_iou": "IoU of the union of the masks, mean over the sample's expressions.",
+    "box_iou": "IoU of the box around all instances, mean over the sample's expressions with a target.",
     "no_target_correct": "Whether all expressions without a target got no mask.",
-    "failure": "What went wrong with the sample's expression, or with each of its expressions; correct for nothing.",
-    "tp": "Number of predicted masks that match a true one.",
+    "failure": "The failure kind of the sample's expression, or of each of its expressions; `correct` for none.",
+    "tp": "Number of predicted masks that match a true mask.",
     "fp": "Number of predicted masks without a match.",
     "fn": "Number of true masks without a match.",
 }
 _LABEL_DESCRIPTIONS = {
     "": "Whether the mask has a match (tp), or not (fp for a prediction, fn for a true mask).",
-    "_id": "The label that matches this one.",
-    "_iou": "Mask IoU with the label that matches this one.",
+    "_id": "The label that matches this label.",
+    "_iou": "Mask IoU with the label that matches this label.",
 }
 
 
@@ -43,8 +43,8 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
         ignore_field: Detections of the pixels that count neither way; optional.
         counts: oddities that the run met, by name; filled by the run.
         notes: name of a count -> the first reason for it; filled by the run.
-        fields_written: whether the fields on samples and labels are all written; filled by the run. They are not
-            where the process was killed: evaluate again.
+        fields_written: whether the fields on samples and labels are all written; filled by the run. False means that
+            the process was killed: evaluate again.
         iou, classwise, kwargs: of FiftyOne's detection evaluation.
 
     Raises:
@@ -81,7 +81,7 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
 
     @property
     def method(self):
-        """The name by which FiftyOne lists runs of this kind."""
+        """Return the name by which FiftyOne lists runs of this kind."""
         return "referring"
 
 
@@ -114,7 +114,10 @@ class ReferringEvaluation(foud.DetectionEvaluation):
         super().register_samples(samples, eval_key, dynamic=dynamic)
 
     def get_fields(self, samples, eval_key, include_custom_metrics=True):
-        """Return the names of a run's fields, without the fields of labels that were deleted or renamed."""
+        """Return the names of a run's fields.
+
+        Fields of labels that were deleted or renamed are left out.
+        """
         fields = [f"{eval_key}_{name}" for name in (*SAMPLE_FIELDS, "tp", "fp", "fn")]
         for name in (self.config.pred_field, self.config.gt_field):
             if is_detections(samples, name):

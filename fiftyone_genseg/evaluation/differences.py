@@ -1,4 +1,7 @@
-"""Where two fields of answers differ: expression by expression on one sample, and the next such sample of many."""
+"""Find the differences of two fields of answers.
+
+They are found expression by expression on one sample, and as the next such sample of many.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,9 @@ class Pair:
     """The answers of two fields to one expression of a sample.
 
     Attributes:
-        expression: what was asked, normalized.
-        first: the answer of the first field; None where the field was not asked.
-        second: the answer of the second field; None where the field was not asked.
+        expression: the expression that was asked, normalized.
+        first: the answer of the first field; None if the field was not asked.
+        second: the answer of the second field; None if the field was not asked.
         iou: mask IoU of the unions of the instances; None unless both fields have masks.
         problem: why the masks cannot be compared; "" for no problem.
     """
@@ -99,7 +102,9 @@ def pairs(sample: fo.Sample, first: str, second: str) -> list[Pair]:
 
 
 def truth_of(sample: fo.Sample, expression: str) -> fo.Detections | None:
-    """Return the true masks of an expression; None where the sample does not say what is true.
+    """Return the true masks of an expression; None if unknown.
+
+    The sample may not say which masks are true.
 
     Args:
         sample: of any dataset.
@@ -117,7 +122,9 @@ def truth_of(sample: fo.Sample, expression: str) -> fo.Detections | None:
 
 
 def mask_iou(sample: fo.Sample, first: fo.Detections | None, second: fo.Detections | None, expression: str) -> float:
-    """Return the IoU of the unions of two sides' masks for an expression; 1 where both are empty.
+    """Return the IoU of the unions of two sides' masks for an expression.
+
+    It is 1 if both are empty.
 
     Raises:
         MaskError: a mask cannot be read, or nothing says how large the image is.
@@ -133,7 +140,7 @@ def search(
     """Return the first of some samples on which two fields differ, see `Pair.differs`.
 
     The search stops after some seconds, so that a large dataset does not block the App. The caller goes on with the
-    samples that were not searched. Masks are read only where the outcomes are equal.
+    samples that were not searched. Masks are read only if the outcomes are equal.
 
     Args:
         dataset: of the samples.
@@ -219,12 +226,12 @@ def _by_expression(sample: fo.Sample, field: str) -> dict[str, Card]:
 def _size(file: str, width: int | None, height: int | None) -> tuple[int, int]:
     size = size_of(file, width, height)
     if size is None:
-        raise MaskError(f"the size of the image {file} is not known, because the file cannot be read")
+        raise MaskError(f"the size of the image {file} is not known, because the file cannot be read; mend its path")
     return size
 
 
 def _iou(first: Iterable[Cutout], second: Iterable[Cutout]) -> float:
-    """Return the IoU of the unions of two sides' masks; 1 where both are empty."""
+    """Return the IoU of the unions of two sides' masks; 1 if both are empty."""
     measured = compare(list(first), list(second))
     union = measured.target_area + measured.prediction_area - measured.intersection
     return measured.intersection / union if union else 1.0

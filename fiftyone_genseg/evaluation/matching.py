@@ -1,4 +1,7 @@
-"""Matching of one expression's instances, targets against predictions, as pixels in cut-outs of the image."""
+"""Match one expression's targets with its predictions.
+
+Both are pixels in cut-outs of the image.
+"""
 
 from __future__ import annotations
 
@@ -72,14 +75,14 @@ def _painted(cutouts: Sequence[Cutout], window: tuple[int, int, int, int]) -> np
 def compare(targets: Sequence[Cutout], predictions: Sequence[Cutout], boxes: Sequence[Box] = ()) -> Comparison:
     """Match instances and measure the unions.
 
-    Instances are paired one to one so that the sum of mask IoUs is largest (the Hungarian method),
-    and a pair counts from IoU 0.5 on. An unpaired mask touches another when their intersection is
-    at least half of the smaller of the two: it is the same object, badly segmented, split or merged.
+    Instances are paired one to one so that the sum of mask IoUs is largest (the Hungarian method). A pair counts from
+    IoU 0.5 on. An unpaired mask touches another when their intersection is at least half of the smaller of the two: it
+    is the same object, badly segmented, split or merged.
 
     Args:
         targets: non-empty true masks.
         predictions: non-empty predicted masks.
-        boxes: what the reasoner said, xyxy pixels; without any, the boxes of the predicted masks.
+        boxes: the reasoner's boxes, xyxy pixels; without any, the boxes of the predicted masks.
     """
     overlap = np.array([[_overlap(t, p) for p in predictions] for t in targets], dtype=np.int64)
     overlap = overlap.reshape(len(targets), len(predictions))

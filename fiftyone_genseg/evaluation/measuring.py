@@ -1,4 +1,7 @@
-"""Measuring the masks of expressions against the true ones: labels in, tables out. Nothing is written."""
+"""Measure the masks of expressions against the true masks.
+
+Labels go in, tables come out, and nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ LEFT_OUT, FAILED_ONES = "left_out_expressions", "failed_expressions"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one label.
+    """Verdict on one label.
 
     Attributes:
         eval: "tp", "fp" or "fn", as FiftyOne names them.
@@ -47,15 +50,15 @@ Verdicts = dict[str, dict[tuple[str, str], Verdict]]
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What an evaluation measured.
+    """Result of an evaluation.
 
     Attributes:
         samples: the collection that was measured.
         ids: of its samples.
-        config: settings, with `counts` of what was odd.
+        config: settings, with `counts` of oddities.
         table: one row per expression, columns as in `table.TABLE`.
         matches: one row per pair of instances, columns as in `table.MATCHES`.
-        verdicts: what became of each label.
+        verdicts: the verdict on each label.
     """
 
     samples: fo.Dataset | fo.DatasetView
@@ -82,7 +85,7 @@ def measure(
         The tables; nothing is written.
 
     Raises:
-        ValueError: there are detections without masks, which ends the work as soon as they are read, or no expression
+        ValueError: there are detections without masks, which ends the work as soon as they are read. Or no expression
             has a ground truth that can be read.
     """
     measurement = _Measurement(config)
@@ -133,6 +136,7 @@ class _Measurement:
             mine = truth.of(expression) if reader.several else truth.ids
             row: dict[str, Any] = dict.fromkeys(TABLE, 0)
             row |= {"sample_id": reader.ids[number], "image": image, "expression": expression, "distractors": -1}
+            row |= reader.costs(number, expression)
             try:
                 targets, ignored = self._targets(reader, number, mine, size)
             except Exception as error:  # noqa: BLE001 - one bad sample is recorded on itself, whatever is wrong with it
@@ -156,7 +160,10 @@ class _Measurement:
         self.notes.setdefault(name, reason)
 
     def _judge(self, side: str, wrong: str, sample_id: str, label_id: str, match: str, iou: float) -> None:
-        """Set a label's verdict. A label may belong to several expressions: one match is enough to be found."""
+        """Set a label's verdict.
+
+        A label may belong to several expressions: one match is enough to be found.
+        """
         known = self.verdicts[side].get((sample_id, label_id))
         if label_id and (known is None or known.eval == wrong):
             self.verdicts[side][sample_id, label_id] = Verdict("tp" if match else wrong, match, iou)
@@ -164,7 +171,9 @@ class _Measurement:
     def _targets(
         self, reader: Reader, number: int, mine: list[str], size: tuple[int, int]
     ) -> tuple[dict[str, Cutout], list[Cutout]]:
-        """Return an expression's true masks by id, without ignored pixels, and the masks of the ignored pixels.
+        """Return an expression's true masks by id, and the ignored pixels.
+
+        The true masks are without ignored pixels.
 
         Raises:
             MaskError: a mask of the ground truth cannot be used, which is no fault of the prediction.
@@ -188,7 +197,10 @@ class _Measurement:
         ignored: list[Cutout],
         size: tuple[int, int],
     ) -> tuple[dict[str, Any], list[tuple[str, str, float]]]:
-        """Return one expression's row, and (true id, predicted id, IoU) of its matches with "" for no match."""
+        """Return one expression's row, and its matches.
+
+        A match is (true id, predicted id, IoU), with "" for no match.
+        """
         guess = reader.pred[number]
         found, resized = guess.cutouts(guess.of(expression), size)
         self.counts["resized_masks"] += resized
@@ -225,7 +237,10 @@ class _Measurement:
 
 
 def _failed(size: tuple[int, int], targets: dict[str, Cutout]) -> tuple[dict[str, Any], list[tuple[str, str, float]]]:
-    """Return the row of an expression whose prediction cannot be measured, and its true masks without a match."""
+    """Return the row of an expression that cannot be measured.
+
+    Return also its true masks, without a match.
+    """
     result = matching.compare(list(targets.values()), [])
     row = {
         "status": FAILED,
@@ -238,6 +253,9 @@ def _failed(size: tuple[int, int], targets: dict[str, Cutout]) -> tuple[dict[str
 
 
 def _without(masks: dict[str, Cutout], ignored: list[Cutout]) -> dict[str, Cutout]:
-    """Return masks by id without the pixels that count neither way; a mask of which nothing is left is gone."""
+    """Return masks by id without the pixels that count neither way.
+
+    A mask of which nothing is left is gone.
+    """
     left = {i: matching.without(mask, ignored) for i, mask in masks.items()}
     return {i: mask for i, mask in left.items() if mask is not None}

@@ -1,4 +1,4 @@
-"""What an evaluation reads of a dataset: labels as columns, one query for many samples."""
+"""Read a dataset for an evaluation: labels as columns, many in one query."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from genseg_hub.schema import Box, normalize_expression
 from fiftyone_genseg import labels
 from fiftyone_genseg.cutouts import Cutout, cutout
 from fiftyone_genseg.evaluation.config import ReferringEvaluationConfig
+from fiftyone_genseg.evaluation.table import COSTS
 from fiftyone_genseg.fields import holds_several
 from fiftyone_genseg.sizes import size_of
 from fiftyone_genseg.statuses import MISSING, NO_TARGET, SEGMENTED
@@ -38,13 +39,19 @@ class StoredLabels:
     unreadable: dict[str, str] | None = None
 
     def of(self, expression: str) -> list[str]:
-        """Return the ids of the labels that name an expression; all of them when none names any."""
+        """Return the ids of the labels that name an expression.
+
+        All ids are returned when no label names any.
+        """
         if all(value is None for value in self.expression.values()):
             return self.ids
         return [i for i in self.ids if labels.names(self.expression[i], expression)]
 
     def load_masks(self) -> dict[str, str]:
-        """Read the masks as bool[h, w], and return label id -> reason for each mask that cannot be read."""
+        """Read the masks as bool[h, w].
+
+        Return label id -> reason for each mask that cannot be read.
+        """
         if self.unreadable is None:
             self.unreadable = {}
             for i, mask in self.masks.items():
@@ -55,7 +62,10 @@ class StoredLabels:
         return self.unreadable
 
     def image_size(self) -> tuple[int, int] | None:
-        """Return (width, height) of the image by a mask's pixels and its box's share; None without masks."""
+        """Return (width, height) of the image, from a mask and its box's share.
+
+        Return None without masks.
+        """
         for i, mask in self.masks.items():
             box = self.boxes[i]
             if mask is not None and _is_box(box) and min(box[2:]) > _SMALLEST:
@@ -63,7 +73,9 @@ class StoredLabels:
         return None
 
     def cutouts(self, ids: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Cutout], int]:
-        """Return the non-empty masks of some labels by id, and how many masks had to be resized.
+        """Return the non-empty masks of some labels by id.
+
+        Return also how many masks had to be resized.
 
         Raises:
             MaskError: a mask or a box cannot be read.
@@ -80,7 +92,10 @@ class StoredLabels:
         return found, resized
 
     def box(self, i: str, size: tuple[int, int]) -> Box:
-        """Return the reasoner's box where it is known, else the Detection's, in xyxy pixels."""
+        """Return the reasoner's box if it is known, else the Detection's.
+
+        The box is xyxy in pixels.
+        """
         said = self.prompt_box[i]
         x, y, w, h = said if _is_box(said) else self.boxes[i]
         return x * size[0], y * size[1], (x + w) * size[0], (y + h) * size[1]
@@ -91,9 +106,9 @@ def _is_box(value: Any) -> bool:
 
 
 class Reader:
-    """What an evaluation needs of some samples, in one query per label field instead of a document each.
+    """Reader of some samples, in one query per label field.
 
-    Expressions are normalized as they are read. Nothing is written.
+    FiftyOne would read a document per sample. Expressions are normalized as they are read. Nothing is written.
 
     Args:
         view: the samples.
@@ -112,6 +127,7 @@ class Reader:
         self._compared = {config.gt_field: self.gt, config.pred_field: self.pred, config.ignore_field: self.ignored}
         self._expressions = view.values(config.expression_field) if config.expression_field else None
         responses = labels.responses_field(config.pred_field)
+        self._costs = _read_costs(view, responses)
         self._status: list[dict[str, str]] | None = None
         if view.get_field(f"{responses}.expression") is not None and view.get_field(f"{responses}.status") is not None:
             answered, ended = view.values([f"{responses}.expression", f"{responses}.status"])
@@ -132,7 +148,10 @@ class Reader:
                 )
 
     def size(self, number: int) -> tuple[int, int] | None:
-        """Return (width, height) of the image, None where neither its file nor its metadata says it."""
+        """Return (width, height) of the image; None if unknown.
+
+        Its file or its metadata says it.
+        """
         return size_of(self.filepaths[number], self._widths[number], self._heights[number])
 
     def expressions(self, number: int) -> list[str]:
@@ -152,17 +171,26 @@ class Reader:
         return set(self._status[number]) if self._status else set()
 
     def status(self, number: int, expression: str, has_mask: bool) -> str:
-        """Return the status of the stored response; without responses, what the labels say."""
+        """Return the status of the stored response.
+
+        Without responses the labels tell it.
+        """
         if self._status is not None:
             return self._status[number].get(expression, SEGMENTED if has_mask else MISSING)
         if not self.pred[number].exists:
             return MISSING
         return SEGMENTED if has_mask else NO_TARGET
 
-    def distractors(self, number: int, target_ids: list[str]) -> int:
-        """Count the objects of a target's class that are no target; -1 when the objects are not known.
+    def costs(self, number: int, expression: str) -> dict[str, float]:
+        """Return `table.COSTS` of a stored response; NaN for unknown costs."""
+        known = self._costs[number].get(expression) if self._costs else None
+        return dict(zip(COSTS, known or (math.nan,) * len(COSTS), strict=True))
 
-        A target is one of the objects, so the targets of each class are taken off its count.
+    def distractors(self, number: int, target_ids: list[str]) -> int:
+        """Count the objects of a target's class that are no target.
+
+        Return -1 when the objects are not known. A target is one of the objects, so the targets of each class are taken
+        off its count.
         """
         if self.objects is None or not target_ids:
             return -1
@@ -175,7 +203,10 @@ _ATTRIBUTES = ("id", "bounding_box", "mask", "mask_path", "expression", "prompt_
 
 
 def read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
-    """Return the Detections of a field as columns, one per sample in the order of the view."""
+    """Return the Detections of a field as columns, one per sample.
+
+    The order is the view's.
+    """
     paths = {attribute: f"{name}.detections.{attribute}" for attribute in _ATTRIBUTES}
     known = {attribute: path for attribute, path in paths.items() if view.get_field(path) is not None}
     columns = dict(zip(known, view.values(list(known.values())), strict=True))
@@ -194,8 +225,28 @@ def read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
     return read
 
 
+def _read_costs(view: fo.DatasetView, responses: str) -> list[dict[str, list[float]]] | None:
+    """Return expression -> `table.COSTS` for each sample.
+
+    They are None if the responses have none.
+    """
+    paths = [f"{responses}.expression", *(f"{responses}.{name}" for name in COSTS)]
+    if any(view.get_field(path) is None for path in paths):
+        return None
+    read = []
+    for columns in zip(*view.values(paths), strict=True):
+        rows = [column or () for column in columns]
+        alike = len({len(row) for row in rows}) == 1  # responses of earlier versions have no costs
+        costs = zip(*rows, strict=True) if alike else ()
+        read.append({normalize_expression(e): [math.nan if v is None else v for v in values] for e, *values in costs})
+    return read
+
+
 def _add_prompt_boxes(view: fo.DatasetView, name: str, read: Sequence[StoredLabels]) -> None:
-    """Give masks the reasoner's boxes, which have a field of their own, the same expression and the same index."""
+    """Give masks the reasoner's boxes of the same expression and index.
+
+    The boxes have a field of their own.
+    """
     boxes = f"{labels.boxes_field(name)}.detections"
     if view.get_field(f"{boxes}.expression") is None:
         return

@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do: the one place of its defaults and of what is refused."""
+"""Request of an evaluation: its defaults, and the checks that refuse it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ class EvaluationRequest:
         eval_key: name of the run; None records nothing.
         policy: rule for empty masks, see `genseg_hub.evaluation.metrics`.
         min_pixels: predictions of fewer pixels count as empty.
-        expression_field: sample field of the expressions; None for `kept_expressions` where the true masks are those
-            that were kept, else for `expression` where it exists, else for the true Detections' attribute of that name.
+        expression_field: sample field of the expressions; None for `kept_expressions` if the true masks are kept
+            answers. Else None stands for `expression` if it exists, else for the true Detections' attribute of that
+            name.
         objects_field: Detections of every object, labelled with its class; None for no such field.
-        ignore_field: Detections of the pixels that count neither way; None for `ignore` where it exists, "" for no
-            such field.
+        ignore_field: Detections of the pixels that count neither way; None for `ignore` if it exists, "" for no such
+            field.
         overwrite: whether an earlier run of that name is replaced.
     """
 
@@ -52,9 +53,9 @@ class EvaluationRequest:
         """Read a form.
 
         Args:
-            samples: what the form is about. Its fields decide what an untouched form means; None for no dataset.
+            samples: the samples of the form. Their fields decide the meaning of an untouched form; None for no dataset.
             params: the form's values by name; missing and empty values mean the defaults. A form overwrites an earlier
-                run only where it says so.
+                run only if it says so.
         """
         given = {name: params[name] for name in cls.__dataclass_fields__ if params.get(name) not in (None, "")}
         if given.get("expression_field") == AUTO:

@@ -1,4 +1,4 @@
-"""The results of a run: the figures of referring segmentation over all of its expressions, or some.
+"""Results of a run: the figures over all of its expressions, or some.
 
 The run is of FiftyOne's detection kind, so that FiftyOne's own Model Evaluation panel opens it: instances matched at
 mask IoU 0.5 become its true and false positives, and the figures of referring segmentation its custom metrics.
@@ -16,14 +16,14 @@ from genseg_hub.figures import NAMES
 
 from fiftyone_genseg import labels, uris
 from fiftyone_genseg.evaluation.slicing import kinds
-from fiftyone_genseg.evaluation.table import MATCHES, TABLE, overlap, pack, unpack
+from fiftyone_genseg.evaluation.table import COSTS, MATCHES, TABLE, overlap, pack, unpack
 from fiftyone_genseg.fields import sample_ids
 
 METRICS = ("ciou", "miou", "target_miou", "n_acc", "t_acc", "pr@0.5", "pr@0.7", "pr@0.9", "box_miou")
 
 
 class ReferringResults(foud.DetectionResults):
-    """What a run found.
+    """Results of a run.
 
     Attributes:
         table: one row per expression, columns as in `table.TABLE`, with `iou` and `kind`.
@@ -53,7 +53,10 @@ class ReferringResults(foud.DetectionResults):
             custom_metrics=custom_metrics,
             backend=backend,
         )
-        self.table = table.assign(iou=ReferringMetrics(config.policy, config.min_pixels).ious(overlap(table)))
+        lacking = {name: np.nan for name in COSTS if name not in table}  # of a run of an earlier version
+        self.table = table.assign(
+            **lacking, iou=ReferringMetrics(config.policy, config.min_pixels).ious(overlap(table))
+        )
         self.table["kind"] = kinds.failure_kinds(self.table)
 
     def figures(self, rows: np.ndarray | slice = slice(None)) -> dict[str, Any]:
@@ -88,12 +91,15 @@ class ReferringResults(foud.DetectionResults):
         return self.table["sample_id"].isin(sample_ids(view)).to_numpy()
 
     def metrics(self, *args, **kwargs):
-        """Return FiftyOne's detection metrics and the figures, of the subset that `use_subset` chose."""
+        """Return FiftyOne's detection metrics and the figures.
+
+        Both are of the subset that `use_subset` chose.
+        """
         found = self.figures(self.in_view(self.samples) if self.has_subset else slice(None))
         return super().metrics(*args, **kwargs) | {name: found[name] for name in METRICS}
 
     def serialize(self, *args, **kwargs):
-        """Return what FiftyOne stores and exports: it can be written as JSON."""
+        """Return the values that FiftyOne stores and exports, ready for JSON."""
         return {
             "cls": self.cls,
             "table": pack(self.table[list(TABLE)]),
@@ -115,7 +121,7 @@ class ReferringResults(foud.DetectionResults):
 
 
 def custom_metrics(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return figures in the form in which FiftyOne's Model Evaluation panel lists metrics."""
+    """Return figures as FiftyOne's Model Evaluation panel lists metrics."""
     return {
         f"{uris.PLUGIN}/{name}": {
             "key": name,

@@ -25,11 +25,11 @@ def evaluate(
 ) -> ReferringResults:
     """Evaluate predicted masks of expressions against the true ones.
 
-    Two shapes of data are understood: one sample per image and expression (`expression_field` is a string field), and
-    several expressions per sample (a list of strings, or, with no such field, the attribute `expression` of the ground
-    truth, a string or a list of strings). In the second shape a mask belongs to the expressions that its attribute
-    names, or, where no mask of the sample names any, to all of them. Only a field of expressions can tell a no-target
-    expression from an expression that nobody annotated.
+    Two shapes of data are understood: one sample per image and expression, and several expressions per sample. In the
+    first shape `expression_field` is a string field. In the second shape it is a list of strings. Without such a field
+    the ground truth has an attribute `expression`, a string or a list of strings. A mask then belongs to the
+    expressions that its attribute names. If no mask of the sample names any, each belongs to all of them. Only a field
+    of expressions can tell a no-target expression from an expression that nobody annotated.
 
     Args:
         samples: images; a view restricts the run to its samples.
@@ -40,11 +40,11 @@ def evaluate(
         eval_key: name of the run, in place of an earlier run of that name. None writes nothing.
         policy: rule for empty masks, see `genseg_hub.evaluation.metrics`.
         min_pixels: predictions of fewer pixels count as empty.
-        expression_field: by default `expression` where that exists.
+        expression_field: by default `expression` if that exists.
         objects_field: Detections of every object in the image, labelled with its class, for the attribute
             "same_class_distractors".
         ignore_field: Detections of the pixels that are taken out of prediction and ground truth, as LISA does for
-            ReasonSeg; by default the field `ignore` where there is one, "" for none.
+            ReasonSeg; by default the field `ignore` if there is one, "" for none.
         progress: whether to show a bar; None for FiftyOne's default.
 
     Returns:

@@ -1,4 +1,7 @@
-"""The tables of an evaluation: one row per expression, one row per pair of instances, and how they are stored."""
+"""Tables of an evaluation, and how they are stored.
+
+One has a row per expression, the other a row per pair of instances.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from genseg_hub.evaluation.metrics import Overlap
 
 from fiftyone_genseg.statuses import FAILED, MISSING, UNPARSABLE
 
-# One row per expression. Positions are shares of the image; -1 distractors means unknown.
+# One row per expression. Positions are shares of the image; -1 distractors means unknown. Unknown COSTS are NaN.
 TABLE = {
     "sample_id": "str",
     "image": "int32",
@@ -29,7 +32,11 @@ TABLE = {
     "target_x": "float32",
     "target_y": "float32",
     "distractors": "int32",
+    "seconds": "float32",
+    "tokens": "float32",
+    "memory_bytes": "float32",
 }
+COSTS = ("seconds", "tokens", "memory_bytes")
 MATCHES = {"gt_id": "str", "pred_id": "str", "iou": "float32", "confidence": "float32"}
 _IDS = ("sample_id", "gt_id", "pred_id")
 
@@ -55,7 +62,10 @@ def overlap(table: pd.DataFrame) -> Overlap:
 
 
 def pack(frame: pd.DataFrame) -> str:
-    """Return a table as Base64 of Parquet, with object ids as 12 bytes. JSON holds no bytes."""
+    """Return a table as Base64 of Parquet, with object ids as 12 bytes.
+
+    JSON holds no bytes.
+    """
     frame = frame.copy()
     for name in frame.columns.intersection(_IDS):
         frame[name] = [bytes.fromhex(value) for value in frame[name]]
@@ -72,7 +82,7 @@ def pack(frame: pd.DataFrame) -> str:
 
 
 def unpack(data: str | bytes, columns: dict[str, str]) -> pd.DataFrame:
-    """Return what `pack` was given.
+    """Return the table that `pack` was given.
 
     Args:
         data: as `pack` returns it, or the bare Parquet that earlier versions stored.

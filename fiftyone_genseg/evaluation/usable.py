@@ -1,4 +1,7 @@
-"""A check between measuring and writing: an evaluation in which nothing was answered would look like zeros."""
+"""Refuse to store an evaluation in which nothing was answered.
+
+Its figures would be zeros that measure nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,13 @@ from fiftyone_genseg.statuses import FAILED, MISSING, UNPARSABLE
 
 
 def check_answered(measured: Measured) -> None:
-    """Raise ValueError, with the commonest reason, unless an expression has a usable answer."""
+    """Raise ValueError unless an expression has a usable answer.
+
+    The message has the commonest reason.
+    """
     table, field = measured.table, measured.config.pred_field
     if not len(table):
-        raise ValueError("no sample has an expression to evaluate")
+        raise ValueError("no sample has an expression to evaluate; choose another field or view")
     if answered(table).any():
         return
     statuses = Counter(table["status"].astype(str))

@@ -1,4 +1,4 @@
-"""Writing what an evaluation measured: the run, then the fields on samples and labels."""
+"""Write a measurement: the run, then the fields on samples and labels."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from fiftyone_genseg.fields import every_image, holds_several
 def write(measured: Measured, eval_key: str | None) -> Generator[float, None, ReferringResults]:
     """Store a measurement as a FiftyOne evaluation run.
 
-    The run is stored with its results, and one update of the dataset puts it in place of an earlier run of that name.
-    A process that is killed leaves the earlier run, or the new run, whole. After that the fields on samples and labels
+    The run is stored with its results, and one update of the dataset puts it in place of an earlier run of that name. A
+    process that is killed leaves the earlier run, or the new run, whole. After that the fields on samples and labels
     are written; `ReferringEvaluationConfig.fields_written` says whether all of them are. The next evaluation of that
-    name removes what the killed one left.
+    name removes the leftovers of the killed one.
 
     Args:
         measured: see `measure`.
@@ -69,9 +69,10 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
 
 
 def _check_attributes(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfig, eval_key: str) -> None:
-    """Raise ValueError if a label of the dataset has an undeclared attribute that the run would overwrite.
+    """Raise ValueError if the run would overwrite an undeclared attribute.
 
-    The database looks for it. FiftyOne's `get_dynamic_field_schema` would read the attributes of all labels.
+    The attribute belongs to a label of the dataset. The database looks for it. FiftyOne's `get_dynamic_field_schema`
+    would read the attributes of all labels.
     """
     own, dataset = fields_of_run(samples, eval_key), samples._dataset
     for name in (config.gt_field, config.pred_field):
@@ -88,7 +89,10 @@ def _check_attributes(samples: fo.Dataset | fo.DatasetView, config: ReferringEva
 
 
 def _put_run(samples: fo.Dataset | fo.DatasetView, eval_key: str, results: ReferringResults) -> RunDocument | None:
-    """Store a run with its results under a name; return the run that had the name before."""
+    """Store a run with its results under a name.
+
+    Return the run that had the name before.
+    """
     dataset = samples._dataset
     stages = samples._serialize(include_uuids=False) if isinstance(samples, fo.DatasetView) else None
     document = RunDocument(
@@ -111,7 +115,10 @@ def _put_run(samples: fo.Dataset | fo.DatasetView, eval_key: str, results: Refer
 def _replaced(
     samples: fo.Dataset | fo.DatasetView, eval_key: str, earlier: RunDocument | None
 ) -> Iterator[RunDocument]:
-    """Yield the run that had the name before, and runs of that name that a killed evaluation left in the database."""
+    """Yield the runs that a new run of that name replaces.
+
+    They are the run that had the name before, and runs that a killed evaluation left in the database.
+    """
     if earlier is not None:
         yield earlier
     dataset = samples._dataset
@@ -130,10 +137,10 @@ def _remove(samples: fo.Dataset | fo.DatasetView, eval_key: str, earlier: RunDoc
 
 
 class _Writer:
-    """Writes the fields of a run.
+    """Writer of a run's fields.
 
     `set_values` would send each of the fields by itself, and the database write the whole document, masks and all, once
-    for each of them. This sends what belongs together at once.
+    for each of them. This class sends all fields of a sample at once.
     """
 
     def __init__(self, measured: Measured, results: ReferringResults, eval_key: str):
@@ -166,7 +173,10 @@ class _Writer:
         self._dataset._bulk_write(writes, ids=[ObjectId(sample_id) for sample_id in ids])
 
     def _sample_values(self, sample_id: str) -> dict[str, Any]:
-        """Return the values of `SAMPLE_FIELDS` on a sample, None where it has no expression."""
+        """Return the values of `SAMPLE_FIELDS` on a sample.
+
+        They are None on a sample without an expression.
+        """
         at = self._rows.get(sample_id)
         if at is None:
             return dict.fromkeys(SAMPLE_FIELDS)

@@ -1,4 +1,7 @@
-"""Parts that forms share: a problem, paths and names that are typed, choices, and the source of examples."""
+"""Parts that forms share.
+
+They are problems, paths and names that are typed, choices, and the source of examples.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ from fiftyone_genseg.datasets import request as examples
 SERVER_KEY = "OPENAI_API_KEY"
 HUB_TOKEN = "HF_TOKEN"
 DEVICES = ("auto", "cpu", "cuda", "mps")
-_LONGEST = 500  # characters of a message: what was typed may be longer
+_LONGEST = 500  # characters of a message: the typed text may be longer
 
 
 def target_view(ctx) -> fo.DatasetView | None:
     """Return the samples that a form is about, each by itself; None without a dataset.
 
-    Of groups these are the samples of the slice that the App shows, of dynamic groups all samples.
+    A grouped dataset gives the samples of the slice that the App shows. Dynamic groups give all their samples.
     """
     if ctx.dataset is None:
         return None
@@ -35,12 +38,14 @@ def target_view(ctx) -> fo.DatasetView | None:
 
 
 def show_problem(inputs: types.Object, problem: str | None, untouched: bool = False) -> None:
-    """Show why a form cannot be sent, and keep it from being sent. It goes first, where it is seen.
+    """Show why a form cannot be sent, and keep it from being sent.
+
+    The text goes first, so that the user sees it.
 
     Args:
         inputs: the form, still empty.
-        problem: a sentence; None where the form can be sent.
-        untouched: the user has filled in nothing yet: the sentence is what to do, and no error.
+        problem: a sentence; None if the form can be sent.
+        untouched: the user has filled in nothing yet: the sentence is advice, and no error.
     """
     if problem is None:
         return
@@ -51,11 +56,14 @@ def show_problem(inputs: types.Object, problem: str | None, untouched: bool = Fa
 
 
 def unusable(samples: fo.DatasetView | None) -> str | None:
-    """Return why no form about masks or expressions can work with these samples, as a sentence; None if one can."""
+    """Return why no form can work with these samples; None if one can.
+
+    The forms are about masks or expressions, and the text is a sentence.
+    """
     if samples is None:
         return "Open a dataset first."
     if not len(samples):
-        return "There are no samples in this view."
+        return "There are no samples in this view: clear the filters."
     try:
         fields.check_view(samples)
     except ValueError as error:
@@ -71,17 +79,17 @@ def alone(title: str, problem: str) -> types.Property:
 
 
 def mask_fields(samples: fo.Dataset | fo.DatasetView | None) -> list[str]:
-    """Return the fields of Detections, without those that hold the boxes of answers."""
+    """Return the fields of Detections, without the boxes of answers."""
     return fields.mask_fields(samples)
 
 
 def about_nano(samples: fo.DatasetView | None, checkpoint: str | None) -> str:
-    """Return what to choose instead of nano, where nano would get photographs; "" otherwise.
+    """Return advice if nano would get photographs; "" otherwise.
 
-    Nano counts as chosen by the user where another checkpoint is the default.
+    The advice names other checkpoints. Nano counts as chosen by the user if another checkpoint is the default.
 
     Args:
-        samples: what the form is about; None without a dataset.
+        samples: the samples of the form; None without a dataset.
         checkpoint: as the form has it.
     """
     if (checkpoint or "").partition("+")[0] != NANO or samples is None or fields.is_rendered(samples):
@@ -102,9 +110,10 @@ def text_of(value: Any) -> str:
 
 
 def ask_for_path(ctx, inputs: types.Object, name: str, label: str, description: str, folder: bool) -> None:
-    """Ask for a file or folder on the machine that runs FiftyOne, in the App's file explorer.
+    """Ask for a file or folder in the App's file explorer.
 
-    A path that a caller gives as text is shown, and can be changed, as text.
+    The file lies on the machine that runs FiftyOne. A path that a caller gives as text is shown, and can be changed, as
+    text.
 
     Args:
         ctx: FiftyOne's context of the form.
@@ -123,11 +132,13 @@ def ask_for_path(ctx, inputs: types.Object, name: str, label: str, description: 
 
 
 def path(text: str) -> Path:
-    """Return a text as a path. There need not be a file, but the file system can be asked for one.
+    """Return a text as a path that the file system can be asked for.
+
+    There need not be a file.
 
     Raises:
-        ValueError: the home of nobody, a name that is too long or has characters that no name has, or a path that may
-            not be looked at.
+        ValueError: the home of nobody, or a path that may not be looked at. Or the name is too long, or has characters
+            that no name has.
     """
     try:
         found = Path(text).expanduser()
@@ -136,7 +147,7 @@ def path(text: str) -> Path:
         pass
     except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ValueError(f"{text!r} cannot be used as a path: {why}") from error
+        raise ValueError(f"{text!r} cannot be used as a path: {why}; choose another") from error
     return found
 
 
@@ -145,14 +156,17 @@ def check_new_folder(folder: Path) -> None:
     from fiftyone_genseg.datasets.export import is_free
 
     if not is_free(folder):
-        raise ValueError(f"{folder} exists and is not an empty folder")
+        raise ValueError(f"{folder} exists and is not an empty folder; choose another")
     above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise ValueError(f"{folder} cannot be made: {above} is no folder that may be written to")
 
 
 def checkpoint_choices() -> types.AutocompleteView:
-    """Return the checkpoints that were trained here and known names; any other may be typed."""
+    """Return the checkpoints that were trained here, and known names.
+
+    Any other name may be typed.
+    """
     view = trained_choices()
     for known in KNOWN:
         where = "on this disk" if checkpoints.is_on_disk(known.name) else "will be downloaded"
@@ -190,7 +204,9 @@ def dropdown(values: Iterable[str], names: Mapping[str, str] | None = None) -> t
 
 
 def ask_for_server(inputs: types.Object, whose: str, address: str | None = None) -> None:
-    """Ask for the address of a server. The server's key is no part of a form, because a run keeps its form.
+    """Ask for the address of a server.
+
+    The server's key is no part of a form, because a run keeps its form.
 
     Args:
         inputs: the form.
@@ -219,7 +235,9 @@ def ask_for_segmenter(inputs: types.Object, whose: str = "") -> None:
 
 
 def ask_for_model_options(inputs: types.Object, params: Mapping[str, Any]) -> None:
-    """Ask for the options of `genseg_hub.options`, behind a switch. The Hub's token is no part of a form.
+    """Ask for the options of `genseg_hub.options`, behind a switch.
+
+    The Hub's token is no part of a form.
 
     Args:
         inputs: the form.
@@ -267,20 +285,23 @@ def ask_for_truth(inputs: types.Object, samples: fo.DatasetView | None) -> None:
 
 
 def automatic_expressions(gt_field: str) -> str:
-    """Return in words where expressions are read when a form names no field of them."""
+    """Return the default source of expressions, in words."""
     if gt_field == fields.KEPT:
         return f"the field `{fields.KEPT_EXPRESSIONS}`"
     return "the field `expression`, else the ground truth's attribute `expression`"
 
 
 def ask_for_examples(ctx, inputs: types.Object) -> None:
-    """Ask where the true masks and the expressions are; a slice that a panel chose is given in `pairs`."""
+    """Ask for the fields of the true masks and of the expressions.
+
+    A slice that a panel chose is given in `pairs`.
+    """
     view = target_view(ctx)
     request = examples.ExamplesRequest.from_params(view, ctx.params)
     count, samples = fields.count_kept(view)
     if count and request.pairs is None:
         choices = types.RadioGroup()
-        kept = f"What was kept ({count:,} expressions on {samples:,} samples)"
+        kept = f"Kept answers ({count:,} expressions on {samples:,} samples)"
         choices.add_choice(examples.KEPT, label=kept, description="Answers that people kept in the panel Ask")
         if fields.truth_fields(view) or request.gt_field != fields.KEPT:
             choices.add_choice(examples.FIELD, label="A ground truth field")
@@ -297,7 +318,10 @@ def ask_for_examples(ctx, inputs: types.Object) -> None:
 
 
 def filled(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a form's values. A cleared checkpoint is the default one, or with a server the server's own model."""
+    """Return a form's values.
+
+    A cleared checkpoint is the default one, or with a server the server's own model.
+    """
     filled = {name: value for name, value in params.items() if value is not None}
     if "checkpoint" in params and not params["checkpoint"]:
         filled["checkpoint"] = "" if filled.get("server") else default_checkpoint.find().name

@@ -1,4 +1,4 @@
-"""Operators that are generators: how they run, end and stop, and how they show progress."""
+"""Operators that are generators: how they run, end, stop and show progress."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Done:
     Attributes:
         text: a sentence.
         variant: of the App's notification.
-        then: what the App is told next, such as `ctx.ops.reload_dataset`; not called where the run is delegated.
-        facts: what the run did: name -> words.
-        steps: what can be done next.
+        then: the next order to the App, such as `ctx.ops.reload_dataset`; not called if the run is delegated.
+        facts: the run's results: name -> words.
+        steps: the next steps.
     """
 
     text: str
@@ -42,9 +42,9 @@ class Done:
 
 
 def config(name: str, label: str, description: str, icon: str, **options: Any) -> foo.OperatorConfig:
-    """Return the configuration of a generator that runs in the App or in the background.
+    """Return the configuration of a generator.
 
-    Its form is drawn anew with each change of a value.
+    It runs in the App or in the background. Its form is drawn anew with each change of a value.
     """
     return foo.OperatorConfig(
         name=name,
@@ -63,8 +63,8 @@ def config(name: str, label: str, description: str, icon: str, **options: Any) -
 def run(ctx, work: Generator[Any, None, Done], stopped: str) -> Iterator:
     """Pass on the messages of some work and say how it ended.
 
-    The run is kept in `history`, where the user can ask to stop it. Nothing leaves a generator but messages: in the App
-    the result is shown by one, and so is an error, after the words `stopped`. An error is raised where the run is
+    `history` keeps the run, and the user can ask there to stop it. A generator yields messages only. In the App a
+    message shows the result. A message also shows an error, after the words `stopped`. An error is raised if the run is
     delegated, which records it, and for callers from Python that ask for it.
     """
     operator = ctx.operator_uri.rpartition("/")[2].replace("_", " ").capitalize()
@@ -78,7 +78,7 @@ def run(ctx, work: Generator[Any, None, Done], stopped: str) -> Iterator:
     except history.Stopped:
         state, done = history.STOPPED, _stopped(ctx, kept.record.text)
     except GeneratorExit:
-        kept.end(history.STOPPED, f"The App was closed at: {kept.record.text}. What was written stays.")
+        kept.end(history.STOPPED, f"The App was closed at: {kept.record.text}. The results so far stay.")
         raise
     except Exception as error:
         kept.end(history.FAILED, str(error))
@@ -99,12 +99,14 @@ def run(ctx, work: Generator[Any, None, Done], stopped: str) -> Iterator:
 
 
 def _stopped(ctx, progress: str) -> Done:
-    text = f"Stopped at: {progress}. What was written stays." if progress else "Stopped before the first step."
+    text = f"Stopped at: {progress}. The results so far stay." if progress else "Stopped before the first step."
     return Done(text, "warning", (ctx.ops.reload_dataset,))
 
 
 def tell(ctx, share: float, label: str) -> Iterator:
-    """Show progress: in the App by a message to yield, or in the list of delegated runs.
+    """Show progress in the App or in the list of delegated runs.
+
+    In the App it is a message to yield.
 
     Raises:
         history.Stopped: the user asked to stop the run.
@@ -125,7 +127,7 @@ def follow(
     Args:
         ctx: FiftyOne's context of the running operator.
         work: yields the share of itself that is done, in [0, 1].
-        label: what is done.
+        label: the work that is done.
         start: share of the whole run at which the work begins.
         end: share at which it ends.
     """
@@ -144,7 +146,9 @@ def pulling(
     options: Mapping[str, Any] = MappingProxyType({}),
     newest: bool = False,
 ) -> Generator[Any, None, checkpoints.Checkpoint]:
-    """Download the missing files of a checkpoint; yield messages of the progress and return the checkpoint.
+    """Download the missing files of a checkpoint.
+
+    Yield messages of the progress, and return the checkpoint.
 
     Args:
         ctx: FiftyOne's context of the running operator.

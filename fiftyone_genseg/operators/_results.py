@@ -1,4 +1,4 @@
-"""What the App shows while a run goes on and after it: progress with a Stop button, the result, the next steps."""
+"""Show a run in the App: progress with a Stop button, result, next steps."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _SHOWN = 200  # choices
 
 
 class _Listed(NamedTuple):
-    """What a server listed, or why there is no list, and until when that counts."""
+    """List of a server, or the reason why there is none, and its expiry."""
 
     models: list[ServedModel]
     problem: str
@@ -58,7 +58,10 @@ def ask_for_served_model(inputs: types.Object, address: str | None, name: str | 
 
 
 def ask_for_served_models(inputs: types.Object, address: str | None) -> None:
-    """Ask for the names of several models on a server. See `ask_for_served_model` for the arguments."""
+    """Ask for the names of several models on a server.
+
+    See `ask_for_served_model` for the arguments.
+    """
     if not address:
         return
     view, problem = _choices(address)
@@ -74,7 +77,10 @@ def ask_for_served_models(inputs: types.Object, address: str | None) -> None:
 
 
 def _choices(address: str) -> tuple[types.AutocompleteView, str]:
-    """Return the models of a server that see, those with a dialect first, and why there are none, or ""."""
+    """Return the models of a server that see, and why there are none, or "".
+
+    Models with a dialect are first.
+    """
     listed = _of(address)
     view = types.AutocompleteView(allow_user_input=True)
     seeing = [model for model in listed.models if model.vision is not False]

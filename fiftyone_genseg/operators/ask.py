@@ -1,4 +1,7 @@
-"""The operator "Ask about a sample": the answer appears in the panel "Ask" while it is generated."""
+"""Operator "Ask about a sample".
+
+The answer appears in the panel "Ask" while it is generated.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class Ask(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name and way of running the operator."""
+        """Return the name of the operator and the way to run it."""
         return foo.OperatorConfig(
             name="ask",
             label="Ask about a sample",
@@ -87,7 +90,10 @@ class Ask(foo.Operator):
 
 
 def _check_on_disk(request: SegmentRequest) -> None:
-    """Raise CheckpointError for a checkpoint that would be downloaded first: a question shows no bar for that."""
+    """Raise CheckpointError for a checkpoint that would be downloaded first.
+
+    A question shows no progress of a download.
+    """
     options = request.model_options
     here = request.server is None
     if request.name and not checkpoints.is_on_disk(

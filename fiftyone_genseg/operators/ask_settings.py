@@ -1,4 +1,4 @@
-"""The operator "Settings of Ask": which model answers the questions about a dataset, and where the answers go."""
+"""Operator "Settings of Ask": the model and the output field of a dataset."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PROBE = "something"  # an expression, to check the rest of a request
 
 
 class AskSettings(foo.Operator):
-    """Choose what answers in the panel "Ask"."""
+    """Choose the model that answers in the panel "Ask"."""
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name of the operator."""
+        """Return the name of the operator."""
         return foo.OperatorConfig(
             name="ask_settings",
             label="Settings of Ask",

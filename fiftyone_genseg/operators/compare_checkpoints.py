@@ -1,4 +1,7 @@
-"""The operator "Compare checkpoints": the same expressions asked of several checkpoints, evaluated side by side."""
+"""Operator "Compare checkpoints".
+
+Several checkpoints answer the same expressions, and are evaluated side by side.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class ComparisonRequest:
         server: address of a server; checkpoints that it serves are asked there, the others are loaded here.
         served_models: names of models on the server that are no checkpoints; they are compared like checkpoints.
         segmenter: of the served models; None for SAM 2.1 large.
-        model_options: of all checkpoints, see `SegmentRequest`; those of the weights are left out for served ones.
+        model_options: of all checkpoints, see `SegmentRequest`; options of the weights are left out for served models.
     """
 
     checkpoints: tuple[str, ...] = ()
@@ -76,12 +79,14 @@ class ComparisonRequest:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the checkpoints and the served models."""
+        """Return the names of the checkpoints and the served models."""
         return self.checkpoints + self.served_models
 
     @property
     def fields(self) -> dict[str, str]:
-        """Checkpoint or served model -> the field of its masks, which is also the key of its run.
+        """Return checkpoint or served model -> the field of its masks.
+
+        The field's name is also the key of its run.
 
         Raises:
             CheckpointError: a name that can be no checkpoint.
@@ -107,6 +112,8 @@ class ComparisonRequest:
         if name in self.served_models:
             which = {"served_model": name, "segmenter": self.segmenter}
         others = OF_WEIGHTS if served else tuple(ServerOptions.__dataclass_fields__)
+        if name in self.checkpoints and checkpoints.is_sam3(name):  # it has no reasoner
+            others, served = tuple(set(MODEL_OPTIONS) - set(HubOptions.__dataclass_fields__)), False
         return SegmentRequest(
             expression_field=self.expression_field,
             **which,
@@ -118,7 +125,10 @@ class ComparisonRequest:
         )
 
     def evaluation(self, field: str) -> EvaluationRequest:
-        """Return the request to evaluate the masks in one of the fields, in place of an earlier run on them."""
+        """Return the request to evaluate the masks in one of the fields.
+
+        It takes the place of an earlier run on them.
+        """
         return EvaluationRequest(field, self.gt_field, field, self.policy, expression_field=self.expression_field)
 
     def problem(self, samples: fo.DatasetView | None) -> str | None:
@@ -130,12 +140,13 @@ class ComparisonRequest:
         if twice := set(self.checkpoints) & set(self.served_models):
             return f"{min(twice)!r} is named as a checkpoint and as a model of the server: take it out of one list."
         if not labels.is_detections(samples, self.gt_field):
-            return f"The ground truth field {self.gt_field!r} holds no Detections."
+            return f"The ground truth field {self.gt_field!r} holds no Detections: choose another."
         try:
             if not len(samples):
-                raise ValueError("there are no samples to segment")
+                raise ValueError("there are no samples to segment; clear the filters")
             for name in self.checkpoints:  # before a field is named after one that is none
-                checkpoints.check_available(name, self.server is None, self.model_options.get("dialect"))
+                dialect = None if checkpoints.is_sam3(name) else self.model_options.get("dialect")
+                checkpoints.check_available(name, self.server is None, dialect)
             for name, field in self.fields.items():
                 self.segmentation(name, field, served=self.server is not None).check(samples)
                 self._check_run(samples, name, field)
@@ -146,7 +157,7 @@ class ComparisonRequest:
 
     def _check_run(self, samples: fo.DatasetView, name: str, field: str) -> None:
         if field == self.gt_field:
-            raise ValueError(f"the field {field!r} of {name} holds the ground truth")
+            raise ValueError(f"the field {field!r} of {name} holds the ground truth; rename the ground truth")
         if field in samples.list_evaluations():
             other = samples._dataset.get_evaluation_info(field).config.pred_field
             if other != field:
@@ -154,11 +165,17 @@ class ComparisonRequest:
 
 
 def _own_name(checkpoint: str) -> str:
-    """Return what a checkpoint calls itself: the end of its Hub id or folder, with its segmenter."""
+    """Return a checkpoint's own name, with its segmenter.
+
+    The name is the end of its Hub id or folder.
+    """
     reasoner, segmenter = checkpoints.split_segmenter(checkpoint)
     parts = Path(os.path.abspath(Path(checkpoints.split_revision(reasoner)[0]).expanduser())).parts
     own = parts[-2] if len(parts) > 1 and parts[-1] == "best" else parts[-1]  # a run's best checkpoint
-    return f"{own}_{Path(checkpoints.split_revision(segmenter)[0]).name}" if segmenter else own
+    if not segmenter:
+        return own
+    segmenter, agent = checkpoints.split_agent(segmenter)
+    return f"{own}{'_agent' if agent else ''}_{Path(checkpoints.split_revision(segmenter)[0]).name}"
 
 
 class CompareCheckpoints(foo.Operator):
@@ -166,7 +183,7 @@ class CompareCheckpoints(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name and ways of running the operator."""
+        """Return the name of the operator and the ways to run it."""
         return _progress.config(
             "compare_checkpoints",
             "Compare checkpoints",
@@ -212,7 +229,7 @@ class CompareCheckpoints(foo.Operator):
         _forms.ask_for_server(inputs, "Checkpoints that it serves are asked there, the others are loaded here.")
         _served_models.ask_for_served_models(inputs, request.server)
         if request.served_models:
-            _forms.ask_for_segmenter(inputs, "Of the models of the server.")
+            _forms.ask_for_segmenter(inputs, "For the models of the server.")
         _forms.ask_for_model_options(inputs, ctx.params)
         if problem is None:
             fields = "\n".join(f"- `{field}`: {name}" for name, field in request.fields.items())
@@ -227,7 +244,10 @@ class CompareCheckpoints(foo.Operator):
 
 
 def _compare(ctx) -> Generator[Any, None, _progress.Done]:
-    """Compare; a checkpoint that cannot be loaded is reported at the end, and the others go on."""
+    """Compare; report a checkpoint that cannot be loaded at the end.
+
+    The other checkpoints go on.
+    """
     request = ComparisonRequest.from_params(ctx.params)
     view = _forms.target_view(ctx)
     problem = request.problem(view)
@@ -272,6 +292,8 @@ def _served(ctx, request: ComparisonRequest) -> Generator[Any, None, set[str]]:
     served: set[str] = set()
     problem: NotServedError | None = None
     for name in request.checkpoints:
+        if checkpoints.is_sam3(name):
+            continue
         try:
             if not checkpoints.is_on_disk(name, False, dialect, hub):
                 yield from _progress.pulling(ctx, name, False, options)
@@ -288,7 +310,10 @@ def _served(ctx, request: ComparisonRequest) -> Generator[Any, None, set[str]]:
 
 
 def _check_origin(view: fo.DatasetView, field: str, checkpoint: str, options: str | None) -> None:
-    """Raise CheckpointError if a field has results of another checkpoint, or of other options."""
+    """Raise CheckpointError if a field has results of another origin.
+
+    The origin is the checkpoint and the options.
+    """
     responses = labels.responses_field(field)
     if view.get_field(f"{responses}.checkpoint") is None:
         return
@@ -309,7 +334,10 @@ def _check_origin(view: fo.DatasetView, field: str, checkpoint: str, options: st
 def _one(
     ctx, view: fo.DatasetView, request: ComparisonRequest, name: str, field: str, served: bool, number: int
 ) -> Generator[Any, None, tuple[str, str]]:
-    """Segment and evaluate with one of `names`; return its figures as a sentence, and `Summary.advice`."""
+    """Segment and evaluate with one of `names`.
+
+    Return its figures as a sentence, and `Summary.advice`.
+    """
     count = len(request.names)
     asked = request.segmentation(name, field, served)
     options = {**asked.model_options, "token": ctx.secret(_forms.HUB_TOKEN)}

@@ -1,4 +1,7 @@
-"""The operator "Evaluate referring segmentation": masks against ground truth, as a FiftyOne evaluation run."""
+"""Operator "Evaluate referring segmentation".
+
+It makes a FiftyOne evaluation run from masks and ground truth.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class EvaluateReferringSegmentation(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name and ways of running the operator."""
+        """Return the name of the operator and the ways to run it."""
         return _progress.config(
             "evaluate_referring_segmentation",
             "Evaluate referring segmentation",
@@ -43,7 +46,7 @@ class EvaluateReferringSegmentation(foo.Operator):
         Args:
             samples: a dataset or view of images.
             delegate: run it in the background, see `fiftyone delegated launch`.
-            options: fields of `EvaluationRequest`; what is left out is chosen by the samples' fields, as in the form.
+            options: fields of `EvaluationRequest`; the samples' fields choose values that are left out, as in the form.
 
         Raises:
             ValueError: the request cannot be run.
@@ -95,7 +98,7 @@ class EvaluateReferringSegmentation(foo.Operator):
             "policy",
             policies.values(),
             label="Policy",
-            description="Whose evaluator decides what an empty mask is worth",
+            description="The evaluator whose rule scores empty masks",
             default=EvaluationRequest.policy,
             view=policies,
         )

@@ -21,7 +21,7 @@ class ExportReferringExamples(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name and ways of running the operator."""
+        """Return the name of the operator and the ways to run it."""
         return foo.OperatorConfig(
             name="export_referring_examples",
             label="Export referring examples",
@@ -47,7 +47,10 @@ class ExportReferringExamples(foo.Operator):
         return types.Property(inputs, view=types.View(label="Export referring examples"))
 
     def execute(self, ctx) -> dict:
-        """Export, and return the number of examples, the folder, and what was left out and why."""
+        """Export, and return the number of examples and the folder.
+
+        Return also which examples were left out and why.
+        """
         from fiftyone_genseg.datasets.export import export
         from fiftyone_genseg.datasets.unusable import Unusable
 

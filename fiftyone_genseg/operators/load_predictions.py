@@ -64,7 +64,7 @@ class LoadPredictions(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name and ways of running the operator."""
+        """Return the name of the operator and the ways to run it."""
         return _progress.config(
             "load_predictions",
             "Load predictions",

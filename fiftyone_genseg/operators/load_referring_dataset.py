@@ -96,7 +96,7 @@ class LoadReferringDataset(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name and ways of running the operator."""
+        """Return the name of the operator and the ways to run it."""
         return _progress.config(
             "load_referring_dataset",
             "Load referring dataset",
@@ -215,7 +215,10 @@ def _is_in(root: str, benchmark: Benchmark) -> bool:
 
 
 def _datasets_on_disk() -> list[str]:
-    """Return the ids of the datasets in the cache of `huggingface_hub`, with their case, the newest first."""
+    """Return the ids of the datasets in the cache of `huggingface_hub`.
+
+    They keep their case. The newest is first.
+    """
     folders = [folder for folder in Path(constants.HF_HUB_CACHE).glob("datasets--*--*") if folder.is_dir()]
     newest = sorted(folders, key=lambda folder: -folder.stat().st_mtime)[:_SHOWN]
     return [folder.name.removeprefix("datasets--").replace("--", "/", 1) for folder in newest]

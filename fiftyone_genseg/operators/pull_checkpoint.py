@@ -24,7 +24,7 @@ class PullCheckpoint(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name and ways of running the operator."""
+        """Return the name of the operator and the ways to run it."""
         return _progress.config(
             "pull_checkpoint",
             "Pull checkpoint",

@@ -24,7 +24,7 @@ class PushCheckpoint(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name and ways of running the operator."""
+        """Return the name of the operator and the ways to run it."""
         return foo.OperatorConfig(
             name="push_checkpoint",
             label="Push checkpoint to Hub",
@@ -38,7 +38,7 @@ class PushCheckpoint(foo.Operator):
         )
 
     def resolve_input(self, ctx) -> types.Property:
-        """Return the form, with the files that would be sent."""
+        """Return the form, with the files to send."""
         inputs = types.Object()
         preview = _preview(ctx, inputs)
         inputs.str(
@@ -72,7 +72,7 @@ class PushCheckpoint(foo.Operator):
 
 
 def _preview(ctx, inputs: types.Object) -> str:
-    """Return what would be sent, "" where that is not known: then the form says why."""
+    """Return the files to send, "" if they are not known: then the form says why."""
     if not (ctx.params.get("folder") and ctx.params.get("repo_id")):
         _forms.show_problem(inputs, "Choose a checkpoint and name a repository.", untouched=True)
         return ""

@@ -34,11 +34,11 @@ from fiftyone_genseg.segmentation.run import segment_view
 
 
 class ReferringSegment(foo.Operator):
-    """Segment what expressions refer to."""
+    """Segment the instances that expressions mean."""
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name and ways of running the operator."""
+        """Return the name of the operator and the ways to run it."""
         return _progress.config(
             "referring_segment",
             "Referring segment",
@@ -137,7 +137,7 @@ class ReferringSegment(foo.Operator):
         inputs.enum(
             "existing",
             existing.values(),
-            label="Where an expression already has a result",
+            label="If an expression already has a result",
             default=untouched.existing,
             view=existing,
         )
@@ -161,6 +161,13 @@ class ReferringSegment(foo.Operator):
                 description="Processes with a model each",
                 default=untouched.workers,
                 min=1,
+            )
+            inputs.str(
+                "images",
+                label="Images",
+                description="Source of the images for workers without this disk: /data/photos=s3://bucket/photos. "
+                "Empty for the samples' paths",
+                required=False,
             )
         else:
             inputs.enum(

@@ -1,4 +1,7 @@
-"""The operator "Release the model": free the memory of the model that the last run left."""
+"""Operator "Release the model".
+
+It frees the memory of the model that the last run left.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ class ReleaseModel(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name of the operator."""
+        """Return the name of the operator."""
         return foo.OperatorConfig(
             name="release_model",
             label="Release the model",

@@ -11,15 +11,18 @@ from fiftyone_genseg.operators import _forms
 
 
 class StopRun(foo.Operator):
-    """Stop a run that the App or a worker in the background executes. What it has written stays."""
+    """Stop a run that the App or a worker in the background executes.
+
+    Results that it has written stay.
+    """
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name of the operator."""
+        """Return the name of the operator."""
         return foo.OperatorConfig(
             name="stop_run",
             label="Stop a run",
-            description="End a run of this plugin after its current step; what it has written stays",
+            description="End a run of this plugin after its current step; its results stay",
             icon="stop_circle",
             **icons.of("stop_run"),
             dynamic=True,

@@ -17,7 +17,7 @@ class TagFailureSlice(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name of the operator."""
+        """Return the name of the operator."""
         return foo.OperatorConfig(
             name="tag_failure_slice",
             label="Tag a failure slice",

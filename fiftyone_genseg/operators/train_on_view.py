@@ -1,4 +1,7 @@
-"""The operator "Train on this view": GRPO on the referring examples of a view, in the background."""
+"""Operator "Train on this view".
+
+It runs GRPO on the referring examples of a view, in the background.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from fiftyone_genseg.operators import _forms
 from fiftyone_genseg.training_runs import Plan
 
 ORCHESTRATOR = (
-    "FiftyOne runs operators in the background only where an orchestrator is registered, or where the App was started "
+    "FiftyOne runs operators in the background only if an orchestrator is registered, or if the App was started "
     "with FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS=true, for `fiftyone delegated launch`."
 )
 
@@ -30,7 +33,7 @@ class TrainOnView(foo.Operator):
 
     @property
     def config(self) -> foo.OperatorConfig:
-        """Name and ways of running the operator."""
+        """Return the name of the operator and the ways to run it."""
         return foo.OperatorConfig(
             name="train_on_view",
             label="Train on this view",
@@ -137,7 +140,10 @@ class TrainOnView(foo.Operator):
 
 
 def _prepared(ctx, told: training_runs.Progress) -> Path:
-    """Return the folder of the run: a new one with the view's examples, or that of a run that was ended."""
+    """Return the folder of the run.
+
+    It is a new folder with the view's examples, or the folder of a run that was ended.
+    """
     plan = Plan.from_params(ctx.params)
     begun = training_runs.begun(plan.name)
     if begun:

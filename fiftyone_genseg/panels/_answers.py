@@ -21,7 +21,7 @@ def add_card(panel: types.Object, number: int, card: Card, buttons: Sequence[tup
     Args:
         panel: that it is added to.
         number: of the card in the panel.
-        card: what became of the expression.
+        card: the result of the expression.
         buttons: name, label and handler; the handler gets the expression in `ctx.params`.
     """
     facts, *rest = words(card)
@@ -32,7 +32,7 @@ def add_card(panel: types.Object, number: int, card: Card, buttons: Sequence[tup
 
 
 def words(card: Card) -> list[str]:
-    """Return what a card says below its expression, as lines of plain text."""
+    """Return the text below a card's expression, as lines of plain text."""
     facts = [card.outcome]
     if card.instances:
         facts.append(f"{card.instances} instance{'' if card.instances == 1 else 's'}")
@@ -51,6 +51,9 @@ def words(card: Card) -> list[str]:
 
 
 def _short(checkpoint: str) -> str:
-    """Return a checkpoint and its segmenter, folders by their last name, because a panel is narrow."""
+    """Return a checkpoint and its segmenter, folders by their last name.
+
+    A panel is narrow.
+    """
     parts = (PurePath(part) for part in checkpoint.split("+"))
     return "+".join(part.name if part.is_absolute() else str(part) for part in parts)

@@ -1,8 +1,9 @@
-"""Choices of the user in a panel, kept in a store of the dataset under the panel's id.
+"""Choices of the user in a panel, in a store of the dataset.
 
-They are not in the panel's state, because FiftyOne 1.22 reloads the page on every change of it, and a reload clears the
-filters of the sidebar. The App itself writes there when the user picks or types something in most of its inputs, so the
-panels have only inputs that do not write: buttons, rows of tables, and the menus of `_layout.dropdown`.
+The panel's id is the key. They are not in the panel's state, because FiftyOne 1.22 reloads the page on every change of
+it. A reload clears the filters of the sidebar. The App itself writes there when the user picks or types something in
+most of its inputs, so the panels have only inputs that do not write: buttons, rows of tables, and the menus of
+`_layout.dropdown`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _KEPT_SECONDS = 30 * 24 * 60 * 60
 
 
 def chosen(ctx) -> dict[str, Any]:
-    """Return what the user chose in the panel that sends this event."""
+    """Return the user's choices in the panel that sends this event."""
     return ctx.store(_STORE).get(ctx.panel.id) or {}
 
 

@@ -59,7 +59,10 @@ def add(
 
 
 def parts(prompts: Sequence[InstancePrompt]) -> list[str]:
-    """Return the names of what can be moved: "1: box", "1: left side", "1: point 2", "1: point outside 1"."""
+    """Return the names of the movable parts.
+
+    Such names are "1: box", "1: left side", "1: point 2" and "1: point outside 1".
+    """
     names = []
     for number, prompt in enumerate(prompts, 1):
         found = ["box", *_SIDES] if prompt.box else []
@@ -109,9 +112,9 @@ def moved(
 def with_point(
     prompts: Sequence[InstancePrompt], part: str | None, negative: bool, size: tuple[int, int]
 ) -> list[InstancePrompt]:
-    """Return the prompts with a further point of the chosen instance, to be moved from there.
+    """Return the prompts with a further point of the chosen instance.
 
-    A point inside starts in the middle of the box, and a point outside left of it.
+    The user moves it from there. A point inside starts in the middle of the box, and a point outside left of it.
     """
     index, _ = _which(prompts, part)
     prompt = prompts[index]

@@ -1,4 +1,7 @@
-"""What the panel "Referring evaluation" draws of runs' tables, and the expressions behind each mark."""
+"""Drawings of the panel "Referring evaluation", and the expressions behind.
+
+The drawings are made of runs' tables.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from genseg_hub.figures import NAMES
 
 from fiftyone_genseg.evaluation.results import ReferringResults
 from fiftyone_genseg.evaluation.slicing import comparison, kinds
+from fiftyone_genseg.evaluation.table import COSTS
 from fiftyone_genseg.panels import _runs
 from fiftyone_genseg.panels._layout import percent
 from fiftyone_genseg.statuses import FAILED, MISSING, UNPARSABLE
@@ -23,10 +27,13 @@ _FIGURES = {name: NAMES[name] for name in _METRICS} | {
     "n_target": "with a target",
     "n_no_target": "with no target",
     "n_failed": "without a usable answer",
+    "seconds": "seconds per expression",
+    "tokens": "tokens per expression",
+    "memory_bytes": "memory, GB",
     "policy": "policy",
 }
 COUNT = len(_FIGURES)
-# What a figure is, and what is shown where it is clicked.
+# Meaning of a figure, and the samples that a click on it shows.
 _MEANINGS = {
     "ciou": ("Intersection of all expressions over their union: large objects count most", "that lower cIoU"),
     "miou": ("Mean IoU of the expressions, where each counts the same (gIoU)", "that lower mIoU"),
@@ -40,6 +47,12 @@ _MEANINGS = {
     "n_target": ("Expressions that refer to something in the image", "with a target"),
     "n_no_target": ("Expressions that refer to nothing in the image", "with no target"),
     "n_failed": ("No answer, an unreadable answer, or a failure", "without a usable answer"),
+    "seconds": ("Mean wall-clock time; expressions that are answered together share it", "with a measured time"),
+    "tokens": ("Mean number of tokens that the reasoner generated, with its thought", "with known tokens"),
+    "memory_bytes": (
+        "Most memory of the process that answered, without a server: GPU memory, or on a CPU all of the process",
+        "with known memory",
+    ),
     "policy": ("", "of the run"),
 }
 # The expressions that keep a figure from being perfect.
@@ -56,6 +69,7 @@ _LOWERING: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "n_target": lambda t: t["target_area"] > 0,
     "n_no_target": lambda t: t["target_area"] == 0,
     "n_failed": lambda t: t["kind"].isin([UNPARSABLE, FAILED, MISSING]),
+    **{name: lambda t, name=name: t[name].notna() for name in COSTS},  # type: ignore[misc]
     "policy": lambda t: t["iou"] >= 0,
 }
 _THRESHOLDS = np.round(np.arange(0.5, 1.0, 0.05), 2)
@@ -64,13 +78,15 @@ _SIZES = (0.0025, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 1.0)
 
 
 def figure_rows(results: Mapping[str, ReferringResults], rows: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
-    """Return the table of figures: a row per figure, a column `run_0`, `run_1`, ... per run.
+    """Return the table of figures: a row per figure, a column per run.
+
+    The columns are `run_0`, `run_1` and so on.
 
     Args:
         results: run -> its results.
         rows: run -> bool[N], the expressions that the figures are about.
     """
-    figures = {key: found.figures(rows[key]) for key, found in results.items()}
+    figures = {key: found.figures(rows[key]) | _costs(found.table[rows[key]]) for key, found in results.items()}
     intervals = {key: comparison.intervals(found.table[rows[key]]) for key, found in results.items()}
     table = []
     for name, label in _FIGURES.items():
@@ -79,6 +95,8 @@ def figure_rows(results: Mapping[str, ReferringResults], rows: Mapping[str, np.n
             value = figures[key][name]
             if name in comparison.FIGURES:
                 text = percent(value, intervals[key][name].low, intervals[key][name].high)
+            elif name in COSTS:
+                text = value
             elif isinstance(value, int):
                 text = f"{value:,}"
             else:
@@ -88,8 +106,15 @@ def figure_rows(results: Mapping[str, ReferringResults], rows: Mapping[str, np.n
     return table
 
 
+def _costs(table: pd.DataFrame) -> dict[str, str]:
+    """Return the costs of expressions as text; "-" for unknown."""
+    seconds, tokens, gigabytes = table["seconds"].mean(), table["tokens"].mean(), table["memory_bytes"].max() / 1e9
+    known = {"seconds": f"{seconds:.2f}", "tokens": f"{tokens:.1f}", "memory_bytes": f"{gigabytes:.2f}"}
+    return {name: "-" if text == "nan" else text for name, text in known.items()}
+
+
 def meaning(row: int, policy: str) -> str:
-    """Return what the figure of a row of `figure_rows` is, in words."""
+    """Return the meaning of a row of `figure_rows`, in words."""
     name = list(_FIGURES)[row]
     if name == "policy":
         return f"How empty masks are scored: {POLICIES[policy].source}"
@@ -97,7 +122,10 @@ def meaning(row: int, policy: str) -> str:
 
 
 def lowering(row: int, table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the expressions that lower the figure of a row of `figure_rows`, and words for them."""
+    """Return the expressions that lower a figure, and words for them.
+
+    The figure is of a row of `figure_rows`.
+    """
     name = list(_FIGURES)[row]
     return table[_LOWERING[name](table)], _MEANINGS[name][1]
 
@@ -176,7 +204,10 @@ def in_histogram(table: pd.DataFrame, bar: int) -> tuple[pd.DataFrame, str]:
 
 
 def in_precision(table: pd.DataFrame, point: int) -> tuple[pd.DataFrame, str]:
-    """Return the expressions with a target that reach the IoU of a point of the precision, and words for them."""
+    """Return the expressions that reach the IoU of a precision's point.
+
+    They have a target. Return also words for them.
+    """
     threshold = _THRESHOLDS[point]
     return table[(table["target_area"] > 0) & (table["iou"] >= threshold)], f"with an IoU of {threshold:g} or more"
 
@@ -188,7 +219,10 @@ def in_sizes(table: pd.DataFrame, bar: int) -> tuple[pd.DataFrame, str]:
 
 
 def in_confusion(table: pd.DataFrame, truth: str | None, answer: str | None) -> tuple[pd.DataFrame, str]:
-    """Return the expressions of a cell, "target" or "no target", "answered" or "nothing", and words for them."""
+    """Return the expressions of a cell, and words for them.
+
+    A cell is "target" or "no target", and "answered" or "nothing".
+    """
     meant = (table["target_area"] > 0) == (truth == "target")
     found = table[meant & ((table["prediction_area"] > 0) == (answer == "answered"))]
     return found, f"with {'a' if truth == 'target' else 'no'} target, {answer}"

@@ -1,4 +1,7 @@
-"""What the panel "Failure slices" shows: a function of the user's choices and of the view."""
+"""Contents of the panel "Failure slices".
+
+They follow from the user's choices and the view.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _LEAST_P = 0.0001  # smaller ones are not told apart
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user chose, without runs and fields that are gone.
+    """Choices of the user, without runs and fields that are gone.
 
     Attributes:
         run: the run whose failures are looked for, the newest one until another is chosen.
@@ -65,13 +68,13 @@ class Findings:
     """Slices of a run, and the chosen one.
 
     Attributes:
-        choice: what they are about.
+        choice: the user's choices.
         results: of the run.
         rows: bool[N], the expressions of the run that the panel is about.
         columns: attributes of the N expressions.
         found, tried: numbers of slices that are worse than the rest, and of all that were tried.
         listed: the found slices that the table lists, in its order.
-        attributes: of the chosen slice; {} for everything, also where an attribute is gone.
+        attributes: of the chosen slice; {} for everything, also if an attribute is gone.
     """
 
     choice: Choice
@@ -85,23 +88,23 @@ class Findings:
 
     @property
     def name(self) -> str:
-        """The chosen slice in words."""
+        """Return the chosen slice in words."""
         return slices.describe(self.attributes) if self.attributes else EVERYTHING
 
     @property
     def table(self) -> pd.DataFrame:
-        """The expressions of the chosen slice."""
+        """Return the expressions of the chosen slice."""
         return self.results.table[self.rows & slices.members(self.columns, self.attributes)]
 
     @property
     def worst(self) -> pd.DataFrame:
-        """The worst examples of the chosen slice that failed, at most six."""
+        """Return the worst examples of the chosen slice that failed, at most six."""
         table = self.table
         return table[table["kind"] != kinds.CORRECT].sort_values("iou", kind="stable").head(_EXAMPLES)
 
 
 def look(ctx) -> Findings:
-    """Return what an event's panel shows."""
+    """Return the contents of an event's panel."""
     choice = Choice.of(ctx)
     results = _runs.load_results(ctx.dataset, choice.run)
     rows = _views.rows(ctx, results)
@@ -141,7 +144,10 @@ def sample_fields(dataset: fo.Dataset) -> list[str]:
 
 
 def _slice_rows(findings: Findings, other: ReferringResults | None) -> list[dict[str, str]]:
-    """Return a row per listed slice, with its wins and losses against another run that is comparable."""
+    """Return a row per listed slice, with its wins and losses.
+
+    They are counted against another run that is comparable.
+    """
     change = None
     if other is not None and not _runs.comparable(other, findings.results):
         change = comparison.changes(other.table, findings.results.table)
@@ -181,7 +187,10 @@ def _difference(findings: Findings, against: str, other: ReferringResults) -> st
 
 
 def kind_traces(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the bars of the failure kinds, a trace per cause: reasoner, segmenter, run."""
+    """Return the bars of the failure kinds, a trace per cause.
+
+    The causes are reasoner, segmenter and run.
+    """
     counts = table["kind"].value_counts().reindex(kinds.KINDS, fill_value=0)
     counts = counts[(counts > 0) & (counts.index != kinds.CORRECT)]
     fault = kinds.faults(table)

@@ -1,4 +1,7 @@
-"""Pictures of a slice's worst examples: ground truth on the left, prediction on the right."""
+"""Pictures of a slice's worst examples.
+
+Ground truth is on the left, the prediction on the right.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ TEXTS = ("expression", "verdict", "reasoning")
 
 
 def gallery(dataset: fo.Dataset, config: ReferringEvaluationConfig, examples: pd.DataFrame) -> dict[str, str | None]:
-    """Return `picture_0`, `expression_0`, `verdict_0`, `reasoning_0`, `picture_1` and so on.
+    """Return the values of the gallery, by name.
+
+    The names are `picture_0`, `expression_0`, `verdict_0`, `reasoning_0`, `picture_1` and so on.
 
     Args:
         dataset: that the run is about.

@@ -1,4 +1,7 @@
-"""Parts that the panels draw: an empty panel's next step, a menu, a table, a plot, a figure in percent."""
+"""Parts that the panels draw.
+
+They are an empty panel's next step, a menu, a table, a plot and a figure in percent.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,18 @@ def column(panel: types.Object) -> types.Property:
 
 
 def row(panel: types.Object, name: str) -> types.Object:
-    """Add a row of small parts, which continues in the next line where the panel is narrow."""
+    """Add a row of small parts.
+
+    In a narrow panel it continues in the next line.
+    """
     return panel.grid(name, orientation="2d", gap=1, align_y="center")
 
 
 def missing_step(dataset: fo.Dataset | None, panel: types.Object) -> types.Property | None:
-    """Return a panel that says what to do before there is a run; None when there is one."""
+    """Return a panel that names the next step, before there is a run.
+
+    Return None when there is a run.
+    """
     if dataset is None:
         return next_step(panel, "No dataset", "Open a dataset first.")
     if _runs.keys(dataset):
@@ -57,17 +66,21 @@ def next_step(
 
 
 def text(panel: types.Object, name: str, label: str, description: str | None = None) -> None:
-    """Add a text. Markdown would have a default, and the App writes each default into the panel's state."""
+    """Add a text.
+
+    Markdown would have a default, and the App writes each default into the panel's state.
+    """
     panel.view(name, types.HeaderView(label=label, description=description))
 
 
 def dropdown(
     panel: types.Object, name: str, label: str, values: Sequence[str], chosen: str, on_change: Callable
 ) -> None:
-    """Add a menu that sends its value to a handler and, unlike the App's dropdowns, not to the panel's state.
+    """Add a menu that sends its value to a handler.
 
-    The App shows the first value until the user picks another. The name of the property changes with the values, or the
-    App would go on to show a value that is gone.
+    Unlike the App's dropdowns it does not write to the panel's state. The App shows the first value until the user
+    picks another. The name of the property changes with the values, or the App would go on to show a value that is
+    gone.
 
     Args:
         panel: the row that it is added to.
@@ -121,7 +134,7 @@ def plot(
 
 
 def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """Return a figure as "71.3 [69.0, 73.5]", "-" where it is undefined."""
+    """Return a figure as "71.3 [69.0, 73.5]", "-" if it is undefined."""
     if value is None:
         return "-"
     interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if low is not None and high is not None else ""

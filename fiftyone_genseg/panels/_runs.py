@@ -1,4 +1,7 @@
-"""Evaluation runs as panels read them: which there are, their tables, and what is computed from a table once."""
+"""Evaluation runs as panels read them.
+
+Values that follow from a run's table are computed once.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ def load_results(dataset: fo.Dataset, key: str) -> ReferringResults:
 
 
 def field_values(dataset: fo.Dataset, key: str, fields: tuple[str, ...]) -> FieldValues:
-    """Return sample fields as further attributes of a run's expressions. Lists become one text."""
+    """Return sample fields as further attributes of a run's expressions.
+
+    Lists become one text.
+    """
     if not fields:
         return ()
     ids, *columns = every_image(dataset).values(["id", *fields])
@@ -50,17 +56,23 @@ def field_values(dataset: fo.Dataset, key: str, fields: tuple[str, ...]) -> Fiel
 
 
 def run_attributes(dataset: fo.Dataset, key: str, values: FieldValues) -> pd.DataFrame:
-    """Return the attributes of a run's expressions, those of `field_values` included."""
+    """Return the attributes of a run's expressions, with `field_values`."""
     return _attributes(_identity(dataset, key), dataset.name, key, values)
 
 
 def run_slices(dataset: fo.Dataset, key: str, values: FieldValues, rows: np.ndarray) -> pd.DataFrame:
-    """Return the slices among some rows of a run, bool[N], by the attributes of `run_attributes`."""
+    """Return the slices among some rows of a run, bool[N].
+
+    The attributes are `run_attributes`.
+    """
     return _slices(_identity(dataset, key), dataset.name, key, values, rows.tobytes())
 
 
 def _identity(dataset: fo.Dataset, key: str) -> str:
-    """Return the id of a run's document: it changes when the run is overwritten, its key does not."""
+    """Return the id of a run's document.
+
+    It changes when the run is overwritten, and the run's key does not.
+    """
     return str(dataset._doc.evaluations[key].id)
 
 

@@ -1,4 +1,4 @@
-"""One expression of a sample: the answers of two fields beside each other, and the ground truth."""
+"""One expression of a sample: two fields' answers, and the ground truth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BESIDE = {"grid": {"sx": {"gridTemplateColumns": "repeat(auto-fit, minmax(min(2
 
 
 def add(panel: types.Object, number: int, sides: Sequence[str]) -> None:
-    """Add the parts of one expression, below each other where the panel is narrow.
+    """Add the parts of one expression, below each other in a narrow panel.
 
     Args:
         panel: that they are added to.
@@ -51,7 +51,7 @@ def content(
 
     Args:
         sample: of the expression.
-        image: of the sample; None where it cannot be read.
+        image: of the sample; None if it cannot be read.
         pair: the two answers.
         names: of the two fields.
         threshold: mask IoU below which two answers differ.
@@ -103,7 +103,10 @@ def _side(
 
 
 def _with_picture(lines: list[str], image: Image.Image | None, found: fo.Detections) -> dict[str, Any]:
-    """Return the words of a side, and its masks on the image; without a picture where a mask cannot be read."""
+    """Return the words of a side, and its masks on the image.
+
+    There is no picture if a mask cannot be read.
+    """
     picture = None
     if image is not None:
         try:

@@ -30,11 +30,13 @@ def scope(inside: np.ndarray) -> str:
     """Return which expressions the figures are about, in words."""
     if inside.all():
         return f"All {len(inside):,} expressions of the run."
-    return f"{inside.sum():,} of the {len(inside):,} expressions of the run: those in the current view."
+    return f"{inside.sum():,} of the {len(inside):,} expressions of the run are in the current view."
 
 
 def show(ctx, table: pd.DataFrame, words: str) -> None:
-    """Set the view to the samples of some expressions, worst first, and say what they are.
+    """Set the view to the samples of some expressions, worst first.
+
+    A message names them.
 
     Args:
         ctx: the context of the event.

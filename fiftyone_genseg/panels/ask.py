@@ -1,4 +1,4 @@
-"""The panel "Ask": type what to look for in the open sample, watch the answer, judge it, correct it, keep it."""
+"""Panel "Ask": ask about the open sample, judge and correct the answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from fiftyone_genseg.panels import _answers, _choices, _editor, _layout
 
 
 def _event(handler: Callable) -> Callable:
-    """Wrap the handler of a user's event: an error becomes a notification, because the App would show nothing."""
+    """Wrap the handler of a user's event.
+
+    An error becomes a notification, because the App would show nothing.
+    """
 
     @wraps(handler)
     def handle(self, ctx):
@@ -39,7 +42,7 @@ class AskPanel(Panel):
 
     @property
     def config(self) -> foo.PanelConfig:
-        """How FiftyOne lists the panel."""
+        """Return how FiftyOne lists the panel."""
         return foo.PanelConfig(
             name="ask_panel",
             label="Ask",
@@ -80,7 +83,7 @@ class AskPanel(Panel):
 
     @_event
     def ask(self, ctx) -> None:
-        """Ask what is typed."""
+        """Ask the typed expression."""
         self._ask(ctx, str((ctx.panel_state or {}).get("expression") or ""))
 
     @_event
@@ -108,7 +111,7 @@ class AskPanel(Panel):
 
     @_event
     def forget(self, ctx) -> None:
-        """Take back what was kept, and the verdict."""
+        """Take back the kept answer and the verdict."""
         corrections.forget(*_answer(ctx))
         self._changed(ctx)
 
@@ -136,7 +139,7 @@ class AskPanel(Panel):
 
     @_event
     def choose_part(self, ctx) -> None:
-        """Choose what the arrows move."""
+        """Choose the part that the arrows move."""
         _choices.choose(ctx, part=ctx.params.get("value"))
 
     @_event
@@ -164,7 +167,10 @@ class AskPanel(Panel):
 
     @_event
     def again(self, ctx) -> None:
-        """Segment again from the boxes and points as they are on the sample, whoever changed them."""
+        """Segment again from the boxes and points as they are on the sample.
+
+        Anyone may have changed them.
+        """
         self._again(ctx, self._prompts(ctx)[0])
 
     @_event
@@ -254,7 +260,10 @@ class AskPanel(Panel):
         self._write_numbers(ctx, prompts)
 
     def _write_numbers(self, ctx, prompts: list) -> None:
-        """Show boxes and points as numbers; beside the grid a change of the panel's state would clear the filters."""
+        """Show boxes and points as numbers.
+
+        They are not in the panel's state: beside the grid its change would clear the filters.
+        """
         if ctx.current_sample:
             ctx.panel.set_state("prompt", prompt_text.write(prompts))
 
@@ -284,7 +293,7 @@ class AskPanel(Panel):
 
 
 def _sample_id(ctx) -> str:
-    """Return the open sample, or the one that is selected in the grid; "" for none."""
+    """Return the open sample, or the sample that is selected in the grid; "" for none."""
     selected = list(ctx.selected or [])
     return str(ctx.current_sample or (selected[0] if len(selected) == 1 else ""))
 
@@ -294,11 +303,14 @@ def _field(ctx) -> str:
 
 
 def _answer(ctx) -> tuple[fo.Dataset, str, str, str]:
-    """Return the dataset, the sample, the field and the expression of the answer whose button was pressed."""
+    """Return the answer whose button was pressed.
+
+    It is the dataset, the sample, the field and the expression.
+    """
     return ctx.dataset, _sample_id(ctx), _field(ctx), str(ctx.params["expression"])
 
 
 def _user(ctx) -> str | None:
-    """Return the name of the App's user; None where the App knows none."""
+    """Return the name of the App's user; None if the App knows none."""
     user = getattr(ctx, "user", None)
     return getattr(user, "name", None) or getattr(user, "email", None)

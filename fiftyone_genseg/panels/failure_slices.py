@@ -1,4 +1,4 @@
-"""The panel "Failure slices": where a run fails, the worst examples there, and what to do about them."""
+"""Panel "Failure slices": the worst slices, their examples, and next steps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ _ALL, _NONE = "all attributes", "nothing"
 
 
 class FailureSlicesPanel(Panel):
-    """The table of slices; a chosen slice has its failure kinds, a gallery and actions.
+    """Table of slices.
 
-    The user's choices are the fields of `_findings.Choice`.
+    A chosen slice has its failure kinds, a gallery and actions. The user's choices are the fields of
+    `_findings.Choice`.
     """
 
     @property
     def config(self) -> foo.PanelConfig:
-        """How FiftyOne lists the panel."""
+        """Return how FiftyOne lists the panel."""
         return foo.PanelConfig(
             name="failure_slices",
             label="Failure slices",
@@ -29,13 +30,13 @@ class FailureSlicesPanel(Panel):
             **icons.of("failure_slices"),
             category=Categories.ANALYZE,
             help_markdown=(
-                "Where a run is worse than elsewhere. Click a row to choose a slice. The slices follow the view and "
+                "Slices on which a run is worse than elsewhere. Click a row to choose one. They follow the view and "
                 "the filters of the sidebar."
             ),
         )
 
     def on_load(self, ctx) -> None:
-        """Show the newest run, or what was chosen before the page was reloaded."""
+        """Show the newest run, or the run that was chosen before a reload."""
         ctx.redraw = True
 
     def on_change_dataset(self, ctx) -> None:
@@ -137,9 +138,10 @@ class FailureSlicesPanel(Panel):
         self._prompt(ctx, uris.TRAIN)
 
     def render(self, ctx) -> types.Property:
-        """Return the layout and, after an event with `ctx.redraw`, send the texts and tables in it.
+        """Return the layout.
 
-        The plot is part of the layout: the App takes new data of a plot for a value that the user picked.
+        After an event with `ctx.redraw` send also the texts and tables in it. The plot is part of the layout: the App
+        takes new data of a plot for a value that the user picked.
         """
         panel = types.Object()
         empty = _layout.missing_step(ctx.dataset, panel)
@@ -202,7 +204,7 @@ class FailureSlicesPanel(Panel):
             ("n", "n", "Expressions of the slice"),
             ("ciou", "cIoU", "cIoU of the slice, in percent"),
             ("miou", "mIoU", "mIoU of the slice, in percent"),
-            ("gap", "Gap [95 %]", "How much lower the slice's mIoU is than that of the other expressions, in points"),
+            ("gap", "Gap [95 %]", "mIoU of the other expressions minus the slice's mIoU, in points"),
             ("q", "p", "Probability of such a gap by chance, corrected for the number of slices that were tried"),
         ]
         if findings.choice.against:
@@ -237,7 +239,7 @@ class FailureSlicesPanel(Panel):
         _layout.button(top, "reload", "Reload", self.reload, icon="refresh")
 
     def _choose(self, ctx, **values) -> None:
-        """Keep choices and show what follows."""
+        """Keep choices and show the panel that follows from them."""
         ctx.redraw = _choices.choose(ctx, **values)
 
     def _prompt(self, ctx, operator: str) -> None:

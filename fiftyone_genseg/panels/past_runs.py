@@ -1,4 +1,4 @@
-"""The panel "Past runs": what the operators of this plugin did, and what runs now."""
+"""The panel "Past runs": finished and current runs of this plugin's operators."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from fiftyone_genseg.panels import _layout
 
 
 class PastRunsPanel(Panel):
-    """The newest runs of all datasets, with result or error; those that go on can be stopped."""
+    """The newest runs of all datasets, with result or error.
+
+    Runs that go on can be stopped.
+    """
 
     @property
     def config(self) -> foo.PanelConfig:
-        """How FiftyOne lists the panel."""
+        """Return how FiftyOne lists the panel."""
         return foo.PanelConfig(
             name="past_runs",
             label="Past runs",
@@ -47,7 +50,7 @@ class PastRunsPanel(Panel):
         panel = types.Object()
         runs = history.records()
         if not runs:
-            advice = "What the operators of this plugin did is listed here, with its result or error."
+            advice = "This panel lists the runs of the plugin's operators, with their result or error."
             return _layout.next_step(panel, "No runs yet", advice, uris.SEGMENT, "Referring segment")
         actions = _layout.row(panel, "actions")
         _layout.button(actions, "reload", "Reload", self.reload, icon="refresh")

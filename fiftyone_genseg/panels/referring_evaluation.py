@@ -1,4 +1,4 @@
-"""The panel "Referring evaluation": figures with intervals, distributions, and two runs side by side."""
+"""Panel "Referring evaluation": figures, distributions, two runs side by side."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fiftyone_genseg.panels import _choices, _figures, _layout, _runs, _views
 
 
 class ReferringEvaluationPanel(Panel):
-    """Figures of the chosen runs, computed from their stored tables. Every mark opens its samples.
+    """Figures of the chosen runs, computed from their stored tables.
 
-    The user chooses `runs`, the first of which the others are compared with.
+    Every mark opens its samples. The user chooses `runs`, the first of which the others are compared with.
     """
 
     @property
     def config(self) -> foo.PanelConfig:
-        """How FiftyOne lists the panel."""
+        """Return how FiftyOne lists the panel."""
         return foo.PanelConfig(
             name="referring_evaluation",
             label="Referring evaluation",
@@ -34,7 +34,7 @@ class ReferringEvaluationPanel(Panel):
         )
 
     def on_load(self, ctx) -> None:
-        """Show the newest run, or what was chosen before the page was reloaded."""
+        """Show the newest run, or the runs that were chosen before a reload."""
         ctx.redraw = True
 
     def on_change_dataset(self, ctx) -> None:
@@ -102,7 +102,10 @@ class ReferringEvaluationPanel(Panel):
 
     @_choices.event
     def click_figures(self, ctx) -> None:
-        """Show the samples that keep a figure of a run from being perfect; -1 is the header."""
+        """Show the samples that lower a figure of a run.
+
+        -1 is the header.
+        """
         row, column = ctx.params.get("row", -1), ctx.params.get("column", 0)
         if row >= 0:
             tables = list(self._tables(ctx).items())
@@ -125,9 +128,10 @@ class ReferringEvaluationPanel(Panel):
             _views.show(ctx, flipped.assign(iou=flipped["iou_b"]), words)
 
     def render(self, ctx) -> types.Property:
-        """Return the layout and, after an event with `ctx.redraw`, send the texts and tables in it.
+        """Return the layout.
 
-        The plots are part of the layout: the App takes new data of a plot for a value that the user picked.
+        After an event with `ctx.redraw` send also the texts and tables in it. The plots are part of the layout: the App
+        takes new data of a plot for a value that the user picked.
         """
         panel = types.Object()
         empty = _layout.missing_step(ctx.dataset, panel)
@@ -206,7 +210,10 @@ class ReferringEvaluationPanel(Panel):
         )
 
     def _drawn(self, ctx) -> tuple[dict, dict]:
-        """Return run -> results, and run -> bool[N]: the expressions that the marks on the screen stand for."""
+        """Return run -> results, and run -> bool[N].
+
+        The second are the expressions that the marks on the screen stand for.
+        """
         results = {key: _runs.load_results(ctx.dataset, key) for key in self._chosen(ctx)}
         return results, {key: _views.rows(ctx, found) for key, found in results.items()}
 
@@ -215,6 +222,6 @@ class ReferringEvaluationPanel(Panel):
         return {key: found.table[rows[key]] for key, found in results.items()}
 
     def _clicked(self, ctx) -> tuple[pd.DataFrame, int]:
-        """Return the table of the trace that was clicked, and the index of the mark in the trace."""
+        """Return the table of the clicked trace, and the index of the mark in it."""
         tables = list(self._tables(ctx).values())
         return tables[int(ctx.params.get("trace_idx") or 0)], int(ctx.params.get("idx") or 0)

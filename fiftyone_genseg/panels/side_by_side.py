@@ -1,4 +1,7 @@
-"""The panel "Compare answers": what two fields answer on one sample, and the next sample on which they differ."""
+"""Panel "Compare answers": the answers of two fields on one sample.
+
+A button opens the next sample on which they differ.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class SideBySidePanel(Panel):
 
     @property
     def config(self) -> foo.PanelConfig:
-        """How FiftyOne lists the panel."""
+        """Return how FiftyOne lists the panel."""
         return foo.PanelConfig(
             name="side_by_side",
             label="Compare answers",
@@ -43,7 +46,7 @@ class SideBySidePanel(Panel):
             category=Categories.ANALYZE,
             surfaces="grid modal",
             help_markdown=(
-                "What two checkpoints answered on the open sample, beside each other.\n\n"
+                "The answers of two checkpoints on the open sample, beside each other.\n\n"
                 "*Next difference* goes through the view in its order. Two answers differ by their outcome, or by "
                 "masks with a smaller IoU than the chosen one. Only expressions that both were asked count."
             ),
@@ -159,7 +162,7 @@ class SideBySidePanel(Panel):
         _choices.choose(ctx, **chosen | {name: value})
 
     def _search(self, ctx, forward: bool) -> None:
-        """Look for a difference, from where the last click on the same sample stopped."""
+        """Look for a difference, from the last click's end on the same sample."""
         choice = _choice(ctx, differences.answer_fields(ctx.dataset))
         ids = list(dict.fromkeys(sample_ids(ctx.view)))
         if not forward:
@@ -189,7 +192,10 @@ class SideBySidePanel(Panel):
 
 
 def _choice(ctx, fields: list[str]) -> _Choice:
-    """Return what the user chose; by default the fields that were compared last, else the newest two."""
+    """Return the user's choice.
+
+    By default it is the fields that were compared last, else the newest two.
+    """
     chosen, compared = _choices.chosen(ctx), proposals.compared(ctx)
     pair = next(
         two
@@ -200,13 +206,16 @@ def _choice(ctx, fields: list[str]) -> _Choice:
 
 
 def _sample_id(ctx) -> str:
-    """Return the open sample, or the one that is selected in the grid; "" for none."""
+    """Return the open sample, or the sample that is selected in the grid; "" for none."""
     selected = list(ctx.selected or [])
     return str(ctx.current_sample or (selected[0] if len(selected) == 1 else ""))
 
 
 def _show(ctx, sample_id: str) -> None:
-    """Show a sample: open it where one is open, else select it in the grid, where the panel stands beside it."""
+    """Show a sample.
+
+    The sample opens if another is open. Else it is selected in the grid, because the panel then stands beside the grid.
+    """
     if ctx.current_sample:
         _open(ctx, sample_id)
     else:

@@ -1,1 +1,4 @@
-"""From the official archives to a table of figures: the stages of `genseg reproduce`, and the table at its end."""
+"""Go from the official archives to a table of figures.
+
+These are the stages of `genseg reproduce`, and the table at its end.
+"""

@@ -1,4 +1,7 @@
-"""Hours and disk of a reproduction's stages, as `genseg_training.estimates` reckons them."""
+"""Hours and disk of a reproduction's stages.
+
+`genseg_training.estimates` reckons them.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ class Cost:
     """Estimated cost of a stage.
 
     Attributes:
-        hours: GPU -> hours; {} where nothing is known.
-        disk: bytes that stay; None where nothing is known.
+        hours: GPU -> hours; {} if nothing is known.
+        disk: bytes that stay; None if nothing is known.
     """
 
     hours: Mapping[str, float]
@@ -30,12 +33,14 @@ _UNKNOWN = Cost({})
 
 
 def cost(stage: Stage, asked: Reproduction, root: Path) -> Cost:
-    """Return the cost of a stage; it is unknown for models other than Qwen3-VL and for full tuning.
+    """Return the cost of a stage.
+
+    It is unknown for models other than Qwen3-VL and for full tuning.
 
     Args:
         stage: of `asked`.
         asked: the reproduction.
-        root: folder of the official archives, for the number of expressions where nobody publishes it.
+        root: folder of the official archives, for numbers of expressions that nobody publishes.
     """
     base = _base(asked, stage.run)
     if base is None or stage.kind not in ("train", "benchmark"):
@@ -64,7 +69,10 @@ def cost(stage: Stage, asked: Reproduction, root: Path) -> Cost:
 
 
 def _base(asked: Reproduction, run: Run) -> str | None:
-    """Return the model on the Hub that a run starts from, at any distance; None for any other model."""
+    """Return the model on the Hub that a run starts from, at any distance.
+
+    Return None for any other model.
+    """
     from genseg_training import estimates
 
     start = str(run.settings.get("model_name_or_path"))
@@ -75,7 +83,10 @@ def _base(asked: Reproduction, run: Run) -> str | None:
 
 
 def _expressions(stage: Stage, asked: Reproduction, root: Path) -> int | None:
-    """Return the number of a benchmark's expressions: as published, else as the archive has them."""
+    """Return the number of a benchmark's expressions.
+
+    It is the published number, else the archive's.
+    """
     from genseg_hub import archives
 
     name, split = stage.benchmark or ("", "")

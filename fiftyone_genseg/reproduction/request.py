@@ -1,4 +1,7 @@
-"""A reproduction as its YAML file states it: runs of GRPO in order, and the benchmarks that score them."""
+"""A reproduction as its YAML file states it.
+
+It lists runs of GRPO in order, and the benchmarks that score them.
+"""
 
 from __future__ import annotations
 
@@ -30,27 +33,27 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of the recipe, without the folder of its file."""
+        """Return the name of the recipe, without the folder of its file."""
         return Path(self.recipe).stem
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The recipe's options, with those of this run in their place."""
+        """Return the recipe's options, with this run's options in their place."""
         return _read(_file(self.recipe, "recipes", "recipe")) | dict(self.options)
 
     @property
     def file(self) -> Path:
-        """File of the recipe."""
+        """Return the file of the recipe."""
         return _file(self.recipe, "recipes", "recipe")
 
     @property
     def output(self) -> Path:
-        """Folder of the run."""
+        """Return the folder of the run."""
         return Path(self.settings["output_dir"])
 
     @property
     def result(self) -> Path:
-        """Folder of the run's best checkpoint."""
+        """Return the folder of the run's best checkpoint."""
         return self.output / BEST
 
     def flags(self) -> list[str]:
@@ -76,12 +79,12 @@ class Reproduction:
 
     @property
     def launcher(self) -> Path | None:
-        """File of the configuration of `accelerate launch`."""
+        """Return the file of the configuration of `accelerate launch`."""
         return _file(self.accelerate, "accelerate", "configuration of accelerate") if self.accelerate else None
 
     @cached_property
     def processes(self) -> int:
-        """Number of processes that train, and that answer benchmarks."""
+        """Return the number of processes that train, and that answer benchmarks."""
         return int(_read(self.launcher).get("num_processes", 1)) if self.launcher else 1
 
     def flags(self) -> list[str]:
@@ -89,7 +92,7 @@ class Reproduction:
         return [part for name, value in self.benchmark_options.items() for part in _flag(name.replace("_", "-"), value)]
 
     def descendants(self, run: Run) -> list[Run]:
-        """Return a run and the later ones that start from its result, at any distance."""
+        """Return a run and all later runs that start from its result."""
         found = [run]
         for later in self.runs[self.runs.index(run) + 1 :]:
             start = Path(str(later.settings.get("model_name_or_path")))
@@ -151,7 +154,7 @@ def _run(stated: Any, file: Path) -> Run:
 def _known(stated: Mapping[str, Any], names: set[str], file: Path) -> None:
     unknown = sorted(map(str, stated.keys() - names))
     if unknown:
-        raise ValueError(f"{file} has {unknown[0]!r}, which is none of {', '.join(sorted(names))}")
+        raise ValueError(f"{file} has an unknown {unknown[0]!r}; choose from {', '.join(sorted(names))}")
 
 
 def _mapping(stated: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
@@ -180,7 +183,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is no YAML: {error}") from error
     if not isinstance(stated, dict):
-        raise ValueError(f"{file} holds no names with values")
+        raise ValueError(f"{file} holds no names with values; begin with `runs:`")
     return stated
 
 

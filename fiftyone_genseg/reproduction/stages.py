@@ -1,7 +1,7 @@
-"""Stages of a reproduction: existing commands, each done or not as its own outputs say.
+"""Stages of a reproduction: existing commands, each done or not.
 
-There is no file of what has been done. A stage is done if its output is whole and was made by the same command from the
-same weights. A stage that was killed goes on where it stopped, because its command resumes.
+The command's own outputs say which. No file lists the finished stages. A stage is done if its output is whole and was
+made by the same command from the same weights. A stage that was killed goes on, because its command resumes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """Kind and subject, such as "train genseg_r1_8b"."""
+        """Return kind and subject, such as "train genseg_r1_8b"."""
         subject = f"{':'.join(self.benchmark)} of {self.run.name}" if self.benchmark else self.run.name
         return f"{self.kind} {subject}"
 
@@ -57,7 +57,9 @@ class StageError(RuntimeError):
 
 
 def stages(asked: Reproduction, root: Path, out: Path, owner: str | None = None) -> list[Stage]:
-    """Return the stages in their order: the data of all runs, then each run with its benchmarks, then the pushes.
+    """Return the stages in their order.
+
+    First comes the data of all runs, then each run with its benchmarks, then the pushes.
 
     Args:
         asked: the reproduction.
@@ -86,7 +88,7 @@ def execute(stage: Stage, pass_fds: tuple[int, ...] = ()) -> None:
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # the commands of this environment
     ended = subprocess.run(stage.command, env=os.environ | {"PATH": path}, pass_fds=pass_fds, check=False).returncode
-    again = "mend what it says above, then give the same command again: the stages that are done stay done"
+    again = "mend the fault above, then give the same command again: finished stages stay done"
     if ended:
         raise StageError(f"the stage {stage.name!r} ended with status {ended}; {again} ({shown(stage.command)})")
     if stage.kind != "push" and not stage.is_done():
@@ -94,7 +96,10 @@ def execute(stage: Stage, pass_fds: tuple[int, ...] = ()) -> None:
 
 
 def _data(asked: Reproduction, run: Run, root: Path, out: Path) -> Stage:
-    """Return the stage that checks a run's archives, caches its rows and refuses images that it is scored on."""
+    """Return the stage that checks a run's archives and caches its rows.
+
+    It refuses images that the run is scored on.
+    """
     folder, settings = out / "data" / run.name, run.settings
     held_out = [settings["eval_data"]] if settings.get("eval_data") else []
     held_out += [f"{name}:{split}" for later in asked.descendants(run) for name, split in later.benchmarks]
@@ -128,7 +133,10 @@ def _train(asked: Reproduction, run: Run, root: Path) -> Stage:
 
 
 def is_trained(run: Run) -> bool:
-    """Return whether a run has made all of its steps, and `best/` is scored as it loads."""
+    """Return whether a run made all of its steps, and `best/` is scored.
+
+    The score is of `best/` as it loads.
+    """
     steps = [int(found[1]) for folder in run.output.glob("checkpoint-*") if (found := _STEP.fullmatch(folder.name))]
     most = run.settings.get("max_steps", 0)
     if not steps or max(steps) < most:
@@ -137,7 +145,10 @@ def is_trained(run: Run) -> bool:
 
 
 def start_won(run: Run) -> bool:
-    """Return whether no checkpoint of a run beat its start, so that the result is the start's weights."""
+    """Return whether no checkpoint of a run beat its start.
+
+    Then the result is the start's weights.
+    """
     return bool(_held_out(run).get("start_won"))
 
 
@@ -166,7 +177,10 @@ def scored(run: Run, benchmark: tuple[str, str], out: Path) -> Path:
 
 
 def is_scored(run: Run, folder: Path, command: str) -> bool:
-    """Return whether a benchmark has its report, from this command and from the weights that are there now."""
+    """Return whether a benchmark has its report.
+
+    The report must be from this command and from the present weights.
+    """
     from genseg_hub.checkpoints import fingerprint
     from genseg_hub.errors import CheckpointError
     from genseg_hub.evaluation.benchmark_run import METRICS, PAGE
@@ -189,7 +203,9 @@ def _push(run: Run, owner: str) -> Stage:
 
 
 def check(asked: Reproduction, root: Path, owner: str | None = None) -> Iterator[str]:
-    """Yield what would stop a stage later, in sentences; nothing is loaded and no network is asked.
+    """Yield the obstacles to a later stage, in sentences.
+
+    Nothing is loaded, and no network is asked.
 
     Args:
         asked: the reproduction.
@@ -197,7 +213,11 @@ def check(asked: Reproduction, root: Path, owner: str | None = None) -> Iterator
         owner: on the Hub; None to publish nothing.
     """
     from genseg_hub import archives
-    from genseg_hub.extras import install_command
+    from genseg_hub.extras import install_command, is_installed
+
+    if not is_installed("train"):
+        yield f"training needs further packages: {install_command('train')}"
+        return
     from genseg_training import grpo_arguments
 
     said: set[str] = set()
@@ -206,6 +226,7 @@ def check(asked: Reproduction, root: Path, owner: str | None = None) -> Iterator
         try:
             arguments, config, model = grpo_arguments.parse(options)
             grpo_arguments.check(arguments, config, model)
+            grpo_arguments.check_vllm(config)
             if not arguments.eval_data:
                 raise ValueError("without eval_data nobody knows the best checkpoint; give it under `options:`")
             _check_same(run, grpo_arguments.recipe_of(arguments, config, model))
@@ -217,7 +238,7 @@ def check(asked: Reproduction, root: Path, owner: str | None = None) -> Iterator
             except ValueError as error:
                 said.add(f"{name}:{split}: {error}")
     yield from sorted(said)
-    if asked.processes > 1 and any(run.benchmarks for run in asked.runs) and not _installed("ray"):
+    if asked.processes > 1 and any(run.benchmarks for run in asked.runs) and not is_installed("ray"):
         yield f"benchmarks on {asked.processes} processes need Ray: {install_command('ray')}"
     if owner:
         yield from _unpublishable(asked, owner)
@@ -246,9 +267,3 @@ def _unpublishable(asked: Reproduction, owner: str) -> Iterator[str]:
             yield f"{owner}/{run.name} cannot be the name of a repository; name another owner with --push"
     if not hub.get_token():
         yield "there is no token for the Hub, which --push needs: run `hf auth login` or set HF_TOKEN"
-
-
-def _installed(package: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(package) is not None

@@ -1,4 +1,7 @@
-"""Published figures beside those of a reproduction, with intervals, as Markdown and JSON; and the cards' figures."""
+"""Published figures beside a reproduction's, as Markdown and JSON.
+
+They have intervals. The module also makes the figures of the cards.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +51,9 @@ def write(asked: Reproduction, out: Path) -> str:
 
 
 def add_figures(run: Run, out: Path) -> None:
-    """Put the figures of a run's benchmarks into the folder of its result, for the model card.
+    """Put the figures of a run's benchmarks into its result, for the card.
 
-    Paths of this machine and texts of the archive stay behind.
+    The result is a folder. Paths of this machine and texts of the archive stay behind.
 
     Args:
         run: with all benchmarks scored.

@@ -1,4 +1,5 @@
-"""Segmenting the samples of a view: a request, an engine that answers, and the run that writes.
+"""Segment the samples of a view.
 
-Importing this package does not import FiftyOne: the workers of a Ray cluster import it, too.
+There is a request, an engine that answers, and the run that writes. Importing this package does not import FiftyOne:
+the workers of a Ray cluster import it, too.
 """

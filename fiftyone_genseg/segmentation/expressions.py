@@ -1,4 +1,7 @@
-"""Expressions as people type them, one on each line, with the class of its masks behind an arrow."""
+"""Expressions as people type them, one on each line.
+
+The class of the masks stands behind an arrow.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ ARROW = "->"
 
 
 def read(lines: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the expressions of lines such as "the red car" and "the red car -> car", and expression -> class.
+    """Return the expressions of lines, and expression -> class.
 
-    The last arrow of a line counts. An empty side stays empty, see `check_classes`.
+    Such lines are "the red car" and "the red car -> car". The last arrow of a line counts. An empty side stays empty,
+    see `check_classes`.
     """
     expressions, classes = [], {}
     for line in lines:
@@ -25,11 +29,11 @@ def read(lines: Iterable[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def check_classes(classes: Mapping[str, str], expressions: Iterable[str]) -> None:
-    """Raise ValueError unless each class has a name and belongs to an expression that is asked.
+    """Raise ValueError unless each class is named and has an asked expression.
 
     Args:
         classes: expression -> class.
-        expressions: what is asked; empty where only the samples know.
+        expressions: the asked expressions; empty if only the samples know.
     """
     asked = set(expressions)
     for expression, name in classes.items():
@@ -40,4 +44,4 @@ def check_classes(classes: Mapping[str, str], expressions: Iterable[str]) -> Non
                 f"the expression {expression!r} has an arrow and no class; write: {expression} {ARROW} car"
             )
         if asked and expression not in asked:
-            raise ValueError(f"there is a class for {expression!r}, which is not asked")
+            raise ValueError(f"there is a class for {expression!r}, which is not asked; ask it, or leave the class out")

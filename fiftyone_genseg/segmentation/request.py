@@ -1,4 +1,4 @@
-"""What a run is asked to do: the one place of its defaults and of what is refused."""
+"""Request of a run: its defaults, and the checks that refuse it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from genseg_hub.schema import normalize_expression
 
 from fiftyone_genseg.messages import sentence
 from fiftyone_genseg.segmentation import expressions as typed_lines
+from fiftyone_genseg.segmentation.remote_images import RemoteImages
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -33,7 +34,7 @@ MODEL_OPTIONS = tuple(
     for option in fields(kind)
     if option.name != "token"
 )
-# What the form and Python say of where the expressions are.
+# Words of the form and of Python for the source of the expressions.
 TYPED, FIELD = "typed", "field"
 
 
@@ -49,7 +50,7 @@ class SegmentRequest:
         expression_field: field with each sample's own expression, or list of them, in place of `expressions`.
         checkpoint, revision: see `GenSegR1.from_pretrained`. The default is nano, because a script must do the same on
             every machine; forms and commands ask `default_checkpoint`.
-        output_field: field of the masks; see `labels` for what is stored.
+        output_field: field of the masks; see `labels` for the stored labels.
         existing: "skip" leaves an expression alone that has a result and asks failed ones again; "overwrite" asks
             again and replaces. Results of other expressions always stay.
         batch_size: expressions that the reasoner answers at once, and that are written at once.
@@ -59,9 +60,11 @@ class SegmentRequest:
         served_model: name of the model on the server. With the default checkpoint, nano, the server's model counts and
             no checkpoint: its name tells the dialect. Without it, an empty checkpoint means the server's only model.
         segmenter: in place of the checkpoint's own.
-        model_options: other options of `GenSegR1.from_pretrained` by name: those of `ReasonerOptions`, and `cache_dir`,
-            `local_files_only` and `force_download`. The token is none of them, because a run keeps its request.
+        model_options: other options of `GenSegR1.from_pretrained` by name: options of `ReasonerOptions`, and
+            `cache_dir`, `local_files_only` and `force_download`. The token is none of them, because a run keeps its
+            request.
         workers, gpus_per_worker, address: see `engines.ray.ray_engine`.
+        images: "FOLDER=URL" if workers read the images under a URL, see `RemoteImages`; None for the samples' paths.
     """
 
     expressions: tuple[str, ...] = ()
@@ -81,6 +84,7 @@ class SegmentRequest:
     workers: int = 2
     gpus_per_worker: float | None = None
     address: str | None = None
+    images: str | None = None
 
     def __post_init__(self):
         """Read the lines of a string, and normalize the expressions and classes."""
@@ -96,12 +100,18 @@ class SegmentRequest:
 
     @property
     def labels(self) -> dict[str, str]:
-        """The label of the masks of each expression that does not have the label "referred"."""
+        """Return the labels of masks that are not labelled "referred".
+
+        The keys are their expressions.
+        """
         return {**{expression: expression for expression in self.expressions}, **self.classes}
 
     @property
     def name(self) -> str | None:
-        """The checkpoint with its segmenter, for `checkpoints.pull`; None if only the server knows the model."""
+        """Return the checkpoint with its segmenter, for `checkpoints.pull`.
+
+        Return None if only the server knows the model.
+        """
         if self.server and (not self.checkpoint or (self.served_model and self.checkpoint == NANO)):
             return None
         return f"{self.checkpoint}+{self.segmenter}" if self.segmenter else self.checkpoint
@@ -111,7 +121,7 @@ class SegmentRequest:
         """Read a form.
 
         Args:
-            samples: what the form is about. Its fields decide what an untouched form means; None for no dataset.
+            samples: the samples of the form. Their fields decide the meaning of an untouched form; None for no dataset.
             params: the form's values by name. `source` is "typed" or "field"; without it, expressions that are given
                 are meant. Missing values, and None, mean the defaults. With `classes`, pairs of an expression and its
                 class, the arrows of `expressions` are text.
@@ -135,7 +145,7 @@ class SegmentRequest:
         hidden = given.get("advanced") is False  # a form keeps the values of fields that it no longer shows
         options = {} if hidden else {name: given[name] for name in MODEL_OPTIONS if name in given}
         chosen["model_options"] = {name: value for name, value in options.items() if value != "" and value is not False}
-        for name in ("server", "served_model", "segmenter"):
+        for name in ("server", "served_model", "segmenter", "images"):
             chosen[name] = str(given.get(name) or "").strip() or None
         if chosen["server"] is None:
             chosen.pop("served_model")  # of a form whose address was taken out again
@@ -144,6 +154,8 @@ class SegmentRequest:
                     chosen["model_options"].pop(name, None)
         if given.get("engine") == RAY:
             chosen.pop("device", None)  # of a form that was filled before Ray was chosen
+        elif "advanced" in given:
+            chosen.pop("images")  # of a form in which Ray was chosen before
         return cls(**chosen)
 
     def to_params(self) -> dict[str, Any]:
@@ -158,7 +170,10 @@ class SegmentRequest:
 
     @property
     def options_in_words(self) -> str | None:
-        """The given options that change answers, as they are stored with each result; None for the defaults."""
+        """Return the given options that change answers, as each result stores them.
+
+        Return None for the defaults.
+        """
         chosen = pick(ReasonerOptions, self.model_options).fingerprint()
         return ", ".join(f"{name}={value}" for name, value in sorted(chosen.items())) or None
 
@@ -174,16 +189,18 @@ class SegmentRequest:
         fields.check_view(samples)
         typed_lines.check_classes(self.classes, self.expressions)
         if bool(self.expressions) == bool(self.expression_field):
-            raise ValueError("give expressions or the name of a sample field that holds one, not both and not neither")
+            raise ValueError("give either expressions or the name of a sample field that holds one")
         if self.expression_field:
             fields.check_expression_field(samples, self.expression_field)
         if not isinstance(self.batch_size, int) or not 1 <= self.batch_size <= MAX_BATCH_SIZE:
             raise ValueError(f"the batch size must be between 1 and {MAX_BATCH_SIZE}, not {self.batch_size}")
         if self.existing not in (SKIP, OVERWRITE):
-            raise ValueError(f"where a result exists, choose {SKIP!r} or {OVERWRITE!r}, not {self.existing!r}")
+            raise ValueError(f"for existing results choose {SKIP!r} or {OVERWRITE!r}, not {self.existing!r}")
         if not self.checkpoint and not self.server:
             raise ValueError("name a checkpoint; only with a server it may be left out")
         self._check_engine()
+        if self.images:
+            RemoteImages.parse(self.images).check(samples)
         unknown = set(self.model_options) - set(MODEL_OPTIONS)
         if unknown:
             raise ValueError(f"there is no option {min(unknown)!r}; choose from {', '.join(MODEL_OPTIONS)}")
@@ -208,6 +225,8 @@ class SegmentRequest:
         if self.engine not in (LOCAL, RAY):
             raise ValueError(f"there is no engine {self.engine!r}; choose {LOCAL!r} or {RAY!r}")
         if self.engine == LOCAL:
+            if self.images:
+                raise ValueError(f"workers on Ray read images of a URL; choose the engine {RAY!r}, or leave images out")
             return
         if not isinstance(self.workers, int) or self.workers < 1:
             raise ValueError(f"there must be at least one worker, not {self.workers}")
@@ -223,7 +242,7 @@ class SegmentRequest:
         if samples is None:
             return "Open a dataset first."
         if not len(samples):
-            return "There are no samples to segment."
+            return "There are no samples to segment: clear the filters."
         try:
             self.check(samples)
         except (ValueError, CheckpointError) as error:

@@ -1,9 +1,8 @@
 """Segmenting the samples of a view, written as it goes and resumable.
 
-A sample is asked one or several expressions. Its results are stored in one write, or in one write for every 64 of many,
-so that a run that is killed leaves each expression either done or untouched. Only results that the database refuses
-together are written one by one. This module knows samples and fields. It does not know forms, or what is inside an
-engine.
+A sample is asked one or several expressions. Its results are stored in one write, or in one write for every 64 of many.
+A run that is killed leaves each expression either done or untouched. Only results that the database refuses together
+are written one by one. This module knows samples and fields. It knows neither forms nor the inside of an engine.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Where results are stored, and what is stored with each of them.
+    """Fields of results, and the values that each result stores with it.
 
     Attributes:
-        field: of the masks; `outputs` says what the other fields are.
+        field: of the masks; `outputs` describes the other fields.
         checkpoint: pinned name.
         options: the given options that change answers, see `SegmentRequest.options_in_words`.
         labels: expression -> label of its masks; others have the label "referred".
@@ -54,8 +53,8 @@ def segment_view(view: fo.DatasetView | fo.Dataset, request: SegmentRequest, eng
 
     Args:
         view: images, or the dataset itself.
-        request: what to ask, and where to store the results.
-        engine: what answers, see `engines.opened`.
+        request: the expressions to ask, and the fields of the results.
+        engine: the engine that answers, see `engines.opened`.
 
     Yields:
         The running summary, once at the start and then after every write.
@@ -101,7 +100,7 @@ def _count(view: fo.DatasetView | fo.Dataset, samples: int, request: SegmentRequ
 def _missing(
     dataset: fo.Dataset, ids: Sequence[str], request: SegmentRequest, checkpoint: str, summary: Summary
 ) -> Iterator[ReferringExample]:
-    """Yield what to ask, and count what is skipped.
+    """Yield the examples to ask, and count the skipped ones.
 
     Samples are read in chunks so that no database cursor stays open, and without their stored masks.
     """
@@ -131,7 +130,7 @@ def _missing(
 def write(dataset: fo.Dataset, results: Results, target: Target, summary: Summary) -> None:
     """Store results of samples, in place of earlier results for the same expressions.
 
-    They are merged into what the samples hold now, because other runs and people may have written since the samples
+    They are merged into the samples' present values, because other runs and people may have written since the samples
     were read. They are counted when they are in the database's journal. A result that the database refuses becomes the
     failure of its expression, and all others are stored.
 
@@ -152,7 +151,7 @@ def write(dataset: fo.Dataset, results: Results, target: Target, summary: Summar
 
 
 def _save(dataset: fo.Dataset, results: Results, target: Target, summary: Summary) -> None:
-    """Save results together; where the database refuses that, save them apart."""
+    """Save results together; if the database refuses that, save them apart."""
     written = Summary()
     try:
         with fo.core.collections.SaveContext(dataset, batch_size=len(results)) as context:
@@ -177,7 +176,10 @@ def _save(dataset: fo.Dataset, results: Results, target: Target, summary: Summar
 
 
 def _apart(results: Results, error: Exception) -> list[Results]:
-    """Return refused results in smaller parts: samples, then expressions, then a failure instead of a prediction."""
+    """Return refused results in smaller parts.
+
+    The parts are samples, then expressions, then a failure instead of a prediction.
+    """
     if len(results) > 1:
         return [{sample_id: pairs} for sample_id, pairs in results.items()]
     ((sample_id, pairs),) = results.items()
@@ -209,9 +211,10 @@ def store(
     results: Sequence[Prediction | Failure],
     summary: Summary,
 ) -> None:
-    """Put results on a sample in memory, in place of earlier results for the same expressions.
+    """Put results on a sample in memory.
 
-    A failure replaces the response and leaves earlier labels of its expression alone.
+    They take the place of earlier results for the same expressions. A failure replaces the response and leaves earlier
+    labels of its expression alone.
 
     Args:
         sample: changed, not saved.
@@ -255,6 +258,9 @@ def _others(stored: Sequence[Any] | None, expressions: Collection[str]) -> list[
 
 
 def _normalized(document: fo.core.odm.DynamicEmbeddedDocument) -> str | None:
-    """Return the normalized expression of a label or response; None where it names none, or several."""
+    """Return the normalized expression of a label or response.
+
+    Return None if it names none, or several.
+    """
     value = labels.attribute(document, "expression")
     return normalize_expression(value) if isinstance(value, str) else None

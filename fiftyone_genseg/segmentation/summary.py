@@ -33,7 +33,7 @@ class Summary:
 
     @property
     def done(self) -> int:
-        """Expressions that need no more work."""
+        """Return the number of expressions that need no more work."""
         return self.skipped + sum(self.statuses.values())
 
     def count(self, other: Summary) -> None:
@@ -44,17 +44,20 @@ class Summary:
 
     @property
     def all_failed(self) -> bool:
-        """Whether every expression that was asked for failed, and none has an earlier result."""
+        """Return whether every asked expression failed, without an earlier result."""
         return 0 < self.total == self.statuses[FAILED]
 
     @property
     def share_done(self) -> float:
-        """Share of the expressions that need no more work, in [0, 1]."""
+        """Return the share of the expressions that need no more work, in [0, 1]."""
         return self.done / self.total if self.total else 1.0
 
     @property
     def advice(self) -> str:
-        """What to do where results are mixed, or more than half of the answers could not be read; "" otherwise."""
+        """Return advice if results are mixed or mostly unreadable; "" otherwise.
+
+        Mostly means more than half of the answers.
+        """
         if self.others:
             return (
                 f"{self.others} of the skipped results are of another checkpoint or other options. Overwrite them, or "
@@ -69,7 +72,7 @@ class Summary:
         )
 
     def progress(self, seconds: float) -> str:
-        """Return how far the run is after some seconds, how fast it is, and how long it will take."""
+        """Return the run's progress, speed and remaining time after some seconds."""
         computed, text = self.done - self.skipped, f"{self.done} of {self.total} expressions"
         if not computed or not seconds:
             return text

@@ -69,7 +69,7 @@ def test_the_run_of_a_killed_process_is_interrupted_and_says_what_to_do():
     (record,) = history.records()
     assert record == zombie
     assert (record.state, record.process) == (history.INTERRUPTED, process.pid)
-    assert record.text.startswith("Its process ended at: 3 of 9 expressions. What was written stays. Run the operator")
+    assert record.text.startswith("Its process ended at: 3 of 9 expressions. Its results stay. Run the operator")
     assert _row(record)["state"] == "interrupted"
     assert history.stop(record.id) is None
     assert not history.is_stopping(record.id)

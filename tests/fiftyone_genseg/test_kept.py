@@ -129,7 +129,7 @@ def test_what_was_kept_is_the_first_choice_of_examples(operator, kept, plugin):
     assert choices(properties, "examples") == ["kept"]
     assert properties["examples"]["default"] == "kept"
     label = properties["examples"]["view"]["choices"][0]["label"]
-    assert label == "What was kept (4 expressions on 3 samples)"
+    assert label == "Kept answers (4 expressions on 3 samples)"
     assert "gt_field" not in properties
     assert "problem" not in properties
 

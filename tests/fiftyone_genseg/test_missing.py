@@ -1,10 +1,13 @@
 """The plugin where its packages are not installed: listed, and each operator says what to install."""
 
+import re
 import shutil
 import tomllib
 
+import fiftyone.operators as foo
 import fiftyone.plugins as fop
 import pytest
+from fiftyone.operators.executor import ExecutionError
 from fiftyone.plugins import context
 from genseg_hub.extras import EXTRAS
 from packaging.requirements import Requirement
@@ -49,7 +52,17 @@ def test_every_requirement_has_a_lowest_version():
 
 def test_where_everything_is_installed_the_real_operators_register():
     missing.unmet.cache_clear()
-    assert missing.unmet() == ()
+    assert missing.problem() is None
+
+
+def test_a_python_that_is_too_old_is_named(plugin, monkeypatch):
+    assert PROJECT["requires-python"] == ">=" + ".".join(map(str, missing.LOWEST_PYTHON))
+    monkeypatch.setattr(missing, "LOWEST_PYTHON", (99, 0))
+    (made,) = [made for made in context.build_plugin_contexts() if made.name == "@fiftyone-genseg/genseg"]
+    assert not made.has_errors(), made.errors
+    form = made.instances[0].resolve_input(None).to_json()
+    sentence = form["type"]["properties"]["missing"]["view"]["description"]
+    assert re.fullmatch(r"This plugin needs Python 99\.0 or newer; FiftyOne runs on 3\.\d+\.\d+ here", sentence)
 
 
 def test_unmet_names_what_is_not_there_and_what_is_too_old(lacking):
@@ -67,3 +80,5 @@ def test_each_operator_says_what_to_install(lacking):
         assert missing.INSTALL in sentence
         with pytest.raises(ImportError, match="not-on-any-index"):
             operator.execute(None)
+    with pytest.raises(ExecutionError, match=f"Reason: .*not-on-any-index.*{missing.INSTALL}"):
+        foo.execute_operator("@fiftyone-genseg/genseg/release_model", {})

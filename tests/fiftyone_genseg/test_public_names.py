@@ -60,16 +60,17 @@ PANELS = (
 SCRIPTS = {"genseg": "fiftyone_genseg.cli:app", "genseg-train": "genseg_training.cli:main"}
 MODEL_OPTIONS = (
     " --dialect --max-new-tokens --max-pixels --min-pixels --dtype --device-map --attn-implementation --quantization "
-    "--token --cache-dir --local-files-only --force-download --concurrency --timeout"
+    "--backend --token --cache-dir --local-files-only --force-download --concurrency --timeout"
 )
 COMMANDS = {
     "segment": "image expression --model -m --segmenter --device --revision --server --served-model --json --out"
     + MODEL_OPTIONS,
     "segment-dataset": "dataset --expression --expression-field --group-slice --output-field --model -m --segmenter "
-    "--revision --existing --batch-size --device --server --served-model --engine --workers --gpus-per-worker --address"
-    + MODEL_OPTIONS,
-    "benchmark": "name --split --model -m --segmenter --root --out --predictions --policy --first-expression --limit "
-    "--strict --overwrite --workers --gpus-per-worker --address --shard --batch-size --device --revision --server "
+    "--revision --existing --batch-size --device --server --served-model --engine --workers --gpus-per-worker "
+    "--address --images --shard" + MODEL_OPTIONS,
+    "benchmark": "name --split --model -m --segmenter --against --root --out --predictions --policy --first-expression "
+    "--limit --strict --overwrite --workers --gpus-per-worker --address --shard --batch-size --device --revision "
+    "--server "
     "--served-model" + MODEL_OPTIONS,
     "reproduce": "name --root --out --plan --push",
     "demo": "--out --headless --scenes --photos --model -m --device --server --served-model --port" + MODEL_OPTIONS,
@@ -111,6 +112,7 @@ CHECKPOINTS = (
     "Ricky06662/Seg-Zero-7B",
     "Ricky06662/VisionReasoner-7B",
     "geshang/Seg-R1-7B",
+    "facebook/sam3",
 )
 DIALECTS = (
     "genseg",

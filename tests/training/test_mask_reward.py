@@ -213,7 +213,7 @@ def test_true_masks_of_another_size_are_an_error_of_the_data(segmenter, examples
     assert good.image_id != bad.image_id
     data = columns(good, bad)
     data["masks"][1] = [encode_mask(np.ones((3, 3), bool))]
-    with pytest.raises(ValueError, match="broadcast"):
+    with pytest.raises(ValueError, match=r"a true mask is \(3, 3\), and its image"):
         MaskReward(segmenter)([truth(good), truth(bad)], **data)
 
 
@@ -225,3 +225,45 @@ def test_it_reads_the_answers_of_a_template_that_opens_the_thought(segmenter, ex
     good, cut = reward([f"a</think>{answer}", f"a {answer}"], **columns(target, target))
     assert good == one(segmenter, truth(target), target) > 0
     assert cut == 0
+
+
+def test_a_reduced_reward_is_of_the_reduced_image_and_close_to_the_whole(segmenter, examples):
+    target = next(e for e in examples if len(e.masks) == 1)
+    big = 4 * size(target)[0], 4 * size(target)[1]
+    mask = Image.fromarray(decode_mask(target.masks[0])).resize(big, Image.Resampling.NEAREST)
+    data = {
+        "image": [Image.fromarray(target.image).resize(big)],
+        "image_id": ["big"],
+        "masks": [[encode_mask(np.array(mask))]],
+    }
+    asked = []
+
+    class Seen:
+        device, side = segmenter.device, segmenter.side
+
+        def segment(self, pixels, instances):
+            asked.append(pixels.shape[1::-1])
+            return segmenter.segment(pixels, instances)
+
+    (whole,) = MaskReward(Seen())([truth(target)], **data)
+    (reduced,) = MaskReward(Seen(), reduced=True)([truth(target)], **data)
+    assert asked[0] == big
+    assert max(asked[1]) == segmenter.side
+    assert reduced == pytest.approx(whole, abs=0.05)
+    assert data["image"][0].size == big, "the trainer's own image is left as it is"
+    (small,) = MaskReward(Seen(), reduced=True)([truth(target)], **columns(target))
+    assert small == one(segmenter, truth(target), target) or max(size(target)) > segmenter.side
+
+
+def test_ignored_pixels_are_reduced_as_the_masks_are(segmenter, examples):
+    target = next(e for e in examples if len(e.masks) == 1)
+    big = 4 * size(target)[0], 4 * size(target)[1]
+    mask = np.array(Image.fromarray(decode_mask(target.masks[0])).resize(big, Image.Resampling.NEAREST))
+    left = mask & (np.arange(big[0]) < np.nonzero(mask)[1].mean())
+    data = {"image": [Image.fromarray(target.image).resize(big)], "image_id": ["big"], "masks": [[encode_mask(mask)]]}
+    for ignored in ([], [encode_mask(left)]):
+        whole, reduced = (
+            MaskReward(segmenter, reduced=option)([truth(target)], ignore=[ignored], **data)[0]
+            for option in (False, True)
+        )
+        assert reduced == pytest.approx(whole, abs=0.08)

@@ -88,7 +88,10 @@ def test_a_recipe_of_another_stage_is_one_that_its_command_takes(name):
 
 @pytest.mark.parametrize(
     "file",
-    [*sorted(Path("training").glob("re*/*.yaml")), *map(Path, ("docs/training.md", "docs/reproducing.md"))],
+    [
+        *sorted(Path("training").glob("re*/*.yaml")),
+        *map(Path, ("docs/training.md", "docs/training_results.md", "docs/reproducing.md")),
+    ],
     ids=str,
 )
 def test_what_is_written_about_commands_exists(file):

@@ -61,6 +61,15 @@ def test_a_benchmark_is_divided_among_the_tasks(calls):
     assert str(Shard.parse(options["--shard"])) == "8/8"
 
 
+def test_a_dataset_is_divided_among_the_tasks(calls):
+    arguments = ["my photos", "expression", "owner/name", "--backend", "vllm"]
+    ((program, command, *words),) = calls("segment", *arguments, SLURM_ARRAY_TASK_ID="1")
+    assert (program, command, words[0]) == ("genseg", "segment-dataset", "my photos")
+    options = dict(zip(words[1::2], words[2::2], strict=True))
+    expected = {"--expression-field": "expression", "--model": "owner/name", "--shard": "1/8", "--backend": "vllm"}
+    assert options == expected
+
+
 def test_mining_is_divided_among_the_tasks(calls):
     ((program, command, *words),) = calls(
         "mine", "nano", "refcocog:train", "archives", "runs/mined", SLURM_ARRAY_TASK_ID="2", SHARDS="4"

@@ -1,1 +1,1 @@
-"""Training of GenSeg-R1: GRPO on referring examples, and how nano is made."""
+"""Training of GenSeg-R1: GRPO on referring examples, and the making of nano."""

@@ -1,6 +1,7 @@
-"""The folder `best/` of a GRPO run: which weights it gets, how they are written, and figures of them as they load.
+"""Fill the folder `best/` of a GRPO run.
 
-The weights that the run starts from take part in the contest, if `eval_on_start` has scored them.
+This module chooses and writes the weights, and scores them as they load. The weights that the run starts from take part
+in the contest, if `eval_on_start` has scored them.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Choice:
 
     Attributes:
         folder: of the weights: `checkpoint-N`, or the start's.
-        step: of these weights; 0 for the start.
-        note: what to tell the user if the start is better than all checkpoints; "" otherwise.
+        step: of the weights; 0 for the start.
+        note: message for the user if the start is better than all checkpoints; "" otherwise.
     """
 
     folder: Path
@@ -52,7 +53,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes `best/` of a run.
+    """Writer of `best/` of a run.
 
     Attributes:
         output: the run's folder.
@@ -94,9 +95,9 @@ class Writer:
         return Choice(folder, int(folder.name.rpartition("-")[2]))
 
     def write(self, state: transformers.TrainerState) -> Path:
-        """Write the best weights so far with their recipe, log and figures; return the folder.
+        """Write the best weights so far with recipe, log and figures.
 
-        The figures are those of the policy in the training, until `evaluate` replaces them.
+        Return the folder. The figures are the policy's in the training, until `evaluate` replaces them.
 
         Args:
             state: of the trainer.
@@ -131,16 +132,16 @@ def evaluate(
     world: int = 1,
     scored_on: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """Score `best/` as `GenSegR1.from_pretrained` loads it, and replace its report by these figures.
+    """Score `best/` as it loads, and replace its report by these figures.
 
-    The processes divide the examples. Each keeps its answers beside `best/` as they come, in
-    `evaluations/best-step-N/`, so that a killed evaluation goes on where it stopped. Without open questions no model is
-    loaded.
+    `GenSegR1.from_pretrained` loads it. The processes divide the examples. Each keeps its answers beside `best/` as
+    they come, in `evaluations/best-step-N/`, so that a killed evaluation goes on after its last answer. Without open
+    questions no model is loaded.
 
     Args:
         folder: of the checkpoint.
         held_out: referring examples with masks.
-        name: of these examples, for the report.
+        name: of the examples, for the report.
         step: of the weights.
         device: of this process.
         batch_size: expressions answered at once.
@@ -189,7 +190,10 @@ def evaluate(
 
 
 def _answered(file: Path) -> dict[int, dict[str, Any]]:
-    """Return the lines of a file by their place; a line that a kill cut short is removed."""
+    """Return the lines of a file by their place.
+
+    A line that a kill cut short is removed.
+    """
     if not file.is_file():
         return {}
     whole, _, torn = file.read_bytes().rpartition(b"\n")

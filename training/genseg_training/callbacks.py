@@ -1,4 +1,4 @@
-"""Callbacks beside the training loop: they report progress and publish checkpoints."""
+"""Report progress and publish checkpoints beside the training loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HubTarget:
-    """Where and when a run is published.
+    """Place and time of a run's publication.
 
     Transformers' options of the same names mean the same.
 
@@ -41,7 +41,7 @@ class HubTarget:
 
     @classmethod
     def of(cls, config: transformers.TrainingArguments) -> HubTarget | None:
-        """Read the target from TrainingArguments; None where `push_to_hub` is off.
+        """Read the target from TrainingArguments; None if `push_to_hub` is off.
 
         Args:
             config: its `hub_model_id`, `hub_private_repo`, `hub_revision`, `hub_strategy` and `hub_token` are read.
@@ -55,7 +55,7 @@ class HubTarget:
         try:
             validate_repo_id(repo_id)
         except HFValidationError as error:
-            raise ValueError(f"hub_model_id {repo_id!r} is not a Hub id (owner/name)") from error
+            raise ValueError(f"hub_model_id {repo_id!r} is not a Hub id (owner/name); check the spelling") from error
         if repo_id.count("/") != 1:
             raise ValueError(f"push_to_hub needs hub_model_id as owner/name, got {repo_id!r}")
         strategy = HubStrategy(config.hub_strategy)
@@ -87,12 +87,13 @@ class HubTarget:
 
 
 class PushToHub(transformers.TrainerCallback):
-    """Publishes the best checkpoint so far at every save, while the other processes wait.
+    """Publish the best checkpoint so far at every save.
 
-    A failed push is logged and training goes on. The next save or the end of the run pushes again.
+    The other processes wait. A failed push is logged and training goes on. The next save or the end of the run pushes
+    again.
 
     Args:
-        target: where to publish.
+        target: repository and time of the publication.
         best: writes the best checkpoint so far and returns its folder.
     """
 
@@ -112,7 +113,7 @@ class PushToHub(transformers.TrainerCallback):
 
 
 class OnProgress(transformers.TrainerCallback):
-    """Reports the progress of a run to a function.
+    """Report the progress of a run to a function.
 
     Args:
         tell: gets the share of the steps that are done, and a label with the latest figures.

@@ -1,4 +1,7 @@
-"""`genseg-train`: one command per stage, with YAML recipes, options that override them, and `--help`."""
+"""`genseg-train`: one command per stage, with recipes, options and `--help`.
+
+Options override the YAML recipes.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from genseg_hub.extras import install_command, is_installed
 from genseg_hub.whole import DiskFullError, disk_full_in_words
 
 USAGE = """usage: genseg-train COMMAND [--config RECIPE.yaml] [--option value ...]
@@ -50,7 +54,10 @@ def recipes() -> dict[str, Path]:
 
 
 def shipped(kind: str) -> dict[str, Path]:
-    """Return this package's YAML files of one kind by name: recipes, reproductions, or accelerate."""
+    """Return this package's YAML files of one kind by name.
+
+    The kinds are recipes, reproductions and accelerate.
+    """
     here = Path(__file__).parent
     folder = next(folder for folder in (here / kind, here.parent / kind) if folder.is_dir())
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
@@ -83,13 +90,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> None:
     command, *rest = arguments or ["--help"]
-    if command == "export" and len(rest) == 3:
-        return _export(*map(Path, rest))
     if command == "data":
         return _data(rest)
-    if command not in ("sft", "grpo", "mine", "vision", "nano-sft", "segmenter"):
+    exports = command == "export" and len(rest) == 3
+    if not exports and command not in ("sft", "grpo", "mine", "vision", "nano-sft", "segmenter"):
         print(USAGE)
-        raise SystemExit(command not in ("-h", "--help"))
+        raise SystemExit(not {"-h", "--help"} & {command, *rest})
+    if not is_installed("train"):
+        raise SystemExit(f"error: training needs further packages: {install_command('train')}")
+    if exports:
+        return _export(*map(Path, rest))
     rest = _with_recipe_file(rest)
     from trl import TrlParser
 

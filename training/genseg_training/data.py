@@ -1,6 +1,6 @@
-"""Data of a run: training rows and held-out examples, drawn from sources as the options ask.
+"""Data of a run: training rows and held-out examples.
 
-This module knows neither rewards nor trainers.
+They are drawn from sources as the options ask. This module knows neither rewards nor trainers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class Request:
         return tuple(dict.fromkeys(part.hub_split[0] for part in mixture.parts if part.hub_split))
 
     def scored_on(self) -> dict[str, Any]:
-        """Return what a report states about the held-out examples: the split, if it is all of one on the Hub."""
+        """Return a report's statement about the held-out examples.
+
+        It is the split, if the examples are all of one split on the Hub.
+        """
         _, scored = self.check()
         if scored is None or scored.count is not None or scored.hub_split is None:
             return {}
@@ -76,7 +79,7 @@ class Loaded:
     Attributes:
         rows: training rows, see `rows.prepared`.
         held_out: rows that are scored; None for no such rows.
-        report: what was read, left out and drawn, in lines.
+        report: numbers of examples that were read, left out and drawn, in lines.
     """
 
     rows: datasets.Dataset
@@ -120,7 +123,10 @@ def load(request: Request, seed: int) -> Loaded:
 
 
 def examples_of(loaded: datasets.Dataset) -> datasets.Dataset:
-    """Return training rows as referring examples, with `referring_dataset.FEATURES` and `ignore`."""
+    """Return training rows as referring examples.
+
+    They have `referring_dataset.FEATURES` and `ignore`.
+    """
     return loaded.select_columns([*FEATURES, IGNORE]).cast_column("image", datasets.Image())
 
 

@@ -1,4 +1,7 @@
-"""`genseg-train data`: write the data of a run as a folder, or print which images sources share."""
+"""`genseg-train data`: write a run's data, or print shared images.
+
+The data are a folder. Sources can share images.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ EPILOG = """sources: refcocog:train, refcocog:val:400 (a count), refscenes:10000
   genseg-train data --overlap refcocog:train refcoco:testA --root ARCHIVES
 
 The folder is a source itself: genseg-train grpo --data data/refcocog_train. It names the image files and holds no copy.
-The same command again does nothing when the folder is whole, and otherwise finds in the cache what it has read."""
+The same command again does nothing when the folder is whole. Otherwise it finds the rows that it read in the cache."""
 
 
 def main(arguments: list[str]) -> None:
@@ -60,7 +63,9 @@ def is_whole(request: data.Request, seed: int, folder: Path, held_out: Sequence[
 
 
 def write(request: data.Request, seed: int, folder: Path, held_out: Sequence[str] = ()) -> None:
-    """Write the training rows of a request as referring examples; a whole folder of the same request stays.
+    """Write the training rows of a request as referring examples.
+
+    A whole folder of the same request stays.
 
     Args:
         request: the data to write.
@@ -116,9 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="SOURCE",
-        help="refuse data with an image of these",
+        help="refuse data with an image of these sources",
     )
     parser.add_argument("--no_target_share", type=float, help="share of no-target examples; the sources' by default")
-    parser.add_argument("--seed", type=int, default=1, help="of draws and rendered scenes")
+    parser.add_argument("--seed", type=int, default=1, help="seed of draws and rendered scenes")
     parser.add_argument("--overlap", action="store_true", help="print a table of the images that sources share")
     return parser

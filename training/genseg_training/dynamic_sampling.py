@@ -1,9 +1,9 @@
-"""Dynamic sampling, as in DAPO (arXiv 2503.14476): groups whose answers all earn the same are drawn again.
+"""Dynamic sampling, as in DAPO (arXiv 2503.14476).
 
-DAPO samples further prompts until the batch is full of groups that teach something. This module does the same within a
-limit of rounds. It draws a replacement for each useless group, not a whole further batch. Replacements are drawn at
-random from the training rows. The answers of all processes are exchanged, because each process must generate equally
-many.
+Groups whose answers all earn the same are drawn again. DAPO samples further prompts until the batch is full of groups
+that teach something. This module does the same within a limit of rounds. It draws a replacement for each useless group,
+not a whole further batch. Replacements are drawn at random from the training rows. The answers of all processes are
+exchanged, because each process must generate equally many.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Estimates of the memory, the time and the disk that a recipe for GPUs needs; nothing here is measured.
+"""Estimate the memory, the time and the disk that a recipe for GPUs needs.
 
-The models are built from their configurations without memory for weights, so parameters are counted, not guessed. Batch
-sizes, steps and ranks come from the recipe. Everything else is in `Assumptions`. Communication, loading, saving and
-work of the CPU are not counted.
+Nothing here is measured. The models are built from their configurations without memory for weights, so parameters are
+counted, not guessed. Batch sizes, steps and ranks come from the recipe. Everything else is in `Assumptions`.
+Communication, loading, saving and work of the CPU are not counted.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ class Assumptions:
 
 @cache
 def sam2() -> tuple[int, int, int]:
-    """Return the parameters of SAM 2.1 large, its bytes on a GPU, and the FLOPs of an image."""
+    """Return the parameters, the bytes and the FLOPs of SAM 2.1 large.
+
+    The bytes are on a GPU, and the FLOPs of an image.
+    """
     model = build_sam2("sam2.1/sam2.1_hiera_l").to("meta")
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model.forward_image(torch.empty(1, 3, 1024, 1024))
@@ -120,7 +123,7 @@ def lora_parameters(model: nn.Module, recipe: Mapping[str, Any]) -> int:
 def memory(
     model: Any, recipe: Mapping[str, Any], way: str, gpus: int, completions: int, assumed: Assumptions
 ) -> dict[str, float]:
-    """Estimate the bytes on one GPU, by what takes them.
+    """Estimate the bytes on one GPU, by their purpose.
 
     Args:
         model: from `qwen3_vl`.
@@ -234,12 +237,17 @@ def answering(model: Any, examples: float, batch_size: int, gpu: str, assumed: A
 
 
 def evaluations(recipe: Mapping[str, Any]) -> int:
-    """Return how often a run scores its held-out examples: the start and `best/` as it loads, too."""
+    """Return how often a run scores its held-out examples.
+
+    The start and `best/` as it loads are scored, too.
+    """
     return recipe["max_steps"] // recipe["eval_steps"] + 2
 
 
 def hours(recipe: Mapping[str, Any], parts: Mapping[str, float]) -> tuple[float, float]:
-    """Return the hours of a run, and the part of them in which held-out examples are scored.
+    """Return the hours of a run, and the hours of its evaluations.
+
+    An evaluation scores held-out examples.
 
     Args:
         recipe: its settings.
@@ -251,9 +259,10 @@ def hours(recipe: Mapping[str, Any], parts: Mapping[str, float]) -> tuple[float,
 
 
 def disk(model: Any, recipe: Mapping[str, Any]) -> float:
-    """Return the bytes that a LoRA run leaves in its folder: `best/` in float32, and its checkpoints.
+    """Return the bytes that a LoRA run leaves in its folder.
 
-    A checkpoint has the adapter and two moments of AdamW. The best one is kept beside the last ones.
+    They are `best/` in float32, and its checkpoints. A checkpoint has the adapter and two moments of AdamW. The best
+    one is kept beside the last ones.
 
     Args:
         model: from `qwen3_vl`.

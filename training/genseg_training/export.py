@@ -1,11 +1,13 @@
-"""Checkpoint folders of trained runs, which `GenSegR1.from_pretrained` loads and `genseg push` publishes.
+"""Write checkpoint folders of trained runs.
+
+`GenSegR1.from_pretrained` loads them, and `genseg push` publishes them.
 
 A folder has the files of `genseg_hub.publishing.writing`, and these of the training:
 
 model.safetensors                  with LoRA adapters merged into it
-adapter/                           the LoRA adapter, where one was trained
-genseg.json                        also the Hub datasets of the training, and what rounding the merged weights takes
-                                   from the LoRA update
+adapter/                           the LoRA adapter, if one was trained
+genseg.json                        also the Hub datasets of the training, and the share that rounding the merged
+                                   weights takes from the LoRA update
 recipe.yaml, logs/, evaluation/    recipe, log and figures of the run (written by `best`)
 """
 
@@ -50,7 +52,7 @@ def export(
 
     Args:
         trained: folder with a model or a LoRA adapter and its processor, such as TRL's `checkpoint-N`.
-        folder: of the checkpoint; made where it does not exist.
+        folder: of the checkpoint; made if it does not exist.
         segmenter: folder of a SAM 2 in this project's format, which is copied; or a Hub id, which genseg.json names.
         base_model: model that the training started from, for the model card.
         dtype: of the written weights, such as "bfloat16"; "auto" keeps the trained one. An adapter is trained in
@@ -75,7 +77,10 @@ def write(
     options: ReasonerOptions = _DEFAULTS,
     datasets: Sequence[str] = (),
 ) -> None:
-    """Write a checkpoint into an empty folder; the arguments and the errors of `export`."""
+    """Write a checkpoint into an empty folder.
+
+    The arguments and the errors are `export`'s.
+    """
     if not any((trained / file).is_file() for file in ("config.json", ADAPTER_FILE)):
         raise FileNotFoundError(f"there is no model in {trained}: train it first")
     if isinstance(segmenter, Path) and not segmenter.is_dir():
@@ -90,7 +95,10 @@ def write(
 
 
 def drop_torn(output: Path) -> None:
-    """Remove checkpoints that a kill left half written; a whole one has the trainer's state, which TRL writes last."""
+    """Remove checkpoints that a kill left half written.
+
+    A whole one has the trainer's state, which TRL writes last.
+    """
     for folder in output.glob("checkpoint-*"):
         if not re.fullmatch(r"checkpoint-\d+", folder.name) or not folder.is_dir():
             continue
@@ -119,10 +127,10 @@ def _load(trained: Path, dtype: str) -> tuple[transformers.PreTrainedModel, dict
 
 @torch.no_grad()
 def lost_shares(adapted: torch.nn.Module) -> dict[str, float]:
-    """Return the share of a LoRA update that rounding the merged weights takes away, by dtype.
+    """Return the share of a LoRA update that rounding takes away, by dtype.
 
-    The share is |rounded - merged| / |merged - base| over all adapted layers together, with Frobenius norms: 0 keeps
-    the update, and at 1 the error is as large as the update.
+    The merged weights are rounded. The share is |rounded - merged| / |merged - base| over all adapted layers together,
+    with Frobenius norms: 0 keeps the update, and at 1 the error is as large as the update.
 
     Args:
         adapted: a PeftModel with one adapter, which is not merged, in float32.
@@ -144,7 +152,10 @@ def lost_shares(adapted: torch.nn.Module) -> dict[str, float]:
 
 
 def _write_adapter(trained: Path, folder: Path, base_model: str | None) -> None:
-    """Copy an adapter; its settings name the base model, and no folder of this machine."""
+    """Copy an adapter.
+
+    Its settings name the base model, and no folder of this machine.
+    """
     folder.mkdir()
     shutil.copy(trained / "adapter_model.safetensors", folder)
     settings = json.loads((trained / ADAPTER_FILE).read_text())

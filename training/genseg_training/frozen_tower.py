@@ -1,4 +1,7 @@
-"""Encode each picture of a batch once, because GRPO answers every prompt several times."""
+"""Encode each picture of a batch once.
+
+GRPO answers every prompt several times.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import torch
 
 
 def encode_once(tower: Any) -> None:
-    """Make a frozen vision tower of Qwen3-VL encode equal images of a batch once, and repeat the features.
+    """Make a frozen vision tower of Qwen3-VL encode equal images once.
+
+    The features of a batch are repeated.
 
     Args:
         tower: a `Qwen3VLVisionModel` without gradients. Its `forward` is replaced.

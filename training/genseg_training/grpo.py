@@ -1,7 +1,8 @@
-"""GRPO: TRL's trainer with this project's rewards; TRL runs the loop, samples and saves.
+"""GRPO by TRL's trainer, with this project's rewards.
 
-A run leaves in `output_dir` TRL's `checkpoint-N`, a file and a picture per evaluation in `evaluations/` and `samples/`,
-and `best/` (see `best`): the checkpoint folder that `GenSegR1.from_pretrained` loads and `genseg push` publishes.
+TRL runs the loop, samples and saves. A run leaves in `output_dir` TRL's `checkpoint-N`, a file and a picture per
+evaluation in `evaluations/` and `samples/`, and `best/` (see `best`): the checkpoint folder that
+`GenSegR1.from_pretrained` loads and `genseg push` publishes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from genseg_training.grpo_arguments import (
     REWARDS,
     GrpoArguments,
     check,
+    check_vllm,
     of_data,
     parse,
     public,
@@ -72,6 +74,7 @@ def train(
         DiskFullError: the disk is full; whole checkpoints are kept.
     """
     check(arguments, config, model_config)
+    check_vllm(config)
     recipe = recipe_of(arguments, config, model_config)
     target = HubTarget.of(config)
     config.hub_token = None  # Transformers would save it in training_args.bin of every checkpoint
@@ -118,7 +121,7 @@ def train(
         encode_once(model.model.visual)
     with alone():
         segmenter = load_segmenter(start.segmenter, start.segmenter_config, config.device)
-    available = REWARDS | {MASK: MaskReward(segmenter)}
+    available = REWARDS | {MASK: MaskReward(segmenter, arguments.reduced_mask_reward)}
     thought_is_open = opens_thought(processor)
     weights = config.reward_weights or [1.0] * len(arguments.rewards)
     largest = sum(weight for name, weight in zip(arguments.rewards, weights, strict=True) if name != "repetition")
@@ -170,7 +173,7 @@ def _finish(
     choice, first = writer.choose(trainer.state), trainer.is_world_process_zero()
     if first:
         folder = writer.write(trainer.state)
-        print(choice.note or f"the best weights are those of {choice.folder.name}")
+        print(choice.note or f"the best weights are in {choice.folder.name}")
         print(f"the best checkpoint is in {folder}")
     trainer.accelerator.wait_for_everyone()
     if held_out is not None:

@@ -1,7 +1,7 @@
-"""Tell whether a GRPO run still learns, from the rewards of each step, and stop a run that does not.
+"""Tell whether a GRPO run still learns, and stop a run that does not.
 
-A group without variance of its rewards has no advantage, so it teaches nothing. This module knows neither models nor
-data: it reads rewards and the trainer's log.
+The rewards of each step tell it. A group without variance of its rewards has no advantage, so it teaches nothing. This
+module knows neither models nor data: it reads rewards and the trainer's log.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ class DeadRunError(ValueError):
 
 
 def totals(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the weighted sum of each answer's rewards; NaN where no function gave a reward.
+    """Return the weighted sum of each answer's rewards.
+
+    It is NaN if no function gave a reward.
 
     Args:
-        rewards: float[answers, functions]; NaN where a function gave no reward.
+        rewards: float[answers, functions]; NaN if a function gave no reward.
         weights: float[functions].
     """
     summed = (rewards * weights.to(rewards.device)).nansum(dim=1)
@@ -33,7 +35,9 @@ def totals(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def without_variance(total: torch.Tensor, num_generations: int) -> torch.Tensor:
-    """Return bool[groups]: whether all answers of a group that have a reward have the same.
+    """Return bool[groups]: whether all answers of a group earn the same.
+
+    Answers without a reward do not count.
 
     Args:
         total: float[answers], of `totals`; the answers of a group follow each other.
@@ -47,7 +51,7 @@ def without_variance(total: torch.Tensor, num_generations: int) -> torch.Tensor:
 
 
 def figures(total: torch.Tensor, num_generations: int) -> dict[str, float]:
-    """Return the share of groups without variance, and the share of answers that earn nothing.
+    """Return the shares of groups without variance and of answers without reward.
 
     TRL's own `frac_reward_zero_std` looks at the whole batch with `scale_rewards: batch`, and at groups otherwise.
 
@@ -63,10 +67,11 @@ def figures(total: torch.Tensor, num_generations: int) -> dict[str, float]:
 
 
 class Watch(transformers.TrainerCallback):
-    """Stops a run that is dead for a number of logged steps; all processes read the same figures.
+    """Stop a run that is dead for a number of logged steps.
 
-    A step is dead if at least `share` of its groups have no variance, of its answers earn nothing, or of its answers
-    are cut at the token limit. The callback reads the trainer's log alone, so a resumed run goes on counting.
+    All processes read the same figures. A step is dead if at least `share` of its groups have no variance. It is also
+    dead if that share of its answers earns nothing, or is cut at the token limit. The callback reads the trainer's log
+    alone, so a resumed run goes on counting.
 
     Args:
         steps: logged steps in a row; 0 to stop no run before its end.

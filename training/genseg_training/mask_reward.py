@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any
 
+import cv2
 import numpy as np
 from genseg_hub import answers
 from genseg_hub.cpu_threads import Cores
@@ -17,7 +18,7 @@ from genseg_hub.dialects import genseg
 from genseg_hub.images import load_image
 from genseg_hub.schema import InstancePrompt, Response, Rle, decode_mask
 from genseg_hub.segmenters.base import Segmenter
-from PIL import Image
+from PIL import Image, ImageOps
 
 from genseg_training.rewards import Completion, text_of
 
@@ -27,13 +28,12 @@ FAILURES_IN_A_ROW = 8  # so many failures point to the segmenter, not to the ima
 
 
 class MaskReward:
-    """IoU of the union of an answer's masks with the union of the true masks, in [0, 1].
+    """Reward the IoU of an answer's masks with the true masks, in [0, 1].
 
-    Ignored pixels are removed from both, as in `metrics.measure`.
-
-    The GenSeg-R1 paper (arXiv 2602.09701) states that SAM 2 in the loop scores the mask itself, and that expressions
-    without a target are handled. This project chose the plain IoU of unions, which cIoU and mIoU measure, and the rule
-    of `rewards` for empty answers.
+    The IoU is of the two unions. Ignored pixels are removed from both, as in `metrics.measure`. The GenSeg-R1 paper
+    (arXiv 2602.09701) states that SAM 2 in the loop scores the mask itself, and that expressions without a target are
+    handled. This project chose the plain IoU of unions, which cIoU and mIoU measure, and the rule of `rewards` for
+    empty answers.
 
     The segmenter embeds an image once for all its completions. It decodes all their instance prompts as one batch,
     equal prompts once. On a CPU two images share the cores at the same time, because operations on small images gain
@@ -45,6 +45,8 @@ class MaskReward:
 
     Args:
         segmenter: frozen, on its device.
+        reduced: whether masks of a larger image are compared at the segmenter's resolution, so that no side is longer
+            than `segmenter.side`. A reduced true mask holds the pixels of which at least half was true.
 
     Example:
         >>> reward = MaskReward(segmenter)  # doctest: +SKIP
@@ -54,8 +56,8 @@ class MaskReward:
 
     __name__ = "mask_reward"  # what TRL logs it as
 
-    def __init__(self, segmenter: Segmenter):
-        self._segmenter = segmenter
+    def __init__(self, segmenter: Segmenter, reduced: bool = False):
+        self._segmenter, self._reduced = segmenter, reduced
         self._failures_in_a_row = 0  # across batches, because a process's batch is often about one image
 
     def __call__(
@@ -76,7 +78,7 @@ class MaskReward:
             image: the image of each completion's prompt.
             image_id: of each completion; only equal images share an id.
             masks: true masks of each completion's expression (COCO RLE); none for no-target.
-            original: the image of each completion, where `image` is smaller for the policy; None for `image`.
+            original: the image of each completion, if `image` is smaller for the policy; None for `image`.
             ignore: pixels that do not count (COCO RLE), at most one mask for each completion; None for no such pixels.
             log_metric: TRL's function that logs a figure.
             **kwargs: further columns of the data, which are ignored.
@@ -97,13 +99,17 @@ class MaskReward:
         def score(group: list[int]) -> list[float] | Exception:
             try:
                 picture = load_image(image[group[0]])
+                whole = picture.size
+                if self._reduced and max(picture.size) > self._segmenter.side:
+                    picture = ImageOps.contain(picture, (self._segmenter.side,) * 2)
                 responses = [answers.read(genseg, text_of(completions[index]), picture.size) for index in group]
                 with cores.share(workers):
                     unions = self._unions(np.array(picture), responses)
             except Exception as error:  # noqa: BLE001  one bad image must not end a long run
                 traceback.clear_frames(error.__traceback__)  # the frames hold the embedding
                 return error
-            return _scores(responses, unions, *([column[index] for index in group] for column in (masks, ignore)))
+            its_masks, its_ignored = ([column[index] for index in group] for column in (masks, ignore))
+            return _scores(responses, unions, its_masks, its_ignored, whole)
 
         with ThreadPoolExecutor(workers, thread_name_prefix="mask_reward") as pool:
             for group, scores in zip(groups, pool.map(score, groups), strict=True):
@@ -123,7 +129,10 @@ class MaskReward:
         return rewards
 
     def _unions(self, pixels: np.ndarray, responses: Sequence[Response]) -> list[np.ndarray]:
-        """Return the union of each response's masks, bool[H, W]; a response with an error has an empty one."""
+        """Return the union of each response's masks, bool[H, W].
+
+        A response with an error has an empty union.
+        """
         asked: dict[InstancePrompt, int] = {}
         for response in responses:
             for instance in () if response.error else response.instances:
@@ -143,23 +152,43 @@ def _scores(
     unions: Sequence[np.ndarray],
     masks: Sequence[Sequence[Rle]],
     ignore: Sequence[Sequence[Rle]],
+    size: tuple[int, int],
 ) -> list[float]:
-    """Return one reward per answer about an image."""
+    """Return one reward per answer about an image.
+
+    Args:
+        responses: the answers.
+        unions: masks of the answers, bool[h, w]; the image may have been reduced for them.
+        masks: true masks of each answer's expression, as large as the image.
+        ignore: pixels that do not count, as large as the image.
+        size: (W, H) of the image in pixels.
+    """
     scores = []
     known, target = None, np.zeros(0, bool)
     counted: np.ndarray | bool = True
     for response, union, true, ignored in zip(responses, unions, masks, ignore, strict=True):
         if true and (true, ignored) != known:  # completions of one prompt have equal true masks
             known = true, ignored
-            counted = ~_union(ignored) if ignored else True
-            target = _union(true) & counted
+            counted = ~_union(ignored, size, union.shape) if ignored else True
+            target = _union(true, size, union.shape) & counted
         scores.append(_score(response, union & counted if true else union, target if true else None))
     return scores
 
 
-def _union(masks: Sequence[Rle]) -> np.ndarray:
+def _union(masks: Sequence[Rle], size: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
+    """Return the union of masks as bool[h, w] of a shape, which may be reduced.
+
+    Raises:
+        ValueError: the masks are not (W, H) = `size`.
+    """
     union: np.ndarray = np.any([decode_mask(dict(rle)) for rle in masks], axis=0)
-    return union
+    if union.shape != size[::-1]:
+        raise ValueError(f"a true mask is {union.shape[::-1]}, and its image {size} (width, height): mend the data")
+    if union.shape == shape:
+        return union
+    shares = cv2.resize(union.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
+    reduced: np.ndarray = shares >= 0.5
+    return reduced
 
 
 def _score(response: Response, union: np.ndarray, target: np.ndarray | None) -> float:

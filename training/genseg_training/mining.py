@@ -1,6 +1,7 @@
-"""Mining: measure how often a checkpoint is right about each expression, and keep the expressions worth training on.
+"""Mining: keep the expressions that are worth training on.
 
-GRPO compares the answers to one expression, so an expression that is always or never answered right teaches nothing.
+They are chosen by how often a checkpoint is right about them. GRPO compares the answers to one expression, so an
+expression that is always or never answered right teaches nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class MiningArguments:
     samples: int = field(
         default=1, metadata={"help": "Answers per expression; 1 is the greedy answer, more are sampled."}
     )
-    temperature: float = field(default=1.0, metadata={"help": "Of sampled answers; take the temperature of training."})
+    temperature: float = field(default=1.0, metadata={"help": "Temperature of sampled answers; take the training's."})
     below: float = field(default=0.5, metadata={"help": "Mask IoU below which an answer is wrong."})
     min_rate: float | None = field(
         default=None,
@@ -72,7 +73,7 @@ class MiningArguments:
     seed: int = field(default=1, metadata={"help": "Seed of rendered scenes and of sampled answers."})
     model_options: str = field(
         default="{}",
-        metadata={"help": 'Other options of GenSegR1.from_pretrained, as JSON: {"quantization": "4bit"}.'},
+        metadata={"help": 'Other options of GenSegR1.from_pretrained, as JSON: {"backend": "vllm"}.'},
     )
 
     def bounds(self) -> tuple[float, float]:
@@ -99,10 +100,10 @@ class MiningArguments:
 
 
 def mine(arguments: MiningArguments) -> None:
-    """Answer the expressions of a source, and write those whose share of right answers lies within the bounds.
+    """Answer the expressions of a source, and write the kept ones.
 
-    Every answer is written when it is there: a killed run resumes. The same command with other bounds, another `below`
-    or fewer samples asks nothing again.
+    Kept expressions have a share of right answers within the bounds. Every answer is written when it is there: a killed
+    run resumes. The same command with other bounds, another `below` or fewer samples asks nothing again.
 
     Args:
         arguments: options of the command.
@@ -155,7 +156,10 @@ def _options(text: str) -> dict[str, Any]:
 
 
 def _model(arguments: MiningArguments, options: dict[str, Any]) -> tuple[dict[str, str], Callable[[], GenSegR1]]:
-    """Return the fingerprint of the model, and a function that loads it; a server is asked what it serves."""
+    """Return the fingerprint of the model, and a function that loads it.
+
+    A server is asked for its models.
+    """
     of_reasoner, hub = pick(ReasonerOptions, options), pick(HubOptions, options)
     if arguments.server:
         model = GenSegR1.from_pretrained(arguments.model, arguments.device, server=arguments.server, **options)
@@ -176,7 +180,10 @@ def _content(examples: datasets.Dataset) -> str:
 
 @contextlib.contextmanager
 def _begun(folder: Path, settings: Mapping[str, str], seconds: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a folder that is new or holds the same run, with its settings written."""
+    """Hold the lock of a folder that is new or holds the same run.
+
+    Its settings are written.
+    """
     _check_folder(folder, settings)
     folder.mkdir(parents=True, exist_ok=True)
     with shards.locked(folder, seconds):
@@ -246,7 +253,9 @@ def _answer(
 def answers(
     model: GenSegR1, examples: datasets.Dataset, rows: list[int], batch_size: int
 ) -> Iterator[tuple[ReferringExample, Prediction | Failure]]:
-    """Yield examples with their results, in the order of the rows; a row may come several times.
+    """Yield examples with their results, in the order of the rows.
+
+    A row may come several times.
 
     Args:
         model: that answers.
@@ -272,7 +281,10 @@ def iou(metrics: ReferringMetrics, example: ReferringExample, result: Prediction
 
 
 def _read(files: Iterable[Path]) -> Answers:
-    """Return the answers in files; an answer counts before a failure, and a line that cannot be read is left out."""
+    """Return the answers in files; an answer counts before a failure.
+
+    A line that cannot be read is left out.
+    """
     found: Answers = {}
     for file in files:
         if not file.is_file():
@@ -302,7 +314,10 @@ def _is_last(folder: Path, count: int, samples: int) -> bool:
 
 
 def _select(folder: Path, examples: datasets.Dataset, arguments: MiningArguments) -> None:
-    """Write the pass rate of each expression, and the examples whose rate lies within the bounds."""
+    """Write the pass rate of each expression, and the examples within the bounds.
+
+    The bounds are on the rate.
+    """
     found = _read([folder / ANSWERS])
     samples, (least, most) = arguments.samples, arguments.bounds()
     kept, rates, lines = [], [], []
@@ -333,7 +348,7 @@ def _select(folder: Path, examples: datasets.Dataset, arguments: MiningArguments
         )
     said = f"{len(kept)} of {len(examples)} examples have a share of right answers from {least:g} to {most:g}"
     if not kept:
-        raise ValueError(f"{said}: take more examples, other bounds, or another --below; {folder / RATES} has all")
+        raise ValueError(f"{said}: take more examples, other bounds, or another --below; {folder / RATES} has them all")
     chosen = examples.select(kept).add_column(PASS_RATE, rates, feature=datasets.Value("float32"))
     new = folder / ".new"
     shutil.rmtree(new, ignore_errors=True)  # of a killed process

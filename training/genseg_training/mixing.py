@@ -1,4 +1,7 @@
-"""Draws from training rows: mixtures of sources by weight, and the share of no-target examples."""
+"""Draw from training rows.
+
+This module mixes sources by weight and keeps the share of no-target examples.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def read_file(file: Path, root: str | Path | None = None) -> Mixture:
     Args:
         file: with `sources`, a list of {source, weight (1 by default), root}; and perhaps `exclude`, a list of sources,
             and `root`, the folder of the official archives.
-        root: folder of the official archives where the file names none.
+        root: folder of the official archives, if the file names none.
 
     Raises:
         ValueError: the file cannot be read, or holds something else.
@@ -74,7 +77,7 @@ def read_file(file: Path, root: str | Path | None = None) -> Mixture:
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"there is no mixture {file}") from None
+        raise ValueError(f"there is no mixture {file}; check the path") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"the mixture {file} cannot be read: {error}") from error
     values = _mapping(found, _MIXTURE, f"the mixture {file}")
@@ -129,10 +132,10 @@ def mix(parts: Sequence[datasets.Dataset], weights: Sequence[float], seed: int =
 
 
 def with_no_target_share(examples: datasets.Dataset, share: float, seed: int = 0) -> datasets.Dataset:
-    """Draw as many examples as a share of no-target examples allows, at random and from all images alike.
+    """Draw as many examples as a share of no-target examples allows.
 
-    The second example of an image is drawn after the first of every other image. So an image whose examples are not all
-    drawn keeps both kinds, where it has both.
+    The draw is random, from all images alike. The second example of an image is drawn after the first of every other
+    image. So an image whose examples are not all drawn keeps both kinds, if it has both.
 
     Args:
         examples: with and without targets.
@@ -164,12 +167,18 @@ def no_targets(examples: datasets.Dataset) -> np.ndarray:
 
 
 def column(examples: datasets.Dataset, name: str) -> pa.ChunkedArray:
-    """Return a column in the order of the examples, without making Python objects of it."""
+    """Return a column in the order of the examples, as arrays.
+
+    No Python objects are made of it.
+    """
     return examples.select_columns([name]).with_format("arrow")[:].column(name)
 
 
 def _balanced(indices: np.ndarray, image_ids: Sequence[str], count: int, rng: np.random.Generator) -> list[int]:
-    """Draw `count` of the indices in rounds; each round draws at most one of every image."""
+    """Draw `count` of the indices in rounds.
+
+    Each round draws at most one of every image.
+    """
     of_image = Counter[str]()
     rounds = []
     for index in rng.permutation(indices).tolist():

@@ -1,4 +1,7 @@
-"""Images that sources share, so that no figure is measured on an image that was trained on."""
+"""Find images that sources share.
+
+No figure may be measured on an image that was trained on.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def images_of(examples: datasets.Dataset) -> pa.Array:
 
 
 def shared(examples: datasets.Dataset, images: pa.Array) -> np.ndarray:
-    """Return which training rows have one of these images: bool[rows]."""
+    """Return which training rows have one of the images: bool[rows]."""
     return pc.is_in(mixing.column(examples, rows.IMAGE_KEY), value_set=images).to_numpy()
 
 

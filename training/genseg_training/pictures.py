@@ -1,4 +1,7 @@
-"""Pictures as the policy sees them in training: resized by inference's rule, and small enough for the recipe."""
+"""Make pictures as the policy sees them in training.
+
+They are resized by inference's rule, and small enough for the recipe.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ def largest(options: ReasonerOptions) -> int:
 
 
 def size_shown(size: tuple[int, int], options: ReasonerOptions) -> tuple[int, int]:
-    """Return the (width, height) to which inference resizes an image before the processor gets it.
+    """Return the (width, height) to which inference resizes an image.
+
+    The processor gets the resized image.
 
     Args:
         size: (width, height) in pixels.
@@ -45,11 +50,12 @@ def shown(image: Image.Image, options: ReasonerOptions) -> Image.Image:
 
 
 def trainable(rows: datasets.Dataset, options: ReasonerOptions) -> datasets.Dataset:
-    """Return the rows that TRL and the rewards read; prompts and pictures are made when a row is read.
+    """Return the rows that TRL and the rewards read.
 
-    A row has `prompt` (chat messages; TRL puts the image before the request), `image` (as the policy sees it),
-    `original` (as `load_image` returns it, for the segmenter), `image_size` (width, height of the original), `boxes`
-    (xyxy pixels of the original), `masks` and `ignore` (COCO RLE), and `image_id`, which only equal images share.
+    Prompts and pictures are made when a row is read. A row has `prompt`: chat messages, in which TRL puts the image
+    before the request. `image` is as the policy sees it, and `original` as `load_image` returns it, for the segmenter.
+    `image_size` is (width, height) of the original, and `boxes` are xyxy pixels of it. `masks` and `ignore` are COCO
+    RLE. Only equal images share an `image_id`.
 
     Args:
         rows: of `rows`.
@@ -89,14 +95,16 @@ def opened(stored: dict[str, Any]) -> Image.Image:
 
 
 def check_room(rows: datasets.Dataset, processor: Any, options: ReasonerOptions, room: int, limit: str) -> None:
-    """Raise ValueError if prompts have more tokens, with their image, than there is room for.
+    """Raise ValueError if prompts have more tokens than there is room for.
+
+    Their image counts, too.
 
     Args:
         rows: of `rows`.
         processor: of the checkpoint, a Qwen-VL processor.
         options: as `trainable` takes them.
         room: tokens of a prompt at most.
-        limit: what leaves so much room, for the message.
+        limit: the setting that leaves so much room, for the message.
     """
     sizes = mixing.column(rows, "image_size").combine_chunks().flatten().to_numpy().reshape(-1, 2)
     kinds, kind_of = np.unique(sizes, axis=0, return_inverse=True)

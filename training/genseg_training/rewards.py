@@ -6,11 +6,11 @@ completion. The Hungarian method on box IoU pairs predicted and true instances o
 by the larger number of instances, so that missing, extra and duplicated instances cost (as in VisionReasoner, arXiv
 2505.12081). An instance that repeats another exactly is paired with no true instance, and counts in that number.
 
-The GenSeg-R1 paper (arXiv 2602.09701) states that boxes and points are compared with the ground truth by distance, and
-that an expression may have no target. Formulas, scales and the following rule are this project's own. For an expression
-without a target, an accuracy reward is 1 for an empty answer and 0 for any other. For an expression with a target, an
-empty answer earns 0, and so does an answer with an error (`Response.error`), because a policy could otherwise take back
-an instance by cutting it short.
+The GenSeg-R1 paper (arXiv 2602.09701) compares boxes and points with the ground truth by distance. An expression may
+have no target. Formulas, scales and the following rule are this project's own. For an expression without a target, an
+accuracy reward is 1 for an empty answer and 0 for any other. For an expression with a target, an empty answer earns 0.
+An answer with an error (`Response.error`) also earns 0, because a policy could otherwise take back an instance by
+cutting it short.
 """
 
 from __future__ import annotations
@@ -82,12 +82,18 @@ def _box(numbers: Sequence[float]) -> Box:
 
 
 def _own_box(said: InstancePrompt) -> Box:
-    """Return the box of a predicted instance; the dialect genseg reads no instance without a box."""
+    """Return the box of a predicted instance.
+
+    The dialect genseg reads no instance without a box.
+    """
     return said.box or (0.0, 0.0, 0.0, 0.0)
 
 
 def _l1(a: Box, b: Box, size: Sequence[float]) -> float:
-    """Return the mean distance of the sides, each divided by the image's width or height."""
+    """Return the mean distance of the sides.
+
+    Each distance is divided by the image's width or height.
+    """
     return float(np.mean([abs(x - y) / size[i % 2] for i, (x, y) in enumerate(zip(a, b, strict=True))]))
 
 
@@ -97,10 +103,11 @@ def _accuracy(
     boxes: Sequence[Sequence[Box]],
     score: Callable[[InstancePrompt, int, int], float],
 ) -> list[float]:
-    """Sum `score(predicted, index of the example, index of the true instance)` over the pairs.
+    """Sum a score over the pairs of predicted and true instances.
 
-    The sum is divided by the larger number of instances; empty answers follow the rule of this module. Among pairings
-    with the same sum of IoUs the largest score counts, so that the order of instances makes no difference.
+    The score is `score(predicted, index of the example, index of the true instance)`. The sum is divided by the larger
+    number of instances; empty answers follow the rule of this module. Among pairings with the same sum of IoUs the
+    largest score counts, so that the order of instances makes no difference.
     """
     rewards = []
     for index, completion in enumerate(completions):
@@ -120,9 +127,9 @@ def _accuracy(
 
 
 def format_reward(completions: Sequence[Completion], whole: bool = False, **kwargs) -> list[float]:
-    """Reward exactly one think part followed by one answer part and nothing else with 1, else 0.
+    """Reward one think part, then one answer part and nothing else.
 
-    From Seg-Zero (arXiv 2503.06520).
+    The reward is 1, else 0. From Seg-Zero (arXiv 2503.06520).
 
     Args:
         completions: chat messages or plain text.
@@ -137,7 +144,9 @@ def format_reward(completions: Sequence[Completion], whole: bool = False, **kwar
 
 
 def schema_reward(completions: Sequence[Completion], image_size: Sequence[Sequence[int]], **kwargs) -> list[float]:
-    """Reward an answer without error with 1, or 0.5 if it was repaired; else 0 (own choice).
+    """Reward an answer without error with 1, a repaired one with 0.5, else 0.
+
+    The values are an own choice.
 
     >>> good = '<think>a</think><answer>[{"bbox_2d":[0,0,9,9],"points":[[2,2],[5,5]]}]</answer>'
     >>> schema_reward([good, good.replace("}]<", "},]<"), "no"], image_size=[(100, 100)] * 3)
@@ -190,9 +199,9 @@ def points_reward(
 ) -> list[float]:
     """Reward points inside the true mask and far from each other, in [0, 1].
 
-    A pair's score is the share of its two points that lie inside the true mask and inside their own box, times min(1, d
-    / 0.2 of the true box's diagonal). d is the distance of the points plus one thousandth of the image, which is the
-    smallest distance that an answer can express.
+    A pair's score is a share times min(1, d / 0.2 of the true box's diagonal). The share is of the two points that lie
+    inside the true mask and inside their own box. d is the distance of the points plus one thousandth of the image,
+    which is the smallest distance that an answer can express.
 
     >>> from genseg_hub.schema import encode_mask
     >>> answer = '<think></think><answer>[{"bbox_2d":[0,0,500,1000],"points":[[100,500],[400,500]]}]</answer>'

@@ -45,10 +45,11 @@ _COLUMNS = datasets.Features(
 
 
 def prepared(source: sources.Source, seed: int) -> tuple[datasets.Dataset, list[str]]:
-    """Return the rows of a source, and a line for each reason why its reader has left examples out.
+    """Return the rows of a source, and the reasons for examples left out.
 
-    The rows have `referring_dataset.FEATURES`, `ignore`, `image_size` (width, height), `boxes` (xyxy pixels of the true
-    instances), `image_key` (equal for the same image in any source) and `source`.
+    There is a line for each reason. The rows have `referring_dataset.FEATURES`, `ignore`, `image_size` (width, height),
+    `boxes` (xyxy pixels of the true instances) and `source`. Their `image_key` is equal for the same image in any
+    source.
 
     Args:
         source: all of it; its count is not regarded.
@@ -167,7 +168,10 @@ def _size(content: bytes | str) -> tuple[int, int]:
 
 
 def _key(path: str, head: bytes, length: int) -> str:
-    """Return what tells images apart: COCO's id in COCO's file names, and elsewhere a digest of the contents."""
+    """Return a key that tells images apart.
+
+    It is COCO's id in COCO's file names, and elsewhere a digest of the contents.
+    """
     of_coco = _OF_COCO.fullmatch(Path(path).stem)
     if of_coco:
         return f"COCO {int(of_coco[1])}"

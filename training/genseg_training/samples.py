@@ -1,4 +1,7 @@
-"""Pictures of held-out examples: ground truth and answer beside each other, for files and trackers."""
+"""Draw pictures of held-out examples, for files and trackers.
+
+Ground truth and answer stand beside each other.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _TRACKERS = ("trackio", "wandb")
 
 
 class Samples:
-    """Collects the first examples about different images.
+    """Collection of the first examples about different images.
 
     Args:
         count: examples at most.
@@ -41,7 +44,10 @@ class Samples:
             self._panels[example.image_id] = _panels(example, result)
 
     def sheet(self) -> Image.Image:
-        """Return one picture: for each example the true masks, and to the right the answer."""
+        """Return one picture of the examples.
+
+        The true masks are on the left, the answer is on the right.
+        """
         return contact_sheet([panel for panels in self._panels.values() for panel in panels])
 
 

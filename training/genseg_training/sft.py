@@ -1,8 +1,9 @@
-"""Cold start: supervised training on answers that are rendered from masks, by TRL's SFTTrainer.
+"""Cold start: supervised training on answers rendered from masks.
 
-It teaches the form of an answer to a checkpoint that never answers in it, because GRPO learns nothing where every
-reward is 0. It does not teach reasoning. The thought says what the masks prove: how many instances the expression
-refers to. A checkpoint would copy an empty thought, and nobody has written true longer ones.
+TRL's SFTTrainer runs it. It teaches the form of an answer to a checkpoint that never answers in it, because GRPO learns
+nothing if every reward is 0. It does not teach reasoning. The thought says only things that the masks prove: how many
+instances the expression refers to. A checkpoint would copy an empty thought, and nobody has written longer true
+thoughts.
 
 A run leaves in `output_dir` TRL's `checkpoint-N`, and `final/`: the checkpoint folder that `GenSegR1.from_pretrained`
 loads and from which `genseg-train grpo` starts.
@@ -42,7 +43,10 @@ FINAL, REPORT, LOG = "final", "data.txt", "sft.jsonl"
 
 @dataclass
 class SftArguments:
-    """Data of a cold start; TRL's `SFTConfig` and `ModelConfig` hold all other options."""
+    """Options of the data of a cold start.
+
+    TRL's `SFTConfig` and `ModelConfig` hold all other options.
+    """
 
     data: list[str] = field(
         default_factory=lambda: ["refscenes:2000"],
@@ -163,10 +167,10 @@ def end_token(processor: Any, model: Any) -> str:
 
 
 def answered(rows: datasets.Dataset, processor: Any, end: str, options: ReasonerOptions) -> datasets.Dataset:
-    """Return the rows that SFTTrainer reads: the prompt of inference, the answer of the masks, and the image.
+    """Return the rows that SFTTrainer reads.
 
-    Where the chat template opens the thought in the prompt, as templates of Thinking models do, the answer begins
-    inside it.
+    A row has the prompt of inference, the answer of the masks, and the image. If the chat template opens the thought in
+    the prompt, as templates of Thinking models do, the answer begins inside it.
 
     Args:
         rows: of `rows`.

@@ -1,7 +1,8 @@
-"""Sources of referring examples: official archives, rendered scenes, folders and datasets on the Hub.
+"""Load referring examples from sources.
 
-A source is a text such as `refcocog:train` or `refcocog:val:400`. This module reads it, and finds and loads its
-examples. It knows neither rewards nor trainers.
+Sources are official archives, rendered scenes, folders and datasets on the Hub. A source is a text such as
+`refcocog:train` or `refcocog:val:400`. This module reads it, and finds and loads its examples. It knows neither rewards
+nor trainers.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ class Source:
 
     @property
     def is_scenes(self) -> bool:
-        """Whether the examples are rendered scenes."""
+        """Return whether the examples are rendered scenes."""
         return self.name.partition(":")[0] in (REFSCENES, NEW)
 
     @property
     def hub_split(self) -> tuple[str, str] | None:
-        """Hub id and split of a dataset on the Hub; None for a source of another kind."""
+        """Return Hub id and split of a Hub dataset; None for another source."""
         if self.is_scenes or self.root is not None or os.path.isdir(Path(self.name).expanduser()):
             return None
         hub_id, _, split = self.name.partition(":")
@@ -113,7 +114,9 @@ def parse(text: str, root: str | Path | None = None) -> Source:
 
 
 def check_source(source: str, root: str | Path | None = None) -> None:
-    """Raise ValueError unless `load_source` may find a source; load nothing and ask no network.
+    """Raise ValueError unless `load_source` may find a source.
+
+    Nothing is loaded, and no network is asked.
 
     Args:
         source: as `parse` takes it.
@@ -123,7 +126,9 @@ def check_source(source: str, root: str | Path | None = None) -> None:
 
 
 def load_source(source: str, seed: int = 0, root: str | Path | None = None) -> datasets.Dataset:
-    """Load referring examples with `referring_dataset.FEATURES`, and with `ignore` where the source has it.
+    """Load referring examples with `referring_dataset.FEATURES`.
+
+    They have `ignore` if the source has it.
 
     Args:
         source: as `parse` takes it.
@@ -143,7 +148,9 @@ def load_source(source: str, seed: int = 0, root: str | Path | None = None) -> d
 
 
 def draw(examples: datasets.Dataset, source: Source) -> datasets.Dataset:
-    """Return the drawn examples of a source with a count, in their order; all examples where there is no count.
+    """Return the drawn examples of a source with a count, in their order.
+
+    Without a count all examples are returned.
 
     Raises:
         ValueError: the source has fewer examples.
@@ -157,7 +164,7 @@ def draw(examples: datasets.Dataset, source: Source) -> datasets.Dataset:
 
 
 def find(source: Source, seed: int) -> Found:
-    """Load all examples of a source, from the cache of `datasets` where they are there.
+    """Load all examples of a source, from the cache of `datasets` if possible.
 
     Args:
         source: its count is not regarded.
@@ -203,7 +210,10 @@ def _archive(text: str, name: str, rest: str, root: str | Path | None) -> Source
 
 
 def _asked_of_refscenes(source: str) -> re.Match[str]:
-    """Return the groups `count` (for training) and `limit` (of the split val); raise ValueError for anything else."""
+    """Return the groups `count` (for training) and `limit` (of the split val).
+
+    Raise ValueError for any other source.
+    """
     asked = re.fullmatch(rf"{REFSCENES}(?P<new>-new)?:(?:(?P<count>[1-9]\d*)|val(?::(?P<limit>[1-9]\d*))?)", source)
     if not asked:
         raise ValueError(
@@ -224,7 +234,10 @@ def _scenes(name: str, seed: int) -> dict[str, Any]:
 def _rendered(
     count: int | None, seed: int | None, version: str, kinds: Mapping[str, int] = EXPRESSION_KINDS
 ) -> Iterator[dict]:
-    """Yield rows of rendered scenes, of the split val without a seed; `datasets` caches them under these arguments."""
+    """Yield rows of rendered scenes, of the split val without a seed.
+
+    `datasets` caches them under these arguments.
+    """
     drawn = refscenes("val", count, kinds) if seed is None else training_examples(count or 0, seed, kinds)
     yield from referring_dataset.to_rows(drawn)
 

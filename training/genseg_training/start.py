@@ -11,7 +11,9 @@ from trl import ModelConfig
 
 
 def start_of(model_config: ModelConfig) -> checkpoints.Checkpoint:
-    """Return the checkpoint to start from, downloaded; only one of the Hub has a revision, "main" by default.
+    """Return the checkpoint to start from, downloaded.
+
+    Only a checkpoint of the Hub has a revision, "main" by default.
 
     Args:
         model_config: TRL's settings of the model; `model_name_or_path` is nano, a folder or a Hub id.
@@ -23,5 +25,6 @@ def start_of(model_config: ModelConfig) -> checkpoints.Checkpoint:
     local = name in EMBEDDED or Path(name).is_dir()
     revision = model_config.model_revision
     start = checkpoints.pull(name, None if local or revision == "main" else revision)
+    start.check_reasons("trained")
     trial.check(start.reasoner, name)
     return start

@@ -1,4 +1,7 @@
-"""TRL's GRPO trainer with an evaluation of masks: greedy answers to held-out expressions."""
+"""TRL's GRPO trainer with an evaluation of masks.
+
+It answers held-out expressions greedily.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ EVALUATIONS, SAMPLES = "evaluations", "samples"
 
 
 class EpochSampler(RepeatSampler):
-    """TRL's sampler, except that seed and epoch alone decide the order of an epoch.
+    """TRL's sampler, but seed and epoch alone decide the order of an epoch.
 
     A run that resumes in a later epoch therefore draws the same examples as a run without a pause. TRL's own sampler
     starts again with the order of the first epoch.
@@ -58,20 +61,20 @@ class EpochSampler(RepeatSampler):
 
 
 class SegmentationGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer whose `evaluate` answers held-out expressions greedily and scores the masks.
+    """GRPOTrainer whose `evaluate` answers expressions and scores the masks.
 
-    Every evaluation logs `eval_ciou`, `eval_miou`, `eval_target_miou`, `eval_n_acc`, `eval_t_acc` and the other figures
-    of `ReferringMetrics`. It writes all figures (`evaluations/step-N.json`) and a picture of the first examples about
-    different images with their answers (`samples/step-N.png`) into `output_dir`, and shows the picture to the trackers
-    of the run. The processes divide the examples among them. vLLM answers where the training has it beside the policy
-    (`vllm_reasoner.usable`), else Transformers.
+    The expressions are held out, and the answers greedy. Every evaluation logs `eval_ciou`, `eval_miou`,
+    `eval_target_miou`, `eval_n_acc`, `eval_t_acc` and the other figures of `ReferringMetrics`. It writes all figures to
+    `evaluations/step-N.json` in `output_dir`. `samples/step-N.png` shows the first examples about different images with
+    their answers; the trackers of the run get this picture, too. The processes divide the examples among them. vLLM
+    answers if the training has it beside the policy (`vllm_reasoner.usable`), else Transformers.
 
     Every step logs the figures of `liveness`.
 
     Args:
         segmenter: the frozen SAM 2, on this process's device.
         eval_dataset: referring examples with `referring_dataset.FEATURES`, not rows of TRL; None for no evaluation.
-        eval_name: name of these examples in the reports.
+        eval_name: name of the examples in the reports.
         eval_options: `min_pixels` and `max_pixels` of the images that the policy sees.
         rounds: of dynamic sampling at most, see `dynamic_sampling`; 0 for none.
         kwargs: arguments of GRPOTrainer.
@@ -119,7 +122,10 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         return super()._generate_and_score_completions(inputs)
 
     def _filled(self, inputs: list[dict]) -> dynamic_sampling.Sampled:
-        """Return a batch in which groups without variance are replaced, and log what that took."""
+        """Return a batch in which groups without variance are replaced.
+
+        The cost is logged.
+        """
         step, batch = self.state.global_step, 0
         if self._drawn_at[0] == step:  # several batches in one step
             batch = self._drawn_at[1] + 1
@@ -161,7 +167,10 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         return rewards
 
     def release(self) -> None:
-        """Free the memory of the device for another model, after the training; divided weights stay."""
+        """Free the memory of the device for another model, after the training.
+
+        Divided weights stay.
+        """
         self.optimizer = None
         if not self._divided:
             self.accelerator.unwrap_model(self.model).to("cpu")
@@ -179,7 +188,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         return unwrap_model_for_generation(self.model_wrapped, self.accelerator)
 
     def _reasoner(self, model: torch.nn.Module) -> Reasoner:
-        """Return what answers held-out expressions with the weights of this step."""
+        """Return the reasoner of held-out expressions with the weights of this step."""
         thinks = opens_thought(self.processing_class)
         if vllm_reasoner.usable(self.args):  # type: ignore[arg-type]
             if self.state.global_step != self._last_loaded_step:
@@ -190,7 +199,9 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         return TransformersReasoner(model, self.processing_class, limit, thinks)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Segment held-out examples, score the masks, and return the figures (see the class).
+        """Segment held-out examples, score the masks, and return the figures.
+
+        See the class.
 
         Args:
             eval_dataset: other examples with the same columns; None for the held-out examples of the trainer.

@@ -1,7 +1,7 @@
-"""Greedy answers of the policy by the vLLM that samples for the training, as a `Reasoner`.
+"""Greedy answers of the policy by the training's own vLLM.
 
-Only a vLLM on the GPU of its own process is used: `vllm_mode: colocate`, one GPU for each engine, no sleep mode. In
-other modes all processes must ask together, which an evaluation of unequal shares cannot.
+It is a `Reasoner`. Only a vLLM on the GPU of its own process is used: `vllm_mode: colocate`, one GPU for each engine,
+no sleep mode. In other modes all processes must ask together, which an evaluation of unequal shares cannot.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def usable(config: GRPOConfig) -> bool:
 
 
 class VllmReasoner:
-    """See `base.Reasoner`; an error of vLLM ends the evaluation, because the training could not go on either.
+    """Reasoner by vLLM, see `base.Reasoner`.
+
+    An error of vLLM ends the evaluation, because the training could not go on either.
 
     Args:
         vllm: TRL's `VLLMGeneration`, with the weights of this step.

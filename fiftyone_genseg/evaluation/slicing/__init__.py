@@ -1,5 +1,6 @@
-"""Where a model fails: failure kinds, attributes of expressions, slices, and comparison of two runs.
+"""Find where a model fails.
 
-Pure functions on a DataFrame with one row per expression, as `evaluation.ReferringResults.table`
-holds it (`TABLE` there says the columns). Nothing here knows FiftyOne, masks or a model.
+Failure kinds, attributes of expressions, slices, and comparisons of two runs tell it. Pure functions on a DataFrame
+with one row per expression, as `evaluation.ReferringResults.table` holds it (`TABLE` there says the columns). Nothing
+here knows FiftyOne, masks or a model.
 """

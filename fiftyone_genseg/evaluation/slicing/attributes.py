@@ -1,4 +1,7 @@
-"""Attributes of an expression, computed without the model. Each is one column of text values."""
+"""Attributes of an expression, computed without the model.
+
+Each is one column of text values.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ SIZES = ((0.01, "below 1%"), (0.05, "1-5%"), (0.2, "5-20%"))
 
 
 def words(expressions: Iterable[str], pattern: re.Pattern[str]) -> list[str]:
-    """Return the term that occurs in each expression: "none", the term, or "several" for different ones."""
+    """Return the term that occurs in each expression.
+
+    It is "none", the term, or "several" for different terms.
+    """
     values = []
     for expression in expressions:
         found = {term.lower() for term in pattern.findall(expression)}
@@ -50,10 +56,9 @@ def _binned(values: np.ndarray, bins: Sequence[tuple[float, str]], beyond: str) 
 def attributes(table: pd.DataFrame, fields: Mapping[str, Sequence] | None = None) -> pd.DataFrame:
     """Return all attributes, one row per expression, one categorical column each.
 
-    `length` in words; `targets` (none, one, several); `size`: the targets' share of the image;
-    `position` of the targets' centre in a grid of three by three; `same_class_distractors`, where
-    the run knew the objects of the image; and the terms of space, comparison, colour, count,
-    ordinal and negation. Columns with a single value are left out.
+    `length` in words; `targets` (none, one, several); `size`: the targets' share of the image; `position` of the
+    targets' centre in a grid of three by three; `same_class_distractors`, if the run knew the objects of the image; and
+    the terms of space, comparison, colour, count, ordinal and negation. Columns with a single value are left out.
 
     Args:
         table: with expression, status, n_true, target_area, image_area, target_x, target_y, distractors.

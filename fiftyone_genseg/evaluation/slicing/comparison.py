@@ -1,4 +1,7 @@
-"""Figures with 95 % bootstrap intervals: of one run, and of the difference of two runs."""
+"""Figures with 95 % bootstrap intervals.
+
+They are of one run, or of the difference of two runs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ FIGURES = ("ciou", "miou")
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % percentile interval. All None where it is undefined."""
+    """A figure with its 95 % percentile interval. All None if it is undefined."""
 
     value: float | None
     low: float | None
@@ -38,7 +41,10 @@ def _figures(sums: np.ndarray) -> np.ndarray:
 
 
 def _replicates(sums: np.ndarray, clusters: np.ndarray, seed: int) -> np.ndarray:
-    """Return [REPLICATES, K]: sums over clusters drawn with replacement, as many as there are."""
+    """Return [REPLICATES, K]: sums over clusters drawn with replacement.
+
+    Each draw has as many clusters as there are.
+    """
     _, codes = np.unique(clusters, return_inverse=True)
     per_cluster = np.stack([np.bincount(codes, weights=column) for column in sums.T], 1)
     rng, count = np.random.default_rng(seed), len(per_cluster)
@@ -82,7 +88,9 @@ def intervals(table: pd.DataFrame, seed: int = 0) -> dict[str, Interval]:
 def ratios(
     parts: Mapping[str, tuple[np.ndarray, np.ndarray]], images: np.ndarray, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return ratios of sums with 95 % intervals, by the same bootstrap over images as `intervals`.
+    """Return ratios of sums with 95 % intervals.
+
+    The bootstrap over images is the same as in `intervals`.
 
     Args:
         parts: figure -> the numerator and the denominator of each expression, float64[N].
@@ -129,7 +137,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> Difference:
     """
     joined = a[KEY].reset_index(names="row_a").merge(b[KEY].reset_index(names="row_b"), on=KEY, validate="1:1")
     if joined.empty:
-        raise ValueError("the two runs have no expression in common, so there is nothing to compare")
+        raise ValueError("the two runs have no expression in common; compare runs about the same samples")
     mine, its = a.loc[joined["row_a"]], b.loc[joined["row_b"]]
     before, after = _sums(mine), _sums(its)
     drawn = _replicates(np.concatenate([before, after], 1), mine["image"].to_numpy(), seed)
@@ -146,6 +154,9 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> Difference:
 
 
 def changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
-    """Return IoU in run B minus IoU in run A for each row of B; NaN for expressions that A lacks."""
+    """Return IoU in run B minus IoU in run A for each row of B.
+
+    It is NaN for expressions that A lacks.
+    """
     before = b[KEY].merge(a[[*KEY, "iou"]], on=KEY, how="left", validate="1:1")["iou"]
     return pd.Series(b["iou"].to_numpy() - before.to_numpy(), index=b.index)

@@ -36,7 +36,7 @@ REASONER, SEGMENTER, RUN, NOBODY = "reasoner", "segmenter", "run", "nobody"
 
 
 def failure_kinds(table: pd.DataFrame) -> pd.Series:
-    """Return the kind of each expression, by the first of these rules that holds.
+    """Return the kind of each expression, by the first rule that holds.
 
     1. status missing or failed: `missing`, `failed`.
     2. an unparsable answer that gave no mask: `unparsable`.
@@ -73,7 +73,7 @@ def failure_kinds(table: pd.DataFrame) -> pd.Series:
 def faults(table: pd.DataFrame) -> pd.Series:
     """Return whose fault each failure is.
 
-    A bad mask of the right object is the segmenter's fault where the reasoner's box was right (box IoU >= 0.5). Every
+    A bad mask of the right object is the segmenter's fault if the reasoner's box was right (box IoU >= 0.5). Every
     other wrong answer is the reasoner's.
 
     Args:

@@ -1,4 +1,4 @@
-"""Slices: combinations of one or two attribute values on which a run is worse than elsewhere."""
+"""Slices: one or two attribute values on which a run is worse than elsewhere."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ _Z95 = float(stats.norm.ppf(0.975))
 def find_slices(
     table: pd.DataFrame, attributes: pd.DataFrame, min_support: int | None = None, alpha: float = 0.05
 ) -> pd.DataFrame:
-    """Return the slices of one or two attributes whose mIoU is below that of the rest, worst evidence first.
+    """Return the slices whose mIoU is below the rest's, worst evidence first.
 
-    Every value of every attribute and every pair of values of two attributes is tried. A slice is
-    judged by the difference of its mean IoU from that of all other expressions, over the larger of
-    Student's standard error and one that is robust to clusters: expressions about one image are not
-    independent. The one-sided p-values of all slices tried are corrected by Benjamini and
-    Hochberg's procedure. A
-    pair is left out unless it is clearly worse than each of its two values alone: the upper end of
-    its mIoU's interval is below both of theirs.
+    A slice is one or two attribute values. Every value of every attribute and every pair of values of two attributes is
+    tried. A slice is judged by its mean IoU minus the mean IoU of all other expressions. The difference is divided by
+    the larger of two standard errors, Student's and one that is robust to clusters: expressions about one image are not
+    independent. The one-sided p-values of all slices tried are corrected by Benjamini and Hochberg's procedure. A pair
+    is left out unless it is clearly worse than each of its two values alone: the upper end of its mIoU's interval is
+    below both of theirs.
 
     Args:
         table: with image, iou, intersection, target_area, prediction_area.
@@ -32,10 +31,9 @@ def find_slices(
         alpha: largest corrected p-value; 1 gives every slice with a gap.
 
     Returns:
-        A row per slice: `slice` (text), `attributes` (dict attribute -> value), `n`, `ciou`, `miou`,
-        `gap` (mIoU of the rest minus its own) with a 95 % interval by that standard error, `z`
-        (the statistic, by which rows are sorted) and `q` (the corrected p-value).
-        `result.attrs["tried"]` is the number of slices tried.
+        A row per slice: `slice` (text), `attributes` (dict attribute -> value), `n`, `ciou`, `miou` and `gap` (mIoU of
+        the rest minus its own). `gap` has a 95 % interval by that standard error. `z` is the statistic, by which rows
+        are sorted, and `q` is the corrected p-value. `result.attrs["tried"]` is the number of slices tried.
     """
     total = len(table)
     min_support = max(10, total // 100) if min_support is None else min_support
@@ -96,10 +94,10 @@ def find_slices(
 
 
 def _cluster_variance(iou: np.ndarray, inside: np.ndarray, mean: float, rest_mean: float, image: np.ndarray) -> float:
-    """Return the variance of the difference of two means when rows of one image belong together.
+    """Return the variance of a difference of means, for rows grouped by image.
 
-    It is the sum of the squared sums of each image's residuals, with the correction C / (C - 1) for C images (Liang and
-    Zeger, 1986).
+    Sum each image's residuals, square the sums, and add the squares. The correction for C images is C / (C - 1) (Liang
+    and Zeger, 1986).
     """
     n = inside.sum()
     residual = np.where(inside > 0, (iou - mean) / n, (rest_mean - iou) / (len(iou) - n))
@@ -108,7 +106,10 @@ def _cluster_variance(iou: np.ndarray, inside: np.ndarray, mean: float, rest_mea
 
 
 def _indicators(attributes: pd.DataFrame, min_support: int) -> tuple[list[tuple[str, str]], list[int], np.ndarray]:
-    """Return (attribute, value) of each indicator, the attribute it belongs to, and float64[N, m]."""
+    """Return each indicator's value, its attribute, and float64[N, m].
+
+    A value is (attribute, value).
+    """
     names, owner, columns = [], [], []
     for number, (attribute, values) in enumerate(attributes.items()):
         counts = values.value_counts()

@@ -1,4 +1,4 @@
-"""Engines: what answers expressions, in this process or on the workers of a Ray cluster."""
+"""Engines, which answer expressions in this process or on workers of Ray."""
 
 from __future__ import annotations
 
@@ -36,13 +36,15 @@ def opened(
 
         from fiftyone_genseg.segmentation.engines import resident
         from fiftyone_genseg.segmentation.engines.ray import ray_engine
+        from fiftyone_genseg.segmentation.remote_images import RemoteImages
 
         options = {**request.model_options, **({"token": token} if token else {})}
         found = checkpoints.pull(
             str(request.name), request.revision, dialect=options.get("dialect"), options=pick(HubOptions, options)
         )
+        images = RemoteImages.parse(request.images) if request.images else None
         resident.release()
-        with ray_engine(found, request.workers, request.gpus_per_worker, request.address, options) as engine:
+        with ray_engine(found, request.workers, request.gpus_per_worker, request.address, options, images) as engine:
             yield engine
         default_checkpoint.remember(str(request.name), request.revision)
         return
@@ -57,7 +59,9 @@ def opened(
 def model(
     request: SegmentRequest, api_key: str | None = None, token: str | None = None, keep: bool = False
 ) -> Iterator[GenSegR1]:
-    """Load the model that a request names into this process, or take the one that is kept.
+    """Load the model that a request names into this process.
+
+    A model that is kept is taken instead.
 
     Args:
         request: as `opened` takes it, without Ray.

@@ -1,4 +1,4 @@
-"""What every engine is: something that answers a stream of examples with one checkpoint."""
+"""Base of engines, which answer a stream of examples with one checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Engine:
         answer: takes examples whose images are paths, and how many of them the reasoner answers at once. It gives the
             results in any order. The results of one sample (one `example_id`) follow each other.
         checkpoint: pinned name of the checkpoint that answers, which is stored with each result.
-        notes: how its dialect, or its model on a server, was found, where that may surprise.
+        notes: how its dialect, or its model on a server, was found, if that may surprise.
     """
 
     answer: Callable[[Iterator[ReferringExample], int], Iterator[EngineResult]]

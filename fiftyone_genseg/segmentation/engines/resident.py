@@ -1,4 +1,4 @@
-"""The model of the last run, kept in this process so that the next run starts at once.
+"""Keep the model of the last run, so that the next run starts at once.
 
 One model is kept. A run with another checkpoint or other options releases it before it loads its own. So does an idle
 time, by default ten minutes, which the environment variable GENSEG_KEEP_SECONDS sets; 0 keeps nothing.
@@ -50,10 +50,10 @@ def keep_seconds() -> float:
 
 
 def key_of(request: SegmentRequest) -> Hashable:
-    """Return what must be equal for two requests to use the same model.
+    """Return a key that is equal for two requests of the same model.
 
     A checkpoint of the Hub counts by its commit, and a folder by the sizes and times of its files. With a server, only
-    what the request says counts.
+    the request counts.
     """
     options = dict(request.model_options)
     if request.server:
@@ -107,7 +107,10 @@ def lent(key: Hashable, load: Callable[[], GenSegR1]) -> Iterator[GenSegR1]:
 
 
 def release() -> str | None:
-    """Release the kept model, and return the checkpoint's name; None if no model is kept."""
+    """Release the kept model, and return the checkpoint's name.
+
+    Return None if no model is kept.
+    """
     global _kept
     with _lock:
         kept, _kept = _kept, None

@@ -1,6 +1,7 @@
 """`genseg` from a terminal."""
 
 import json
+import os
 import re
 import runpy
 
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from fiftyone_genseg.cli import app
 from fiftyone_genseg.demo import refscenes_dataset
 from tests.conftest import ROOT
-from tests.helpers import archive_files
+from tests.helpers import archive_files, sam3_words
 
 run = CliRunner().invoke
 
@@ -89,12 +90,26 @@ def test_segment_dataset_goes_on_where_it_was(tmp_path):
     dataset.delete()
 
 
+def test_shards_segment_a_dataset_together(dataset):
+    arguments = ["segment-dataset", dataset.name, "--device", "cpu", "--expression-field", "expression"]
+    counts = []
+    for shard in ("3/3", "1/3", "2/3"):
+        result = run(app, [*arguments, "--shard", shard])
+        assert result.exit_code == 0, result.output
+        dataset.reload()
+        counts.append(len(dataset.exists("genseg_outcome")))
+    assert counts == [6, 11, 16]
+    assert set(dataset.count_values("genseg_outcome.expressions")) == {1}, "none is asked twice"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--expression", "x", "--expression-field", "expression"], "not both and not neither"),
-        ([], "not both and not neither"),
-        (["--expression-field", "nope"], "'nope' must be a string field of the samples.*; there are: .*expression"),
+        (["--expression", "x", "--shard", "4/3"], "'4/3' is no shard"),
+        (["--expression", "x", "--images", "/data=s3://b"], "workers on Ray read images of a URL"),
+        (["--expression", "x", "--expression-field", "expression"], "give either expressions or"),
+        ([], "give either expressions or"),
+        (["--expression-field", "nope"], "'nope' must be a field of strings.*; there are: .*expression"),
         (["--expression", "x", "--output-field", "9 lives"], "'9 lives' is not a field name"),
         (["--expression", "x", "--output-field", "kind"], "'kind' already holds something else"),
         (["--expression", "x", "--model", "nanno"], "there is no checkpoint 'nanno'"),
@@ -190,6 +205,38 @@ def test_benchmark_scores_beside_the_published_figures(tmp_path, monkeypatch):
     result = run(app, ["benchmark", "grefcoco", "--predictions", str(folder / "predictions.jsonl"), "--out", "again"])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "again/metrics.json").read_text())["missing"] == 96 - 3
+
+
+def test_benchmark_compares_checkpoints_in_one_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    runpy.run_path(str(ROOT / "examples" / "own_benchmark.py"))["write"](tmp_path / "scenes", 4)
+    sam3 = sam3_words.save(tmp_path / "tiny" / "sam3")
+    command = ["benchmark", "coco", "--split", "data", "--root", str(tmp_path / "scenes"), "--device", "cpu"]
+    command += ["--limit", "3", "--max-new-tokens", "100"]
+    others = [f"nano+sam3-agent:{sam3}", str(sam3)]
+    result = run(app, [*command, *(word for name in others for word in ("--against", name))])
+    rows = [line for line in result.stdout.splitlines() if line.endswith((" this run |", " this command |"))]
+    assert [row.split(" | ")[0] for row in rows] == ["| **nano**", "| **nano+sam3-agent:tiny/sam3**", "| **tiny/sam3**"]
+    folder = tmp_path / "runs/benchmarks/coco-data"
+    figures = {name: json.loads((folder / name / "metrics.json").read_text()) for name in os.listdir(folder)}
+    assert set(figures) == {"nano", "nano_sam3-agent_tiny_sam3", "tiny_sam3"}
+    assert all(its["n"] == 3 for its in figures.values())
+    tokens = {name: its["cost"]["tokens"] for name, its in figures.items()}
+    assert tokens["tiny_sam3"] == 0 < tokens["nano"] < tokens["nano_sam3-agent_tiny_sam3"]
+    for row, name in zip(rows, ("nano", "nano_sam3-agent_tiny_sam3", "tiny_sam3"), strict=True):
+        cost = figures[name]["cost"]
+        memory = cost["memory_bytes"]["cpu"] / 1e9
+        assert f"| {cost['seconds']:.2f} | {cost['tokens']:.1f} | {memory:.2f} (cpu) |" in row
+    # nano knows no tools, so the command ends with status 1 for its agent; the runs are there and resume.
+    assert "has a usable answer; 3 x the agent found no end within its rounds" in result.stderr
+    stored = (folder / "tiny_sam3" / "predictions.jsonl").read_text()
+    again = run(app, [*command, "--against", str(sam3)])
+    assert again.exit_code == 0, again.output
+    assert (folder / "tiny_sam3" / "predictions.jsonl").read_text() == stored
+    for wrong in (["--out", "x"], ["--shard", "1/2"]):
+        result = run(app, [*command, "--against", "nano", *wrong])
+        assert "several checkpoints have folders of their own" in result.stderr
 
 
 def test_benchmark_keeps_predictions_to_the_checkpoint_that_made_them(folder, tmp_path, monkeypatch):

@@ -149,7 +149,7 @@ def test_nothing_is_missing_where_the_archives_are(tmp_path):
     [
         ({"runs": []}, "has no list of runs"),
         ({"runs": [{"recipe": "nano_r2"}]}, "there is no recipe 'nano_r2'; choose one of .*nano_r1"),
-        ({"runs": [{"recipe": "nano_r1", "option": {}}]}, "'option', which is none of benchmarks, options, recipe"),
+        ({"runs": [{"recipe": "nano_r1", "option": {}}]}, "unknown 'option'; choose from benchmarks, options, recipe"),
         ({"runs": [{"recipe": "nano_r1", "benchmarks": ["refcocog"]}]}, "'refcocog' .* is not NAME:SPLIT"),
         ({"runs": [{"recipe": "nano_r1"}, {"recipe": "nano_r1"}]}, "write the same folder, runs/nano_r1"),
         ({"runs": [{"recipe": "nano_r1", "options": ["x"]}]}, "write names with values"),

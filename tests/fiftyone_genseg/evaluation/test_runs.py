@@ -77,7 +77,7 @@ def test_nothing_is_recorded_without_a_key(dataset):
         ({"gt_field": "genseg"}, "the same field"),
         ({"policy": "coco"}, "there is no policy 'coco'"),
         ({"eval_key": "not a key"}, "must be a valid variable name"),
-        ({"expression_field": "genseg"}, "'genseg' must be a string field of the samples, or one of lists"),
+        ({"expression_field": "genseg"}, "'genseg' must be a field of strings, or of lists"),
         ({"objects_field": "expression"}, "holds no Detections"),
     ],
 )
@@ -194,6 +194,9 @@ def test_results_are_compact():
             "target_x": rng.random(n),
             "target_y": rng.random(n),
             "distractors": -1,
+            "seconds": rng.random(n),
+            "tokens": rng.integers(20, 200, n),
+            "memory_bytes": 1.9e9,
         }
     ).astype(TABLE)
     matches = pd.DataFrame(

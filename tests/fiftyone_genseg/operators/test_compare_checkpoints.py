@@ -4,6 +4,7 @@ import json
 
 import fiftyone as fo
 import fiftyone.operators as foo
+import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionContext, ExecutionError
 from genseg_hub.checkpoints.catalog import KNOWN
@@ -11,10 +12,13 @@ from genseg_hub.checkpoints.catalog import KNOWN
 from fiftyone_genseg import proposals
 from fiftyone_genseg.asking import corrections
 from fiftyone_genseg.datasets.photos import photos_dataset
+from fiftyone_genseg.evaluation.results import ReferringResults
 from fiftyone_genseg.operators import _served_models
 from fiftyone_genseg.operators.compare_checkpoints import CompareCheckpoints, ComparisonRequest
+from fiftyone_genseg.panels import _figures
 from tests.conftest import PHOTOS
 from tests.fiftyone_genseg.operators.test_pull_checkpoint import messages, progress
+from tests.helpers import sam3_words
 from tests.helpers.families import save_qwen2_5_vl
 from tests.helpers.simulated_servers import KEY, LISTS, simulated
 
@@ -114,7 +118,7 @@ def test_the_form_says_what_is_wrong(dataset):
         return form(dataset, checkpoints=["nano", "nano-sft"], **params)["problem"]["error_message"]
 
     assert "holds no Detections" in problem(gt_field="kind")
-    assert "must be a string field" in problem(expression_field="ground_truth")
+    assert "must be a field of strings" in problem(expression_field="ground_truth")
     assert "is not a Hub id" in form(dataset, checkpoints=["nano", "a b/c"])["problem"]["error_message"]
     dataset.add_sample_field("several", fo.ListField, subfield=fo.StringField)
     assert "each detection in 'ground_truth' needs an attribute 'expression'" in problem(expression_field="several")
@@ -163,3 +167,44 @@ def test_served_models_belong_to_a_server():
 def test_a_name_is_a_checkpoint_or_a_model_of_the_server(dataset):
     params = {"checkpoints": ["nano"], "served_models": ["nano"], "server": "http://127.0.0.1:1/v1"}
     assert "'nano' is named as a checkpoint and as a model" in form(dataset, **params)["problem"]["error_message"]
+
+
+def test_sam3_by_words_is_compared_with_a_checkpoint(dataset, plugin, tmp_path):
+    sam3 = sam3_words.save(tmp_path / "tiny" / "sam3")
+    params = {"checkpoints": ["nano", str(sam3)], "device": "cpu", "max_pixels": 40_000, "raise_errors": True}
+    assert "problem" not in form(dataset, **params)
+    foo.execute_operator(URI, {"view": dataset.limit(6)}, params=params)
+    dataset.reload()
+    assert sorted(dataset.list_evaluations()) == ["nano", "sam3"]
+    view = dataset.limit(6)
+    assert set(view.distinct("sam3_responses.status")) <= {"segmented", "no_target"}
+    assert set(view.distinct("nano_responses.options")) == {"max_pixels=40000"}
+    assert view.distinct("sam3_responses.options") == []  # SAM 3 has no reasoner, to which they belong
+    assert set(view.distinct("sam3_responses.tokens")) == {0}
+    results = {key: dataset.load_evaluation_results(key) for key in ("nano", "sam3")}
+    for key, found in results.items():
+        assert (found.table["seconds"] > 0).all()
+        assert (found.table["memory_bytes"] > 1e8).all()
+        assert found.table["tokens"].tolist() == [its[0] for its in view.values(f"{key}_responses.tokens")]
+    rows = {key: np.ones(len(found.table), bool) for key, found in results.items()}
+    shown = {row["figure"]: row for row in _figures.figure_rows(results, rows)}
+    assert shown["tokens per expression"]["run_1"] == "0.0"
+    assert shown["tokens per expression"]["run_0"] == f"{results['nano'].table['tokens'].mean():.1f}"
+    assert float(shown["seconds per expression"]["run_0"]) >= 0
+    assert float(shown["memory, GB"]["run_0"]) > 0.1
+    # A run of an earlier version has no costs.
+    found = results["nano"]
+    old = found.table.drop(columns=["seconds", "tokens", "memory_bytes"])
+    earlier = ReferringResults(view, found.config, "old", old, found.matches)
+    shown = {row["figure"]: row["run_0"] for row in _figures.figure_rows({"old": earlier}, {"old": rows["nano"]})}
+    assert [shown[name] for name in ("seconds per expression", "tokens per expression", "memory, GB")] == ["-"] * 3
+
+
+def test_fields_of_agents_are_named_apart():
+    names = ("nano", "nano+sam3-agent", "nano+facebook/sam3", "nano+sam3-agent:./tiny/sam3")
+    assert list(ComparisonRequest(names).fields.values()) == [
+        "nano",
+        "nano_agent_sam3",
+        "nano_sam3",
+        "nano_agent_sam3_2",
+    ]

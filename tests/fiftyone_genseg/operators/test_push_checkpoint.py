@@ -54,7 +54,7 @@ def test_a_damaged_secret_is_in_no_run(hub, folder, plugin, dataset, monkeypatch
     service.execute_queued_operations(log=False)
     (operation,) = [o for o in service.list_operations() if o.dataset_id == dataset._doc.id]
     assert operation.run_state == "failed"
-    assert "the token for the Hub is not one" in operation.result.error
+    assert "the token for the Hub is malformed" in operation.result.error
     assert "hidden" not in str(operation.to_pymongo())
     assert hub.requests == []
 

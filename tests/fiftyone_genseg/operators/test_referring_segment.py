@@ -68,7 +68,7 @@ def test_no_engine_is_offered_without_ray(dataset, monkeypatch):
         ({"batch_size": 0}, "batch size must be between 1 and 512"),
         ({"engine": "spark"}, "There is no engine 'spark'; choose 'local' or 'ray'"),
         ({"engine": "ray", "workers": 0}, "at least one worker, not 0"),
-        ({"source": "field", "expression_field": "held_out"}, "must be a string field"),
+        ({"source": "field", "expression_field": "held_out"}, "must be a field of strings"),
     ],
 )
 def test_invalid_input_is_refused_in_the_form_and_by_the_sdk(dataset, plugin, params, problem):

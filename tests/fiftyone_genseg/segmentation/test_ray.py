@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets as hf_datasets
 import fiftyone.operators as foo
 import pytest
+from genseg_hub import checkpoints
 from genseg_hub.schema import Failure, ReferringExample
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,7 @@ from fiftyone_genseg.segmentation.request import SegmentRequest
 from fiftyone_genseg.segmentation.run import segment_view
 from tests.conftest import ROOT
 from tests.fiftyone_genseg.segmentation.test_run import snapshot
+from tests.helpers.vllm import SIMULATED
 
 # A run that is killed while it puts its eleventh result on a sample, with two batches of four written.
 KILLED = """
@@ -120,10 +123,76 @@ def test_whatever_dies_the_results_are_those_of_one_process(cluster, datasets, n
         assert response[0] == other["expression"] == sample["expression"]
         if Path(other.filepath).name == poison:
             assert response[1] == "failed"
-            assert "the worker died of it" in response[2]
+            assert "the worker died of this image" in response[2]
         elif Path(other.filepath).name == damaged:
             assert response[1] == "failed"
             assert "not an image that Pillow can read" in response[2]
+        else:
+            assert_equal_but_for_rounding(found, expected)
+
+
+def test_workers_answer_with_vllm_as_one_process_does(cluster, datasets, nano, monkeypatch):
+    """Simulate vLLM. One worker is killed, and the engine of another dies."""
+    here, there = datasets
+    paths = sorted(set(there.values("filepath")))
+
+    class Worker(dies_of("none", paths[2])):
+        def __init__(self, *arguments):
+            sys.path.insert(0, str(SIMULATED))
+            super().__init__(*arguments)
+            assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0", "the engine ends with the worker"
+
+        def __call__(self, unit):
+            died = Path(f"{paths[5]}.died")
+            if paths[5] in {asked["image"] for asked in unit["examples"]} and not died.exists():
+                died.touch()
+                self.model.reasoner._llm.llm_engine.dead = True
+            return super().__call__(unit)
+
+    monkeypatch.setattr(ray_engine, "Worker", Worker)
+    result = CliRunner().invoke(app, ["segment-dataset", there.name, *COMMAND, "--backend", "vllm"])
+    assert result.exit_code == 0, result.output
+    assert all(Path(f"{paths[place]}.died").is_file() for place in (2, 5))
+
+    for _ in segment_view(here, SegmentRequest(expression_field="expression"), local_engine(nano)):
+        pass
+    there.reload()
+    assert {response.options for sample in there for response in sample["genseg_responses"]} == {"backend=vllm"}
+    for found, expected in zip(snapshot(there).values(), snapshot(here).values(), strict=True):
+        assert_equal_but_for_rounding(found, expected)
+
+
+def test_workers_with_a_gpu_take_vllm_where_it_is_there(monkeypatch):
+    asked = []
+    remote = SimpleNamespace(remote=lambda architectures: asked.append(architectures) or "0.33.0")
+    ray = SimpleNamespace(remote=lambda **resources: lambda work: remote, get=lambda answer: answer)
+    nano = checkpoints.pull("nano")
+    assert ray_engine._vllm(ray, nano, {}) == "0.33.0"
+    assert asked == [["Qwen3VLForConditionalGeneration"]]
+    for options in ({"backend": "transformers"}, {"quantization": "4bit"}, {"device_map": "auto"}):
+        assert ray_engine._vllm(ray, nano, options) is None
+    assert len(asked) == 1
+
+
+def test_workers_read_images_of_a_url(cluster, datasets, nano):
+    here, there = datasets
+    names = sorted({Path(path).name for path in there.values("filepath")})
+    folder = Path(there.first().filepath).parent
+    elsewhere = folder.rename(folder.with_name("elsewhere"))
+    (elsewhere / names[3]).unlink()
+    images = f"{folder}=file://{elsewhere}"
+    result = CliRunner().invoke(app, ["segment-dataset", there.name, *COMMAND, "--images", images])
+    assert result.exit_code == 0, result.output
+    assert "4 failed" in result.stdout
+
+    for _ in segment_view(here, SegmentRequest(expression_field="expression"), local_engine(nano)):
+        pass
+    there.reload()
+    for sample, expected, found in zip(there, snapshot(here).values(), snapshot(there).values(), strict=True):
+        if Path(sample.filepath).name == names[3]:
+            ((response,), _) = found
+            assert response[1] == "failed"
+            assert response[2].startswith(f"file://{elsewhere}/{names[3]} cannot be read: FileNotFoundError")
         else:
             assert_equal_but_for_rounding(found, expected)
 
@@ -151,10 +220,14 @@ def assert_equal_but_for_rounding(found, expected):
         ({"workers": 0}, "at least one worker, got 0"),
         ({"workers": 3}, "3 workers need 3 CPUs, the cluster has 2"),
         ({"gpus_per_worker": 0.5}, "2 workers need 1 GPUs, the cluster has 0"),
+        ({"images": "/data=s3://bucket/?key=x"}, "has no user, password, query"),
     ],
 )
 def test_workers_that_cannot_be_had_are_refused(cluster, options, message):
-    with pytest.raises(ray_engine.RayError, match=message), opened(SegmentRequest("a star", engine="ray", **options)):
+    with (
+        pytest.raises((ray_engine.RayError, ValueError), match=message),
+        opened(SegmentRequest("a star", engine="ray", **options)),
+    ):
         pass
 
 
@@ -169,7 +242,7 @@ def test_a_worker_without_a_model_says_why(monkeypatch):
     rows = ray_engine.Worker("nano", "cuda:99", 8, {})({"examples": []})
     monkeypatch.setattr(ray_engine, "_ask", lambda *_: rows)
     with pytest.raises(ray_engine.RayError, match="a worker has no model: "):
-        next(ray_engine._answer("nano", "cuda:99", {}, 1, 1, iter([ReferringExample("a", "b")]), 8))
+        next(ray_engine._answer("nano", "cuda:99", {}, None, 1, 1, iter([ReferringExample("a", "b")]), 8))
 
 
 @given(
@@ -203,7 +276,7 @@ def test_an_answer_that_comes_twice_counts_once_and_one_that_never_comes_is_a_fa
     monkeypatch.setattr(ray_engine, "_ask", ask)
     monkeypatch.setattr(ray_engine, "ROUND", 3)
     asked = [ReferringExample("lost" if i == 4 else f"{i % 3}", f"{i}", example_id=f"{i}") for i in range(8)]
-    answers = list(ray_engine._answer("nano", "cpu", {}, 2, 0, iter(asked), 2))
+    answers = list(ray_engine._answer("nano", "cpu", {}, None, 2, 0, iter(asked), 2))
     assert sorted(example.example_id for example, _ in answers) == [f"{i}" for i in range(8)]
     for example, result in answers:
         assert isinstance(result, Failure)

@@ -52,7 +52,9 @@ def test_a_terminal_reads_classes_as_a_form_does(dataset):
 
 def test_a_class_of_something_else_is_refused(dataset):
     request = SegmentRequest(("a star",), classes={"a stra": "star"})
-    assert request.problem(dataset) == "There is a class for 'a stra', which is not asked."
+    assert (
+        request.problem(dataset) == "There is a class for 'a stra', which is not asked; ask it, or leave the class out."
+    )
 
 
 @given(st.lists(st.text(max_size=30), max_size=5))
@@ -114,5 +116,5 @@ def test_what_cannot_be_run_is_told_in_a_sentence(dataset, options, message):
 
 def test_nothing_to_segment_is_told(dataset):
     assert SegmentRequest("a star").problem(None) == "Open a dataset first."
-    assert SegmentRequest("a star").problem(dataset[:0]) == "There are no samples to segment."
+    assert SegmentRequest("a star").problem(dataset[:0]) == "There are no samples to segment: clear the filters."
     assert SegmentRequest("a star").problem(dataset) is None

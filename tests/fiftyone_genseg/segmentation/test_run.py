@@ -140,11 +140,11 @@ def test_an_empty_expression_field_is_a_failure_of_that_sample(dataset, nano):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "not both and not neither"),
+        ({}, "give either expressions or"),
         ({"expressions": ["x"], "expression_field": "expression"}, "not both"),
-        ({"expressions": [" ", ""]}, "not both and not neither"),
-        ({"expression_field": "held_out"}, "must be a string field.*expression"),
-        ({"expression_field": "nope"}, "must be a string field"),
+        ({"expressions": [" ", ""]}, "give either expressions or"),
+        ({"expression_field": "held_out"}, "must be a field of strings.*expression"),
+        ({"expression_field": "nope"}, "must be a field of strings"),
         ({"expressions": ["x"], "existing": "append"}, "'skip' or 'overwrite', not 'append'"),
     ],
 )

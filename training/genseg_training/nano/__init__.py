@@ -1,1 +1,1 @@
-"""How nano is made: rendered scenes, the architecture, and the training stages before GRPO."""
+"""Make nano: rendered scenes, the architecture, and the stages before GRPO."""

@@ -1,6 +1,6 @@
-"""Ground-truth answers in the genseg dialect, which nano imitates in its warm start.
+"""Ground-truth answers in the genseg dialect.
 
-Real checkpoints never see them, because GRPO needs no supervised reasoning.
+nano imitates them in its warm start. Real checkpoints never see them, because GRPO needs no supervised reasoning.
 """
 
 from __future__ import annotations
@@ -58,10 +58,11 @@ def _mark(shape: Shape, query: SceneQuery) -> str:
 
 
 def reasoning(query: SceneQuery, scene: Scene) -> str:
-    """Return the think part: every shape from left to right with a mark and its centre, then the decision.
+    """Return the think part: every shape from left to right, then the decision.
 
-    The mark says that the shape fits the description (+), that a relation starts from it (*), or neither (-): "large
-    red star- 312,440; small red star+ 620,180. match 620,180". Centres are thousandths of the image.
+    A shape has a mark and its centre. The mark says that the shape fits the description (+), that a relation starts
+    from it (*), or neither (-): "large red star- 312,440; small red star+ 620,180. match 620,180". Centres are
+    thousandths of the image.
 
     Args:
         query: about the scene.
@@ -95,7 +96,9 @@ def answer(query: SceneQuery, scene: Scene, thinks: bool = True) -> str:
 def segmenter_miou(
     segmenter: Segmenter, examples: Iterable[ReferringExample], on_example: Callable[[], Any] = lambda: None
 ) -> float:
-    """Return a segmenter's mean IoU over instances, prompted with true boxes and interior points.
+    """Return a segmenter's mean IoU over instances.
+
+    The prompts are true boxes and interior points.
 
     Args:
         segmenter: to measure.

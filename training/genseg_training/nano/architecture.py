@@ -1,6 +1,6 @@
-"""The architecture of the nano checkpoint: the real classes at a tiny size, and its tokenizer.
+"""Architecture of the nano checkpoint, and its tokenizer.
 
-`vision`, `sft` and `segmenter` train it.
+It is the real classes at a tiny size. `vision`, `sft` and `segmenter` train it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def _corpus(count: int) -> Iterator[str]:
 
 
 def build_tokenizer(vocabulary: int = 768) -> Tokenizer:
-    """Train byte-level BPE over the words of RefScenes, with the control tokens of Qwen3-VL.
+    """Train byte-level BPE over the words of RefScenes.
+
+    The control tokens of Qwen3-VL are added.
 
     Args:
         vocabulary: tokens of the BPE, without control, number and whole tokens.
@@ -70,7 +72,10 @@ def build_tokenizer(vocabulary: int = 768) -> Tokenizer:
 
 
 def build_processor() -> transformers.Qwen3VLProcessor:
-    """Build a Qwen3VLProcessor with Qwen3-VL's chat template and images of about 256 x 256 pixels."""
+    """Build a Qwen3VLProcessor with Qwen3-VL's chat template.
+
+    Images have about 256 x 256 pixels.
+    """
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=build_tokenizer(),
         eos_token="<|im_end|>",

@@ -57,7 +57,7 @@ def refer(
 ) -> SceneQuery:
     """Draw one unambiguous query about a scene.
 
-    The weights decide the kind. Where the scene cannot support it (an extreme among one shape), another kind is drawn.
+    The weights decide the kind. If the scene cannot support it (an extreme among one shape), another kind is drawn.
 
     Args:
         rng: the only source of randomness.
@@ -84,7 +84,7 @@ def refer(
 
 
 def _attribute(rng: random.Random, scene: Scene) -> _Query | None:
-    """Name attributes that one shape alone has; None where others share them."""
+    """Name attributes that one shape alone has; None if others share them."""
     target = rng.choice(scene.shapes)
     attributes = _some_attributes(rng, target)
     if sum(matches(shape, attributes) for shape in scene.shapes) == 1:
@@ -93,7 +93,7 @@ def _attribute(rng: random.Random, scene: Scene) -> _Query | None:
 
 
 def _relation(rng: random.Random, scene: Scene) -> _Query | None:
-    """Name a shape by its place beside another; None where the words would be ambiguous."""
+    """Name a shape by its place beside another; None if ambiguous."""
     if len(scene.shapes) < 2:
         return None
     target, anchor = rng.sample(scene.shapes, 2)
@@ -114,7 +114,7 @@ def _relation(rng: random.Random, scene: Scene) -> _Query | None:
 
 
 def _extreme(rng: random.Random, scene: Scene) -> _Query | None:
-    """Name the outermost of several shapes; None where two are about as far out."""
+    """Name the outermost of several shapes; None if two are about as far out."""
     like = rng.choice(scene.shapes)
     attributes: Attributes = rng.choice(
         ((None, None, None), (None, like.color, None), (None, None, like.kind), (like.size, None, None))
@@ -131,7 +131,7 @@ def _extreme(rng: random.Random, scene: Scene) -> _Query | None:
 
 
 def _several(rng: random.Random, scene: Scene) -> _Query | None:
-    """Name all shapes with some attributes; None where there are fewer than two."""
+    """Name all shapes with some attributes; None if there are fewer than two."""
     attributes: Attributes = (
         (None, None, None) if rng.random() < 0.2 else _some_attributes(rng, rng.choice(scene.shapes))
     )
@@ -143,7 +143,10 @@ def _several(rng: random.Random, scene: Scene) -> _Query | None:
 
 
 def _no_target(rng: random.Random, scene: Scene) -> _Query | None:
-    """Describe a near miss: a shape of the scene with one attribute, or the relation, changed; None where it exists."""
+    """Describe a near miss, which is no shape of the scene; None if it exists.
+
+    One attribute of a shape, or the relation, is changed.
+    """
     like = rng.choice(scene.shapes)
     attributes = _some_attributes(rng, like)
     form = rng.choice(("the", "the", "the", "all", "extreme", "relation"))
@@ -175,7 +178,7 @@ def _no_target(rng: random.Random, scene: Scene) -> _Query | None:
 
 
 def _pair(rng: random.Random, scene: Scene) -> _Query | None:
-    """Name two shapes, each by attributes that it alone has; None where others share them."""
+    """Name two shapes by attributes that each alone has; None if shared."""
     if len(scene.shapes) < 2:
         return None
     pair = rng.sample(scene.shapes, 2)
@@ -187,7 +190,7 @@ def _pair(rng: random.Random, scene: Scene) -> _Query | None:
 
 
 def _except(rng: random.Random, scene: Scene) -> _Query | None:
-    """Name all shapes with some attribute but one of them; None where no other is left."""
+    """Name all shapes with some attribute but one of them; None if none is left."""
     excluded = rng.choice(scene.shapes)
     attributes: Attributes = rng.choice(
         ((None, None, None), (None, excluded.color, None), (None, None, excluded.kind), (excluded.size, None, None))
@@ -200,7 +203,7 @@ def _except(rng: random.Random, scene: Scene) -> _Query | None:
 
 
 def _negation(rng: random.Random, scene: Scene) -> _Query | None:
-    """Name a shape by an attribute that it alone lacks among its like; None where that is not one shape."""
+    """Name the one shape that lacks an attribute of its like; None for several."""
     target, other = (rng.choice(scene.shapes) for _ in range(2))
     axis = rng.randrange(3)
     wrong = (other.size, other.color, other.kind)[axis]
@@ -216,7 +219,10 @@ def _negation(rng: random.Random, scene: Scene) -> _Query | None:
 
 
 def _several_relation(rng: random.Random, scene: Scene) -> _Query | None:
-    """Name all shapes with some attributes beside another shape; None for fewer than two or where ambiguous."""
+    """Name all shapes with some attributes beside another shape.
+
+    Return None for fewer than two, or if the words are ambiguous.
+    """
     anchor, like = (rng.choice(scene.shapes) for _ in range(2))
     attributes: Attributes = (None, None, None) if rng.random() < 0.3 else _some_attributes(rng, like)
     name = _some_attributes(rng, anchor)
@@ -235,7 +241,10 @@ def _several_relation(rng: random.Random, scene: Scene) -> _Query | None:
 
 
 def _ordinal(rng: random.Random, scene: Scene) -> _Query | None:
-    """Name the second or third shape from one side; None where its neighbours are about as far from that side."""
+    """Name the second or third shape from one side.
+
+    Return None if its neighbours are about as far from that side.
+    """
     like = rng.choice(scene.shapes)
     attributes: Attributes = rng.choice(
         ((None, None, None), (None, like.color, None), (None, None, like.kind), (like.size, None, None))

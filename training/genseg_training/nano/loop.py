@@ -1,6 +1,7 @@
-"""The loop that trains nano from scratch: resumable, seeded, on one or several CPU processes.
+"""Train nano from scratch: resumable, seeded, on CPU processes.
 
-The loop knows steps, optimizers and files. It does not know the model or its data. GRPO uses TRL's trainer instead.
+There are one or several of them. The loop knows steps, optimizers and files. It does not know the model or its data.
+GRPO uses TRL's trainer instead.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class LoopConfig:
 
 
 class _Batches(Dataset):
-    """Batches that depend on seed, step and rank alone, so that a resumed run sees the same data."""
+    """Batches that depend on seed, step and rank alone.
+
+    A resumed run sees the same data.
+    """
 
     def __init__(self, make: Callable[[str, float], Any], config: LoopConfig, rank: int):
         self.make, self.config, self.rank = make, config, rank
@@ -85,7 +89,9 @@ def _schedule(step: int, config: LoopConfig) -> float:
 def muon_and_adamw(
     module: torch.nn.Module, config: LoopConfig, scale: Callable[[str], float] = lambda name: 1.0
 ) -> list[torch.optim.Optimizer]:
-    """Return Muon for a module's matrices, and AdamW for its embeddings, convolutions, norms and biases.
+    """Return Muon for a module's matrices, and AdamW for the other parameters.
+
+    These are embeddings, convolutions, norms and biases.
 
     Args:
         module: everything that is trained.

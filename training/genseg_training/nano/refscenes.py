@@ -1,4 +1,7 @@
-"""RefScenes: the fixed benchmark of rendered scenes, and the endless training examples beside it."""
+"""RefScenes: a fixed benchmark of rendered scenes, and training examples.
+
+The training examples are endless.
+"""
 
 from __future__ import annotations
 
@@ -69,9 +72,9 @@ def refscenes(
 
 
 def training_examples(count: int, seed: int, kinds: Mapping[str, int] = EXPRESSION_KINDS) -> Iterator[ReferringExample]:
-    """Yield training examples without held-out combinations, EXPRESSIONS_PER_SCENE per scene.
+    """Yield training examples without held-out combinations.
 
-    Neither RefScenes nor the warm start of nano has these scenes.
+    There are EXPRESSIONS_PER_SCENE per scene. Neither RefScenes nor the warm start of nano has these scenes.
 
     Args:
         count: how many expressions.

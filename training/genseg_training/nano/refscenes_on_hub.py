@@ -1,4 +1,4 @@
-"""RefScenes as a dataset on the Hugging Face Hub: its files, its card, and the push.
+"""Publish RefScenes on the Hub: its files, its card, and the push.
 
 data/val-*.parquet, data/test-*.parquet    the examples, with their images
 README.md                                  the card
@@ -102,7 +102,7 @@ def _card(repo_id: str, counts: dict[str, dict[str, int]]) -> hub.DatasetCard:
 
 
 def _benchmark() -> dict[str, object]:
-    """Return `eval.yaml`, by which the Hub collects the results of checkpoints on these splits."""
+    """Return `eval.yaml`, by which the Hub collects results on these splits."""
     return {
         "name": f"RefScenes {VERSION}",
         "description": "Referring segmentation of rendered scenes with exact masks: mIoU of the masks.",

@@ -53,13 +53,13 @@ class Shape:
 
     @property
     def center(self) -> tuple[float, float]:
-        """Centre (x, y) of the box, in pixels."""
+        """Return the centre (x, y) of the box, in pixels."""
         x1, y1, x2, y2 = self.box
         return (x1 + x2) / 2, (y1 + y2) / 2
 
     @property
     def held_out(self) -> bool:
-        """Whether colour and kind are a held-out pair."""
+        """Return whether colour and kind are a held-out pair."""
         return (self.color, self.kind) in HELD_OUT
 
 
@@ -72,7 +72,7 @@ class Scene:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
+        """Return (width, height) in pixels."""
         return self.image.shape[1], self.image.shape[0]
 
 
@@ -145,7 +145,10 @@ def scene(
 
 
 def _background(rng: random.Random, width: int, height: int) -> np.ndarray:
-    """Draw a pale or dark background, float32[H, W, 3]; saturated colours belong to shapes alone."""
+    """Draw a pale or dark background, float32[H, W, 3].
+
+    Saturated colours belong to shapes alone.
+    """
     level = rng.uniform(185, 235) if rng.random() < 0.75 else rng.uniform(25, 60)
     base = np.array([level + rng.uniform(-14, 14) for _ in range(3)], dtype=np.float32)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -168,7 +171,10 @@ def _background(rng: random.Random, width: int, height: int) -> np.ndarray:
 
 
 def _alpha(kind: str, cx: float, cy: float, radius: float, angle: float, size: tuple[int, int]):
-    """Return the coverage of a shape, float32[h, w], and the integer (x, y) of its upper left corner."""
+    """Return the coverage of a shape, float32[h, w], and its corner.
+
+    The corner is the integer (x, y) of its upper left corner.
+    """
     width, height = size
     reach = radius * 1.35 + 1
     x0, y0 = max(0, int(cx - reach)), max(0, int(cy - reach))

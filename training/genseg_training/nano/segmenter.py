@@ -1,4 +1,7 @@
-"""Training of the nano SAM 2 on rendered scenes: from a noisy box and two points to the mask."""
+"""Train the nano SAM 2: from a noisy box and two points to the mask.
+
+The scenes are rendered.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +58,10 @@ _LABELS = torch.tensor([2, 3, 1, 1], dtype=torch.int)  # box corners, then two p
 
 
 def noisy_prompt(rng: random.Random, shape: Shape, jitter: float) -> list[list[float]]:
-    """Draw a noisy prompt of a shape: float[4, 2] in pixels, two box corners, then two points inside the mask.
+    """Draw a noisy prompt of a shape: float[4, 2] in pixels.
 
-    Half of the prompts have random points, the other half the points of `answers.interior_points`.
+    First come two box corners, then two points inside the mask. Half of the prompts have random points, the other half
+    the points of `answers.interior_points`.
 
     Args:
         rng: the only source of randomness.
@@ -109,11 +113,11 @@ def forward(model: SAM2Base, images: torch.Tensor, prompts: torch.Tensor, owner:
 def mask_loss(
     logits: torch.Tensor, ious: torch.Tensor, objects: torch.Tensor, target: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """Return the loss of masks, predicted IoUs and object scores, and the mean IoU of the single mask.
+    """Return the loss, and the mean IoU of the single mask.
 
-    The loss adds class-balanced cross-entropy and dice on the single mask and on the best of the three, L1 on the
-    predicted IoUs, and cross-entropy on "there is an object". The cross-entropy is balanced, because focal loss
-    collapses to empty masks at this size.
+    The loss is of masks, predicted IoUs and object scores. It adds class-balanced cross-entropy and dice on the single
+    mask and on the best of the three. To these come L1 on the predicted IoUs, and cross-entropy on "there is an
+    object". The cross-entropy is balanced, because focal loss collapses to empty masks at this size.
 
     Args:
         logits: of the masks, as `forward` returns them.

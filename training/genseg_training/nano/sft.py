@@ -85,7 +85,9 @@ def weights_of(kinds: Sequence[str]) -> dict[str, int]:
 def ask(
     rng: random.Random, drawn: list[Scene], questions: int, kinds: Mapping[str, int]
 ) -> tuple[list[Scene], list[list[SceneQuery]]]:
-    """Draw queries about scenes; another scene takes the place of one that supports none of the kinds.
+    """Draw queries about scenes.
+
+    Another scene takes the place of a scene that supports none of the kinds.
 
     Args:
         rng: the only source of randomness.
@@ -110,7 +112,9 @@ def ask(
 
 
 class Packer:
-    """Turns scenes and queries into one padded batch of token ids, positions, mask and labels.
+    """Turn scenes and queries into one padded batch.
+
+    The batch has token ids, positions, mask and labels.
 
     Args:
         processor: of nano.
@@ -156,8 +160,8 @@ class Packer:
             answered: the answer text of each query.
 
         Returns:
-            `input_ids`, `labels` and `weights` [B, L], `position_ids` [3, B, L], `sees` bool[B, 1, L, L] (whether a
-            token attends to another), and the inputs of the image processor.
+            `input_ids`, `labels` and `weights` [B, L], `position_ids` [3, B, L], and the inputs of the image processor.
+            `sees` bool[B, 1, L, L] says whether a token attends to another.
         """
         images = self.processor.image_processor(images=[s.image for s in scenes], return_tensors="pt")
         prefix, prefix_positions = self.shared(images["image_grid_thw"][0])
@@ -194,9 +198,10 @@ class Packer:
 
 
 def packed_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
-    """Compute grouped-query attention by plain matrix products in the dtype of the values.
+    """Compute grouped-query attention by plain matrix products.
 
-    At this size it is faster than SDPA on a CPU. The signature is Transformers' attention interface.
+    The dtype is the values'. At this size it is faster than SDPA on a CPU. The signature is Transformers' attention
+    interface.
     """
     batch, heads, length, width = query.shape
     groups, dtype = key.shape[1], value.dtype
@@ -209,9 +214,10 @@ def packed_attention(module, query, key, value, attention_mask=None, scaling=1.0
 
 
 def decision_weights(labels: torch.Tensor, tokenizer) -> torch.Tensor:
-    """Return the weights of labels, float32[B, L]: DECISION_WEIGHT for tokens that decide, else 1.
+    """Return the weights of labels, float32[B, L].
 
-    Marks in the think part and the tokens after "match" decide. All other tokens follow from the image or from these.
+    They are DECISION_WEIGHT for tokens that decide, else 1. Marks in the think part and the tokens after "match"
+    decide. All other tokens follow from the image or from these.
 
     Args:
         labels: int64[B, L].

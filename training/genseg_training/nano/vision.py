@@ -1,8 +1,8 @@
 """Stage 1 of nano: dense pretraining of the vision tower.
 
-Linear heads on the merged visual tokens predict, for each cell of the picture, whether an object is there, its kind,
-colour and size, and the box of the whole object. The heads are thrown away afterwards. A language model learns to read
-positions far sooner from a tower that already knows them.
+Linear heads on the merged visual tokens predict for each cell of the picture whether an object is there. They also
+predict its kind, colour and size, and the box of the whole object. The heads are thrown away afterwards. A language
+model learns to read positions far sooner from a tower that already knows them.
 """
 
 from __future__ import annotations

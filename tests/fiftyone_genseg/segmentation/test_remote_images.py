@@ -1,0 +1,93 @@
+"""Images under a URL: what a user may name, what a sample's path can name, and one read for each image."""
+
+import re
+
+import fsspec
+import pytest
+from genseg_hub.schema import Failure
+
+from fiftyone_genseg.segmentation.remote_images import RemoteImages
+from fiftyone_genseg.segmentation.request import SegmentRequest
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """Return a store in memory with three files, and the paths that were read."""
+    files = fsspec.filesystem("memory")
+    for name in ("a.png", "deep/b c#1.png", "z::memory:/secret.png"):
+        files.pipe(f"/bucket/photos/{name}", name.encode())
+    files.pipe("/bucket/secret.png", b"secret")
+    files.pipe("/secret.png", b"secret")
+    read, cat = [], type(files).cat_file
+    monkeypatch.setattr(type(files), "cat_file", lambda self, path, **more: (read.append(path), cat(self, path))[1])
+    yield read
+    files.rm("/bucket", recursive=True)
+    files.rm("/secret.png")
+
+
+def test_each_file_is_read_once_in_order_and_a_failure_is_its_own(store):
+    images = RemoteImages.parse("/data/photos=memory://bucket/photos/")
+    assert images == RemoteImages("/data/photos", "memory://bucket/photos")
+    paths = ["a.png", "a.png", "gone.png", "deep/b c#1.png"] * 50
+    found = list(images.contents([f"/data/photos/{name}" for name in paths]))
+    for name, content in zip(paths, found, strict=True):
+        if name == "gone.png":
+            assert isinstance(content, Failure)
+            assert content.message.startswith("memory://bucket/photos/gone.png cannot be read: FileNotFoundError")
+        else:
+            assert content == name.encode()
+    assert len(store) == 150
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "deep/../../secret.png"])
+def test_a_path_leads_nowhere_else(store, name):
+    (content,) = RemoteImages("/data/photos", "memory://bucket/photos").contents([f"/data/photos/{name}"])
+    assert isinstance(content, Failure)
+    assert store == []
+
+
+def test_a_second_url_in_a_name_is_a_name(store):
+    images = RemoteImages("/data/photos", "memory://bucket/photos")
+    assert list(images.contents(["/data/photos/z::memory:/secret.png"])) == [b"z::memory:/secret.png"]
+
+
+def test_reading_can_be_given_up(store):
+    images = RemoteImages("/data/photos", "memory://bucket/photos")
+    reading = images.contents([f"/data/photos/{name}" for name in ("a.png", "gone.png") * 500])
+    assert next(reading) == b"a.png"
+    reading.close()
+    assert len(store) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("s3://bucket/photos", "'s3://bucket/photos' is not FOLDER=URL"),
+        ("/data/photos=/mnt/photos", "is not FOLDER=URL"),
+        ("photos=memory://bucket", "the folder 'photos' must be absolute"),
+        ("/data/../photos=memory://bucket", "must be absolute"),
+        ("/data=https://me:pass123@host/photos", "has no user, password, query or second URL"),
+        ("/data=https://host/photos?token=x", "has no user, password, query or second URL"),
+        ("/data=simplecache::s3://bucket", "is not FOLDER=URL"),
+        ("/data=memory://bucket/zip::file://x", "has no user, password, query or second URL"),
+        ("/data=carrier-pigeon://bucket", "images of carrier-pigeon:// cannot be read here: Protocol not known"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        RemoteImages.parse(text)
+    assert "pass123" not in str(error.value)
+
+
+def test_a_request_names_files_outside_of_the_folder(dataset):
+    request = SegmentRequest("a star", engine="ray", images="/nowhere=memory://bucket")
+    problem = request.problem(dataset)
+    assert problem.startswith("16 of 16 files are not in /nowhere, for example ")
+    assert dataset.first().filepath in problem
+    folder = dataset.first().filepath.rpartition("/")[0]
+    assert SegmentRequest("a star", engine="ray", images=f"{folder}=memory://bucket").problem(dataset) is None
+
+
+def test_images_of_a_url_need_workers(dataset):
+    problem = SegmentRequest("a star", images="/data=memory://bucket").problem(dataset)
+    assert problem == "Workers on Ray read images of a URL; choose the engine 'ray', or leave images out."
