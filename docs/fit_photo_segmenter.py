@@ -32,7 +32,10 @@ LEARNING_RATE = 8e-4
 
 
 def things() -> list[tuple[torch.Tensor, list[SimpleNamespace]]]:
-    """Return each photograph as the model sees it, with its masks and their boxes in pixels of the photograph."""
+    """Return each photograph as the model sees it, with its masks and boxes.
+
+    The boxes are in pixels of the photograph.
+    """
     from fiftyone import ViewField as F
 
     from fiftyone_genseg.datasets.photos import photos_dataset
@@ -57,7 +60,10 @@ def things() -> list[tuple[torch.Tensor, list[SimpleNamespace]]]:
 
 
 def batch(rng: random.Random, photos: list[tuple[torch.Tensor, list[SimpleNamespace]]]):
-    """Draw images, prompts and targets, as `segmenter.forward` and `segmenter.mask_loss` take them."""
+    """Draw images, prompts and targets for the segmenter.
+
+    `segmenter.forward` and `segmenter.mask_loss` take them.
+    """
     images, prompts, owner, targets = [], [], [], []
     for index, (image, shapes) in enumerate(photos):
         images.append(image)

@@ -1,4 +1,6 @@
-"""Makes ask.gif, ask_answer.png and ask_correct.png: the panel "Ask" in the App, with nano.
+"""Make ask.gif, ask_answer.webp and ask_correct.webp.
+
+They show the panel "Ask" in the App, with nano.
 
 python docs/make_ask_pictures.py      # needs `make setup-dev` for the browser
 """
@@ -10,9 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from in_the_app import DOCS, save
 from PIL import Image
 
-DOCS = Path(__file__).resolve().parent
 SIZE = {"width": 1200, "height": 700}
 QUESTIONS = ("the blue circle", "the orange square")
 FRAME = 250  # milliseconds
@@ -98,12 +100,11 @@ def main() -> None:
                 film.take()
             page.wait_for_timeout(1500)
             film.take(4)
-        page.screenshot(path=DOCS / "ask_answer.png")
+        save(page, "ask_answer", 0)
         film.write(DOCS / "ask.gif")
         modal.get_by_role("button", name="Correct", exact=True).first.click()
         modal.get_by_role("button", name="Right", exact=True).wait_for()
-        page.wait_for_timeout(1500)
-        page.screenshot(path=DOCS / "ask_correct.png")
+        save(page, "ask_correct")
         browser.close()
         session.close()
         dataset.delete()

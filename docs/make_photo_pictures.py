@@ -1,4 +1,6 @@
-"""Makes the pictures of the walk in photos.md: a served model, asked about photographs in the App.
+"""Make the pictures of the walk in photos.md.
+
+A served model is asked about photographs in the App.
 
 python docs/fit_photo_segmenter.py      # once: the segmenter of the pictures
 python docs/make_photo_pictures.py      # needs `make setup-dev` for the browser
@@ -78,7 +80,7 @@ def walk(page: Any, dataset: Any) -> None:
     expect(numbers).to_have_value(re.compile("^box "), timeout=SLOW)
     before = stored("genseg_boxes").detections[0].bounding_box
     numbers.fill(CORRECTED)
-    page.wait_for_timeout(2000)  # the App tells the panel what is typed
+    page.wait_for_timeout(2000)  # the App tells the panel the typed text
     button(page, "Segment from these numbers").click()
     wait_for(page, lambda: stored("genseg_boxes").detections[0].bounding_box != before)
     save(page, "photo_correct", 4000)

@@ -4,20 +4,22 @@ python docs/make_pictures.py
 pytest tests/e2e --screenshots docs      makes form, app, model_evaluation, evaluation and slices
 """
 
+import io
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parent
+from in_the_app import DOCS, write
+from PIL import Image
+
 ROOT = DOCS.parent
 
 
 def photos() -> None:
-    """photos.png: what nano makes of real photographs."""
+    """Draw photos.webp: nano's answers on real photographs."""
     import fiftyone.operators as foo
 
     from fiftyone_genseg import demo, plugin, uris
@@ -28,21 +30,26 @@ def photos() -> None:
     foo.execute_operator(uris.SEGMENT, {"dataset": dataset}, params={"existing": "overwrite"})
     dataset.reload()
     print("photos:", dataset.count_values("genseg_responses.status"))
-    demo.draw_overview(dataset, "genseg", DOCS / "photos.png", count=8)
+    with tempfile.TemporaryDirectory() as folder:
+        demo.draw_overview(dataset, "genseg", Path(folder) / "photos.png", count=8)
+        write(Image.open(Path(folder) / "photos.png"), "photos")
     dataset.delete()
 
 
 def overview() -> None:
-    """overview.png: the demo's picture."""
+    """Draw overview.webp: the demo's picture."""
     from fiftyone_genseg import demo
 
     with tempfile.TemporaryDirectory() as folder:
         demo.run(Path(folder), 12, "nano", "cpu")
-        os.replace(Path(folder) / "overview.png", DOCS / "overview.png")
+        write(Image.open(Path(folder) / "overview.png"), "overview")
 
 
 def curves() -> None:
-    """nano_curves.png: the stages of nano's training, from the logs beside its weights."""
+    """Draw nano_curves.webp: the stages of nano's training.
+
+    The logs lie beside its weights.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -69,20 +76,29 @@ def curves() -> None:
         axis.set(title=title, xlabel="step", ylim=(0, 1.02))
         axis.grid(alpha=0.3)
         axis.legend(loc="lower right")
-    figure.savefig(DOCS / "nano_curves.png", dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110)
+    write(Image.open(drawn), "nano_curves")
 
 
 def grpo_curves() -> None:
-    """nano_r1_curves.png: R1 of seed 1, from which R1-G went on to the embedded nano."""
+    """Draw nano_r1_curves.webp: R1 of seed 1.
+
+    R1-G went on from it to the embedded nano.
+    """
     from genseg_training import curves
 
     log = ROOT / "hub" / "genseg_hub" / "nano" / "logs" / "grpo_r1.jsonl"
-    curves.draw([json.loads(line) for line in log.read_text().splitlines()], DOCS / "nano_r1_curves.png")
+    with tempfile.TemporaryDirectory() as folder:
+        curves.draw([json.loads(line) for line in log.read_text().splitlines()], Path(folder) / "curves.png")
+        write(Image.open(Path(folder) / "curves.png"), "nano_r1_curves")
 
 
 def benchmark_report() -> None:
-    """benchmark_report.png: the page of a run of nano on 200 scenes, in light and in dark."""
-    from PIL import Image
+    """Draw benchmark_report.webp, in light and in dark.
+
+    It is the page of a run of nano on 200 scenes.
+    """
     from playwright.sync_api import sync_playwright
 
     genseg = "from fiftyone_genseg.cli import app; app()"
@@ -102,7 +118,7 @@ def benchmark_report() -> None:
         both = Image.new("RGB", (sum(side.width for side in sides), sides[0].height))
         both.paste(sides[0], (0, 0))
         both.paste(sides[1], (sides[0].width, 0))
-        both.save(DOCS / "benchmark_report.png", optimize=True)
+        write(both, "benchmark_report")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Lay the pages of the docs site out in `build/docs`: docs/, generated reference pages, and files outside docs/.
+"""Lay the pages of the docs site out in `build/docs`.
+
+They are docs/, generated reference pages, and files outside docs/.
 
     python docs/site_pages.py      # `make docs` and `make docs-check` run it first
 
-Generated pages are read from the program, so they cannot lag behind it: commands from typer, operators and panels from
-their source, recipes from their files. Files outside docs/ keep their place, because GitHub and the Hub show them
-there; their links, and links to them, become links between pages.
+Generated pages are read from the program, so they cannot lag behind it: commands from typer, operators, panels and
+fields from their source, recipes from their files. Files outside docs/ keep their place, because GitHub and the Hub
+show them there; their links, and links to them, become links between pages.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ def write(out: Path) -> None:
 
 
 def with_links_of_site(markdown: str, source: str) -> str:
-    """Return the text of a file with its links to repository files as links between pages.
+    """Return the text of a file with links between pages.
+
+    In the file the links lead to repository files.
 
     Args:
         markdown: the text.
@@ -69,7 +73,12 @@ def with_links_of_site(markdown: str, source: str) -> str:
 
 def generated() -> dict[str, str]:
     """Return the pages that are read from the program: page -> Markdown."""
-    return {"commands.md": _commands(), "operators.md": _operators(), "recipes.md": _recipes()}
+    return {
+        "commands.md": _commands(),
+        "operators.md": _operators(),
+        "fields.md": _fields(),
+        "recipes.md": _recipes(),
+    }
 
 
 def _commands() -> str:
@@ -168,7 +177,10 @@ def _operators() -> str:
 
 
 def _operator(module: ast.Module, name: str | None) -> dict[str, Any]:
-    """Return what the source of an operator or a panel says of it, without importing FiftyOne."""
+    """Return the configuration in the source of an operator or a panel.
+
+    FiftyOne is not imported.
+    """
     for node in module.body:
         if not isinstance(node, ast.ClassDef):
             continue
@@ -193,14 +205,96 @@ def _operator(module: ast.Module, name: str | None) -> dict[str, Any]:
     raise ValueError(f"no configuration of {name or 'a panel'} was found in its source")
 
 
+def _fields() -> str:
+    """Return the page of fields.
+
+    It is made of the descriptions by which the program declares them.
+    """
+    package = ROOT / "fiftyone_genseg"
+    examples = _assigned(package / "labels.py", package / "fields.py")
+    result = _assigned(package / "statuses.py", package / "outputs.py")
+    kept = _assigned(package / "fields.py", package / "asking" / "corrections.py")
+    run = _assigned(package / "evaluation" / "config.py")
+    masks_and_prompts = {f"FIELD{suffix}": words for suffix, (_, _, words) in result["_LABELS"].items()}
+    for suffix, (_, items, _) in result["_LABELS"].items():
+        masks_and_prompts |= {f"FIELD{suffix}.{items}.{a}": words for a, words in result["_LABEL_ATTRIBUTES"].items()}
+    outcome = {"FIELD_outcome": result["_OUTCOME"]}
+    outcome |= {f"FIELD_outcome.{name}": words for name, words in result["_OUTCOME_COUNTS"].items()}
+    responses = {"FIELD_responses": result["_RESPONSES"]}
+    responses |= {f"FIELD_responses.{name}": words for name, (_, words) in result["_RESPONSE_FIELDS"].items()}
+    of_labels = {f"LABELS.detections.KEY{suffix}": words for suffix, words in run["_LABEL_DESCRIPTIONS"].items()}
+    parts = [
+        "# Fields",
+        "The App shows these descriptions in its sidebar. [What the operator stores](results.md) has the rules.",
+        "## A result",
+        "*Referring segment*, *Ask* and `genseg segment-dataset` write these fields. `FIELD` is the output field.",
+        _table(masks_and_prompts | outcome | responses),
+        "## An evaluation run",
+        "*Evaluate referring segmentation* and `evaluate` write these fields. `KEY` is the key of the run. `LABELS` is "
+        "the field of the predicted masks, and the field of the true masks. [Evaluate](evaluation.md) has the rules.",
+        _table({f"KEY_{name}": words for name, words in run["_DESCRIPTIONS"].items()} | of_labels),
+        "## Kept answers",
+        "*Ask* writes these fields when a person keeps an answer ([correcting](correcting.md)).",
+        _table(kept["_FIELDS"]),
+        "## Referring examples",
+        "*Load referring dataset* and `genseg demo` write these fields.",
+        _table(examples["DESCRIPTIONS"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: dict[str, str]) -> str:
+    lines = [f"| `{name}` | {_cell(words)} |" for name, words in rows.items()]
+    return "\n".join(["| field | meaning |", "|---|---|", *lines])
+
+
+def _assigned(*files: Path) -> dict[str, Any]:
+    """Return the literals that modules assign to names.
+
+    FiftyOne is not imported. Later modules see earlier ones.
+    """
+    names: dict[str, Any] = {}
+    for file in files:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign):
+                target, value = node.targets[0], _literal(node.value, names)
+                if isinstance(target, ast.Name):
+                    names[target.id] = value
+                elif isinstance(target, ast.Tuple) and isinstance(value, tuple):
+                    names |= {ast.unparse(name): item for name, item in zip(target.elts, value, strict=True)}
+    return names
+
+
+def _literal(node: ast.AST | None, names: dict[str, Any]) -> Any:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return names.get(name)
+        case ast.JoinedStr(values=parts):
+            return "".join(str(_literal(part, names)) for part in parts)
+        case ast.FormattedValue(value=value):
+            return _literal(value, names)
+        case ast.Tuple(elts=items):
+            return tuple(_literal(item, names) for item in items)
+        case ast.Dict(keys=keys, values=values):
+            return {_literal(key, names): _literal(value, names) for key, value in zip(keys, values, strict=True)}
+    return None
+
+
 def _recipes() -> str:
+    """Return the page of recipes, with the first comment of each as its purpose."""
+    files = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
     parts = [
         "# Recipes",
-        "`genseg-train grpo --config NAME` takes a recipe by its name. Each file says in its comments what it is for. "
-        "[Training](training.md) explains the options.",
+        "`genseg-train grpo --config NAME` takes a recipe by its name. The first comment of each recipe has its "
+        "command, and the others give the reasons for the values. [Training](training.md) explains the options.",
     ]
-    for file in sorted((ROOT / "training" / "recipes").glob("*.yaml")):
-        parts += [f"## {file.stem}", f"```yaml\n{file.read_text(encoding='utf-8').strip()}\n```"]
+    recipes = {file.stem: file.read_text(encoding="utf-8").strip() for file in files}
+    rows = (f"| [{name}](#{name}) | {_cell(text.splitlines()[0].strip('# :'))} |" for name, text in recipes.items())
+    parts.append("\n".join(["| recipe | purpose |", "|---|---|", *rows]))
+    for name, text in recipes.items():
+        parts += [f"## {name}", f"```yaml\n{text}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

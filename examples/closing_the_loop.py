@@ -1,4 +1,6 @@
-"""Go from failures in the App to a better checkpoint, as docs/closing_the_loop.md shows.
+"""Go from failures in the App to a better checkpoint.
+
+docs/closing_the_loop.md shows the same.
 
     python examples/closing_the_loop.py                       # about half an hour on 2 CPU cores
     python examples/closing_the_loop.py --pictures docs       # also takes the pictures, in a headless Chromium
@@ -9,6 +11,7 @@ The script prints the page's figures. It calls the operators of the App; the tra
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import socket
@@ -21,6 +24,7 @@ import fiftyone.operators as foo
 from fiftyone import ViewField as F
 from fiftyone.operators.delegated import DelegatedOperationService
 from genseg_training.nano import refscenes
+from PIL import Image
 
 import fiftyone_genseg
 from fiftyone_genseg import plugin, training_runs
@@ -43,7 +47,10 @@ def _segment_and_evaluate(dataset: fo.Dataset, checkpoint: str, field: str) -> N
 
 
 def _train(view: fo.DatasetView, steps: int) -> Path:
-    """Queue the operator "Train on this view", and run it as `fiftyone delegated launch` would."""
+    """Queue the operator "Train on this view", and run it.
+
+    `fiftyone delegated launch` would do the same.
+    """
     shutil.rmtree(training_runs.home() / NAME, ignore_errors=True)
     params = {"name": NAME, "checkpoint": START, "steps": steps, "recipe": "nano_r1", "mix": "refscenes:2000"}
     foo.execute_operator(f"{OPERATORS}/train_on_view", {"view": view}, params=params, request_delegation=True)
@@ -64,7 +71,7 @@ def _print_difference(dataset: fo.Dataset, ids: list[str], label: str) -> None:
 
 
 def _take_pictures(dataset: fo.Dataset, folder: Path) -> None:
-    """Write loop_failures.png, loop_form.png and loop_compared.png."""
+    """Write loop_failures.webp, loop_form.webp and loop_compared.webp."""
     from playwright.sync_api import sync_playwright
 
     with socket.socket() as free:
@@ -89,12 +96,12 @@ def _take_pictures(dataset: fo.Dataset, folder: Path) -> None:
         page.get_by_role("combobox").nth(run).click()
         page.get_by_role("option", name="before", exact=True).click()
         page.wait_for_timeout(6000)
-        page.screenshot(path=folder / "loop_failures.png")
+        _shoot(page, folder / "loop_failures.webp")
         page.get_by_role("button", name="Train on it").click()
         page.get_by_text("Checkpoint to start from").wait_for(timeout=60_000)
         page.get_by_role("textbox").filter(visible=True).first.fill(NAME + "-2")
         page.wait_for_timeout(5000)
-        page.screenshot(path=folder / "loop_form.png")
+        _shoot(page, folder / "loop_form.webp")
         page.get_by_role("button", name="Cancel", exact=True).click()
         page.get_by_role("combobox").nth(run).click()
         page.get_by_role("option", name="after", exact=True).click()
@@ -102,9 +109,13 @@ def _take_pictures(dataset: fo.Dataset, folder: Path) -> None:
         page.get_by_role("combobox").nth(against).click()
         page.get_by_role("option", name="before", exact=True).click()
         page.wait_for_timeout(6000)
-        page.screenshot(path=folder / "loop_compared.png")
+        _shoot(page, folder / "loop_compared.webp")
         browser.close()
     session.close()
+
+
+def _shoot(page, file: Path) -> None:
+    Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(file, quality=90, method=6)
 
 
 def _main() -> None:

@@ -1,12 +1,14 @@
-"""Ask, correct, train and compare, from images without any ground truth, as docs/correcting.md shows.
+"""Ask, correct, train and compare, without any ground truth.
+
+docs/correcting.md shows the same.
 
     python examples/correcting.py              # 42 minutes on one thread of a busy machine
     python examples/correcting.py --restart    # removes the dataset and the checkpoint first
 
-A killed script goes on where it was when it is started again with the same options.
+A killed script goes on when it is started again with the same options.
 
 The script plays the person: it looks at the truth of the rendered scenes where a person looks at the image. The truth
-is never stored in the dataset. The training sees only what this person keeps.
+is never stored in the dataset. The training sees only the answers that this person keeps.
 """
 
 from __future__ import annotations
@@ -69,14 +71,20 @@ def _unlabelled_dataset(folder: Path, drawn: list[ReferringExample]) -> fo.Datas
 
 
 class _Person:
-    """Stand in for a person: what a person sees in the image is read from the truth of the rendered scenes."""
+    """Stand in for a person.
+
+    The truth of the rendered scenes stands in for a look at the image.
+    """
 
     def __init__(self, dataset: fo.Dataset, truth: Truth):
         self.dataset, self.truth = dataset, truth
         self.request = SegmentRequest((), checkpoint=START, output_field=FIELD, device="cpu")
 
     def ask_and_judge(self, sample: fo.Sample, expression: str) -> None:
-        """Ask as the panel Ask does, and press Keep, Nothing is meant, or Wrong and Correct."""
+        """Ask as the panel Ask does, and press a button.
+
+        The buttons are Keep, Nothing is meant, and Wrong and Correct.
+        """
         request = SegmentRequest((expression,), checkpoint=START, output_field=FIELD, device="cpu")
         for _ in answering.ask(self.dataset, sample.id, request):
             pass
@@ -106,14 +114,14 @@ class _Person:
 
 
 def _pointed_at(mask: np.ndarray) -> InstancePrompt:
-    """Return what a person draws around a shape: its box, and two points inside."""
+    """Return the drawing of a person around a shape: its box, and two points inside."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
     return InstancePrompt(box, interior_points(mask))
 
 
 def _ask_all(dataset: fo.Dataset, truth: Truth) -> None:
-    """Ask and judge what was not judged yet."""
+    """Ask and judge the expressions that were not judged yet."""
     person = _Person(dataset, truth)
     for number, sample in enumerate(dataset.iter_samples(), 1):
         judged = {card.expression for card in cards(sample, FIELD) if card.verdict}
@@ -142,7 +150,7 @@ def _print_verdicts(dataset: fo.Dataset) -> None:
 
 
 def _train(dataset: fo.Dataset, steps: int) -> Path:
-    """Train on what was kept, on the road of the operator "Train on this view"."""
+    """Train on the kept answers, on the road of the operator "Train on this view"."""
     folder = training_runs.home() / NAME
     if NAME not in training_runs.trained():
         if not training_runs.begun(NAME):
@@ -157,7 +165,10 @@ def _train(dataset: fo.Dataset, steps: int) -> Path:
 
 
 def _compare(dataset: fo.Dataset, checkpoint: Path) -> None:
-    """Segment and evaluate the held-out split with both checkpoints, and print figures with 95 % intervals."""
+    """Segment and evaluate the held-out split with both checkpoints.
+
+    Print figures with 95 % intervals.
+    """
     tables = {}
     for key, name in (("before", START), ("after", str(checkpoint))):
         options = {"expression_field": "expression", "checkpoint": name, "output_field": key, "batch_size": 32}
@@ -196,7 +207,10 @@ def _restart() -> None:
 
 
 def _begun(arguments: argparse.Namespace, drawn: list[ReferringExample]) -> tuple[fo.Dataset, fo.Dataset]:
-    """Return the dataset without ground truth and the held-out one, as an earlier start left them."""
+    """Return the dataset without ground truth and the held-out one.
+
+    An earlier start left them.
+    """
     options = {name: getattr(arguments, name) for name in ("expressions", "held_out", "steps")}
     if fo.dataset_exists(DATASET) and fo.dataset_exists(HELD_OUT):
         dataset = fo.load_dataset(DATASET)

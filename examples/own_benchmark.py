@@ -1,4 +1,6 @@
-"""Write RefScenes as data of your own, in the form that `genseg benchmark coco` reads.
+"""Write RefScenes as data of your own.
+
+`genseg benchmark coco` reads it.
 
 python examples/own_benchmark.py data/scenes
 genseg benchmark coco --split data --root data/scenes
@@ -16,7 +18,10 @@ from PIL import Image
 
 
 def write(folder: Path, count: int) -> None:
-    """Write `images/`, `instances.json` with an annotation per mask, and `expressions.csv` that names them."""
+    """Write `images/`, `instances.json` and `expressions.csv`.
+
+    `instances.json` has an annotation per mask, and `expressions.csv` names them.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: dict[str, dict] = {}
     annotations: dict[tuple[str, str], dict] = {}

@@ -1,4 +1,6 @@
-"""Write RefScenes as small archives in the official formats of RefCOCOg and gRefCOCO, to try commands that read them.
+"""Write RefScenes as small archives in official formats, to try commands.
+
+The formats are RefCOCOg's and gRefCOCO's.
 
 python examples/small_archives.py data/small
 genseg-train data --overlap --root data/small

@@ -20,8 +20,9 @@ from tests.conftest import PHOTOS, ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Pages whose blocks are run, unless a comment before a block says why it is not.
-START = ("install", "start", "start_app", "segmenting", "publishing")
-RUN = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in START)]
+NEW_USERS = ("install", "start", "start_app", "segmenting", "publishing", "evaluation", "results", "refscenes")
+RUN = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NEW_USERS)]
+PRINTED = ("text", "json")  # languages of blocks that nobody runs
 _BLOCK = re.compile(
     r"(?:^[ ]*<!-- not run: (?P<why>.+?) -->\n)?^(?P<indent>[ ]*)```(?P<language>\w*)\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
@@ -63,7 +64,7 @@ def all_commands(program: str) -> list[list[str]]:
         words
         for page in PAGES
         for block in blocks(page)
-        if block.language in ("", "bash")
+        if block.language in ("bash", "console")
         for words in commands(block.code)
     ]
     return [words[1:] for words in found if words[0] == program and not words[1].endswith(":")]
@@ -97,6 +98,14 @@ def test_a_new_users_page_runs(page, place, monkeypatch):
                 assert program == "genseg", f"{page.name}: say why `{program}` is not run"
                 done = CliRunner().invoke(app, words)
                 assert done.exit_code == 0, f"{page.name}: genseg {words}: {done.output}"
+
+
+def test_each_block_is_run_or_says_why_not():
+    for page in PAGES:
+        for block in blocks(page):
+            first = f"{page.name}: {block.code.splitlines()[0]}"
+            assert block.language, f"{first}: name a language"
+            assert block.why_not or block.language in PRINTED or page in RUN, f"{first}: say why it is not run"
 
 
 def test_blocks_are_found():
@@ -166,7 +175,7 @@ def test_python_blocks_import_what_there_is():
 
 
 def test_links_lead_somewhere_outside_the_site_too():
-    generated = {"commands.md", "operators.md", "recipes.md"}
+    generated = {"commands.md", "operators.md", "fields.md", "recipes.md"}
     for page in [*PAGES, ROOT / "CHANGELOG.md"]:
         for link in re.findall(r"\]\(([^)#\s]+)", _BLOCK.sub("", page.read_text(encoding="utf-8"))):
             there = link.startswith("https://") or (page.parent / link).exists() or link in generated

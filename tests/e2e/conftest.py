@@ -1,10 +1,12 @@
 """The App, a browser, and screenshots."""
 
+import io
 import shutil
 import socket
 
 import fiftyone as fo
 import pytest
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tests.e2e.hand import dismiss_popup
@@ -47,6 +49,7 @@ def picture(page, request):
         if folder := request.config.getoption("--screenshots"):
             page.wait_for_timeout(4000)
             dismiss_popup(page)
-            page.screenshot(path=f"{folder}/{name}.png")
+            shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+            shot.save(f"{folder}/{name}.webp", quality=90, method=6)
 
     return take

@@ -15,7 +15,7 @@ def test_segment_and_evaluate_from_the_forms(serve, page, picture, dataset):
     expect(page.get_by_text("Nothing is segmented yet")).to_be_visible(timeout=SLOW)
     page.get_by_title("Close").last.click()
     open_form(page, "Referring segment")
-    expect(page.get_by_text("Where an expression already has a result")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("If an expression already has a result")).to_be_visible(timeout=SLOW)
     picture("form")
     page.get_by_role("button", name="Execute", exact=True).click()
     expect(page.get_by_role("button", name="Stop", exact=True)).to_be_visible(timeout=SLOW)

@@ -87,7 +87,7 @@ def test_ask_correct_and_keep(serve, page, picture, dataset, stored):
 
     button(page, "Ask on all").click()
     form = page.get_by_role("dialog")
-    expect(form.get_by_text("Where an expression already has a result")).to_be_visible(timeout=SLOW)
+    expect(form.get_by_text("If an expression already has a result")).to_be_visible(timeout=SLOW)
     expect(form.locator("textarea").first).to_have_value("the red thing")
 
 
