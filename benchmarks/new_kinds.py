@@ -124,15 +124,19 @@ def table(rows: list[dict], samples: int) -> str:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Print the paired differences of other rows against the first."""
+    """Print the paired differences of other rows against the first, and of the other rows' mean."""
     base = {row["example_id"]: row for row in _rows(arguments.base)}
+    others = {file.stem: _rows(file) for file in arguments.others}
+    if len(others) > 1:
+        ious = np.mean([[row["iou"] for row in rows] for rows in others.values()], axis=0)
+        others["mean"] = [row | {"iou": float(iou)} for row, iou in zip(_rows(arguments.others[0]), ious, strict=True)]
     print("| rows | kind | n | mIoU before | mIoU | points, 95 % |\n|---|---|---:|---:|---:|---|")
-    for file in arguments.others:
-        for kind, part in by_kind(_rows(file)).items():
+    for name, rows in others.items():
+        for kind, part in by_kind(rows).items():
             before = np.array([base[row["example_id"]]["iou"] for row in part])
             after = np.array([row["iou"] for row in part])
             low, high = interval(after - before, [row["image_id"] for row in part])
-            print(f"| {file.stem} | {kind} | {len(part)} | {before.mean():.3f} | {after.mean():.3f} "
+            print(f"| {name} | {kind} | {len(part)} | {before.mean():.3f} | {after.mean():.3f} "
                   f"| {100 * (after - before).mean():+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] |")  # fmt: skip
 
 

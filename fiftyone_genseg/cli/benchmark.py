@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,13 +149,8 @@ def benchmark(
         if against and (out or shard):
             raise ValueError("several checkpoints have folders of their own; leave --out and --shard out")
         model = named(model, server)
-        examples, archive = archives.load_archive(name, root, split, strict)
-        console.print(str(archive), highlight=False, markup=False)
-        if first_expression:
-            examples = archives.first_expressions(examples)
-        examples = examples.select(range(min(limit or len(examples), len(examples))))
 
-        def score(
+        def opened(
             model: str | None,
             revision: str | None,
             server: str | None,
@@ -162,63 +158,74 @@ def benchmark(
             served_model: str | None,
             model_options: dict[str, Any],
             predictions: Path | None,
-        ) -> tuple[Path, str | None]:
-            """Return the folder of a run, and its report."""
+        ) -> Callable[[], tuple[Path, str | None]]:
+            """Check what answers, and return a function that runs it and returns its folder and report."""
             asked = None
             if server is not None and not predictions:
                 asked = load_model(model, device, revision, server, segmenter, model_options, served_model)
-            opened = asked.checkpoint if asked else None
+            found = asked.checkpoint if asked else None
             options, hub = pick(ReasonerOptions, model_options), pick(HubOptions, model_options)
-            model = model or (opened.name if opened else None)
+            model = model or (found.name if found else None)
             known = f"{model}+{segmenter}" if segmenter else model
             if predictions:
                 who = {"model": str(predictions)}
-            elif opened and not opened.reasoner.is_dir():  # only the server has files of it
-                who = fingerprint.identify_served(opened, options)
+            elif found and not found.reasoner.is_dir():  # only the server has files of it
+                who = fingerprint.identify_served(found, options)
             else:
-                who = fingerprint.identify(str(known), revision, opened, options, hub)
-
-            def load() -> GenSegR1 | benchmark_run.Answer:
-                name = fingerprint.loadable(str(known), who)
-                if workers is None:
-                    return asked or GenSegR1.from_pretrained(name, device, **model_options)
-                found = checkpoints.pull(name, dialect=options.dialect, options=hub)
-                return stack.enter_context(ray_engine(found, workers, gpus_per_worker, address, model_options)).answer
-
+                who = fingerprint.identify(str(known), revision, found, options, hub)
             system = who["model"] + (" served" if asked else "")
             folder = out or Path("runs/benchmarks", f"{name}-{split}", _folder_name(system))
-            with contextlib.ExitStack() as stack:
-                report = benchmark_run.run(
-                    folder,
-                    settings={"benchmark": name, "split": split, **who},
-                    examples=examples,
-                    source=predictions or load,
-                    policy=policy,
-                    archive=str(archive),
-                    command=_command(sys.argv[1:]),
-                    batch_size=batch_size,
-                    overwrite=overwrite,
-                    shard=part,
-                )
-            return folder, report
 
-        folder, report = score(model, revision, server, segmenter, served_model, model_options, predictions)
-        beside = []
+            def score() -> tuple[Path, str | None]:
+                def load() -> GenSegR1 | benchmark_run.Answer:
+                    name = fingerprint.loadable(str(known), who)
+                    if workers is None:
+                        return asked or GenSegR1.from_pretrained(name, device, **model_options)
+                    pulled = checkpoints.pull(name, dialect=options.dialect, options=hub)
+                    return stack.enter_context(
+                        ray_engine(pulled, workers, gpus_per_worker, address, model_options)
+                    ).answer
+
+                with contextlib.ExitStack() as stack:
+                    report = benchmark_run.run(
+                        folder,
+                        settings={"benchmark": name, "split": split, **who},
+                        examples=examples,
+                        source=predictions or load,
+                        policy=policy,
+                        archive=str(archive),
+                        command=_command(sys.argv[1:]),
+                        batch_size=batch_size,
+                        overwrite=overwrite,
+                        shard=part,
+                    )
+                return folder, report
+
+            return score
+
+        runs = [opened(model, revision, server, segmenter, served_model, model_options, predictions)]
         for other in against or ():
             # SAM 3 takes words: it has no reasoner, to which the other options belong.
             words = checkpoints.is_sam3(other, pick(HubOptions, model_options))
             kept = {n: v for n, v in model_options.items() if not words or n in HubOptions.__dataclass_fields__}
-            beside.append(score(other, None, None if words else server, None, None, kept, None)[0])
+            runs.append(opened(other, None, None if words else server, None, None, kept, None))
+        examples, archive = archives.load_archive(name, root, split, strict)
+        console.print(str(archive), highlight=False, markup=False)
+        if first_expression:
+            examples = archives.first_expressions(examples)
+        examples = examples.select(range(min(limit or len(examples), len(examples))))
+        (folder, report), *others = [score() for score in runs]
+        beside = [other for other, _ in others]
     except (ValueError, OSError, CheckpointError, RayError) as error:
         raise fail(error) from error
     if report is None:
         typer.echo(f"shard {part} of {folder} is done; the last shard to finish writes the report", err=True)
         return
-    own, *others = (json.loads((each / benchmark_run.METRICS).read_bytes()) for each in (folder, *beside))
-    typer.echo(reports.markdown(own, others) if others else report)
+    own, *rivals = (json.loads((each / benchmark_run.METRICS).read_bytes()) for each in (folder, *beside))
+    typer.echo(reports.markdown(own, rivals) if rivals else report)
     for each in (folder, *beside):
         typer.echo(f"wrote {each / benchmark_run.PAGE} and its files", err=True)
-    for figures in (own, *others):
+    for figures in (own, *rivals):
         check_answered(figures)
 
 

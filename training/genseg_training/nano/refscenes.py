@@ -17,7 +17,7 @@ VERSION = "1.0"
 SPLITS = {"val": 1, "test": 2}
 SCENES_PER_SPLIT, EXPRESSIONS_PER_SCENE = 500, 4
 CONTROL = "ordinal"  # the new kind that MIXED_KINDS leaves out, so that neither answers nor rewards show it
-_NEW_SHARE = 0.75
+_NEW_SHARE = 0.6
 
 
 def _mixed() -> dict[str, int]:
