@@ -5,7 +5,7 @@ from genseg_hub.errors import RunError
 from genseg_training import cli
 from trl import GRPOTrainer  # noqa: F401  TRL would look into the simulated vLLM if it were imported later
 
-from tests.helpers.vllm import installed
+from tests.helpers.vllm_installed import installed
 from tests.training.test_mining import command, rates
 
 VLLM = {"model_options": '{"backend": "vllm"}', "data": "refscenes:6", "below": 0.95}

@@ -28,7 +28,7 @@ from fiftyone_genseg.segmentation.request import SegmentRequest
 from fiftyone_genseg.segmentation.run import segment_view
 from tests.conftest import ROOT
 from tests.fiftyone_genseg.segmentation.test_run import snapshot
-from tests.helpers.vllm import SIMULATED
+from tests.helpers.vllm_installed import SIMULATED
 
 # A run that is killed while it puts its eleventh result on a sample, with two batches of four written.
 KILLED = """

@@ -11,7 +11,7 @@ from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_training.nano.refscenes import refscenes
 from PIL import Image
 
-from tests.helpers import vllm
+from tests.helpers import vllm_installed as vllm
 from tests.helpers.reasoners import ask
 
 

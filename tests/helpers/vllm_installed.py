@@ -1,4 +1,7 @@
-"""The simulated vLLM of `simulated_vllm`, installed for a while."""
+"""The simulated vLLM of `simulated_vllm`, installed for a while.
+
+No module of this folder is named `vllm`, because a script of this folder would then import it as vLLM.
+"""
 
 from __future__ import annotations
 
