@@ -101,7 +101,7 @@ def find_token(token: str | None) -> str:
     if not token:
         raise PublishError(f"there is no token for the Hub, {NOTHING}: run `hf auth login` or set HF_TOKEN")
     if not re.fullmatch(r"[!-~]+", token):  # the HTTP client would quote it in its error
-        raise PublishError(f"the token for the Hub is malformed, {NOTHING}:  run `hf auth login` or set HF_TOKEN anew")
+        raise PublishError(f"the token for the Hub is malformed, {NOTHING}: run `hf auth login` or set HF_TOKEN anew")
     return token
 
 

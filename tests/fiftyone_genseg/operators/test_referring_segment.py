@@ -61,7 +61,7 @@ def test_no_engine_is_offered_without_ray(dataset, monkeypatch):
 @pytest.mark.parametrize(
     ("params", "problem"),
     [
-        ({"source": "typed", "expressions": "  \n"}, "Give expressions"),
+        ({"source": "typed", "expressions": "  \n"}, "Give either expressions"),
         ({"output_field": "9 lives"}, "'9 lives' is not a field name"),
         ({"output_field": "expression"}, "already holds something else"),
         ({"checkpoint": "nanno"}, "There is no checkpoint 'nanno'"),

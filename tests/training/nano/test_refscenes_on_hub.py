@@ -102,7 +102,7 @@ def test_a_dry_run_asks_nobody(hub, few, monkeypatch):
 
 @pytest.mark.parametrize(
     ("repo_id", "token", "message"),
-    [("refscenes", WRITER, "is not a Hub id"), (REPO, "two words", "token for the Hub is not one")],
+    [("refscenes", WRITER, "is not a Hub id"), (REPO, "two words", "token for the Hub is malformed")],
 )
 def test_name_and_token_are_checked_before_rendering(hub, monkeypatch, repo_id, token, message):
     monkeypatch.setattr(refscenes_on_hub, "files", lambda _: pytest.fail("rendered too early"))
