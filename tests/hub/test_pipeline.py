@@ -191,8 +191,9 @@ def test_reasoner_and_segmenter_work_at_the_same_time(nano, nano_sam2, examples,
         assert sum(threads) <= max(2, torch.get_num_threads())
 
 
-def test_on_mps_the_two_take_turns(nano, nano_sam2, examples):
+def test_on_mps_the_two_take_turns(nano, nano_sam2, examples, monkeypatch):
     """Test the order with a device that is MPS by name only."""
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 7)
     events = []
 
     class Reasoning(_OneAfterTheOther):
@@ -213,7 +214,9 @@ def test_on_mps_the_two_take_turns(nano, nano_sam2, examples):
     segmenter = Segmenting(nano_sam2)
     segmenter.device = torch.device("mps")
     model = GenSegR1(Reasoning(nano.reasoner, True), segmenter, nano.dialect)
-    assert all(result.masks for result in model.segment_many([examples[1], examples[4]], batch_size=2))
+    results = list(model.segment_many([examples[1], examples[4]], batch_size=2))
+    assert all(result.masks for result in results)
+    assert {result.cost.memory_bytes for result in results} == {7}
     assert events == ["reasons", "reasoned", "segments", "segmented"] * 2
 
 

@@ -141,7 +141,7 @@ def test_an_empty_expression_field_is_a_failure_of_that_sample(dataset, nano):
     ("options", "message"),
     [
         ({}, "give either expressions or"),
-        ({"expressions": ["x"], "expression_field": "expression"}, "not both"),
+        ({"expressions": ["x"], "expression_field": "expression"}, "give either expressions or"),
         ({"expressions": [" ", ""]}, "give either expressions or"),
         ({"expression_field": "held_out"}, "must be a field of strings.*expression"),
         ({"expression_field": "nope"}, "must be a field of strings"),

@@ -1,6 +1,7 @@
 """A benchmark run that is killed at any moment and started again equals one that nobody interrupted."""
 
 import json
+import re
 import signal
 
 import datasets
@@ -68,12 +69,20 @@ def uninterrupted(nano, saved, tmp_path_factory):
     return contents(folder)
 
 
+def comparable(text: str) -> str:
+    """Return a file without costs, and with rounded scores.
+
+    SAM 2 decodes the instances of an image together, so another grouping adds floats in another order.
+    """
+    return re.sub(r'(?<="score": )[\d.e-]+', lambda found: f"{float(found[0]):.5f}", costs.without(text))
+
+
 def contents(folder) -> dict[str, str]:
-    return {name: costs.without((folder / name).read_text()) for name in benchmark_run.FILES}
+    return {name: comparable((folder / name).read_text()) for name in benchmark_run.FILES}
 
 
 def lines(file) -> list[str]:
-    return costs.without(file.read_text()).splitlines() if file.exists() else []
+    return comparable(file.read_text()).splitlines() if file.exists() else []
 
 
 @pytest.mark.parametrize(("place", "call", "after"), MOMENTS)
@@ -84,7 +93,7 @@ def test_a_killed_run_goes_on(uninterrupted, saved, nano, tmp_path, monkeypatch,
     stored = [line for line in lines(folder / benchmark_run.PREDICTIONS) if line.endswith("}")]
     assert set(stored) <= set(uninterrupted[benchmark_run.PREDICTIONS].splitlines())
     for name in benchmark_run.FILES[2:]:  # whole or absent
-        assert not (folder / name).exists() or costs.without((folder / name).read_text()) == uninterrupted[name]
+        assert not (folder / name).exists() or comparable((folder / name).read_text()) == uninterrupted[name]
     again = []
     segment_many = nano.segment_many
 
