@@ -102,6 +102,8 @@ def test_an_evaluation_of_nothing_says_why(make, plugin, rows, said):
 class Broken:
     """A checkpoint whose reasoner fails on every expression."""
 
+    takes_words = False
+
     def __init__(self, model):
         self.checkpoint, self.segmenter = model.checkpoint, model.segmenter
 
