@@ -124,7 +124,10 @@ def table(rows: list[dict], samples: int) -> str:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Print the paired differences of other rows against the first, and of the other rows' mean."""
+    """Print the paired differences of other rows against the first.
+
+    Several other rows are seeds of one training, so their mean is compared, too.
+    """
     base = {row["example_id"]: row for row in _rows(arguments.base)}
     others = {file.stem: _rows(file) for file in arguments.others}
     if len(others) > 1:

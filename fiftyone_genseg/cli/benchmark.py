@@ -159,7 +159,10 @@ def benchmark(
             model_options: dict[str, Any],
             predictions: Path | None,
         ) -> Callable[[], tuple[Path, str | None]]:
-            """Check what answers, and return a function that runs it and returns its folder and report."""
+            """Check a checkpoint, and return a function that runs it.
+
+            The function returns the folder of the run, and its report.
+            """
             asked = None
             if server is not None and not predictions:
                 asked = load_model(model, device, revision, server, segmenter, model_options, served_model)

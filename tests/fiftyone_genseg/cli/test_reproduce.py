@@ -1,6 +1,7 @@
 """`genseg reproduce`: real stages with nano on small archives, and what tells whether each of them is done."""
 
 import fcntl
+import importlib.util
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import datasets
 import pandas as pd
@@ -128,8 +130,9 @@ def test_a_reproduction_scores_the_published_rows(name):
     assert {benchmark for run in asked.runs for benchmark in run.benchmarks} <= rows
 
 
-def test_nothing_is_missing_where_the_archives_are(tmp_path):
+def test_nothing_is_missing_where_the_archives_are(tmp_path, monkeypatch):
     """With empty files in the places of the archives, every check passes, and without them each says what it needs."""
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
     for file in ("refcocog/refs(umd).p", "refcocog/instances.json", "grefcoco/grefs(unc).json"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
@@ -142,6 +145,11 @@ def test_nothing_is_missing_where_the_archives_are(tmp_path):
     missing = list(stages.check(request.read("genseg_r1_8b"), tmp_path / "nowhere"))
     assert len(missing) == 4
     assert all("nowhere" in sentence for sentence in missing)
+    monkeypatch.delitem(sys.modules, "vllm")
+    said = list(stages.check(request.read("genseg_r1_8b"), tmp_path))
+    assert len(said) == 2 or importlib.util.find_spec("vllm")
+    for sentence in said:
+        assert "samples with vLLM (use_vllm), which is not installed here; add --use_vllm false" in sentence
 
 
 @pytest.mark.parametrize(
