@@ -72,7 +72,7 @@ class VllmReasoner:
             )
         decoded = self._processor.batch_decode(answers, skip_special_tokens=True)
         return [
-            Generation(self._begin + text, not ids or ids[-1] not in self._ends)
+            Generation(self._begin + text, not ids or ids[-1] not in self._ends, tokens=len(ids))
             for text, ids in zip(decoded, map(list, answers), strict=True)
         ]
 
