@@ -18,7 +18,7 @@ from PIL import Image
 SIZE = {"width": 1200, "height": 700}
 QUESTIONS = ("the blue circle", "the orange square")
 FRAME = 250  # milliseconds
-COLOURS = 128
+COLOURS = 256
 
 
 class Film:
