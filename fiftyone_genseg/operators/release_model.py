@@ -31,12 +31,12 @@ class ReleaseModel(foo.Operator):
     def execute(self, ctx) -> dict[str, str | None]:
         """Release the model, and say which it was."""
         name = resident.release()
-        message = f"{name} is no longer in memory" if name else "No model is in memory"
+        message = f"{name} is no longer in memory." if name else "No model is in memory."
         ctx.ops.notify(message, variant="success" if name else "info")
-        return {"released": name}
+        return {"released": name, "message": message}
 
     def resolve_output(self, ctx) -> types.Property:
-        """Return the name of the released model."""
+        """Return a sentence about the released model."""
         outputs = types.Object()
-        outputs.str("released", label="Released")
+        outputs.str("message", label="Result")
         return types.Property(outputs)

@@ -49,8 +49,9 @@ def test_the_second_run_of_the_operator_loads_nothing_and_the_memory_is_freed_on
     dataset.reload()
     texts = [[r.reasoning for r in found] for found in dataset.values("first_responses")]
     assert texts == [[r.reasoning for r in found] for found in dataset.values("second_responses")]
-    assert foo.execute_operator(RELEASE, {"dataset": dataset}).result == {"released": "nano"}
-    assert foo.execute_operator(RELEASE, {"dataset": dataset}).result == {"released": None}
+    first, second = (foo.execute_operator(RELEASE, {"dataset": dataset}).result for _ in range(2))
+    assert first == {"released": "nano", "message": "nano is no longer in memory."}
+    assert second == {"released": None, "message": "No model is in memory."}
     foo.execute_operator(SEGMENT, {"dataset": dataset}, params={"output_field": "third", "device": "cpu"})
     assert loaded == ["nano", "nano"]
 
