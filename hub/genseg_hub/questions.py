@@ -105,6 +105,8 @@ class Picture:
 class PicturePrompt(Prompt):
     """A prompt whose image is read again if its picture has dropped it."""
 
+    picture: Picture
+
     def __init__(self, picture: Picture, chat: list[dict]):
         object.__setattr__(self, "picture", picture)
         object.__setattr__(self, "chat", chat)
@@ -113,8 +115,7 @@ class PicturePrompt(Prompt):
     @property
     def image(self) -> Image.Image:  # type: ignore[override]
         """Return the image that the reasoner is shown."""
-        picture: Picture = self.picture  # type: ignore[attr-defined]
-        return picture.shown()
+        return self.picture.shown()
 
 
 class Questions:

@@ -177,6 +177,8 @@ def _without_overlaps(found: Found) -> list[tuple[tuple[float, float, float, flo
 class _AgentPrompt(PicturePrompt):
     """A prompt that opens a dialogue."""
 
+    dialogue: Dialogue
+
     def __init__(self, picture: Picture, dialogue: Dialogue):
         super().__init__(picture, [])
         object.__setattr__(self, "dialogue", dialogue)
@@ -200,8 +202,8 @@ class Agent:
 
     def stream(self, prompt: Prompt) -> Generator[str | Generation, None, None]:
         """See `Reasoner.stream`."""
-        dialogue: Dialogue = prompt.dialogue  # type: ignore[attr-defined]
-        ended = None
+        assert isinstance(prompt, _AgentPrompt)
+        dialogue, ended = prompt.dialogue, None
         while ended is None:
             answer, before = None, dialogue.transcript
             with closing(self._reasoner.stream(dialogue.prompt())) as states:
@@ -244,7 +246,7 @@ class _Dialogues:
             asked: dict[Prompt, _AgentPrompt] = {}
             for prompt in opened:
                 try:
-                    asked[prompt.dialogue.prompt()] = prompt  # type: ignore[attr-defined]
+                    asked[prompt.dialogue.prompt()] = prompt
                 except Exception as error:  # noqa: BLE001  becomes the answer of its prompt
                     done.append((prompt, error))
             if asked:
@@ -253,7 +255,7 @@ class _Dialogues:
         for request, answer in self._session.advance() if self._asked else ():
             prompt = self._asked.pop(request)
             try:
-                ended = answer if isinstance(answer, Exception) else prompt.dialogue.hear(answer)  # type: ignore[attr-defined]
+                ended = answer if isinstance(answer, Exception) else prompt.dialogue.hear(answer)
             except Exception as error:  # noqa: BLE001  becomes the answer of its prompt
                 ended = error
             if ended is None:

@@ -15,6 +15,7 @@ from PIL import Image
 from genseg_hub.dialects._prompting import as_data
 from genseg_hub.questions import Picture, PicturePrompt, Questions
 from genseg_hub.reasoners.base import Generation, Prompt
+from genseg_hub.reasoners.transformers import Batches
 from genseg_hub.schema import InstancePrompt, Prediction, Response, ResponseError
 from genseg_hub.segmenters.words import Found, Words
 
@@ -27,37 +28,20 @@ class Verbatim:
 
     takes_cores = False
 
-    def session(self, batch_size: int) -> _Repeating:
+    def session(self, batch_size: int) -> Batches:
         """See `Reasoner.session`."""
-        return _Repeating(batch_size)
+        return Batches(self, batch_size)
 
     def stream(self, prompt: Prompt) -> Generator[str | Generation, None, None]:
         """See `Reasoner.stream`."""
-        yield _repeated(prompt)
+        yield from self.generate([prompt])
+
+    def generate(self, batch: Sequence[Prompt], /) -> list[Generation]:
+        """See `Generates.generate`."""
+        return [Generation(prompt.chat[-1]["content"], truncated=False, tokens=0) for prompt in batch]
 
     def release(self) -> None:
         """Do nothing: there is nothing to free."""
-
-
-class _Repeating:
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._open: list[Prompt] = []
-
-    def room(self) -> int:
-        return self._batch_size - len(self._open)
-
-    def ask(self, prompts: Sequence[Prompt]) -> None:
-        self._open += prompts
-
-    def advance(self) -> list[tuple[Prompt, Generation | Exception]]:
-        answered: list[tuple[Prompt, Generation | Exception]] = [(prompt, _repeated(prompt)) for prompt in self._open]
-        self._open = []
-        return answered
-
-
-def _repeated(prompt: Prompt) -> Generation:
-    return Generation(prompt.chat[-1]["content"], truncated=False, tokens=0)
 
 
 class WordQuestions(Questions):

@@ -24,6 +24,27 @@ _PROCESSORS: dict[str, Any] = {
 }
 
 
+def load_whole(kind: Any, folder: Path) -> Any:
+    """Load a model of Transformers in float32, with all of its weights.
+
+    Args:
+        kind: class of the model, or an auto class.
+        folder: of the model.
+
+    Raises:
+        ValueError: the weights lack tensors, which Transformers would fill with random numbers.
+        OSError: files are missing.
+    """
+    model, found = kind.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+    )
+    if lacking := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"the weights in {folder} lack {len(lacking)} tensors: {', '.join(lacking[:3])} ...; pull them again"
+        )
+    return model
+
+
 class TransformersSegmenter(Segmenter):
     """Sam2Model or Sam3TrackerModel with its processor.
 
@@ -71,14 +92,7 @@ class TransformersSegmenter(Segmenter):
                 f"{folder / CONFIG_FILE} is of the kind {kind!r}; a segmenter is one of {', '.join(_PROCESSORS)}, "
                 "or a folder of `genseg-train export`"
             )
-        model, found = transformers.AutoModelForMaskGeneration.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-        if found["missing_keys"]:  # Transformers fills them with random numbers
-            names = ", ".join(sorted(found["missing_keys"])[:3])
-            raise ValueError(
-                f"the weights in {folder} lack {len(found['missing_keys'])} tensors: {names} ...; pull them again"
-            )
+        model = load_whole(transformers.AutoModelForMaskGeneration, folder)
         processor = _PROCESSORS[kind].from_pretrained(folder, trust_remote_code=False)
         device = torch.device(device)
         return cls(model.to(device), processor, torch.float32 if device.type == "cpu" else torch.bfloat16)

@@ -26,6 +26,7 @@ from genseg_hub.checkpoints.settings import WORD_TYPES
 from genseg_hub.errors import SegmenterError
 from genseg_hub.schema import Box
 from genseg_hub.segmenters.base import CONFIG_FILE, Segmenter
+from genseg_hub.segmenters.transformers import load_whole
 
 THRESHOLD = 0.5  # a mask counts if its score is above
 _log = logging.getLogger(__name__)
@@ -94,16 +95,7 @@ class Words(Segmenter):
             raise ValueError(
                 f"{folder / CONFIG_FILE} is of the kind {kind!r}; SAM 3 by words is one of {', '.join(WORD_TYPES)}"
             )
-        model: Any
-        found: dict[str, Any]
-        model, found = transformers.Sam3Model.from_pretrained(  # type: ignore[misc]
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-        if found["missing_keys"]:  # Transformers fills them with random numbers
-            names = ", ".join(sorted(found["missing_keys"])[:3])
-            raise ValueError(
-                f"the weights in {folder} lack {len(found['missing_keys'])} tensors: {names} ...; pull them again"
-            )
+        model = load_whole(transformers.Sam3Model, folder)
         processor = transformers.Sam3Processor.from_pretrained(folder, trust_remote_code=False)
         device = torch.device(device)
         return cls(model.to(device), processor, torch.float32 if device.type == "cpu" else torch.bfloat16)
