@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Name of the models' source. FiftyOne imports its folder for them by this name, so it must not be a package's name.
 SOURCE = "genseg-r1"
 # Without fiftyone-genseg: FiftyOne would look for it on PyPI, which does not have it.
-PACKAGES = ("rf-sam-2>=1.0.3", "torch>=2.11", "torchvision>=0.26", "transformers>=5.24")
+PACKAGES = ("rf-sam-2>=1.0.3", "torch>=2.11", "torchvision>=0.26", "transformers>=5.19")
 _TAGS = ("segmentation", "instances", "referring", "vlm", "torch", "transformers")
 _LICENCES = {"apache-2.0": "Apache 2.0", "other": "Other"}  # as FiftyOne spells them
 

@@ -12,6 +12,7 @@ EXTRAS = {
     "quant": ("accelerate>=1.10", "bitsandbytes>=0.46"),
     "serve": ("openai>=2", "transformers[serving]"),
     "ray": ("ray[data]>=2.60,<2.64",),
+    "vllm": ("vllm>=0.32",),
 }
 
 

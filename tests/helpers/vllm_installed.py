@@ -31,3 +31,15 @@ def installed() -> Iterator[ModuleType]:
         finally:
             for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
                 del sys.modules[name]
+
+
+@contextmanager
+def installed_for_trl() -> Iterator[ModuleType]:
+    """Install the simulated vLLM also in TRL, which looks for vLLM when it is imported."""
+    from trl.generation import vllm_generation
+
+    with installed() as vllm, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vllm_generation, "is_vllm_available", lambda: True)
+        patch.setattr(vllm_generation, "LLM", vllm.LLM, raising=False)
+        patch.setattr(vllm_generation, "SamplingParams", vllm.SamplingParams, raising=False)
+        yield vllm

@@ -11,6 +11,7 @@ from genseg_hub.reasoners.transformers import TransformersReasoner
 from genseg_training import vllm_reasoner
 from genseg_training.nano.refscenes import refscenes
 from genseg_training.trainer import SegmentationGRPOTrainer
+from genseg_training.vllm_prompts import correct
 from genseg_training.vllm_reasoner import VllmReasoner
 from trl.generation.vllm_generation import VLLMGeneration
 
@@ -23,7 +24,10 @@ COLOCATED = {
 
 
 class SimulatedVllm:
-    """TRL's `VLLMGeneration` with Transformers behind it: it takes token ids and images, and returns token ids."""
+    """TRL's `VLLMGeneration` with Transformers behind it: it takes token ids and images, and returns token ids.
+
+    It expands each image token, as vLLM does.
+    """
 
     def __init__(self, model, processor, limit=400):
         self.model, self.processor, self.limit, self.synced, self.seen = model, processor, limit, 0, []
@@ -37,8 +41,10 @@ class SimulatedVllm:
         answers = []
         for ids, (image,) in zip(prompts, images, strict=True):
             pixels = self.processor.image_processor(images=[image], return_tensors="pt")
-            inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
             image_token = self.model.config.image_token_id
+            count = int(pixels["image_grid_thw"].prod()) // self.processor.image_processor.merge_size**2
+            ids = [part for token in ids for part in [token] * (count if token == image_token else 1)]
+            inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == image_token).int()
             said = self.model.generate(**inputs, **pixels, max_new_tokens=self.limit, do_sample=False)
             answers.append(said[0, len(ids) :].tolist())
@@ -47,7 +53,9 @@ class SimulatedVllm:
 
 @pytest.fixture
 def simulated(nano):
-    return SimulatedVllm(nano.reasoner.model, nano.reasoner.processor)
+    vllm = SimulatedVllm(nano.reasoner.model, nano.reasoner.processor)
+    correct(vllm, nano.reasoner.processor)
+    return vllm
 
 
 def test_what_is_simulated_is_what_trl_has():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from genseg_hub.extras import install_command
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from genseg_training import data, rewards
@@ -206,7 +207,10 @@ def check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConfi
 def check_vllm(config: GRPOConfig) -> None:
     """Raise ValueError if the run is to sample with vLLM, and vLLM is not installed."""
     if config.use_vllm and "vllm" not in sys.modules and importlib.util.find_spec("vllm") is None:
-        raise ValueError("the run samples with vLLM (use_vllm), which is not installed here; add --use_vllm false")
+        raise ValueError(
+            f"the run samples with vLLM (use_vllm), which is not installed here: {install_command('vllm')}, or add "
+            "--use_vllm false"
+        )
 
 
 def request_of(arguments: GrpoArguments) -> data.Request:

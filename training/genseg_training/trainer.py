@@ -33,7 +33,7 @@ from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import RepeatSampler
 
-from genseg_training import dynamic_sampling, liveness, samples, vllm_reasoner
+from genseg_training import dynamic_sampling, liveness, samples, vllm_prompts, vllm_reasoner
 
 EVALUATIONS, SAMPLES = "evaluations", "samples"
 
@@ -95,6 +95,8 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         **kwargs,
     ):
         super().__init__(eval_dataset=eval_dataset, **kwargs)
+        if self.use_vllm and self.vllm_mode == "colocate":
+            vllm_prompts.correct(self.vllm_generation, self.processing_class)
         self._segmenter, self._held_out, self._eval_name = segmenter, eval_dataset, eval_name
         self._eval_options = eval_options
         self._rounds = rounds

@@ -30,10 +30,8 @@ def usable(config: GRPOConfig) -> bool:
 class VllmReasoner:
     """Reasoner by vLLM, see `base.Reasoner`.
 
-    An error of vLLM ends the evaluation, because the training could not go on either.
-
     Args:
-        vllm: TRL's `VLLMGeneration`, with the weights of this step.
+        vllm: TRL's `VLLMGeneration`, with the weights of this step, and corrected (`vllm_prompts.correct`).
         model: the policy, for its end tokens.
         processor: of the policy.
         opens_thought: whether the chat template opens the thought in the prompt.

@@ -17,6 +17,7 @@ from typing import Any
 
 from genseg_hub.checkpoints import Checkpoint
 from genseg_hub.errors import CheckpointError, EngineDiedError
+from genseg_hub.extras import install_command
 from genseg_hub.reasoners.base import THOUGHT, Generation, Prompt
 from genseg_hub.reasoners.serving import MAX_MODEL_LEN
 
@@ -202,7 +203,7 @@ def load(
     import transformers
 
     if importlib.util.find_spec("vllm") is None:
-        raise CheckpointError("vLLM is not installed here: pip install vllm, or leave the backend vllm out")
+        raise CheckpointError(f"vLLM is not installed here: {install_command('vllm')}, or leave the backend vllm out")
     if target.index:
         raise CheckpointError(f"vLLM takes the first GPU and not {target}; set CUDA_VISIBLE_DEVICES={target.index}")
     _prepare()

@@ -1,4 +1,4 @@
-"""The part of vLLM 0.32 that `reasoners.vllm` uses, with Transformers behind it; put its folder on `sys.path`.
+"""The part of vLLM 0.32 that `reasoners.vllm` and TRL use, with Transformers behind it; put its folder on `sys.path`.
 
 Requests join and leave while others are open, as in vLLM: a step answers one of them. vLLM itself has no wheel for the
 machines that run the tests.
@@ -24,6 +24,9 @@ class SamplingParams:
     max_tokens: int | None = 16
     stop_token_ids: list[int] | None = None
     detokenize: bool = True
+    n: int = 1
+    min_p: float = 0.0
+    logprobs: int | None = None
 
 
 class ModelRegistry:
@@ -40,9 +43,9 @@ class LLM:
             raise RuntimeError("Engine core initialization failed")
         LLM.made.append({"model": model, **options})
         self.processor = transformers.AutoProcessor.from_pretrained(model)
-        dtype = getattr(torch, options["dtype"])
+        dtype = getattr(torch, options.get("dtype", "float32"))
         self.model = transformers.AutoModelForImageTextToText.from_pretrained(model, dtype=dtype).eval()
-        self.longest = options["max_model_len"]
+        self.longest = options["max_model_len"] or 32_768
         self.llm_engine = Engine(self)
         self.count = 0
 
@@ -54,10 +57,30 @@ class LLM:
         self.llm_engine.open[name] = (prompt, params)
         return [f"{name}-{random.getrandbits(32):08x}"]
 
+    def generate(self, prompts, sampling_params, use_tqdm=True):
+        """Answer whole, as TRL asks."""
+        names = [self.enqueue([prompt], sampling_params)[0].partition("-")[0] for prompt in prompts]
+        answers = {}
+        while len(answers) < len(names):
+            answers |= {answer.request_id: answer for answer in self.llm_engine.step()}
+        return [answers[name] for name in names]
+
+    def reset_prefix_cache(self):
+        return True
+
 
 class Engine:
     def __init__(self, llm):
         self.llm, self.open, self.most, self.aborted, self.dead = llm, {}, 0, [], False
+        model = SimpleNamespace(load_weights=self.load_weights)
+        worker = SimpleNamespace(model_runner=SimpleNamespace(model=model))
+        self.model_executor = SimpleNamespace(driver_worker=worker)
+        self.loaded = set()
+
+    def load_weights(self, weights):
+        for name, tensor in weights:
+            self.llm.model.get_parameter(name).data.copy_(tensor)
+            self.loaded.add(name)
 
     def abort_request(self, names):
         self.aborted += names
@@ -82,6 +105,7 @@ class Engine:
             ids += [token] * (count if token == image else 1)
         ids = torch.tensor([ids])
         sampled = params.temperature > 0
+        ends = params.stop_token_ids or [model.generation_config.eos_token_id]
         tokens = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -92,8 +116,10 @@ class Engine:
             temperature=params.temperature if sampled else None,
             top_k=0 if sampled else None,
             repetition_penalty=params.repetition_penalty,
-            eos_token_id=params.stop_token_ids,
+            eos_token_id=ends,
         )[0, ids.shape[1] :].tolist()
-        reason = "stop" if tokens[-1] in params.stop_token_ids else "length"
-        answer = SimpleNamespace(token_ids=tokens, finish_reason=reason)
-        return [SimpleNamespace(request_id=name, finished=True, outputs=[answer])]
+        reason = "stop" if tokens[-1] in ends else "length"
+        chosen = [{token: SimpleNamespace(logprob=0.0, rank=1)} for token in tokens] if params.logprobs == 0 else None
+        answer = SimpleNamespace(token_ids=tokens, finish_reason=reason, logprobs=chosen)
+        prompt_ids = ids[0].tolist()
+        return [SimpleNamespace(request_id=name, finished=True, outputs=[answer], prompt_token_ids=prompt_ids)]
