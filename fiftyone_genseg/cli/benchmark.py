@@ -129,9 +129,10 @@ def benchmark(
     from genseg_hub.evaluation.metrics import get_policy
     from genseg_hub.evaluation.shards import Shard
     from genseg_hub.options import HubOptions, ReasonerOptions, ServerOptions, pick
+    from genseg_hub.ray_cluster import RayError
     from rich.console import Console
 
-    from fiftyone_genseg.segmentation.engines.ray import RayError, ray_engine
+    from fiftyone_genseg.segmentation.engines.ray import ray_engine
 
     console = Console(stderr=True)
     try:
@@ -233,10 +234,7 @@ def benchmark(
 
 
 def _command(arguments: list[str]) -> str:
-    """Return the command as it was typed, for the reports.
-
-    The Hub's token is left out.
-    """
+    """Return the command as it was typed, without the Hub's token, for the reports."""
     shown = [re.sub(r"^(--token)=.*", r"\1=***", argument, flags=re.S) for argument in arguments]
     for i, argument in enumerate(arguments[:-1]):
         if argument == "--token":

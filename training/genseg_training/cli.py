@@ -129,9 +129,10 @@ def _data(arguments: list[str]) -> None:
 
 def _of_any_checkpoint(parser_class: type, command: str, arguments: list[str]) -> None:
     from genseg_hub.errors import CheckpointError, PublishError
+    from genseg_hub.ray_cluster import RayError
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
-    from genseg_training import grpo, mining, sft
+    from genseg_training import grpo, mining, mining_workers, sft
 
     commands: dict[str, tuple[tuple[type, ...], Callable[..., None]]] = {
         "grpo": ((grpo.GrpoArguments, GRPOConfig, ModelConfig), grpo.train),
@@ -141,8 +142,10 @@ def _of_any_checkpoint(parser_class: type, command: str, arguments: list[str]) -
     classes, run = commands[command]
     try:
         first, *others = parser_class(classes, prog=f"genseg-train {command}").parse_args_and_config(arguments)
+        if command == "mine" and first.workers is not None:
+            run = mining_workers.mine
         run(first if command == "mine" else grpo.of_data(first, arguments), *others)
-    except (ValueError, CheckpointError, PublishError) as error:
+    except (ValueError, CheckpointError, PublishError, RayError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -1,7 +1,6 @@
-"""Mining: keep the expressions that are worth training on.
+"""Mining: choose expressions by how often a checkpoint answers them right.
 
-They are chosen by how often a checkpoint is right about them. GRPO compares the answers to one expression, so an
-expression that is always or never answered right teaches nothing.
+GRPO compares the answers to one expression, so an expression that is always or never answered right teaches nothing.
 """
 
 from __future__ import annotations
@@ -67,6 +66,17 @@ class MiningArguments:
         default=None,
         metadata={"help": "Answer this part alone, such as 3/8; the last part to finish writes the kept examples."},
     )
+    workers: int | None = field(
+        default=None,
+        metadata={"help": "Processes with a model each, on Ray; they see output_dir and the source by the same paths."},
+    )
+    gpus_per_worker: float | None = field(
+        default=None, metadata={"help": "GPUs of a worker, 0 for CPUs. Default: 1 if the cluster has any."}
+    )
+    address: str | None = field(
+        default=None,
+        metadata={"help": "Address of a Ray cluster: host:port, or auto. Default: $RAY_ADDRESS, or a new one."},
+    )
     server: str | None = field(default=None, metadata={"help": "Address of a server that has the model."})
     batch_size: int = field(default=32, metadata={"help": "Answers at once."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, cuda:0 or mps."})
@@ -85,6 +95,10 @@ class MiningArguments:
 
     def check(self) -> None:
         """Raise ValueError for values that cannot be."""
+        if self.workers is None and (self.gpus_per_worker is not None or self.address):
+            raise ValueError("gpus_per_worker and address belong to workers; say how many (--workers)")
+        if self.workers is not None and (self.shard or self.server):
+            raise ValueError("leave --workers out: with --shard this process answers, and a server answers by itself")
         if not 0 < self.below <= 1:
             raise ValueError(f"the IoU below which an answer is wrong must lie in (0, 1], got {self.below}")
         if self.samples < 1:
@@ -100,7 +114,7 @@ class MiningArguments:
 
 
 def mine(arguments: MiningArguments) -> None:
-    """Answer the expressions of a source, and write the kept ones.
+    """Answer the expressions of a source in this process, and write the kept ones.
 
     Kept expressions have a share of right answers within the bounds. Every answer is written when it is there: a killed
     run resumes. The same command with other bounds, another `below` or fewer samples asks nothing again.
@@ -203,7 +217,7 @@ def _check_folder(folder: Path, settings: Mapping[str, str]) -> None:
     try:
         before = json.loads(file.read_bytes())
     except ValueError as error:
-        raise RunError(f"{file} is damaged; name another folder with --output_dir, or remove it") from error
+        raise RunError(f"{file} is damaged; name another folder with --output_dir, or remove the file") from error
     for name in dict.fromkeys((*settings, *before)):
         if before.get(name) != settings.get(name):
             raise RunError(
@@ -258,9 +272,9 @@ def answers(
     A row may come several times.
 
     Args:
-        model: that answers.
-        examples: with `referring_dataset.FEATURES`, and perhaps `ignore`.
-        rows: of `examples`; neighbours that are equal share the image.
+        model: model that answers.
+        examples: examples with `referring_dataset.FEATURES`, and perhaps `ignore`.
+        rows: rows of `examples`; neighbours that are equal share the image.
         batch_size: answers at once.
     """
     chosen = examples.select(rows)
@@ -314,10 +328,7 @@ def _is_last(folder: Path, count: int, samples: int) -> bool:
 
 
 def _select(folder: Path, examples: datasets.Dataset, arguments: MiningArguments) -> None:
-    """Write the pass rate of each expression, and the examples within the bounds.
-
-    The bounds are on the rate.
-    """
+    """Write each expression's pass rate, and the examples whose rate is kept."""
     found = _read([folder / ANSWERS])
     samples, (least, most) = arguments.samples, arguments.bounds()
     kept, rates, lines = [], [], []

@@ -10,28 +10,25 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import logging
 import math
 import os
 import platform
-import socket
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from genseg_hub import ray_cluster
 from genseg_hub.checkpoints import Checkpoint
 from genseg_hub.checkpoints.catalog import EMBEDDED
 from genseg_hub.checkpoints.settings import CONFIG_FILE, read_config
 from genseg_hub.errors import CheckpointError, EngineDiedError
 from genseg_hub.evaluation import predictions
-from genseg_hub.extras import install_command
 from genseg_hub.options import OF_TRANSFORMERS, TRANSFORMERS, VLLM, ReasonerOptions, pick
+from genseg_hub.ray_cluster import RayError
 from genseg_hub.reasoners import vllm
 from genseg_hub.schema import Failure, Prediction, ReferringExample
 
@@ -45,14 +42,6 @@ if TYPE_CHECKING:
 ROUND = 500_000
 # Batches in a unit of work, which is lost when its worker dies.
 _BATCHES = 8
-# Of a cluster that is started here: enough for the work of a round and the answers under way.
-_STORE_BYTES = 512 << 20
-# A process, the App's perhaps, has one connection, which ends with the run that made it.
-_alone = threading.Lock()
-
-
-class RayError(RuntimeError):
-    """Ray, or a worker on it, does not allow the run; the message says why."""
 
 
 class Worker:
@@ -134,29 +123,17 @@ def ray_engine(
     Args:
         checkpoint: each worker pulls the same: from the Hub the same commit, else the same folder.
         workers: processes with a model each.
-        gpus_per_worker: 0 for CPUs; None for one if the cluster has GPUs, else 0.
-        address: "host:port" of a cluster, or "auto" for this machine's cluster. None for the cluster that the
-            environment variable RAY_ADDRESS names, or else a new one that ends with the run. If this process is
-            connected already, that connection is used.
+        gpus_per_worker: see `ray_cluster.gpus_each`.
+        address: see `ray_cluster.connected`.
         options: other options of `GenSegR1.from_pretrained`. Without `backend`, workers with a GPU each answer with
             vLLM if it is installed on the cluster and knows the checkpoint's architecture.
         images: source of the images for the workers; None for the paths of the examples.
 
     Raises:
-        RayError: Ray is not installed, the cluster cannot be reached, or is too small; or vLLM is to share a GPU.
+        RayError: see `ray_cluster`; or vLLM is to share a GPU.
     """
-    if workers < 1:
-        raise RayError(f"there must be at least one worker, got {workers}")
-    with _connected(address, workers) as ray:
-        have = ray.cluster_resources()
-        if gpus_per_worker is None:
-            gpus_per_worker = 1 if have.get("GPU") else 0
-        for name, each in ("CPU", 1), ("GPU", gpus_per_worker):
-            if workers * each > have.get(name, 0):
-                raise RayError(
-                    f"{workers} workers need {workers * each:g} {name}s, the cluster has {have.get(name, 0):g}; "
-                    "take fewer workers, or a smaller share each"
-                )
+    with ray_cluster.connected(address, workers) as ray:
+        gpus_per_worker = ray_cluster.gpus_each(ray, workers, gpus_per_worker)
         if options.get("backend") == VLLM and 0 < gpus_per_worker < 1:
             raise RayError(
                 f"vLLM takes a whole GPU, and a worker has {gpus_per_worker:g}; give each worker one, or take the "
@@ -188,58 +165,8 @@ def _vllm(ray: Any, checkpoint: Checkpoint, options: Mapping[str, Any]) -> str |
     try:
         return ray.get(ask.remote(architectures))
     except ray.exceptions.RayError as error:
-        why = _last_line(error)
+        why = ray_cluster.last_line(error)
         raise RayError(f"vLLM on the cluster is broken: {why}; mend it, or take the backend transformers") from error
-
-
-def _last_line(error: Exception) -> str:
-    """Return the message of an error of Ray, without its place in Ray."""
-    return str(error).strip().rpartition("\n")[2]
-
-
-@contextmanager
-def _connected(address: str | None, workers: int) -> Iterator[Any]:
-    # Ray would report to its makers that a cluster is started.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise RayError(f"Ray is not installed: {install_command('ray')}") from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if not _alone.acquire(blocking=False):
-        raise RayError("another run of this process is on Ray; wait until it has ended")
-    try:
-        if ray.is_initialized():
-            yield ray
-            return
-        # A Ray dies with the thread that starts it, and an App takes another for each step of a generator.
-        with ThreadPoolExecutor(1, thread_name_prefix="ray") as starter:
-            starter.submit(_connect, ray, address or os.environ.get("RAY_ADDRESS"), workers).result()
-            try:
-                yield ray
-            finally:
-                ray.shutdown()
-    finally:
-        _alone.release()
-
-
-def _connect(ray: Any, address: str | None, workers: int) -> None:
-    if address and address.startswith("ray://"):
-        raise RayError("Ray Data does not run through ray://; start the command on a machine of the cluster, with auto")
-    options: dict[str, Any] = {"address": address}
-    if not address:
-        # On the loopback interface: Ray runs whatever it is sent.
-        options = {"num_cpus": workers, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
-        options |= {"address": "local", "_node_ip_address": "127.0.0.1"}
-    try:
-        if address and ":" in address:  # Ray itself would try for ten minutes
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray's own, gRPC's and the socket's errors
-        token = "" if os.environ.get("RAY_AUTH_MODE") else " (if it wants a token: RAY_AUTH_MODE=token)"
-        raise RayError(f"there is no Ray cluster at {address or 'this machine'}{token}: {error}") from error
 
 
 def _answer(
@@ -308,4 +235,4 @@ def _ask(units: list[pa.Table], arguments: tuple, workers: int, gpus: float, ret
     try:
         yield from rows.iter_rows()
     except ray.exceptions.RayError as error:
-        raise RayError(f"the workers stopped, start again to go on: {_last_line(error)}") from error
+        raise RayError(f"the workers stopped, start again to go on: {ray_cluster.last_line(error)}") from error

@@ -12,11 +12,15 @@ import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from genseg_hub import GenSegR1, checkpoints
+from genseg_hub import checkpoints
 from genseg_hub.options import HubOptions, pick
 
 from fiftyone_genseg.segmentation.request import SegmentRequest
+
+if TYPE_CHECKING:  # the App imports every operator, and PyTorch would take it seconds
+    from genseg_hub import GenSegR1
 
 VARIABLE = "GENSEG_KEEP_SECONDS"
 _DEFAULT_SECONDS = 600.0
@@ -45,7 +49,7 @@ def keep_seconds() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < threading.TIMEOUT_MAX:
-        raise ValueError(f"{VARIABLE} must be a number of seconds, 0 to keep no model, not {text!r}")
+        raise ValueError(f"{VARIABLE} must be a number of seconds (0 keeps no model), not {text!r}")
     return seconds
 
 
@@ -107,10 +111,7 @@ def lent(key: Hashable, load: Callable[[], GenSegR1]) -> Iterator[GenSegR1]:
 
 
 def release() -> str | None:
-    """Release the kept model, and return the checkpoint's name.
-
-    Return None if no model is kept.
-    """
+    """Release the kept model, and return its checkpoint's name; None for no model."""
     global _kept
     with _lock:
         kept, _kept = _kept, None

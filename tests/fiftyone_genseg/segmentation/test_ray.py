@@ -14,6 +14,7 @@ import datasets as hf_datasets
 import fiftyone.operators as foo
 import pytest
 from genseg_hub import checkpoints
+from genseg_hub.ray_cluster import RayError
 from genseg_hub.schema import Failure, ReferringExample
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from fiftyone_genseg.segmentation.request import SegmentRequest
 from fiftyone_genseg.segmentation.run import segment_view
 from tests.conftest import ROOT
 from tests.fiftyone_genseg.segmentation.test_run import snapshot
+from tests.helpers.clusters import cluster_of_two
 from tests.helpers.vllm_installed import SIMULATED
 
 # A run that is killed while it puts its eleventh result on a sample, with two batches of four written.
@@ -51,19 +53,8 @@ COMMAND = ["--expression-field", "expression", "--batch-size", "4", "--engine", 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Start a cluster on this machine, and return its address."""
-    import ray
-
-    context = ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=100 << 20,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-    )
-    yield context.address_info["address"]
-    ray.shutdown()
+    with cluster_of_two() as address:
+        yield address
 
 
 @pytest.fixture
@@ -220,12 +211,12 @@ def assert_equal_but_for_rounding(found, expected):
         ({"workers": 0}, "at least one worker, got 0"),
         ({"workers": 3}, "3 workers need 3 CPUs, the cluster has 2"),
         ({"gpus_per_worker": 0.5}, "2 workers need 1 GPUs, the cluster has 0"),
-        ({"images": "/data=s3://bucket/?key=x"}, "has no user, password, query"),
+        ({"images": "/data=s3://bucket/?key=x"}, "must have no user, password, query"),
     ],
 )
 def test_workers_that_cannot_be_had_are_refused(cluster, options, message):
     with (
-        pytest.raises((ray_engine.RayError, ValueError), match=message),
+        pytest.raises((RayError, ValueError), match=message),
         opened(SegmentRequest("a star", engine="ray", **options)),
     ):
         pass
@@ -241,7 +232,7 @@ def test_the_operator_takes_the_engine(cluster, dataset, plugin):
 def test_a_worker_without_a_model_says_why(monkeypatch):
     rows = ray_engine.Worker("nano", "cuda:99", 8, {})({"examples": []})
     monkeypatch.setattr(ray_engine, "_ask", lambda *_: rows)
-    with pytest.raises(ray_engine.RayError, match="a worker has no model: "):
+    with pytest.raises(RayError, match="a worker has no model: "):
         next(ray_engine._answer("nano", "cuda:99", {}, None, 1, 1, iter([ReferringExample("a", "b")]), 8))
 
 
