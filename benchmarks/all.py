@@ -1,6 +1,4 @@
-"""Run every benchmark against other ways of working: `make bench`.
-
-The script writes their table.
+"""Run every benchmark of `make bench`, and write the table of results.
 
 python benchmarks/all.py                     # writes benchmarks/RESULTS.md
 python benchmarks/all.py pipeline metrics    # only these, printed

@@ -1,6 +1,4 @@
-"""Measure the start of a training run on an official archive.
-
-It ends with the rows that TRL reads.
+"""Measure a training run's start, from an official archive to the rows of TRL.
 
 python benchmarks/data_startup.py --expressions 80000
 
@@ -69,11 +67,9 @@ print(len(loaded.rows), round(wall, 1), round(cpu, 1), round(before), round(peak
 def write(root: Path, expressions: int, name: str) -> None:
     """Write an archive in an official format.
 
-    The split train has so many expressions.
-
     Args:
         root: empty folder.
-        expressions: of the split train.
+        expressions: expressions of the split train.
         name: refcocog or grefcoco.
     """
     rng = random.Random(0)

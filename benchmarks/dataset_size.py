@@ -63,12 +63,12 @@ class Cost:
     """Costs of one work on one dataset.
 
     Attributes:
-        samples: of the dataset.
-        seconds: of the clock.
+        samples: samples of the dataset.
+        seconds: seconds of the clock.
         here: seconds of the CPU in this process.
         database: seconds of the CPU in MongoDB.
         megabytes: peak of this process over its size before.
-        load: of the machine in the last minute.
+        load: load of the machine in the last minute.
     """
 
     samples: int
@@ -80,7 +80,7 @@ class Cost:
 
     @property
     def each(self) -> float:
-        """Milliseconds of the CPU for a sample."""
+        """Return the milliseconds of the CPU for a sample."""
         return 1000 * (self.here + self.database) / self.samples
 
 

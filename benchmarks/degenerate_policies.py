@@ -1,6 +1,4 @@
-"""Score policies that cheat under the rewards of the GenSeg-R1 recipes.
-
-Some cheat, and some answer badly on purpose.
+"""Score policies that cheat or answer badly under the GenSeg-R1 recipes' rewards.
 
 python benchmarks/degenerate_policies.py [--examples 60]
 
@@ -115,10 +113,7 @@ def filler(rng: np.random.Generator, words: int = 900) -> str:
 
 
 def inside_the_thought(answer: str) -> str:
-    """Return an answer whose instances stand in the thought.
-
-    The answer part is empty.
-    """
+    """Return an answer with its instances in the thought, and an empty answer part."""
     return answer.replace("</think><answer>", " ").replace("</answer>", "</think><answer></answer>")
 
 
@@ -160,7 +155,7 @@ def photographs(count: int, seed: int = 0) -> Iterator[ReferringExample]:
 
     Args:
         count: examples.
-        seed: of the pictures.
+        seed: seed of the pictures.
     """
     rng = np.random.default_rng(seed)
     width, height = 640, 480
@@ -188,8 +183,8 @@ def scores(recipe: str, examples: Sequence[ReferringExample], segmenter: Segment
 
     Args:
         recipe: name of a recipe of this package.
-        examples: with masks.
-        segmenter: for the reward `mask`.
+        examples: examples with masks.
+        segmenter: segmenter for the reward `mask`.
     """
     arguments, config, _ = grpo.parse({"config": cli.recipes()[recipe], "use_cpu": True, "report_to": "none"})
     functions = grpo.REWARDS | {grpo.MASK: MaskReward(segmenter)}

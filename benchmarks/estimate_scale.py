@@ -1,6 +1,4 @@
-"""Estimate time, writes and bytes of a large run on GPUs.
-
-Nothing here ran on a GPU.
+"""Estimate time, writes and bytes of a large GPU run; nothing here ran on a GPU.
 
 python benchmarks/estimate_scale.py --gpus 8 --expressions 10000000
 python benchmarks/estimate_scale.py --gpus 64 --writers 4

@@ -1,6 +1,4 @@
-"""Time an evaluation of 20,000 expressions against FiftyOne's.
-
-FiftyOne evaluates detections.
+"""Time an evaluation of 20,000 expressions against FiftyOne's of detections.
 
 python benchmarks/evaluation.py
 

@@ -86,7 +86,7 @@ class Scale:
     Attributes:
         sizes: (width, height) of the pictures in pixels, the most important first.
         batches: expressions that the reasoner answers at once, the most important first.
-        tokens: of each answer.
+        tokens: tokens of each answer.
         answer: most tokens of an answer in GRPO.
         prompts: images of the mask reward, with 8 completions each.
     """
@@ -143,9 +143,9 @@ class Report:
 
     Args:
         file: JSON.
-        scale: of the run.
-        minutes: of the whole run.
-        device: of the models.
+        scale: scale of the run.
+        minutes: minutes of the whole run.
+        device: device of the models.
     """
 
     def __init__(self, file: Path, scale: Scale, minutes: float, device: torch.device):
@@ -159,8 +159,8 @@ class Report:
         """Measure a part.
 
         Args:
-            name: of the part in the file.
-            share: of the time that is left, after which no measurement of the part begins.
+            name: name of the part in the file.
+            share: share of the time that is left, after which no measurement of the part begins.
             cells: measurements by their names.
         """
         figures: dict[str, Any] = {}
@@ -237,10 +237,7 @@ def reasoner_of(size: str, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def segmenter_of(size: str, device: torch.device) -> Sam2Segmenter:
-    """Make a SAM 2 with random weights, in float32.
-
-    It is moved to the device as it is loaded.
-    """
+    """Make a SAM 2 with random weights in float32, and move it to its device."""
     chosen = {"base": SAM, "overrides": {}}
     if size == "tiny":
         chosen = json.loads(Path(EMBEDDED["nano"], "segmenter", "config.json").read_text())
@@ -259,9 +256,9 @@ class Models:
 
     Args:
         size: "full" or "tiny".
-        device: of all weights.
-        tokens: of each answer.
-        folder: for the pictures.
+        device: device of all weights.
+        tokens: tokens of each answer.
+        folder: folder for the pictures.
     """
 
     def __init__(self, size: str, device: torch.device, tokens: int, folder: Path):

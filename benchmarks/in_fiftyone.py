@@ -1,6 +1,4 @@
-"""Segment 300 expressions of a FiftyOne dataset to masks in MongoDB.
-
-The expressions are RefScenes'.
+"""Time 300 expressions of RefScenes from a FiftyOne dataset to masks in MongoDB.
 
 python benchmarks/in_fiftyone.py
 

@@ -1,13 +1,13 @@
 """Time the mask reward against one that embeds the image for every completion.
 
 python benchmarks/mask_reward.py [--out FILE]
+python benchmarks/mask_reward.py --photographs 8    # only the option `reduced_mask_reward`
 
-python benchmarks/mask_reward.py --photographs 8 # only the option `reduced_mask_reward` The other reward function
-scores completions one after the other, as Seg-R1's: for each completion it gives the image to SAM 2, asks for one mask
-per box, and ORs the masks. It holds one model and parses with the same dialect, so that only the use of SAM 2 differs.
-Images and true boxes come from RefScenes val, with 8 prompts of 8 completions each. A completion is the true answer
-with jittered boxes, as a policy in training writes it. nano's embedding is untypically cheap; SAM 2.1 tiny shows an
-embedding of full size, with random weights and two prompts.
+The other reward function scores completions one after the other, as Seg-R1's. For each completion it gives the image to
+SAM 2, asks for one mask per box, and ORs the masks. It holds one model and parses with the same dialect, so that only
+the use of SAM 2 differs. Images and true boxes come from RefScenes val, with 8 prompts of 8 completions each. A
+completion is the true answer with jittered boxes, as a policy in training writes it. nano's embedding is untypically
+cheap; SAM 2.1 tiny shows an embedding of full size, with random weights and two prompts.
 
 `--photographs` enlarges the scenes and their masks to 12 megapixels. It compares the reward of whole images with
 `reduced_mask_reward`, in CPU seconds and in the rewards.
@@ -53,7 +53,7 @@ def answer(example: ReferringExample, dice: random.Random) -> str:
 def batch(prompts: int) -> dict[str, list]:
     """Return the columns that TRL hands to a reward.
 
-    There are one image and a group of completions per prompt.
+    A prompt has one image and a group of completions.
     """
     dice, images, columns = random.Random(0), set(), {"completions": [], "image": [], "image_id": [], "masks": []}
     for example in refscenes("val"):
@@ -141,7 +141,7 @@ def same(ours: list[float | None], theirs: list[float]) -> None:
 def photographs(prompts: int) -> None:
     """Print the cost of scenes of 12 megapixels, whole and reduced.
 
-    Print also how much the rewards differ.
+    The difference of the rewards is printed, too.
     """
     columns = batch(prompts)
     size = 4032, 3024

@@ -41,7 +41,7 @@ def blob(random: np.random.Generator, parts: int) -> np.ndarray:
 def pairs() -> list[Pair]:
     """Draw targets and predictions.
 
-    They are shifted copies, other shapes, and every combination of empty masks.
+    The predictions are shifted copies, other shapes, and every combination of empty masks.
     """
     random, nothing = np.random.default_rng(0), np.zeros((HEIGHT, WIDTH), bool)
     found = []

@@ -89,9 +89,7 @@ def agreement(a: Response, b: Response) -> float:
 
 
 def majority(sizes: Sequence[tuple[int, int]], texts: list[list[str]]) -> list[int]:
-    """Return, for each query, the sample that agrees most with the others.
-
-    The sample is an index.
+    """Return, for each query, the index of the sample that agrees most with others.
 
     Args:
         sizes: (width, height) of each query's image.

@@ -1,6 +1,4 @@
-"""Score a nano checkpoint per kind of expression.
-
-The answers are greedy, the best of several samples, and their majority.
+"""Score nano per kind of expression: greedy, best of several samples, majority.
 
     python benchmarks/new_kinds.py score --model nano --kinds new --rows runs/new_kinds/nano.jsonl
     python benchmarks/new_kinds.py compare runs/new_kinds/nano.jsonl runs/new_kinds/r1.jsonl

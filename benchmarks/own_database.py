@@ -1,7 +1,7 @@
-"""Give a benchmark its own home, database name and plugins folder.
+"""Give a benchmark a home, a database name and a plugins folder until it ends.
 
-They are removed at its end. Import this module before FiftyOne. FiftyOne joins a database server of its own that is
-already running; the database name keeps the datasets apart even then.
+Import this module before FiftyOne. FiftyOne joins a database server of its own that is already running; the database
+name keeps the datasets apart even then.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Time the panels on a run of many expressions.
-
-The times are of opening, cold and warm, and of each click.
-
-python benchmarks/panels.py --expressions 100000
+"""Time the panels on a large run: opening, cold and warm, and each click.
 
 The samples and the run's table are synthetic. The events take the App's way through the server, without a browser.
 """

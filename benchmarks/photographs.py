@@ -1,6 +1,6 @@
-"""Measure the cost of a photograph of 12 megapixels.
+"""Measure CPU time, memory and masks of a photograph of 12 megapixels.
 
-The same scene at its own size is measured, too. The costs are CPU time, memory and masks.
+The same scene at its own size is measured, too.
 
 python benchmarks/photographs.py [--images 12] [--batch-size 32]
 
@@ -43,10 +43,7 @@ def files(folder: Path, count: int) -> tuple[list[ReferringExample], list[Referr
 
 
 def measured(model: GenSegR1, examples: list[ReferringExample], batch_size: int) -> tuple[list, float, float]:
-    """Return the results, the CPU seconds of an example, and the process's growth.
-
-    The growth is in bytes.
-    """
+    """Return the results, CPU seconds per example, and the process's growth in bytes."""
     model.release()
     process, stopped, most = psutil.Process(), threading.Event(), [0]
     before = process.memory_info().rss

@@ -49,7 +49,7 @@ class Roads:
     """The ways from examples to RLE, all with the weights of one model.
 
     Args:
-        model: with nano's weights.
+        model: model with nano's weights.
         examples: their images are files.
     """
 

@@ -1,6 +1,4 @@
-"""Measure SAM 3 by words at its real size, with random weights.
-
-The figures are seconds and memory of one image.
+"""Time and weigh SAM 3 by words at its real size, with random weights.
 
     python benchmarks/sam3_memory.py --phrases 4
 
@@ -47,10 +45,7 @@ def main() -> None:
 
 
 class _Peak:
-    """The largest resident memory while the `with` statement runs.
-
-    It is looked at every 10 ms.
-    """
+    """The largest resident memory in a `with` statement, looked at every 10 ms."""
 
     def __enter__(self) -> _Peak:
         self.bytes, self._done = 0, threading.Event()

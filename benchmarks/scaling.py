@@ -45,7 +45,7 @@ def measure(dataset: fo.Dataset, engine: str, model: str, batch_size: int, worke
     """Return expressions per second, loading included and excluded.
 
     Args:
-        dataset: with an expression on each sample.
+        dataset: dataset with an expression on each sample.
         engine: local or ray.
         model: name of the checkpoint.
         batch_size: expressions answered at once.

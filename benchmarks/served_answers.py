@@ -1,6 +1,4 @@
-"""Compare a server's answers, and their speed, with answers in this process.
-
-The weights are the same.
+"""Compare a server's answers and speed with this process's, with equal weights.
 
 genseg serve nano --port 8000 &
 python benchmarks/served_answers.py --server http://127.0.0.1:8000/v1 --limit 200

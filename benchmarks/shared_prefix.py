@@ -1,6 +1,4 @@
-"""Time and weigh the answers to several questions about an image.
-
-Transformers' `generate` is the other way.
+"""Time and weigh several questions about an image, against plain `generate`.
 
 python benchmarks/shared_prefix.py
 
@@ -47,10 +45,7 @@ def answers(reasoner, asked: list[Prompt], batch_size: int) -> list[str]:
 
 
 def held(reasoner, asked: list[Prompt]) -> int:
-    """Return the bytes of keys and values.
-
-    They are of questions in work, and of the kept prefixes of their images.
-    """
+    """Return the bytes of keys and values: of open questions, and of kept prefixes."""
     reasoner.release()
     rows = reasoner.prefill(asked)
     reasoner.step(rows)

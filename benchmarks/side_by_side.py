@@ -26,7 +26,7 @@ class Row:
     """One line of RESULTS.md.
 
     Attributes:
-        number: of the comparison, in the first column.
+        number: number of the comparison, in the first column.
         work: the thing that both ways do.
         against: the other way.
         bar: the goal, in words.
@@ -54,7 +54,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options of each benchmark of `make bench`.
 
     Args:
-        description: of the script.
+        description: description of the script.
     """
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--out", type=Path, help="JSON file of the rows")
@@ -74,7 +74,7 @@ def compare(
         ours: this project's way.
         theirs: the other way.
         check: gets both results of each repetition and raises if they differ.
-        repetitions: of each way.
+        repetitions: repetitions of each way.
     """
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repetitions):
@@ -110,7 +110,7 @@ def report(rows: list[Row], out: Path | None) -> None:
     """Print rows, and write them as JSON.
 
     Args:
-        rows: in the order of the report.
+        rows: rows in the order of the report.
         out: the file of the rows; None to print only.
     """
     for row in rows:

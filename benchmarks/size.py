@@ -1,6 +1,4 @@
-"""Measure the growth of seconds per expression and of memory.
-
-Datasets and expressions grow.
+"""Measure how seconds per expression and memory grow with the dataset.
 
 python benchmarks/size.py
 

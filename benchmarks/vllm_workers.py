@@ -1,6 +1,4 @@
-"""Compare workers on Ray that answer with vLLM with Transformers here.
-
-One worker is killed. This process takes Transformers.
+"""Compare vLLM on Ray's workers, one of which is killed, with Transformers here.
 
 OMP_NUM_THREADS=1 python benchmarks/vllm_workers.py --expressions 200
 
@@ -41,7 +39,7 @@ def run(dataset: fo.Dataset, request: SegmentRequest, kill: bool) -> tuple[float
     """Segment a dataset, and return the seconds of loading and of everything after it.
 
     Args:
-        dataset: with an expression on each sample.
+        dataset: dataset with an expression on each sample.
         request: what to ask.
         kill: whether one worker is killed when a third of the answers is stored.
     """

@@ -22,10 +22,7 @@ calls: Counter[str] = Counter()
 
 
 def timed(owner: Any, name: str) -> None:
-    """Replace a function by one that counts its calls and CPU time.
-
-    The time is of the threads that call it.
-    """
+    """Replace a function by one that counts its calls and its threads' CPU time."""
     function = getattr(owner, name)
 
     def run(*arguments, **options):

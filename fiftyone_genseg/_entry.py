@@ -1,7 +1,7 @@
 """Find the real package for FiftyOne.
 
-FiftyOne executes this file anew at each operator call. FiftyOne imports this file under a name of its own. Everything
-else must be imported by its real name, or two copies of each class would exist; `fiftyone.yml` therefore points here.
+FiftyOne executes this file anew at each operator call, under a name of its own. Everything else must be imported by its
+real name, or two copies of each class would exist. `fiftyone.yml` therefore points here.
 """
 
 import importlib.util

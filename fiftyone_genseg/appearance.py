@@ -1,6 +1,6 @@
-"""Declare our fields and decide how the App shows them.
+"""Declare fields, and decide how the App describes, groups and colours them.
 
-This covers descriptions, read-only attributes, sidebar group and colours.
+Attributes that a run wrote become read-only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def declare(dataset: fo.Dataset, wanted: Mapping[str, fo.Field]) -> None:
     once for attributes.
 
     Args:
-        dataset: that gets the fields.
+        dataset: dataset that gets the fields.
         wanted: path of a field, or of an attribute of labels or responses -> the field, see
             `fiftyone.core.odm.create_field`.
 
@@ -38,7 +38,7 @@ def describe(dataset: fo.Dataset, descriptions: Mapping[str, str]) -> None:
     A description that a person wrote stays.
 
     Args:
-        dataset: that has the fields, or some of them.
+        dataset: dataset that has the fields, or some of them.
         descriptions: path of a field -> its description.
     """
     for path, words in descriptions.items():
@@ -54,8 +54,8 @@ def protect(dataset: fo.Dataset, paths: Sequence[str]) -> None:
     Their descriptions are set before, because they cannot change afterwards.
 
     Args:
-        dataset: that has them.
-        paths: of attributes, such as `genseg.detections.expression`; never of whole fields.
+        dataset: dataset that has them.
+        paths: paths of attributes, such as `genseg.detections.expression`; never of whole fields.
     """
     for path in paths:
         field = dataset.get_field(path)
@@ -79,7 +79,7 @@ def colour_by_expression(dataset: fo.Dataset, fields: Sequence[str]) -> None:
     A color scheme that a person chose stays as it is.
 
     Args:
-        dataset: that has the fields.
+        dataset: dataset that has the fields.
         fields: hold labels with the attribute `expression`.
     """
     scheme = dataset.app_config.color_scheme
@@ -94,8 +94,5 @@ def colour_by_expression(dataset: fo.Dataset, fields: Sequence[str]) -> None:
 
 
 def _is_ours(entry: Mapping[str, object]) -> bool:
-    """Return whether `colour_by_expression` made the settings of a field.
-
-    The settings are part of a color scheme.
-    """
+    """Return whether `colour_by_expression` made a field's part of a color scheme."""
     return entry.keys() == {"path", "colorByAttribute"} and entry["colorByAttribute"] == _BY_EXPRESSION

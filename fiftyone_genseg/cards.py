@@ -48,8 +48,8 @@ def cards(sample: fo.Sample, field: str) -> list[Card]:
     them, have a card per expression.
 
     Args:
-        sample: of any dataset.
-        field: of the masks.
+        sample: sample of any dataset.
+        field: field of the masks.
     """
     name = responses_field(field)
     if sample.has_field(name):

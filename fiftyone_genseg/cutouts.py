@@ -30,10 +30,7 @@ class Cutout:
 
     @property
     def window(self) -> tuple[int, int, int, int]:
-        """Return the xyxy window of the cut-out.
-
-        It may be wider than the mask in it.
-        """
+        """Return the xyxy window of the cut-out, which may be wider than the mask in it."""
         return self.left, self.top, self.left + self.mask.shape[1], self.top + self.mask.shape[0]
 
     @property
@@ -70,9 +67,9 @@ def stored_mask(detection: fo.Detection) -> np.ndarray | None:
 def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int]) -> tuple[Cutout | None, bool]:
     """Return a stored mask as pixels of an image.
 
-    Return also whether the mask had to be resized. This is the inverse of `labels.detection_from_mask`, of FiftyOne's
-    importers and of its models, to the pixel. A mask of the whole image beside a smaller box stays where it is. Any
-    other mask is resized into its box (nearest neighbour).
+    This is the inverse of `labels.detection_from_mask`, of FiftyOne's importers and of its models, to the pixel. A mask
+    of the whole image beside a smaller box stays where it is. Any other mask is resized into its box (nearest
+    neighbour).
 
     Args:
         bounding_box: relative xywh.
@@ -112,10 +109,10 @@ def _span(start: float, length: float, stored: int, limit: int) -> tuple[int, in
     Return None if no rounding gives the stored length.
 
     Args:
-        start: of the box, in pixels.
-        length: of the box, in pixels.
-        stored: of the mask, in pixels.
-        limit: of the image, in pixels.
+        start: start of the box, in pixels.
+        length: length of the box, in pixels.
+        stored: length of the stored mask, in pixels.
+        limit: length of the image, in pixels.
     """
     for begin, end in _roundings(start, length):
         if end - begin == stored:
@@ -141,9 +138,9 @@ def _roundings(start: float, length: float) -> Iterator[tuple[int, int]]:
 
 
 def _rounded(value: float) -> list[int]:
-    """Return the integers to which a value may have been rounded.
+    """Return the integers that a value may have been rounded to, likeliest first.
 
-    The value became relative afterwards. The likeliest integer is first.
+    The value became relative after the rounding.
     """
     exact = round(value, _EXACT)
     likely = round(exact)

@@ -54,7 +54,7 @@ def check(seconds: float) -> str:
     Nothing is started or installed.
 
     Args:
-        seconds: to wait for a server.
+        seconds: seconds to wait for a server.
 
     Raises:
         RuntimeError: there is none, or it does not answer.
@@ -73,7 +73,9 @@ def check(seconds: float) -> str:
             ) from error
     mongod = _mongod()
     if mongod is None:
-        raise RuntimeError("there is no MongoDB: FiftyOne could not download its own")
+        raise RuntimeError(
+            "there is no MongoDB: FiftyOne could not download its own; install one, or set FIFTYONE_DATABASE_URI"
+        )
     try:
         done = subprocess.run([mongod, "--version"], capture_output=True, text=True, timeout=10 * seconds, check=True)
     except (OSError, subprocess.SubprocessError) as error:
@@ -109,7 +111,7 @@ def make_durable(dataset: fo.Dataset) -> None:
 
     Only earlier writes to the dataset count. MongoDB acknowledges a write at once and puts it in its journal up to 100
     ms later. The journal keeps the order of writes, so a last write that waits for the journal waits for all of them.
-    It changes nothing.
+    That last write changes nothing.
     """
     from pymongo import WriteConcern
     from pymongo.errors import WriteConcernError

@@ -49,7 +49,7 @@ def find() -> Default:
     last = _read(_memory()).get(_LAST)
     if isinstance(last, str) and checkpoints.is_on_disk(last):
         return Default(last, "it was used last")
-    return Default(NANO, "no other checkpoint is set, on this disk or used before")
+    return Default(NANO, "no other checkpoint was set, found on this disk or used before")
 
 
 def remember(name: str, revision: str | None = None) -> None:

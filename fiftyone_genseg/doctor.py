@@ -51,7 +51,7 @@ class Finding:
         state: OK; NOTE for a thing that may be missing; WARNING; BROKEN for a thing without which nothing works.
         about: the thing that was checked.
         found: the result of the check.
-        remedy: the remedy; "" for nothing.
+        remedy: what to do; "" for nothing.
     """
 
     state: str
@@ -64,7 +64,7 @@ def findings(devices: Sequence[machine.Device]) -> Iterator[Finding]:
     """Yield the findings of every check.
 
     Args:
-        devices: of this machine; the first is the device that a checkpoint would run on.
+        devices: devices of this machine; the first is the device that a checkpoint would run on.
     """
     yield from packages()
     for device in devices:
@@ -89,10 +89,7 @@ def devices() -> tuple[list[machine.Device], list[Finding]]:
 
 
 def packages() -> Iterator[Finding]:
-    """Yield the versions of Python and of the packages.
-
-    Each is compared with the version that this package needs.
-    """
+    """Yield the versions of Python and the packages, beside the needed versions."""
     yield Finding(OK, "Python", platform.python_version())
     try:
         asked = importlib.metadata.requires(DISTRIBUTION) or []
@@ -110,9 +107,9 @@ def of_package(name: str, extra: str | None, requirement: Requirement | None) ->
     """Return whether a package is installed in a version that fits.
 
     Args:
-        name: of the package.
-        extra: that the package belongs to; None if the product needs the package.
-        requirement: of this package; None if unknown.
+        name: name of the package.
+        extra: extra that the package belongs to; None if the product needs the package.
+        requirement: requirement of this package; None if unknown.
     """
     wanted = f"{name}{requirement.specifier}" if requirement else name
     try:
@@ -124,7 +121,7 @@ def of_package(name: str, extra: str | None, requirement: Requirement | None) ->
         return Finding(NOTE, name, f"not installed; needed for {purpose}", install_command(extra))
     if requirement and not requirement.specifier.contains(Version(version), prereleases=True):
         state = BROKEN if extra is None else WARNING
-        return Finding(state, name, f"{version}, needed is {requirement.specifier}", f'pip install "{wanted}"')
+        return Finding(state, name, f"{version}, but {requirement.specifier} is needed", f'pip install "{wanted}"')
     return Finding(OK, name, version)
 
 
@@ -158,7 +155,7 @@ def of_database() -> Finding:
 def hub() -> Iterator[Finding]:
     """Yield whether the Hub answers, and whether there is a token.
 
-    The token itself is not looked at.
+    The token itself is not read.
     """
     if constants.HF_HUB_OFFLINE:
         found = "HF_HUB_OFFLINE is set: only files on this disk are used"
@@ -221,10 +218,7 @@ def _server(port: int, who: str) -> Finding | None:
 
 
 def _kind(models: list[served_models.ServedModel], who: str) -> str:
-    """Return the kind of a server, as its list tells it.
-
-    Else return the server that listens at its port by default.
-    """
+    """Return the kind of a server, as its list tells it, or else its port."""
     return models[0].server if models and models[0].server != served_models.UNKNOWN else who
 
 

@@ -32,7 +32,7 @@ def is_rendered(samples: fo.DatasetView | fo.Dataset) -> bool:
 def check_view(view: fo.DatasetView | fo.Dataset) -> None:
     """Raise ValueError, with the remedy, unless a view holds whole images.
 
-    Views of some slices of a grouped dataset do, and dynamic groups of images (`group_by`), see `flat`.
+    Views of some slices of a grouped dataset are accepted, and dynamic groups of images (`group_by`), see `flat`.
     """
     if view._is_patches:
         raise ValueError(
@@ -96,7 +96,7 @@ def every_image(dataset: fo.Dataset) -> fo.DatasetView | fo.Dataset:
 def sample_ids(view: fo.DatasetView | fo.Dataset) -> list[str]:
     """Return the ids of the samples that a view is about, of any kind of view.
 
-    These are the samples of patches, all samples of dynamic groups, and the samples of all slices of groups.
+    The ids are of the samples of patches, all samples of dynamic groups, and the samples of all slices of groups.
     """
     if view._is_patches:
         return view.values("sample_id")
@@ -105,10 +105,7 @@ def sample_ids(view: fo.DatasetView | fo.Dataset) -> list[str]:
 
 
 def check_expression_field(view: fo.DatasetView | fo.Dataset, name: str) -> None:
-    """Raise ValueError unless a field holds expressions.
-
-    It holds one expression per sample, or a list of them.
-    """
+    """Raise ValueError unless a field holds an expression per sample, or a list."""
     if not _holds_strings(view.get_field(name)):
         raise ValueError(
             f"the expression field {name!r} must be a field of strings, or of lists of strings; "
@@ -147,7 +144,7 @@ def expressions_of(value: Any, several: bool) -> list[str]:
     A sample without its one expression has the empty expression, so that a run records that. Lists may be empty.
 
     Args:
-        value: of the field of expressions: a string or a list of strings, None for none.
+        value: value of the field of expressions: a string or a list of strings, None for none.
         several: whether the field holds lists, see `holds_several`.
     """
     given = (value or ()) if several else (value or "",)
@@ -156,10 +153,7 @@ def expressions_of(value: Any, several: bool) -> list[str]:
 
 
 def check_named(samples: fo.Dataset | fo.DatasetView, expression_field: str | None, gt_field: str) -> None:
-    """Raise ValueError if two fields do not belong together.
-
-    One holds expressions, the other true masks.
-    """
+    """Raise ValueError if fields of expressions and true masks do not fit together."""
     if has_kept(samples) and gt_field == KEPT and expression_field not in (None, KEPT_EXPRESSIONS):
         raise ValueError(
             f"the expressions of {KEPT!r} are in {KEPT_EXPRESSIONS!r}: choose that field instead of "
@@ -216,9 +210,9 @@ def count_kept(samples: fo.Dataset | fo.DatasetView | None) -> tuple[int, int]:
 
 
 def default_ignore_field(samples: fo.Dataset | fo.DatasetView) -> str:
-    """Return "ignore" if samples have Detections of that name, else "".
+    """Return "ignore" if samples have Detections of that name, else "" for no field.
 
-    Benchmarks have such Detections. "" stands for no such field.
+    Benchmarks have such Detections.
     """
     return labels.IGNORE if labels.is_detections(samples, labels.IGNORE) else ""
 

@@ -1,8 +1,8 @@
 """Runs of the plugin's operators: their state, end, and the wish to stop.
 
-They are kept in a store that belongs to no dataset, because some operators need none. Other processes read it, such as
-the App's while a worker runs an operator in the background. A killed process cannot say that its run has ended, so each
-run names its process. A reader of the run looks whether the process is still there.
+The runs are kept in a store that belongs to no dataset, because some operators need none. Other processes read it, such
+as the App's while a worker runs an operator in the background. A killed process cannot say that its run has ended, so
+each run names its process. A reader of the run looks whether the process is still there.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Record:
     """A run, as it is kept.
 
     Attributes:
-        id: of the run.
+        id: id of the run.
         operator: label of the operator.
         dataset: name of its dataset; "" for none.
         started: seconds since 1970.
@@ -85,7 +85,7 @@ class Run:
             _store().delete(old.id)
 
     def progress(self, text: str) -> None:
-        """Keep how far the run is, at most once a second.
+        """Record how far the run is, at most once a second.
 
         Raises:
             Stopped: the user asked for it.
@@ -107,7 +107,7 @@ class Run:
 
 @contextmanager
 def recorded(ctx, operator: str) -> Iterator[Run]:
-    """Keep a run of an operator that is no generator.
+    """Record a run of an operator that is no generator.
 
     An error ends the run, and the caller says how it ended otherwise.
     """

@@ -1,7 +1,4 @@
-"""Icons of the operators and panels.
-
-They are files in `assets/`, one for each mode of the App.
-"""
+"""Icons of operators and panels: files in `assets/`, one for each mode of the App."""
 
 from __future__ import annotations
 
@@ -10,6 +7,6 @@ def of(name: str) -> dict[str, str]:
     """Return the icons of an operator or panel, as FiftyOne takes them.
 
     Args:
-        name: of the operator or panel; `assets/NAME-light.svg` and `assets/NAME-dark.svg` are its files.
+        name: name of the operator or panel; `assets/NAME-light.svg` and `assets/NAME-dark.svg` are its files.
     """
     return {f"{mode}_icon": f"/assets/{name}-{mode}.svg" for mode in ("light", "dark")}

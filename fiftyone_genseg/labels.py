@@ -24,26 +24,17 @@ def responses_field(field: str) -> str:
 
 
 def boxes_field(field: str) -> str:
-    """Return the name of the field of the reasoner's boxes.
-
-    It goes with a field of masks.
-    """
+    """Return the name of the field of boxes that belongs to a field of masks."""
     return f"{field}_boxes"
 
 
 def points_field(field: str) -> str:
-    """Return the name of the field of the reasoner's points.
-
-    It goes with a field of masks.
-    """
+    """Return the name of the field of points that belongs to a field of masks."""
     return f"{field}_points"
 
 
 def outcome_field(field: str) -> str:
-    """Return the name of the field of a sample's outcome.
-
-    It goes with a field of masks.
-    """
+    """Return the name of the field of outcomes that belongs to a field of masks."""
     return f"{field}_outcome"
 
 
@@ -59,7 +50,7 @@ def detection_from_mask(mask: np.ndarray, **attributes) -> fo.Detection | None:
 
     Args:
         mask: bool[H, W].
-        **attributes: of the Detection.
+        **attributes: attributes of the Detection.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
@@ -82,12 +73,12 @@ def ground_truth(masks: Iterable[Rle], label: str = LABEL) -> fo.Detections:
 def detections(prediction: Prediction, **attributes: str) -> list[fo.Detection]:
     """Return one Detection per non-empty mask.
 
-    Its confidence is the segmenter's predicted IoU. Its `index` is the number of the instance in the response, from 1
-    on. The box and the points of the instance have the same index, see `overlays`.
+    The confidence is the segmenter's predicted IoU, and `index` the number of the instance in the response, from 1 on.
+    The box and the points of the instance have the same index, see `overlays`.
 
     Args:
-        prediction: of one expression.
-        **attributes: of each Detection.
+        prediction: prediction of one expression.
+        **attributes: attributes of each Detection.
     """
     found = (
         detection_from_mask(mask, confidence=score, index=number, **attributes)
@@ -110,10 +101,7 @@ def names(value: str | Sequence[str] | None, expression: str) -> bool:
 
 
 def attribute(document: fo.core.odm.DynamicEmbeddedDocument, name: str):
-    """Return an attribute of a label or response; None if it lacks the attribute.
-
-    Labels of others may lack it.
-    """
+    """Return an attribute of a label or response; None if it lacks the attribute."""
     return document.get_field(name) if document.has_field(name) else None
 
 
@@ -133,7 +121,7 @@ def of_expression(detections: fo.Detections | None, expression: str) -> fo.Detec
 def instance_masks(detections: fo.Detections | None, size: tuple[int, int]) -> list[np.ndarray]:
     """Return the masks of Detections, bool[H, W] each.
 
-    The image has `size` = (width, height).
+    `size` is the (width, height) of the image in pixels.
 
     Raises:
         MaskError: a Detection has no mask, or a mask cannot be read.

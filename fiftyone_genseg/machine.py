@@ -75,10 +75,7 @@ class Candidate:
 
 
 def cpu() -> Device:
-    """Return the CPU with the memory that this process may use.
-
-    A container may limit the memory.
-    """
+    """Return the CPU with its memory, or with less if a container limits this process."""
     memory = psutil.virtual_memory()
     total = container_limit(memory.total)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -125,10 +122,7 @@ def _cuda(number: int) -> Device:
 
 
 def memory_needed(known: KnownCheckpoint, device: Device) -> float:
-    """Return the approximate gigabytes that a checkpoint takes on a device.
-
-    It takes them for one image at a time.
-    """
+    """Estimate the gigabytes that a checkpoint takes on a device, for one image."""
     if known.takes_words:
         return known.memory
     return known.memory + known.gigabytes * (device.weight_bytes / 2 - 1)
@@ -142,7 +136,7 @@ def fits(known: KnownCheckpoint, device: Device) -> bool:
 def recommended(device: Device | None = None, among: Iterable[KnownCheckpoint] = GENERAL) -> KnownCheckpoint | None:
     """Return the best checkpoint for photographs that fits a device; None for none.
 
-    It is the largest that fits a GPU. On a CPU it is the smallest of all, because even this one is slow there.
+    On a GPU the largest that fits is best. On a CPU the smallest of all is, because even the smallest is slow there.
 
     Args:
         device: None for the device that "auto" takes.

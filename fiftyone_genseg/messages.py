@@ -45,9 +45,9 @@ def error_in_words(error: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text as Markdown that shows it letter by letter.
+    """Return a model's or a person's text as Markdown that shows it letter by letter.
 
-    The text is of a model or a person, and becomes one paragraph.
+    The text becomes one paragraph.
     """
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 

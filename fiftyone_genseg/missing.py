@@ -21,10 +21,7 @@ LOWEST_PYTHON = (3, 11)  # FiftyOne also runs on 3.10
 
 
 def problem() -> str | None:
-    """Return why the plugin cannot run here and what to do; None if it can.
-
-    The text is a sentence.
-    """
+    """Return in a sentence why the plugin cannot run, and what to do; None if it can."""
     if sys.version_info < LOWEST_PYTHON:
         lowest = ".".join(map(str, LOWEST_PYTHON))
         return f"This plugin needs Python {lowest} or newer; FiftyOne runs on {platform.python_version()} here"
@@ -35,10 +32,9 @@ def problem() -> str | None:
 
 @functools.cache
 def unmet() -> tuple[str, ...]:
-    """Return the plugin's requirements that the installed packages do not meet.
+    """Return unmet requirements of the plugin, as lines of requirements.txt.
 
-    They have the form of requirements.txt. Every call in this process returns the first answer, because FiftyOne asks
-    before each operator.
+    Every call in this process returns the first answer, because FiftyOne asks before each operator.
     """
     lines = (plugin.source() / REQUIREMENTS_FILE).read_text().splitlines()
     asked = [Requirement(line) for line in lines if line and not line.startswith("#")]
@@ -58,7 +54,7 @@ def register(context, sentence: str) -> None:
 
     Args:
         context: FiftyOne's plugin context.
-        sentence: of `problem`.
+        sentence: the sentence of `problem`.
     """
     names = yaml.safe_load((plugin.source() / "fiftyone.yml").read_text())["operators"]
     for name in names:

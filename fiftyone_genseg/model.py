@@ -48,7 +48,7 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
         ValueError: both an expression and a field are given.
         CheckpointError: see `GenSegR1.from_pretrained`.
 
-    Example:
+    Examples:
         >>> model = ReferringSegmentationModel("nano", "the red circle")
         >>> dataset.apply_model(model, label_field="red_circles", batch_size=8)
         >>> model = ReferringSegmentationModel("nano")
@@ -135,7 +135,7 @@ class ReferringSegmentationModel(fom.TorchModelMixin, fom.SupportsGetItem, fom.M
     def _masks(self, result: Prediction, expression: str) -> list[fo.Detection]:
         """Return the masks of an expression, with their prompts.
 
-        An expression of the model is their label.
+        An expression that the model asks of every image becomes their label.
         """
         label = expression if self.expression else labels.LABEL
         found = labels.detections(result, label=label, expression=expression, checkpoint=self.checkpoint)

@@ -18,7 +18,7 @@ _DECIMALS = 6
 def relative_box(box: Box | None, size: tuple[int, int]) -> list[float] | None:
     """Return a box in pixels as relative xywh.
 
-    The image has `size` = (width, height).
+    `size` is the (width, height) of the image in pixels.
     """
     if box is None:
         return None
@@ -29,7 +29,7 @@ def relative_box(box: Box | None, size: tuple[int, int]) -> list[float] | None:
 def relative_points(points: Sequence[Point], size: tuple[int, int]) -> list[list[float]]:
     """Return points in pixels as relative xy.
 
-    The image has `size` = (width, height).
+    `size` is the (width, height) of the image in pixels.
     """
     width, height = size
     return [rounded([x / width, y / height]) for x, y in points]
@@ -44,8 +44,8 @@ def boxes(prediction: Prediction, **attributes: str) -> list[fo.Detection]:
     """Return one Detection without a mask for each box of a response.
 
     Args:
-        prediction: of one expression.
-        **attributes: of each label.
+        prediction: prediction of one expression.
+        **attributes: attributes of each label.
     """
     found = [relative_box(prompt.box, prediction.image_size) for prompt in prediction.response.instances]
     return [fo.Detection(bounding_box=box, index=number, **attributes) for number, box in enumerate(found, 1) if box]
@@ -54,11 +54,11 @@ def boxes(prediction: Prediction, **attributes: str) -> list[fo.Detection]:
 def points(prediction: Prediction, **attributes: str) -> list[fo.Keypoint]:
     """Return Keypoints of a response: one per instance, and one for points outside.
 
-    The latter has the attribute `negative`.
+    The Keypoint of points outside has the attribute `negative`.
 
     Args:
-        prediction: of one expression.
-        **attributes: of each label.
+        prediction: prediction of one expression.
+        **attributes: attributes of each label.
     """
     found = []
     for number, prompt in enumerate(prediction.response.instances, 1):
@@ -80,8 +80,8 @@ def prompts(
     its own, and such points belong to the first instance.
 
     Args:
-        boxes: of one expression.
-        points: of the same expression.
+        boxes: boxes of one expression.
+        points: points of the same expression.
         size: (width, height) of the image in pixels.
     """
     width, height = size

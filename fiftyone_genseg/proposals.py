@@ -11,7 +11,7 @@ _STORE, _KEY, _COMPARED = "genseg_referring_evaluation", "proposed_runs", "compa
 def propose(ctx, runs: list[str]) -> None:
     """Ask the panel "Referring evaluation" to show some runs.
 
-    It shows them when it is drawn next on the context's dataset.
+    The panel shows them when it is drawn next on the context's dataset.
     """
     ctx.store(_STORE).set(_KEY, runs)
 
@@ -26,16 +26,13 @@ def taken(ctx) -> list[str] | None:
 
 
 def propose_fields(ctx, fields: list[str]) -> None:
-    """Ask the panel "Compare answers" to begin with some fields.
-
-    They are fields of the context's dataset.
-    """
+    """Ask the panel "Compare answers" to begin with fields of the context's dataset."""
     ctx.store(_STORE).set(_COMPARED, fields)
 
 
 def compared(ctx) -> list[str]:
     """Return the fields that were proposed last; [] for no proposal.
 
-    Some may be gone.
+    A proposed field may be gone.
     """
     return ctx.store(_STORE).get(_COMPARED) or []

@@ -17,9 +17,9 @@ def size_of(file: str, width: int | None, height: int | None) -> tuple[int, int]
     header decides, and the metadata only if the file is gone.
 
     Args:
-        file: of the sample.
-        width: in the sample's metadata, None if unknown.
-        height: in the sample's metadata, None if unknown.
+        file: file of the sample.
+        width: width in the sample's metadata, None if unknown.
+        height: height in the sample's metadata, None if unknown.
     """
     known = (width, height) if width and height else None
     if known and Path(file).suffix.lower() in _TRUSTED:

@@ -1,8 +1,8 @@
-"""Train on a view: its examples on disk, a GRPO run, and the checkpoints.
+"""Train on a view: its examples on disk, a GRPO run, and the trained checkpoints.
 
-The trained checkpoints have a folder of their own. A run is a folder in the folder of FiftyOne's model zoo. It holds
-plan.json, recipe.yaml, train/ and held_out/ (referring examples), and the files of `genseg-train grpo`, with the
-checkpoint in best/. A finished run also has outcome.json. A run that was ended resumes from its last step.
+A run is a folder in the folder `genseg` of FiftyOne's model zoo. It holds plan.json, recipe.yaml, train/ and held_out/
+(referring examples), and the files of `genseg-train grpo`, with the checkpoint in best/. A finished run also has
+outcome.json. A run that was ended resumes from its last step.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Plan:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is no name for a checkpoint: use letters, digits, `_`, `-` and `.`")
         if (home() / self.name).exists():
-            raise ValueError(f"there is a run {self.name!r} in {home() / self.name}: choose another name, or remove it")
+            raise ValueError(
+                f"there is a run {self.name!r} in {home() / self.name}: choose another name, or remove the run"
+            )
         _recipe_file(self.recipe)
         if self.steps < 1:
             raise ValueError(f"the number of steps must be 1 or more, got {self.steps}")
@@ -105,9 +107,7 @@ class Plan:
         return None
 
     def check_resumed(self, params: Mapping[str, Any]) -> None:
-        """Raise ValueError if a form contradicts this plan.
-
-        The plan is of a run that was ended.
+        """Raise ValueError if a form contradicts the plan of a run that was ended.
 
         Args:
             params: the form's values by name. Missing and empty values agree with any plan.
@@ -155,7 +155,7 @@ def begun(name: str) -> Plan | None:
     Return None for any other name.
 
     Args:
-        name: of the run.
+        name: name of the run.
     """
     if not _NAME.fullmatch(name) or not (home() / name / PLAN).is_file() or name in trained():
         return None
@@ -190,8 +190,8 @@ def prepare(plan: Plan, examples: Collection[ReferringExample]) -> Path:
     """Write a run's folder, whole or not at all.
 
     Args:
-        plan: of the run.
-        examples: of the view, with masks; their images are files.
+        plan: plan of the run.
+        examples: examples of the view, with masks; their images are files.
 
     Raises:
         ValueError: as `Plan.check`, and when there are too few examples to hold some out.
@@ -254,7 +254,7 @@ def run(folder: Path, on_progress: Progress = lambda share, label: None) -> Outc
     A run that fails before its first checkpoint leaves no folder behind.
 
     Args:
-        folder: from `prepare`.
+        folder: folder from `prepare`.
         on_progress: gets the share of the steps that are done, and a label with the latest figures.
 
     Raises:

@@ -43,7 +43,7 @@ class Asked:
     """Progress of a question.
 
     Attributes:
-        progress: of the model.
+        progress: progress of the model.
         preview: the sample with the boxes and points of the answer, not saved; None before they are known, and after
             the labels are saved.
         stored: whether the result is saved on the sample.
@@ -72,10 +72,10 @@ def ask(
 
     Args:
         dataset: the sample's own.
-        sample_id: of the sample.
+        sample_id: id of the sample.
         request: has one expression.
-        api_key: of the request's server; None for OPENAI_API_KEY.
-        token: of the Hub; None for HF_TOKEN.
+        api_key: key of the request's server; None for OPENAI_API_KEY.
+        token: token of the Hub; None for HF_TOKEN.
 
     Yields:
         True if the output field is new; then the progress, the answer before its masks are made, and last the stored

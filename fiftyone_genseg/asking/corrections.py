@@ -63,15 +63,13 @@ def declare(dataset: fo.Dataset) -> None:
 def keep(
     dataset: fo.Dataset, sample_id: str, field: str, expression: str, by: str | None = None, nothing: bool = False
 ) -> None:
-    """Keep an answer as the ground truth of its expression.
-
-    It takes the place of an answer that was kept before.
+    """Keep an answer as its expression's ground truth, in place of an earlier one.
 
     Args:
         dataset: the sample's own.
-        sample_id: of the sample.
-        field: of the answer's masks.
-        expression: that was asked.
+        sample_id: id of the sample.
+        field: field of the answer's masks.
+        expression: expression that was asked.
         by: who keeps it; None for the user of this computer.
         nothing: keep that the expression refers to nothing, with any answer.
 
@@ -154,8 +152,8 @@ def offer_boxes(dataset: fo.Dataset, field: str) -> None:
     A schema that has the boxes already stays as it is. FiftyOne 1.22 has no such schema for points.
 
     Args:
-        dataset: with the field's labels declared.
-        field: of the masks.
+        dataset: dataset with the field's labels declared.
+        field: field of the masks.
     """
     boxes = labels.boxes_field(field)
     if boxes not in (dataset.label_schemas or {}):
@@ -169,8 +167,8 @@ def prompts_of(sample: fo.Sample, field: str, expression: str) -> list[InstanceP
     A person may have moved them.
 
     Args:
-        sample: with the labels.
-        field: of the masks.
+        sample: sample with the labels.
+        field: field of the masks.
         expression: normalized.
 
     Returns:
@@ -202,11 +200,11 @@ def segment_again(
 
     Args:
         dataset: the sample's own.
-        sample_id: of the sample.
-        field: of the masks.
-        expression: that was asked.
-        prompts: in pixels of the image.
-        model: whose segmenter makes the masks; the image stays warm in it.
+        sample_id: id of the sample.
+        field: field of the masks.
+        expression: expression that was asked.
+        prompts: prompts in pixels of the image.
+        model: model whose segmenter makes the masks; the image stays warm in it.
         by: who corrects; None for the user of this computer.
 
     Raises:

@@ -33,7 +33,7 @@ def request_for(dataset: fo.Dataset, expression: str = "something") -> SegmentRe
     """Return the request for one expression, with the dataset's settings.
 
     Args:
-        dataset: that the question is about.
+        dataset: dataset that the question is about.
         expression: as it was typed, also with its class: "the red car -> car". The default is for who asks nothing.
     """
     return SegmentRequest.from_params(None, {**load(dataset), "source": "typed", "expressions": expression})

@@ -36,7 +36,9 @@ ServedModel = Annotated[
     str | None,
     typer.Option(help="Name of the model on the server: qwen3-vl:8b-instruct. Without --model it tells the dialect."),
 ]
-Dialect = Annotated[str | None, typer.Option(help="How it is prompted and read, if config.json does not tell.")]
+Dialect = Annotated[
+    str | None, typer.Option(help="How the checkpoint is prompted and read, if config.json does not tell.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Expressions answered at once.")]
 
 
@@ -67,10 +69,7 @@ def fail(error: Exception) -> typer.Exit:
 
 
 class SaysFullDisk(typer.core.TyperGroup):
-    """Group of all commands, which explains a full disk.
-
-    Each command ends with a sentence instead of a traceback.
-    """
+    """Group of all commands, which reports a full disk in a sentence."""
 
     def invoke(self, ctx):
         """Run the command."""
@@ -89,10 +88,10 @@ class SaysFullDisk(typer.core.TyperGroup):
 def check_answered(figures: Mapping[str, Any]) -> None:
     """End the command if no expression has a usable answer.
 
-    The message has the commonest reason. Zeros would be no measurement.
+    Figures of zero would measure nothing. The message has the commonest reason.
 
     Args:
-        figures: of `Scores.compute`.
+        figures: figures of `Scores.compute`.
     """
     from fiftyone_genseg.messages import error_in_words
 
@@ -111,17 +110,12 @@ def warn(text: str) -> None:
 
 
 def named(model: str | None, server: str | None) -> str | None:
-    """Return the checkpoint that the user named, else nano.
-
-    Return None if the server's list is to tell the model.
-    """
+    """Return the named checkpoint, else nano; None if a server's list tells the model."""
     return model or (None if server else "nano")
 
 
 def chosen(model: str | None, rendered: bool = False) -> str:
-    """Return the checkpoint that the user named, else the default one.
-
-    A line says which it is.
+    """Return the named checkpoint, else print and return the default one.
 
     Args:
         model: as the user typed it; None for the default.
@@ -157,7 +151,7 @@ def load_model(
         device: the device that computes.
         revision: branch, tag or commit.
         server: address of the server that has the reasoner.
-        segmenter: in place of the checkpoint's own.
+        segmenter: segmenter in place of the checkpoint's own.
         options: further ones, as `_options.takes_model_options` gives them.
         served_model: name of the model on the server.
     """

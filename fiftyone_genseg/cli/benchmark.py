@@ -73,7 +73,7 @@ def benchmark(
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(callback=possible, help="Score these instead of a model: .jsonl of a run, or COCO results .json."),
+        typer.Option(callback=possible, help="Stored predictions to score: .jsonl of a run, or COCO results .json."),
     ] = None,
     policy: Annotated[str | None, typer.Option(help="How empty masks count.", show_default="the benchmark's")] = None,
     first_expression: Annotated[

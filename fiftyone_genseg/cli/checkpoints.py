@@ -58,10 +58,7 @@ def pull(
     revision: Revision = None,
     dialect: Dialect = None,
 ) -> None:
-    """Download the newest commit of a checkpoint.
-
-    Its checksums are compared with the Hub's.
-    """
+    """Download the newest commit of a checkpoint, and compare checksums with the Hub."""
     from genseg_hub import checkpoints
 
     try:

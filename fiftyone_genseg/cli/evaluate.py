@@ -109,7 +109,7 @@ def compare(
     ],
     others: Annotated[
         list[Path],
-        typer.Argument(callback=possible, help="Rows of others, on the same expressions.", show_default=False),
+        typer.Argument(callback=possible, help="Rows of other checkpoints on these expressions.", show_default=False),
     ],
 ) -> None:
     """Show differences in points with paired 95 % intervals.

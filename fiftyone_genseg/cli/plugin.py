@@ -8,10 +8,7 @@ from fiftyone_genseg.cli._shared import fail
 
 
 def install() -> None:
-    """Link the plugin and the known checkpoints into FiftyOne.
-
-    The links are in FiftyOne's plugins directory and in its model zoo.
-    """
+    """Link the plugin and the known checkpoints into FiftyOne's plugins and model zoo."""
     from fiftyone_genseg import plugin
 
     try:

@@ -117,7 +117,7 @@ def _with_copies(found: Iterable[ReferringExample], images: Path, later: Path) -
 def is_free(folder: Path) -> bool:
     """Return whether a folder can take an export.
 
-    It can if it is new or empty, or holds only the remains of an export that was killed.
+    The folder must be new or empty, or hold only the remains of a killed export.
     """
     return not folder.exists() or (folder.is_dir() and all(file.name == UNFINISHED for file in folder.iterdir()))
 
@@ -205,10 +205,7 @@ def examples(
 
 
 def _size(file: str) -> tuple[int, int] | Exception:
-    """Return the (width, height) of an image, or the fault of one that is unusable.
-
-    A usable image can be decoded.
-    """
+    """Return the (width, height) of an image that can be decoded, or the fault."""
     try:
         load_image(file, at_least=_SMALL)
         return image_size(file)

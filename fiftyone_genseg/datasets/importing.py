@@ -87,7 +87,7 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
         read: number of examples read so far.
         unusable: reason -> number of examples left out.
 
-    Example:
+    Examples:
         >>> examples, _ = genseg_hub.archives.load_archive("refcocog", Path("data"), "val")
         >>> importer = ReferringDatasetImporter(examples, Path("images"))
         >>> dataset = fo.Dataset.from_importer(importer, name="refcocog-val")
@@ -187,7 +187,7 @@ class ReferringDatasetImporter(foud.GenericSampleDatasetImporter):
         values = {name: columns.to_value(features[name], value) for name, value in example.attributes.items()}
         sample = to_sample(replace(example, attributes=values), file)
         if example.masks and not sample.ground_truth.detections:
-            raise ValueError("its masks are empty; no-target is no mask at all")
+            raise ValueError("its masks are empty; for no-target give no mask at all")
         return sample
 
     def _find(self, image: ImageLike) -> tuple[Path, tuple[int, int]]:
@@ -265,7 +265,7 @@ def add_predictions(
             last[example_id] = number
     if not last:
         example = next(iter(places), None)
-        raise ValueError(f"no prediction in {file} is about these samples; their example_id are like {example!r}")
+        raise ValueError(f"no prediction in {file} is about these samples; their `example_id`s are like {example!r}")
     several = [example_id for example_id, count in Counter(example_ids).items() if count > 1 and example_id in last]
     if several:
         raise ValueError(

@@ -53,10 +53,7 @@ class ExamplesRequest:
         return cls(gt_field, given["expression_field"], chosen)
 
     def lacks_truth(self, samples: fo.DatasetView) -> bool:
-        """Return whether there is no ground truth at all.
-
-        Neither this field has any, nor another field to choose.
-        """
+        """Return whether neither this field nor any other holds ground truth."""
         if self.gt_field == fields.KEPT and fields.count_kept(samples)[0]:
             return False
         has_own = labels.is_detections(samples, self.gt_field) and self.gt_field != fields.KEPT
@@ -84,7 +81,7 @@ class ExamplesRequest:
     def source(self, samples: fo.DatasetView) -> fo.Dataset | fo.DatasetView:
         """Return the samples to read: the view, or the whole dataset for a slice.
 
-        A slice itself says which samples are meant.
+        A slice names its samples itself.
         """
         return samples if self.pairs is None else fields.every_image(samples._dataset)
 

@@ -1,7 +1,4 @@
-"""Examples that an import or an export leaves out.
-
-One bad row is no reason to stop.
-"""
+"""Count the examples that an import or an export leaves out, and go on."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ class Unusable(Counter[str]):
     def check(self, read: int) -> None:
         """Raise ValueError if more than half of the examples were left out.
 
-        The source has another fault then.
+        Then the source is at fault, not single examples.
         """
         if 2 * self.total() > read:
             raise ValueError(

@@ -1,6 +1,7 @@
-"""Evaluating masks of expressions as a FiftyOne evaluation run.
+"""Evaluate masks of expressions as a FiftyOne evaluation run.
 
-FiftyOne stores the import path of a run's classes. This path is the package, for classes of all its modules.
+FiftyOne stores the import path of a run's classes. All of them have this package as their path, whatever their module
+is.
 """
 
 from importlib import import_module

@@ -74,4 +74,6 @@ def fields_of_run(samples: fo.Dataset | fo.DatasetView, eval_key: str) -> set[st
     try:
         return set(method.get_fields(samples, eval_key))
     except ValueError as error:
-        raise ValueError(f"the run {eval_key!r} is about fields that are gone, delete it first: {error}") from error
+        raise ValueError(
+            f"the run {eval_key!r} is about fields that are gone; delete the run first: {error}"
+        ) from error

@@ -45,7 +45,7 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
         notes: name of a count -> the first reason for it; filled by the run.
         fields_written: whether the fields on samples and labels are all written; filled by the run. False means that
             the process was killed: evaluate again.
-        iou, classwise, kwargs: of FiftyOne's detection evaluation.
+        iou, classwise, kwargs: arguments of FiftyOne's detection evaluation.
 
     Raises:
         ValueError: there is no such policy.

@@ -1,7 +1,4 @@
-"""Find the differences of two fields of answers.
-
-They are found expression by expression on one sample, and as the next such sample of many.
-"""
+"""Find where two fields answer differently: on one sample, or among many."""
 
 from __future__ import annotations
 
@@ -65,7 +62,7 @@ class Found:
     """The end of a search.
 
     Attributes:
-        sample_id: of the first sample on which the fields differ; None for no such sample.
+        sample_id: id of the first sample on which the fields differ; None for no such sample.
         searched: number of samples that were compared, the found one included.
     """
 
@@ -102,12 +99,10 @@ def pairs(sample: fo.Sample, first: str, second: str) -> list[Pair]:
 
 
 def truth_of(sample: fo.Sample, expression: str) -> fo.Detections | None:
-    """Return the true masks of an expression; None if unknown.
-
-    The sample may not say which masks are true.
+    """Return the true masks of an expression; None if the sample does not tell them.
 
     Args:
-        sample: of any dataset.
+        sample: sample of any dataset.
         expression: normalized.
     """
     truth = sample[GROUND_TRUTH] if sample.has_field(GROUND_TRUTH) else None
@@ -122,9 +117,7 @@ def truth_of(sample: fo.Sample, expression: str) -> fo.Detections | None:
 
 
 def mask_iou(sample: fo.Sample, first: fo.Detections | None, second: fo.Detections | None, expression: str) -> float:
-    """Return the IoU of the unions of two sides' masks for an expression.
-
-    It is 1 if both are empty.
+    """Return the IoU of the unions of two sides' masks, 1 if both are empty.
 
     Raises:
         MaskError: a mask cannot be read, or nothing says how large the image is.
@@ -143,12 +136,12 @@ def search(
     samples that were not searched. Masks are read only if the outcomes are equal.
 
     Args:
-        dataset: of the samples.
-        ids: of the samples, in the order of the search.
+        dataset: dataset of the samples.
+        ids: ids of the samples, in the order of the search.
         first: field of masks.
         second: another field of masks.
         threshold: mask IoU below which two answers differ.
-        seconds: after which no further samples are read.
+        seconds: seconds after which no further samples are read.
     """
     end = time.monotonic() + seconds
     searched = 0
@@ -187,7 +180,7 @@ def _first_by_masks(
     Labels are read as columns, because documents take five times as long.
 
     Args:
-        dataset: of the samples.
+        dataset: dataset of the samples.
         expressions: sample -> the expressions that both fields segmented.
         first: field of masks.
         second: another field of masks.

@@ -54,7 +54,7 @@ class Measured:
 
     Attributes:
         samples: the collection that was measured.
-        ids: of its samples.
+        ids: ids of its samples.
         config: settings, with `counts` of oddities.
         table: one row per expression, columns as in `table.TABLE`.
         matches: one row per pair of instances, columns as in `table.MATCHES`.
@@ -171,9 +171,9 @@ class _Measurement:
     def _targets(
         self, reader: Reader, number: int, mine: list[str], size: tuple[int, int]
     ) -> tuple[dict[str, Cutout], list[Cutout]]:
-        """Return an expression's true masks by id, and the ignored pixels.
+        """Return an expression's true masks by id, and the pixels that were ignored.
 
-        The true masks are without ignored pixels.
+        The masks do not contain the ignored pixels.
 
         Raises:
             MaskError: a mask of the ground truth cannot be used, which is no fault of the prediction.
@@ -237,10 +237,7 @@ class _Measurement:
 
 
 def _failed(size: tuple[int, int], targets: dict[str, Cutout]) -> tuple[dict[str, Any], list[tuple[str, str, float]]]:
-    """Return the row of an expression that cannot be measured.
-
-    Return also its true masks, without a match.
-    """
+    """Return the row of an unmeasurable expression, and its true masks, unmatched."""
     result = matching.compare(list(targets.values()), [])
     row = {
         "status": FAILED,
@@ -255,7 +252,7 @@ def _failed(size: tuple[int, int], targets: dict[str, Cutout]) -> tuple[dict[str
 def _without(masks: dict[str, Cutout], ignored: list[Cutout]) -> dict[str, Cutout]:
     """Return masks by id without the pixels that count neither way.
 
-    A mask of which nothing is left is gone.
+    Masks of which nothing is left are dropped.
     """
     left = {i: matching.without(mask, ignored) for i, mask in masks.items()}
     return {i: mask for i, mask in left.items() if mask is not None}

@@ -92,10 +92,7 @@ class StoredLabels:
         return found, resized
 
     def box(self, i: str, size: tuple[int, int]) -> Box:
-        """Return the reasoner's box if it is known, else the Detection's.
-
-        The box is xyxy in pixels.
-        """
+        """Return the reasoner's box in xyxy pixels if it is known, else the Detection's."""
         said = self.prompt_box[i]
         x, y, w, h = said if _is_box(said) else self.boxes[i]
         return x * size[0], y * size[1], (x + w) * size[0], (y + h) * size[1]
@@ -148,10 +145,7 @@ class Reader:
                 )
 
     def size(self, number: int) -> tuple[int, int] | None:
-        """Return (width, height) of the image; None if unknown.
-
-        Its file or its metadata says it.
-        """
+        """Return (width, height) of the image from its file or metadata, or None."""
         return size_of(self.filepaths[number], self._widths[number], self._heights[number])
 
     def expressions(self, number: int) -> list[str]:
@@ -171,10 +165,7 @@ class Reader:
         return set(self._status[number]) if self._status else set()
 
     def status(self, number: int, expression: str, has_mask: bool) -> str:
-        """Return the status of the stored response.
-
-        Without responses the labels tell it.
-        """
+        """Return the status of the stored response; without responses, of the labels."""
         if self._status is not None:
             return self._status[number].get(expression, SEGMENTED if has_mask else MISSING)
         if not self.pred[number].exists:
@@ -203,10 +194,7 @@ _ATTRIBUTES = ("id", "bounding_box", "mask", "mask_path", "expression", "prompt_
 
 
 def read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
-    """Return the Detections of a field as columns, one per sample.
-
-    The order is the view's.
-    """
+    """Return the Detections of a field as columns, one per sample in the view's order."""
     paths = {attribute: f"{name}.detections.{attribute}" for attribute in _ATTRIBUTES}
     known = {attribute: path for attribute, path in paths.items() if view.get_field(path) is not None}
     columns = dict(zip(known, view.values(list(known.values())), strict=True))
@@ -226,10 +214,7 @@ def read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
 
 
 def _read_costs(view: fo.DatasetView, responses: str) -> list[dict[str, list[float]]] | None:
-    """Return expression -> `table.COSTS` for each sample.
-
-    They are None if the responses have none.
-    """
+    """Return expression -> `table.COSTS` for each sample; None for responses without."""
     paths = [f"{responses}.expression", *(f"{responses}.{name}" for name in COSTS)]
     if any(view.get_field(path) is None for path in paths):
         return None

@@ -40,7 +40,7 @@ def evaluate(
         eval_key: name of the run, in place of an earlier run of that name. None writes nothing.
         policy: rule for empty masks, see `genseg_hub.evaluation.metrics`.
         min_pixels: predictions of fewer pixels count as empty.
-        expression_field: by default `expression` if that exists.
+        expression_field: sample field of the expressions; by default `expression` if that exists.
         objects_field: Detections of every object in the image, labelled with its class, for the attribute
             "same_class_distractors".
         ignore_field: Detections of the pixels that are taken out of prediction and ground truth, as LISA does for

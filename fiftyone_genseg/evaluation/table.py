@@ -48,7 +48,7 @@ def answered(table: pd.DataFrame) -> np.ndarray:
     answer without a mask is none.
 
     Args:
-        table: with status and prediction_area.
+        table: table with the columns status and prediction_area.
     """
     status = table["status"].astype(str)
     unreadable = (status == UNPARSABLE) & (table["prediction_area"] == 0)

@@ -1,6 +1,6 @@
 """Refuse to store an evaluation in which nothing was answered.
 
-Its figures would be zeros that measure nothing.
+Figures of zero would measure nothing.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _replaced(
 ) -> Iterator[RunDocument]:
     """Yield the runs that a new run of that name replaces.
 
-    They are the run that had the name before, and runs that a killed evaluation left in the database.
+    One had the name before, and others were left in the database by a killed evaluation.
     """
     if earlier is not None:
         yield earlier
@@ -173,10 +173,7 @@ class _Writer:
         self._dataset._bulk_write(writes, ids=[ObjectId(sample_id) for sample_id in ids])
 
     def _sample_values(self, sample_id: str) -> dict[str, Any]:
-        """Return the values of `SAMPLE_FIELDS` on a sample.
-
-        They are None on a sample without an expression.
-        """
+        """Return the values of `SAMPLE_FIELDS` on a sample; None without an expression."""
         at = self._rows.get(sample_id)
         if at is None:
             return dict.fromkeys(SAMPLE_FIELDS)

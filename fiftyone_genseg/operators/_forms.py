@@ -1,7 +1,4 @@
-"""Parts that forms share.
-
-They are problems, paths and names that are typed, choices, and the source of examples.
-"""
+"""Parts that forms share: problems, typed paths and names, choices, examples."""
 
 from __future__ import annotations
 
@@ -56,9 +53,9 @@ def show_problem(inputs: types.Object, problem: str | None, untouched: bool = Fa
 
 
 def unusable(samples: fo.DatasetView | None) -> str | None:
-    """Return why no form can work with these samples; None if one can.
+    """Return in a sentence why no form works with these samples; None if one does.
 
-    The forms are about masks or expressions, and the text is a sentence.
+    The forms are about masks or expressions.
     """
     if samples is None:
         return "Open a dataset first."
@@ -118,7 +115,7 @@ def ask_for_path(ctx, inputs: types.Object, name: str, label: str, description: 
     Args:
         ctx: FiftyOne's context of the form.
         inputs: the form.
-        name: of the property; see `text_of` for its value.
+        name: name of the property; see `text_of` for its value.
         label: above the field.
         description: below the label.
         folder: choose a folder instead of a file.
@@ -132,9 +129,7 @@ def ask_for_path(ctx, inputs: types.Object, name: str, label: str, description: 
 
 
 def path(text: str) -> Path:
-    """Return a text as a path that the file system can be asked for.
-
-    There need not be a file.
+    """Return a text as a path that the file system accepts; no file need be there.
 
     Raises:
         ValueError: the home of nobody, or a path that may not be looked at. Or the name is too long, or has characters
@@ -211,7 +206,7 @@ def ask_for_server(inputs: types.Object, whose: str, address: str | None = None)
     Args:
         inputs: the form.
         whose: which reasoners are asked there, as a sentence.
-        address: that the form begins with.
+        address: address that the form begins with.
     """
     inputs.str(
         "server",

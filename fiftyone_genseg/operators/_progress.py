@@ -28,7 +28,7 @@ class Done:
 
     Attributes:
         text: a sentence.
-        variant: of the App's notification.
+        variant: variant of the App's notification.
         then: the next order to the App, such as `ctx.ops.reload_dataset`; not called if the run is delegated.
         facts: the run's results: name -> words.
         steps: the next steps.
@@ -42,9 +42,9 @@ class Done:
 
 
 def config(name: str, label: str, description: str, icon: str, **options: Any) -> foo.OperatorConfig:
-    """Return the configuration of a generator.
+    """Return the configuration of an operator that is a generator.
 
-    It runs in the App or in the background. Its form is drawn anew with each change of a value.
+    The operator runs in the App or in the background. Its form is drawn anew with each change of a value.
     """
     return foo.OperatorConfig(
         name=name,
@@ -106,7 +106,7 @@ def _stopped(ctx, progress: str) -> Done:
 def tell(ctx, share: float, label: str) -> Iterator:
     """Show progress in the App or in the list of delegated runs.
 
-    In the App it is a message to yield.
+    In the App the progress is a message, which the caller yields.
 
     Raises:
         history.Stopped: the user asked to stop the run.
@@ -154,7 +154,7 @@ def pulling(
         ctx: FiftyOne's context of the running operator.
         name: as `checkpoints.pull` takes it.
         with_reasoner: as `checkpoints.pull` takes it.
-        options: of `GenSegR1.from_pretrained`; the dialect, token, cache and network among them count.
+        options: options of `GenSegR1.from_pretrained`; the dialect, token, cache and network among them count.
         newest: as `checkpoints.pull` takes it.
 
     Raises:

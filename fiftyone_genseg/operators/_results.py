@@ -19,9 +19,9 @@ class Step:
     """A button below a result.
 
     Attributes:
-        label: on the button.
-        operator: that it runs, one of FiftyOne's or of this plugin.
-        params: of the operator.
+        label: text on the button.
+        operator: operator that the button runs, one of FiftyOne's or of this plugin.
+        params: parameters of the operator.
         asks: whether the operator's form is shown first.
     """
 

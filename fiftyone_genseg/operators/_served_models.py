@@ -40,8 +40,8 @@ def ask_for_served_model(inputs: types.Object, address: str | None, name: str | 
 
     Args:
         inputs: the form.
-        address: of the server, as far as it is typed.
-        name: that the form begins with.
+        address: address of the server, as far as it is typed.
+        name: name that the form begins with.
     """
     if not address:
         return

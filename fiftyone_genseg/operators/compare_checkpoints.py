@@ -1,7 +1,4 @@
-"""Operator "Compare checkpoints".
-
-Several checkpoints answer the same expressions, and are evaluated side by side.
-"""
+"""Operator "Compare checkpoints": several answer and are evaluated side by side."""
 
 from __future__ import annotations
 
@@ -48,8 +45,9 @@ class ComparisonRequest:
         expression_field, batch_size, device: see `SegmentRequest`.
         server: address of a server; checkpoints that it serves are asked there, the others are loaded here.
         served_models: names of models on the server that are no checkpoints; they are compared like checkpoints.
-        segmenter: of the served models; None for SAM 2.1 large.
-        model_options: of all checkpoints, see `SegmentRequest`; options of the weights are left out for served models.
+        segmenter: segmenter of the served models; None for SAM 2.1 large.
+        model_options: options of all checkpoints, see `SegmentRequest`; options of the weights are left out for served
+            models.
     """
 
     checkpoints: tuple[str, ...] = ()
@@ -105,7 +103,7 @@ class ComparisonRequest:
 
         Args:
             name: one of `names`.
-            field: of its masks.
+            field: field of its masks.
             served: whether the server has it.
         """
         which: dict[str, Any] = {"checkpoint": name}
@@ -125,10 +123,7 @@ class ComparisonRequest:
         )
 
     def evaluation(self, field: str) -> EvaluationRequest:
-        """Return the request to evaluate the masks in one of the fields.
-
-        It takes the place of an earlier run on them.
-        """
+        """Return the request to evaluate one of the fields, in place of an earlier run."""
         return EvaluationRequest(field, self.gt_field, field, self.policy, expression_field=self.expression_field)
 
     def problem(self, samples: fo.DatasetView | None) -> str | None:
@@ -165,10 +160,7 @@ class ComparisonRequest:
 
 
 def _own_name(checkpoint: str) -> str:
-    """Return a checkpoint's own name, with its segmenter.
-
-    The name is the end of its Hub id or folder.
-    """
+    """Return the end of a checkpoint's Hub id or folder, with its segmenter."""
     reasoner, segmenter = checkpoints.split_segmenter(checkpoint)
     parts = Path(os.path.abspath(Path(checkpoints.split_revision(reasoner)[0]).expanduser())).parts
     own = parts[-2] if len(parts) > 1 and parts[-1] == "best" else parts[-1]  # a run's best checkpoint
@@ -215,7 +207,7 @@ class CompareCheckpoints(foo.Operator):
             "expression_field",
             names,
             label="Expressions",
-            description="The sample field that holds them",
+            description="The sample field that holds the expressions",
             default=request.expression_field if request.expression_field in names else names[0],
             view=_forms.dropdown(names),
         )
@@ -244,10 +236,7 @@ class CompareCheckpoints(foo.Operator):
 
 
 def _compare(ctx) -> Generator[Any, None, _progress.Done]:
-    """Compare; report a checkpoint that cannot be loaded at the end.
-
-    The other checkpoints go on.
-    """
+    """Compare the checkpoints that load, and report the others at the end."""
     request = ComparisonRequest.from_params(ctx.params)
     view = _forms.target_view(ctx)
     problem = request.problem(view)
@@ -310,10 +299,7 @@ def _served(ctx, request: ComparisonRequest) -> Generator[Any, None, set[str]]:
 
 
 def _check_origin(view: fo.DatasetView, field: str, checkpoint: str, options: str | None) -> None:
-    """Raise CheckpointError if a field has results of another origin.
-
-    The origin is the checkpoint and the options.
-    """
+    """Raise CheckpointError if a field has results of another checkpoint or options."""
     responses = labels.responses_field(field)
     if view.get_field(f"{responses}.checkpoint") is None:
         return

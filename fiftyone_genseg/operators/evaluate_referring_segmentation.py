@@ -1,7 +1,4 @@
-"""Operator "Evaluate referring segmentation".
-
-It makes a FiftyOne evaluation run from masks and ground truth.
-"""
+"""Operator "Evaluate referring segmentation": from two fields of masks to a run."""
 
 from __future__ import annotations
 

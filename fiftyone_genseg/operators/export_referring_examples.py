@@ -47,10 +47,7 @@ class ExportReferringExamples(foo.Operator):
         return types.Property(inputs, view=types.View(label="Export referring examples"))
 
     def execute(self, ctx) -> dict:
-        """Export, and return the number of examples and the folder.
-
-        Return also which examples were left out and why.
-        """
+        """Export, and return the number of examples, the folder, and what was left out."""
         from fiftyone_genseg.datasets.export import export
         from fiftyone_genseg.datasets.unusable import Unusable
 

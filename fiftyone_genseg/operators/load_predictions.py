@@ -35,7 +35,7 @@ class LoadPredictionsRequest:
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> LoadPredictionsRequest:
-        """Read a form. Without a field, the file gives the name of the field.
+        """Read a form; without a field, the file's name gives the field's.
 
         Args:
             params: the form's values by name. Missing values, and None, mean the defaults.
@@ -52,7 +52,7 @@ class LoadPredictionsRequest:
             return "Choose a file of predictions."
         try:
             if not _forms.path(self.file).is_file():
-                raise ValueError(f"there is no file {self.file!r}")
+                raise ValueError(f"there is no file {self.file!r}; check the path")
             outputs.check_fields(dataset, self.field)
         except ValueError as error:
             return sentence(error)

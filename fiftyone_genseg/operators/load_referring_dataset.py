@@ -215,9 +215,9 @@ def _is_in(root: str, benchmark: Benchmark) -> bool:
 
 
 def _datasets_on_disk() -> list[str]:
-    """Return the ids of the datasets in the cache of `huggingface_hub`.
+    """Return the ids of datasets in the cache of `huggingface_hub`, newest first.
 
-    They keep their case. The newest is first.
+    The ids keep their case.
     """
     folders = [folder for folder in Path(constants.HF_HUB_CACHE).glob("datasets--*--*") if folder.is_dir()]
     newest = sorted(folders, key=lambda folder: -folder.stat().st_mtime)[:_SHOWN]

@@ -44,7 +44,7 @@ class PushCheckpoint(foo.Operator):
         inputs.str(
             "folder",
             label="Checkpoint",
-            description="One that was trained here, or the folder of another on the machine that runs FiftyOne",
+            description="Trained here, or a folder on the machine that runs FiftyOne",
             required=True,
             view=_forms.trained_choices(),
         )

@@ -1,7 +1,4 @@
-"""Operator "Release the model".
-
-It frees the memory of the model that the last run left.
-"""
+"""Operator "Release the model": free the memory of the last run's model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Operator "Train on this view".
-
-It runs GRPO on the referring examples of a view, in the background.
-"""
+"""Operator "Train on this view": run GRPO on a view's examples in the background."""
 
 from __future__ import annotations
 
@@ -62,7 +59,7 @@ class TrainOnView(foo.Operator):
             _forms.show_problem(inputs, "Name the new checkpoint.", untouched=True)
         elif not begun:
             _forms.show_problem(inputs, plan.problem(ctx.dataset) or examples.problem(view))
-        inputs.str("name", label="Name", description="Of the new checkpoint", required=True)
+        inputs.str("name", label="Name", description="Name of the new checkpoint", required=True)
         if lacking:
             return types.Property(inputs, view=types.View(label="Train on this view"))
         if not fo.config.allow_legacy_orchestrators:
@@ -140,10 +137,7 @@ class TrainOnView(foo.Operator):
 
 
 def _prepared(ctx, told: training_runs.Progress) -> Path:
-    """Return the folder of the run.
-
-    It is a new folder with the view's examples, or the folder of a run that was ended.
-    """
+    """Return a new folder with the view's examples, or the folder of an ended run."""
     plan = Plan.from_params(ctx.params)
     begun = training_runs.begun(plan.name)
     if begun:

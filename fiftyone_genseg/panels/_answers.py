@@ -19,8 +19,8 @@ def add_card(panel: types.Object, number: int, card: Card, buttons: Sequence[tup
     """Add an answer with its buttons.
 
     Args:
-        panel: that it is added to.
-        number: of the card in the panel.
+        panel: panel to add it to.
+        number: number of the card in the panel.
         card: the result of the expression.
         buttons: name, label and handler; the handler gets the expression in `ctx.params`.
     """

@@ -1,9 +1,9 @@
 """Choices of the user in a panel, in a store of the dataset.
 
-The panel's id is the key. They are not in the panel's state, because FiftyOne 1.22 reloads the page on every change of
-it. A reload clears the filters of the sidebar. The App itself writes there when the user picks or types something in
-most of its inputs, so the panels have only inputs that do not write: buttons, rows of tables, and the menus of
-`_layout.dropdown`.
+The panel's id is the key. The choices are not in the panel's state, because FiftyOne 1.22 reloads the page on every
+change of it. A reload clears the filters of the sidebar. The App itself writes there when the user picks or types
+something in most of its inputs, so the panels have only inputs that do not write: buttons, rows of tables, and the
+menus of `_layout.dropdown`.
 """
 
 from __future__ import annotations

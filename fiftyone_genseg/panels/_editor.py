@@ -20,10 +20,10 @@ _SIDES = {"left side": (0, 0), "top": (1, 1), "right side": (2, 0), "bottom": (3
 def add(
     panel: types.Object, handlers: Any, prompts: Sequence[InstancePrompt], chosen: Mapping[str, Any], typing: bool
 ) -> None:
-    """Add the editor.
+    """Add the editor of boxes and points.
 
     Args:
-        panel: that it is added to.
+        panel: panel to add it to.
         handlers: the panel's class, with a handler for each button.
         prompts: as they are.
         chosen: the user's choices: `part` and `step`.
@@ -59,9 +59,9 @@ def add(
 
 
 def parts(prompts: Sequence[InstancePrompt]) -> list[str]:
-    """Return the names of the movable parts.
+    """Return the names of the movable parts, such as "1: left side" and "1: point 2".
 
-    Such names are "1: box", "1: left side", "1: point 2" and "1: point outside 1".
+    Points outside are named "1: point outside 1".
     """
     names = []
     for number, prompt in enumerate(prompts, 1):
@@ -78,7 +78,7 @@ def moved(
     """Return the prompts with one part moved; it stops at the border of the image.
 
     Args:
-        prompts: in pixels of the image.
+        prompts: prompts in pixels of the image.
         part: a name of `parts`; the first one if there is no such part.
         direction: "left", "right", "up" or "down".
         step: a key of `STEPS`; 5 pixels if there is no such step.

@@ -1,7 +1,4 @@
-"""Drawings of the panel "Referring evaluation", and the expressions behind.
-
-The drawings are made of runs' tables.
-"""
+"""Drawings of the panel "Referring evaluation", and the expressions behind a mark."""
 
 from __future__ import annotations
 
@@ -136,7 +133,7 @@ class Difference:
 
     Attributes:
         text: the difference in words, or why there is none.
-        rows: of the table of flips: better, worse; none without a comparison.
+        rows: rows of the table of flips: better, worse; none without a comparison.
         flips: rows of `comparison.Difference.flips`, for each of `rows`.
     """
 
@@ -204,9 +201,9 @@ def in_histogram(table: pd.DataFrame, bar: int) -> tuple[pd.DataFrame, str]:
 
 
 def in_precision(table: pd.DataFrame, point: int) -> tuple[pd.DataFrame, str]:
-    """Return the expressions that reach the IoU of a precision's point.
+    """Return the expressions with a target that reach an IoU, and words for them.
 
-    They have a target. Return also words for them.
+    The IoU is of a point of the precision plot.
     """
     threshold = _THRESHOLDS[point]
     return table[(table["target_area"] > 0) & (table["iou"] >= threshold)], f"with an IoU of {threshold:g} or more"

@@ -1,7 +1,4 @@
-"""Contents of the panel "Failure slices".
-
-They follow from the user's choices and the view.
-"""
+"""Contents of the panel "Failure slices", from the user's choices and the view."""
 
 from __future__ import annotations
 
@@ -69,12 +66,12 @@ class Findings:
 
     Attributes:
         choice: the user's choices.
-        results: of the run.
+        results: results of the run.
         rows: bool[N], the expressions of the run that the panel is about.
         columns: attributes of the N expressions.
         found, tried: numbers of slices that are worse than the rest, and of all that were tried.
         listed: the found slices that the table lists, in its order.
-        attributes: of the chosen slice; {} for everything, also if an attribute is gone.
+        attributes: attributes of the chosen slice; {} for everything, also if an attribute is gone.
     """
 
     choice: Choice
@@ -146,7 +143,7 @@ def sample_fields(dataset: fo.Dataset) -> list[str]:
 def _slice_rows(findings: Findings, other: ReferringResults | None) -> list[dict[str, str]]:
     """Return a row per listed slice, with its wins and losses.
 
-    They are counted against another run that is comparable.
+    Wins and losses are counted against another run that is comparable.
     """
     change = None
     if other is not None and not _runs.comparable(other, findings.results):
@@ -187,10 +184,7 @@ def _difference(findings: Findings, against: str, other: ReferringResults) -> st
 
 
 def kind_traces(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the bars of the failure kinds, a trace per cause.
-
-    The causes are reasoner, segmenter and run.
-    """
+    """Return the bars of the failure kinds: a trace for reasoner, segmenter and run."""
     counts = table["kind"].value_counts().reindex(kinds.KINDS, fill_value=0)
     counts = counts[(counts > 0) & (counts.index != kinds.CORRECT)]
     fault = kinds.faults(table)

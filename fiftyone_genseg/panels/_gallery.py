@@ -29,8 +29,8 @@ def gallery(dataset: fo.Dataset, config: ReferringEvaluationConfig, examples: pd
     The names are `picture_0`, `expression_0`, `verdict_0`, `reasoning_0`, `picture_1` and so on.
 
     Args:
-        dataset: that the run is about.
-        config: of the run.
+        dataset: dataset that the run is about.
+        config: config of the run.
         examples: rows of the run's table, one per picture.
     """
     several = holds_several(dataset, config.expression_field)

@@ -1,7 +1,4 @@
-"""Parts that the panels draw.
-
-They are an empty panel's next step, a menu, a table, a plot and a figure in percent.
-"""
+"""Parts that panels share: an empty panel's next step, menus, tables and plots."""
 
 from __future__ import annotations
 
@@ -38,10 +35,7 @@ def row(panel: types.Object, name: str) -> types.Object:
 
 
 def missing_step(dataset: fo.Dataset | None, panel: types.Object) -> types.Property | None:
-    """Return a panel that names the next step, before there is a run.
-
-    Return None when there is a run.
-    """
+    """Return a panel that names the next step if there is no run yet, else None."""
     if dataset is None:
         return next_step(panel, "No dataset", "Open a dataset first.")
     if _runs.keys(dataset):
@@ -84,9 +78,9 @@ def dropdown(
 
     Args:
         panel: the row that it is added to.
-        name: of the property.
-        label: before the menu.
-        values: to choose from, as they are shown.
+        name: name of the property.
+        label: text before the menu.
+        values: values to choose from, as they are shown.
         chosen: the value that is shown.
         on_change: the handler that gets a new value in `ctx.params`.
     """
@@ -114,10 +108,10 @@ def plot(
     """Add a plot that fits a narrow panel.
 
     Args:
-        panel: that it is added to.
-        name: of the property.
-        traces: of Plotly.
-        layout: of Plotly, over the defaults of all plots.
+        panel: panel to add it to.
+        name: name of the property.
+        traces: traces of Plotly.
+        layout: layout of Plotly, over the defaults of all plots.
         on_click: the handler of a click on a mark.
         title: above the plot.
     """

@@ -69,9 +69,9 @@ def run_slices(dataset: fo.Dataset, key: str, values: FieldValues, rows: np.ndar
 
 
 def _identity(dataset: fo.Dataset, key: str) -> str:
-    """Return the id of a run's document.
+    """Return the id of a run's document, which changes when the run is overwritten.
 
-    It changes when the run is overwritten, and the run's key does not.
+    The run's key does not change then.
     """
     return str(dataset._doc.evaluations[key].id)
 

@@ -32,8 +32,8 @@ def add(panel: types.Object, number: int, sides: Sequence[str]) -> None:
     """Add the parts of one expression, below each other in a narrow panel.
 
     Args:
-        panel: that they are added to.
-        number: of the expression in the panel.
+        panel: panel to add them to.
+        number: number of the expression in the panel.
         sides: the sides that there are, see `content`.
     """
     panel.str(f"about_{number}", view=types.MarkdownView())
@@ -50,10 +50,10 @@ def content(
     """Return the heading of an expression, and the picture and the words of each side.
 
     Args:
-        sample: of the expression.
-        image: of the sample; None if it cannot be read.
+        sample: sample of the expression.
+        image: image of the sample; None if it cannot be read.
         pair: the two answers.
-        names: of the two fields.
+        names: names of the two fields.
         threshold: mask IoU below which two answers differ.
     """
     truth = truth_of(sample, pair.expression)

@@ -58,7 +58,7 @@ class AskPanel(Panel):
         )
 
     def execute(self, ctx) -> Any:
-        """Run an event. A letter that is typed changes nothing that is shown."""
+        """Run an event; a typed letter changes nothing that is shown."""
         letter = ctx.params.get("__method__") == "typed" and not str(ctx.params.get("value") or "").endswith("\n")
         return None if letter else super().execute(ctx)
 
@@ -262,7 +262,8 @@ class AskPanel(Panel):
     def _write_numbers(self, ctx, prompts: list) -> None:
         """Show boxes and points as numbers.
 
-        They are not in the panel's state: beside the grid its change would clear the filters.
+        The numbers are not in the panel's state. If the panel stands beside the grid, a change of its state would clear
+        the filters.
         """
         if ctx.current_sample:
             ctx.panel.set_state("prompt", prompt_text.write(prompts))
@@ -303,10 +304,7 @@ def _field(ctx) -> str:
 
 
 def _answer(ctx) -> tuple[fo.Dataset, str, str, str]:
-    """Return the answer whose button was pressed.
-
-    It is the dataset, the sample, the field and the expression.
-    """
+    """Return dataset, sample, field and expression of the pressed button's answer."""
     return ctx.dataset, _sample_id(ctx), _field(ctx), str(ctx.params["expression"])
 
 

@@ -14,10 +14,9 @@ _ALL, _NONE = "all attributes", "nothing"
 
 
 class FailureSlicesPanel(Panel):
-    """Table of slices.
+    """Table of slices; a chosen slice has its failure kinds, a gallery and actions.
 
-    A chosen slice has its failure kinds, a gallery and actions. The user's choices are the fields of
-    `_findings.Choice`.
+    The user's choices are the fields of `_findings.Choice`.
     """
 
     @property

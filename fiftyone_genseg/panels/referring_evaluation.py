@@ -104,7 +104,7 @@ class ReferringEvaluationPanel(Panel):
     def click_figures(self, ctx) -> None:
         """Show the samples that lower a figure of a run.
 
-        -1 is the header.
+        Row -1 is the header.
         """
         row, column = ctx.params.get("row", -1), ctx.params.get("column", 0)
         if row >= 0:
@@ -210,10 +210,7 @@ class ReferringEvaluationPanel(Panel):
         )
 
     def _drawn(self, ctx) -> tuple[dict, dict]:
-        """Return run -> results, and run -> bool[N].
-
-        The second are the expressions that the marks on the screen stand for.
-        """
+        """Return run -> results, and run -> bool[N]: the expressions behind the marks."""
         results = {key: _runs.load_results(ctx.dataset, key) for key in self._chosen(ctx)}
         return results, {key: _views.rows(ctx, found) for key, found in results.items()}
 

@@ -48,7 +48,7 @@ class SideBySidePanel(Panel):
             help_markdown=(
                 "The answers of two checkpoints on the open sample, beside each other.\n\n"
                 "*Next difference* goes through the view in its order. Two answers differ by their outcome, or by "
-                "masks with a smaller IoU than the chosen one. Only expressions that both were asked count."
+                "masks with a smaller IoU than the chosen one. Only expressions that both fields were asked count."
             ),
         )
 
@@ -192,10 +192,7 @@ class SideBySidePanel(Panel):
 
 
 def _choice(ctx, fields: list[str]) -> _Choice:
-    """Return the user's choice.
-
-    By default it is the fields that were compared last, else the newest two.
-    """
+    """Return the user's choice, else the fields compared last, else the newest two."""
     chosen, compared = _choices.chosen(ctx), proposals.compared(ctx)
     pair = next(
         two
@@ -212,9 +209,9 @@ def _sample_id(ctx) -> str:
 
 
 def _show(ctx, sample_id: str) -> None:
-    """Show a sample.
+    """Open a sample if another one is open, else select it in the grid.
 
-    The sample opens if another is open. Else it is selected in the grid, because the panel then stands beside the grid.
+    The panel stands beside the grid in the second case.
     """
     if ctx.current_sample:
         _open(ctx, sample_id)

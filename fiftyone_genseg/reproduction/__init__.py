@@ -1,4 +1,1 @@
-"""Go from the official archives to a table of figures.
-
-These are the stages of `genseg reproduce`, and the table at its end.
-"""
+"""Stages of `genseg reproduce`, from the official archives to a table of figures."""

@@ -1,6 +1,6 @@
-"""Hours and disk of a reproduction's stages.
+"""Estimate the hours and the disk that a reproduction's stages need.
 
-`genseg_training.estimates` reckons them.
+`genseg_training.estimates` has the arithmetic.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _UNKNOWN = Cost({})
 def cost(stage: Stage, asked: Reproduction, root: Path) -> Cost:
     """Return the cost of a stage.
 
-    It is unknown for models other than Qwen3-VL and for full tuning.
+    The cost is unknown for models other than Qwen3-VL and for full tuning.
 
     Args:
-        stage: of `asked`.
+        stage: stage of `asked`.
         asked: the reproduction.
         root: folder of the official archives, for numbers of expressions that nobody publishes.
     """
@@ -83,10 +83,7 @@ def _base(asked: Reproduction, run: Run) -> str | None:
 
 
 def _expressions(stage: Stage, asked: Reproduction, root: Path) -> int | None:
-    """Return the number of a benchmark's expressions.
-
-    It is the published number, else the archive's.
-    """
+    """Return a benchmark's published number of expressions, else the archive's."""
     from genseg_hub import archives
 
     name, split = stage.benchmark or ("", "")

@@ -1,7 +1,4 @@
-"""A reproduction as its YAML file states it.
-
-It lists runs of GRPO in order, and the benchmarks that score them.
-"""
+"""Read a reproduction's YAML file: runs of GRPO in order, and their benchmarks."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ class Run:
 
     Attributes:
         recipe: name of a recipe of this package, or a file.
-        options: of `genseg-train grpo`, in place of the recipe's.
+        options: options of `genseg-train grpo`, in place of the recipe's.
         benchmarks: NAME:SPLIT of each benchmark that scores the result.
     """
 
@@ -66,8 +63,8 @@ class Reproduction:
     """Runs and benchmarks of a table.
 
     Attributes:
-        name: of its file, without the ending.
-        runs: in order; a later run may start from the result of an earlier one.
+        name: name of its file, without the ending.
+        runs: runs in order; a later run may start from the result of an earlier one.
         accelerate: configuration of `accelerate launch`; None for one process without a launcher.
         benchmark_options: further options of `genseg benchmark`.
     """

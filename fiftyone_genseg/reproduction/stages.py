@@ -1,7 +1,7 @@
-"""Stages of a reproduction: existing commands, each done or not.
+"""Stages of a reproduction: existing commands, each done when its output is whole.
 
-The command's own outputs say which. No file lists the finished stages. A stage is done if its output is whole and was
-made by the same command from the same weights. A stage that was killed goes on, because its command resumes.
+No file lists the finished stages. A stage is done if its output is whole and was made by the same command from the same
+weights. A stage that was killed goes on, because its command resumes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def stages(asked: Reproduction, root: Path, out: Path, owner: str | None = None)
         asked: the reproduction.
         root: folder of the official archives.
         out: folder of the data, the benchmarks and the table.
-        owner: on the Hub, of the repositories that get the checkpoints; None to publish nothing.
+        owner: owner on the Hub, of the repositories that get the checkpoints; None to publish nothing.
     """
     found = [_data(asked, run, root, out) for run in asked.runs]
     for run in asked.runs:
@@ -80,7 +80,7 @@ def execute(stage: Stage, pass_fds: tuple[int, ...] = ()) -> None:
     """Run a stage's command to its end.
 
     Args:
-        stage: to run.
+        stage: stage to run.
         pass_fds: open files that the command inherits.
 
     Raises:
@@ -98,7 +98,7 @@ def execute(stage: Stage, pass_fds: tuple[int, ...] = ()) -> None:
 def _data(asked: Reproduction, run: Run, root: Path, out: Path) -> Stage:
     """Return the stage that checks a run's archives and caches its rows.
 
-    It refuses images that the run is scored on.
+    The stage refuses images that the run is scored on.
     """
     folder, settings = out / "data" / run.name, run.settings
     held_out = [settings["eval_data"]] if settings.get("eval_data") else []
@@ -133,10 +133,7 @@ def _train(asked: Reproduction, run: Run, root: Path) -> Stage:
 
 
 def is_trained(run: Run) -> bool:
-    """Return whether a run made all of its steps, and `best/` is scored.
-
-    The score is of `best/` as it loads.
-    """
+    """Return whether a run made all of its steps, and `best/` is scored as it loads."""
     steps = [int(found[1]) for folder in run.output.glob("checkpoint-*") if (found := _STEP.fullmatch(folder.name))]
     most = run.settings.get("max_steps", 0)
     if not steps or max(steps) < most:
@@ -145,10 +142,7 @@ def is_trained(run: Run) -> bool:
 
 
 def start_won(run: Run) -> bool:
-    """Return whether no checkpoint of a run beat its start.
-
-    Then the result is the start's weights.
-    """
+    """Return whether no checkpoint of a run beat its start, whose weights then count."""
     return bool(_held_out(run).get("start_won"))
 
 
@@ -210,7 +204,7 @@ def check(asked: Reproduction, root: Path, owner: str | None = None) -> Iterator
     Args:
         asked: the reproduction.
         root: folder of the official archives.
-        owner: on the Hub; None to publish nothing.
+        owner: owner on the Hub; None to publish nothing.
     """
     from genseg_hub import archives
     from genseg_hub.extras import install_command, is_installed

@@ -1,6 +1,6 @@
-"""Published figures beside a reproduction's, as Markdown and JSON.
+"""Write published figures beside a reproduction's, and the figures of the cards.
 
-They have intervals. The module also makes the figures of the cards.
+The reproduction's figures have 95 % intervals.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def write(asked: Reproduction, out: Path) -> str:
 
 
 def add_figures(run: Run, out: Path) -> None:
-    """Put the figures of a run's benchmarks into its result, for the card.
+    """Copy the figures of a run's benchmarks into its result's folder, for the card.
 
-    The result is a folder. Paths of this machine and texts of the archive stay behind.
+    Paths of this machine and texts of the archive stay behind.
 
     Args:
-        run: with all benchmarks scored.
+        run: run with all benchmarks scored.
         out: folder of the reproduction.
     """
     for name, split in run.benchmarks:

@@ -1,5 +1,4 @@
-"""Segment the samples of a view.
+"""Segment a view: a request, an engine that answers, and the run that writes.
 
-There is a request, an engine that answers, and the run that writes. Importing this package does not import FiftyOne:
-the workers of a Ray cluster import it, too.
+Importing this package does not import FiftyOne: the workers of a Ray cluster import it, too.
 """

@@ -31,7 +31,7 @@ class RemoteImages:
 
     Attributes:
         folder: absolute path, under which the samples have their `filepath`.
-        url: under which the images have the same names, such as "s3://bucket/photos". Credentials come from the
+        url: URL under which the images have the same names, such as "s3://bucket/photos". Credentials come from the
             environment of the worker.
     """
 
@@ -56,7 +56,7 @@ class RemoteImages:
         parts = urlsplit(url)
         if "@" in parts.netloc or parts.query or parts.fragment or "::" in url:
             raise ValueError(
-                "the URL of the images has no user, password, query or second URL; credentials belong into the "
+                "the URL of the images must have no user, password, query or second URL; set credentials in the "
                 "environment of the workers"
             )
         try:

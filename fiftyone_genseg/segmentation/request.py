@@ -59,7 +59,7 @@ class SegmentRequest:
         server: address of the server that has the reasoner; None to load the reasoner here.
         served_model: name of the model on the server. With the default checkpoint, nano, the server's model counts and
             no checkpoint: its name tells the dialect. Without it, an empty checkpoint means the server's only model.
-        segmenter: in place of the checkpoint's own.
+        segmenter: segmenter in place of the checkpoint's own.
         model_options: other options of `GenSegR1.from_pretrained` by name: options of `ReasonerOptions`, and
             `cache_dir`, `local_files_only` and `force_download`. The token is none of them, because a run keeps its
             request.
@@ -100,10 +100,7 @@ class SegmentRequest:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Return the labels of masks that are not labelled "referred".
-
-        The keys are their expressions.
-        """
+        """Return expression -> label, for masks that are not labelled "referred"."""
         return {**{expression: expression for expression in self.expressions}, **self.classes}
 
     @property
@@ -197,7 +194,7 @@ class SegmentRequest:
         if self.existing not in (SKIP, OVERWRITE):
             raise ValueError(f"for existing results choose {SKIP!r} or {OVERWRITE!r}, not {self.existing!r}")
         if not self.checkpoint and not self.server:
-            raise ValueError("name a checkpoint; only with a server it may be left out")
+            raise ValueError("name a checkpoint; it may be left out only with a server")
         self._check_engine()
         if self.images:
             RemoteImages.parse(self.images).check(samples)
@@ -226,7 +223,9 @@ class SegmentRequest:
             raise ValueError(f"there is no engine {self.engine!r}; choose {LOCAL!r} or {RAY!r}")
         if self.engine == LOCAL:
             if self.images:
-                raise ValueError(f"workers on Ray read images of a URL; choose the engine {RAY!r}, or leave images out")
+                raise ValueError(
+                    f"only workers on Ray read images from a URL; choose the engine {RAY!r}, or leave images out"
+                )
             return
         if not isinstance(self.workers, int) or self.workers < 1:
             raise ValueError(f"there must be at least one worker, not {self.workers}")

@@ -1,4 +1,4 @@
-"""Segmenting the samples of a view, written as it goes and resumable.
+"""Segment the samples of a view, write results as they come, and resume.
 
 A sample is asked one or several expressions. Its results are stored in one write, or in one write for every 64 of many.
 A run that is killed leaves each expression either done or untouched. Only results that the database refuses together
@@ -36,7 +36,7 @@ class Target:
     """Fields of results, and the values that each result stores with it.
 
     Attributes:
-        field: of the masks; `outputs` describes the other fields.
+        field: field of the masks; `outputs` describes the other fields.
         checkpoint: pinned name.
         options: the given options that change answers, see `SegmentRequest.options_in_words`.
         labels: expression -> label of its masks; others have the label "referred".
@@ -130,13 +130,13 @@ def _missing(
 def write(dataset: fo.Dataset, results: Results, target: Target, summary: Summary) -> None:
     """Store results of samples, in place of earlier results for the same expressions.
 
-    They are merged into the samples' present values, because other runs and people may have written since the samples
-    were read. They are counted when they are in the database's journal. A result that the database refuses becomes the
-    failure of its expression, and all others are stored.
+    The results are merged into the samples' present values, because other runs and people may have written since the
+    samples were read. They are counted when they are in the database's journal. A result that the database refuses
+    becomes the failure of its expression, and all others are stored.
 
     Args:
         dataset: the samples' own.
-        results: of normalized expressions.
+        results: results of normalized expressions.
         target: its fields are declared, see `outputs.declare_fields`.
         summary: counts the results.
 
@@ -178,7 +178,7 @@ def _save(dataset: fo.Dataset, results: Results, target: Target, summary: Summar
 def _apart(results: Results, error: Exception) -> list[Results]:
     """Return refused results in smaller parts.
 
-    The parts are samples, then expressions, then a failure instead of a prediction.
+    A sample follows a group of samples, an expression a sample, and a failure a prediction.
     """
     if len(results) > 1:
         return [{sample_id: pairs} for sample_id, pairs in results.items()]
@@ -211,16 +211,15 @@ def store(
     results: Sequence[Prediction | Failure],
     summary: Summary,
 ) -> None:
-    """Put results on a sample in memory.
+    """Put results on a sample in memory, in place of results of the same expressions.
 
-    They take the place of earlier results for the same expressions. A failure replaces the response and leaves earlier
-    labels of its expression alone.
+    A failure replaces the response and leaves earlier labels of its expression alone.
 
     Args:
         sample: changed, not saved.
         target: see `write`.
         expressions: normalized.
-        results: of each expression.
+        results: results of each expression.
         summary: counts the results.
     """
     masks, boxes, points = target.field, labels.boxes_field(target.field), labels.points_field(target.field)

@@ -33,7 +33,7 @@ def read(
     A text longer than MAX_CHARACTERS is cut, and then read like an answer that ended at the token limit.
 
     Args:
-        dialect: of the checkpoint that answered.
+        dialect: dialect of the checkpoint that answered.
         text: the generated answer, which may hold anything.
         image_size: (width, height) of the original image in pixels.
         truncated: see `Dialect.parse`.
@@ -56,12 +56,12 @@ def read(
 
 
 def storable(text: str, characters: int) -> str:
-    """Return text that every file and database holds.
+    """Return text that every file and database can hold.
 
-    NUL and lone surrogates are replaced, and the rest is cut.
+    NUL and lone surrogates become U+FFFD, and a longer text is cut.
 
     Args:
-        text: of any length.
+        text: text of any length.
         characters: the longest text to return.
     """
     return bounded(text, characters)[0]
@@ -90,9 +90,9 @@ def _near_image(
 
 
 def _near(instance: InstancePrompt, image_size: tuple[int, int]) -> tuple[InstancePrompt | None, ResponseError | None]:
-    """Return the instance without its far points, and the error.
+    """Return the instance without points far from the image, and the error.
 
-    A far point is far from the image. The instance is None if nothing is left of it.
+    The instance is None if nothing is left of it.
     """
     if instance.box is not None:
         x1, y1, x2, y2 = instance.box

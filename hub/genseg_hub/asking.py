@@ -1,7 +1,4 @@
-"""Answer one question and tell the progress.
-
-The progress is the text as it is generated, then the parsed answer, then the masks.
-"""
+"""Answer one question in steps: the text so far, the parsed answer, the masks."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ def ask(
     Args:
         reasoner: answers the prompt.
         segmenter: makes the masks.
-        questions: of the same checkpoint.
+        questions: questions of the same checkpoint.
         image: as `GenSegR1.ask` takes it.
         expression: the natural-language query.
     """

@@ -1,7 +1,4 @@
-"""Costs of predictions, and their sums: seconds, memory and tokens.
-
-They are measured by the process that computes the model.
-"""
+"""Measure seconds, memory and tokens of predictions where the model runs."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ def measured(results: Iterable[Prediction | Failure], device: torch.device) -> I
     prediction, so that the sum is the time of the run.
 
     Args:
-        results: of a model, in any order.
-        device: of the model.
+        results: results of a model, in any order.
+        device: device of the model.
     """
     if device.type == "cuda":
         for index in range(torch.cuda.device_count()):  # weights may be spread over several
@@ -46,7 +43,7 @@ def memory_bytes(device: torch.device) -> int:
     is what the driver has allocated now. On a CPU it is the resident memory of the whole process now, with Python.
 
     Args:
-        device: of the model.
+        device: device of the model.
     """
     if device.type == "cuda":
         return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))

@@ -1,4 +1,4 @@
-"""CPU cores divided among threads that compute at the same time.
+"""Divide CPU cores among threads that compute at the same time.
 
 PyTorch gives every thread all cores, and then two computing threads wait for each other at every operation.
 """

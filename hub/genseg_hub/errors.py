@@ -34,10 +34,7 @@ class ReasonerError(RuntimeError):
 
 
 class EngineDiedError(ReasonerError):
-    """An engine in this process stopped with an error.
-
-    It answers nothing from now on.
-    """
+    """An engine in this process stopped with an error and answers nothing any more."""
 
 
 class SegmenterError(RuntimeError):

@@ -8,9 +8,9 @@ from packaging.requirements import Requirement
 
 # Extra -> its requirements, as `[project.optional-dependencies]` of pyproject.toml states them.
 EXTRAS = {
-    "train": ("accelerate>=1.10", "matplotlib>=3.9", "peft>=0.18", "tensorboard>=2.18", "trl>=1.10"),
+    "train": ("accelerate>=1.10", "matplotlib>=3.9.2", "peft>=0.18", "tensorboard>=2.18", "trl>=1.10"),
     "quant": ("accelerate>=1.10", "bitsandbytes>=0.46"),
-    "serve": ("openai>=2", "transformers[serving]"),
+    "serve": ("openai>=2", "transformers[serving]>=5.24"),
     "ray": ("ray[data]>=2.60,<2.64",),
     "vllm": ("vllm>=0.32",),
 }
@@ -19,8 +19,8 @@ EXTRAS = {
 def install_command(extra: str) -> str:
     """Return the command that installs the packages of an extra.
 
-    It names the packages themselves. It also works if the plugin was downloaded and the package fiftyone-genseg is not
-    installed.
+    The command names the packages themselves, so that it also works for a downloaded plugin without the package
+    fiftyone-genseg.
 
     Args:
         extra: a key of EXTRAS.
@@ -32,9 +32,7 @@ def install_command(extra: str) -> str:
 
 
 def is_installed(extra: str) -> bool:
-    """Return whether the packages of an extra are installed.
-
-    Their versions must be versions that the extra allows.
+    """Return whether an extra's packages are installed, in versions that it allows.
 
     Args:
         extra: a key of EXTRAS.

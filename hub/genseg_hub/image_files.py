@@ -133,10 +133,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _no_picture(file: Path | io.BytesIO) -> str | None:
-    """Return the kind of a file that Pillow cannot open, and what to do.
-
-    Return None for an unknown kind.
-    """
+    """Return the kind of a file that Pillow cannot open, and what to do; else None."""
     try:
         head = file.getvalue()[:32] if isinstance(file, io.BytesIO) else _head(file)
     except OSError:

@@ -111,7 +111,7 @@ def shown_size(size: tuple[int, int], side: int, min_pixels: int, max_pixels: in
 
     Args:
         size: (width, height) in pixels.
-        side: of the square that is one image token, in pixels.
+        side: side of the square that is one image token, in pixels.
         min_pixels: least width times height.
         max_pixels: largest width times height.
 

@@ -1,7 +1,4 @@
-"""Show strangers' text in Markdown without interpreting it.
-
-Such text is names, expressions and answers.
-"""
+"""Show names, expressions and answers in Markdown letter by letter."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ from genseg_hub.errors import escaped
 
 
 def as_words(text: object) -> str:
-    """Return a text of one line that Markdown shows as it is.
+    """Return a text as one line that Markdown shows letter by letter.
 
-    The line has no HTML, link, image, code or column of a table.
+    The line makes no HTML, link, image, code or column of a table.
     """
     line = escaped(" ".join(str(text).split())).replace("|", "/")
     return html_escape(line, quote=False).replace("`", "'").replace("[", "&#91;").replace("]", "&#93;")

@@ -31,8 +31,8 @@ def to_rle(mask: Any, height: int, width: int) -> Rle:
         mask: polygons in pixels, each [x1, y1, x2, y2, ...] or [[x1, y1], [x2, y2], ...], or one polygon alone;
             polygons of fewer than three corners have no area. Or {"size": [H, W], "counts"}: the lengths of the runs as
             a list, or compressed as str or bytes; runs of length zero are allowed.
-        height: of the image in pixels.
-        width: of the image in pixels.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Raises:
         MaskError: the mask has none of these forms, or is an RLE of another size.
@@ -72,7 +72,7 @@ def from_array(values: Any, name: str = "the mask") -> np.ndarray:
 
     Args:
         values: [h, w], or [h, w, channels] with grey, grey and alpha, RGB or RGBA; bool, integers or floats.
-        name: of the mask, for the error.
+        name: name of the mask, for the error.
 
     Raises:
         MaskError: the array has another shape or type, no pixel, or values that are not finite.

@@ -39,7 +39,7 @@ class Forecast:
     """Bytes that a checkpoint needs.
 
     Attributes:
-        weights: of the reasoner.
+        weights: weights of the reasoner.
         row: keys and values of one answer, with its image and at its longest.
         batch_size: answers at once.
         segmenter: weights and one image.
@@ -75,9 +75,9 @@ def forecast(
     """Return the memory that a checkpoint needs in this process.
 
     Args:
-        checkpoint: with the reasoner's files on this disk.
+        checkpoint: checkpoint with the reasoner's files on this disk.
         options: as the reasoner is loaded.
-        dtype_bytes: of one number of the loaded weights, without quantization; 0 for the stored dtype.
+        dtype_bytes: bytes of one number of the loaded weights, without quantization; 0 for the stored dtype.
         max_new_tokens: token limit of an answer.
         batch_size: answers at once.
 
@@ -102,7 +102,7 @@ def token_bytes(config: dict[str, Any], dtype_bytes: int) -> int:
 
     Args:
         config: contents of config.json.
-        dtype_bytes: of one number.
+        dtype_bytes: bytes of one number.
     """
     inner = config.get("text_config")
     text = inner if isinstance(inner, dict) else config
@@ -126,7 +126,7 @@ def check(checkpoint: Checkpoint, needed: Forecast, options: ReasonerOptions, fr
     The message names changes that would make it fit.
 
     Args:
-        checkpoint: that is to be loaded.
+        checkpoint: checkpoint that is to be loaded.
         needed: its forecast.
         options: as it is to be loaded.
         free: free bytes of the device.
@@ -171,9 +171,7 @@ def free_bytes(target: Any) -> int:
 
 
 def container_limit(total: int) -> int:
-    """Return the bytes that a container leaves to this process.
-
-    Return `total` without a container.
+    """Return the bytes that a container leaves to this process, or else `total`.
 
     Args:
         total: bytes of the machine.
@@ -185,12 +183,10 @@ def container_limit(total: int) -> int:
 
 
 def fitting_batch(needed: Forecast, free: int) -> int:
-    """Return the number of answers at once that fit into free memory.
-
-    Return 0 if not even one answer fits.
+    """Return how many answers at once fit into free memory, 0 if not even one.
 
     Args:
-        needed: of which `row` counts.
+        needed: forecast of the memory; its `row` counts.
         free: bytes beside the weights.
     """
     return free // (_COPIES * needed.row) if needed.row else needed.batch_size

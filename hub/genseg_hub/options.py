@@ -45,10 +45,10 @@ class ReasonerOptions:
         max_pixels: largest number of pixels of the image as the reasoner sees it. Default: MAX_IMAGE_TOKENS tokens. A
             larger image is shown smaller; the segmenter always sees the original.
         min_pixels: smallest number of pixels of the image as the reasoner sees it. Default: the processor's.
-        dtype: of the weights, one of DTYPES; "auto" is the stored one. Default: bfloat16 on a GPU and on a CPU that
-            computes in it, else float32.
-        device_map: of Transformers and Accelerate, one of DEVICE_MAPS or a dict from module to device; spreads the
-            weights over several devices. Default: all weights on the device.
+        dtype: dtype of the weights, one of DTYPES; "auto" is the stored one. Default: bfloat16 on a GPU and on a CPU
+            that computes in it, else float32.
+        device_map: device map of Transformers and Accelerate, one of DEVICE_MAPS or a dict from module to device;
+            spreads the weights over several devices. Default: all weights on the device.
         attn_implementation: one of ATTENTIONS. Default: Transformers' choice.
         quantization: one of QUANTIZATIONS, through bitsandbytes. Default: as the checkpoint's config.json declares.
         backend: one of BACKENDS, the library that computes the answers. Default: Transformers; on workers of Ray that
@@ -59,7 +59,7 @@ class ReasonerOptions:
     max_new_tokens: int | None = _option("Token limit of an answer.")
     max_pixels: int | None = _option("Most pixels of the image as the reasoner sees it (2,048 tokens by default).")
     min_pixels: int | None = _option("Fewest pixels of the image as the reasoner sees it.")
-    dtype: str | None = _option("Of the reasoner's weights.", DTYPES)
+    dtype: str | None = _option("Number type of the reasoner's weights.", DTYPES)
     device_map: str | Mapping[str, Any] | None = _option("Spread the reasoner over several devices.", DEVICE_MAPS)
     attn_implementation: str | None = _option("Attention of the reasoner.", ATTENTIONS)
     quantization: str | None = _option("Load the reasoner's weights as 4-bit or 8-bit numbers.", QUANTIZATIONS)
@@ -82,7 +82,9 @@ class ReasonerOptions:
                 raise ValueError(f"there is no {name} {value!r}; choose one of {', '.join(choices)}")
         others = [name for name in OF_TRANSFORMERS if getattr(self, name)]
         if self.backend == VLLM and others:
-            raise ValueError(f"{', '.join(others)} belong to Transformers; leave them out, or the backend vllm")
+            raise ValueError(
+                f"{', '.join(others)} belong to Transformers; leave them out, or leave the backend vllm out"
+            )
 
     def over(self, others: ReasonerOptions) -> ReasonerOptions:
         """Return these options; a None takes the value of `others`."""
@@ -100,7 +102,7 @@ class HubOptions:
     `huggingface_hub.snapshot_download` takes the same.
 
     Attributes:
-        token: of the Hub; None for HF_TOKEN or the token of `hf auth login`. It is neither stored nor logged.
+        token: token of the Hub; None for HF_TOKEN or the token of `hf auth login`. It is neither stored nor logged.
         cache_dir: folder of the cache; None for HF_HOME's.
         local_files_only: never ask the network.
         force_download: download files again that are in the cache.

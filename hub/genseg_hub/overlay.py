@@ -19,7 +19,7 @@ def draw_masks(image: Image.Image, masks: Sequence[np.ndarray]) -> Image.Image:
     """Tint and outline each mask in its own colour, and dim the rest of the image.
 
     Args:
-        image: of any mode.
+        image: image of any mode.
         masks: bool[H, W] each, of the image's size.
     """
     pixels = np.asarray(image.convert("RGB")).astype(np.float32)
@@ -56,7 +56,7 @@ def contact_sheet(panels: Sequence[tuple[Image.Image, str]], columns: int = 4, w
     Args:
         panels: (picture, caption) pairs; captions may have several lines.
         columns: pictures in a row.
-        width: of a cell in pixels; pictures keep their aspect ratio.
+        width: width of a cell in pixels; pictures keep their aspect ratio.
     """
     font = ImageFont.load_default(14)
     picture_height, caption_height, gap = round(width * 0.8), 46, 10

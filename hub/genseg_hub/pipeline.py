@@ -1,6 +1,6 @@
 """GenSegR1: from an image and an expression to a mask.
 
-It joins the three parts of a checkpoint: dialect, reasoner and segmenter. It knows none of their insides.
+The class joins a checkpoint's dialect, reasoner and segmenter, and knows none of their insides.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class GenSegR1:
         needed: forecast of the memory, by which batches are checked; None to check none.
         questions: puts expressions to the reasoner, and its answers to the segmenter.
 
-    Example:
+    Examples:
         >>> model = GenSegR1.from_pretrained("nano")
         >>> prediction = model.segment("scene.png", "the red circle")
         >>> prediction.mask.shape  # bool[H, W]
@@ -93,10 +93,10 @@ class GenSegR1:
                 folder. from_pretrained("nano+./sam") is from_pretrained("nano", segmenter="./sam").
             served_model: name of the model on the server, such as "qwen3-vl:8b-instruct". None to look for `name`, or,
                 without a name, for the only model that takes images. See `reasoners.served_models.choose`.
-            options: of `options.ReasonerOptions` (dialect, max_new_tokens, max_pixels, min_pixels, dtype, device_map,
-                attn_implementation, quantization, backend), which count before the options of `genseg.json`; of
-                `options.HubOptions` (token, cache_dir, local_files_only, force_download); and, with a server, of
-                `ServerReasoner` (api_key, concurrency, timeout, max_retries, media_folder).
+            options: options of `options.ReasonerOptions` (dialect, max_new_tokens, max_pixels, min_pixels, dtype,
+                device_map, attn_implementation, quantization, backend), which count before the options of
+                `genseg.json`; of `options.HubOptions` (token, cache_dir, local_files_only, force_download); and, with a
+                server, of `ServerReasoner` (api_key, concurrency, timeout, max_retries, media_folder).
 
         Raises:
             CheckpointError: the name, the network, the rights, the disk, the memory or the device does not allow it,
@@ -232,7 +232,7 @@ class GenSegR1:
             private: whether the repository is private. An existing public repository is refused.
             revision: branch; a missing branch is created. The main branch by default.
             commit_message: title of the commit.
-            token: for the Hub; by default the token of `hf auth login` or HF_TOKEN.
+            token: token for the Hub; by default the token of `hf auth login` or HF_TOKEN.
 
         Raises:
             CheckpointError, DiskFullError: as `save_pretrained`.
@@ -287,9 +287,9 @@ class GenSegR1:
         yield from asking.ask(self.reasoner, self.segmenter, self._asked(), image, expression)
 
     def segment_prompts(self, image: ImageLike, response: Response) -> Prediction:
-        """Turn boxes and points into masks without asking the reasoner.
+        """Turn boxes and points, such as corrected ones, into masks.
 
-        A person may have moved them, for example. The image is kept as by `ask`.
+        The reasoner is not asked. The image is kept as by `ask`.
 
         Args:
             image: path, PIL image or uint8[H, W, 3].
@@ -338,10 +338,7 @@ class GenSegR1:
 
     @property
     def takes_words(self) -> bool:
-        """Return whether the segmenter is SAM 3 by words.
-
-        It takes no boxes and no points.
-        """
+        """Return whether the segmenter is SAM 3 by words, without boxes and points."""
         return isinstance(self.segmenter, Words)
 
     def _asked(self) -> Questions:
@@ -359,7 +356,7 @@ class GenSegR1:
                 f"{self.checkpoint.reasoner}"
             )
         if self.checkpoint and self.checkpoint.agent:
-            raise CheckpointError("an agent is two checkpoints, which nothing here changes: save the reasoner's")
+            raise CheckpointError("an agent is two checkpoints, which cannot be saved as one: save the reasoner's")
         if not isinstance(self.reasoner, InProcess):
             name = self.checkpoint.served if self.checkpoint else None
             raise CheckpointError(

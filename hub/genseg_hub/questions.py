@@ -35,7 +35,7 @@ class Picture:
 
     Args:
         source: the image.
-        questions: of the checkpoint.
+        questions: questions of the checkpoint.
 
     Attributes:
         size: (width, height) of the original image in pixels.
@@ -80,7 +80,7 @@ class Picture:
     def drop_shown(self) -> None:
         """Drop the pixels that only the reasoner needs.
 
-        They are kept if no file can be read again, or if the segmenter takes the same pixels.
+        Pixels stay if no file can be read again, or if the segmenter takes the same pixels.
         """
         if self.is_file and self._shown is not self._segmented:
             self._shown = None
@@ -149,7 +149,7 @@ class Questions:
         """Return the prompt of an expression.
 
         Args:
-            picture: of the image.
+            picture: picture of the image.
             expression: the natural-language query.
 
         Raises:
@@ -167,7 +167,7 @@ class Questions:
         """Turn responses about one image into predictions, all in one batch.
 
         Args:
-            picture: of the image.
+            picture: picture of the image.
             responses: the parsed answers.
 
         Raises:

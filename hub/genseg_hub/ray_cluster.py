@@ -1,4 +1,4 @@
-"""Connect to a Ray cluster, or start one on this machine, and say in words what fails."""
+"""Connect to a Ray cluster or start one here, and say in words what fails."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Referring examples as a `datasets.Dataset`.
-
-In this form they are saved, pushed, loaded and trained on.
-"""
+"""Referring examples as a `datasets.Dataset`, to save, load, push and train on."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ def to_dataset(examples: Iterable[ReferringExample], attributes: datasets.Featur
     """Return a dataset of examples, with their images.
 
     Args:
-        examples: with masks.
+        examples: examples with masks.
         attributes: columns for attributes of the examples; None for no such columns.
 
     Raises:
@@ -65,7 +62,7 @@ def to_rows(examples: Iterable[ReferringExample], attributes: Iterable[str] = ()
     An image array is encoded once for all neighbours that share it.
 
     Args:
-        examples: with masks; read lazily.
+        examples: examples with masks; read lazily.
         attributes: names of further columns.
 
     Raises:
@@ -155,7 +152,7 @@ def save(dataset: datasets.Dataset, folder: Path) -> None:
     row keeps the path.
 
     Args:
-        dataset: to save.
+        dataset: dataset to save.
         folder: an empty folder; `load_examples` and `datasets.load_from_disk` read it.
     """
     schema, file = dataset.features.arrow_schema, folder / "data-00000-of-00001.arrow"
@@ -287,18 +284,15 @@ def _converted(column: datasets.Dataset, name: str, feature: Any) -> datasets.Da
         return _in_normal_form(column, name)
     numbers = name != "expression" and "int" in _dtype(given)
     if feature == _TEXT and not (numbers or "string" in _dtype(given)):
-        raise ValueError(f"the column {name!r} holds {given}; needed is text")
+        raise ValueError(f"the column {name!r} holds {given}; expected text")
     try:
         return column.cast(datasets.Features({name: feature}), keep_in_memory=True)
     except Exception as error:  # the column can hold anything
-        raise ValueError(f"the column {name!r} holds {given}; needed is {feature}") from error
+        raise ValueError(f"the column {name!r} holds {given}; expected {feature}") from error
 
 
 def _has_other_counts(given: Any) -> bool:
-    """Return whether a column holds RLE whose counts are no text.
-
-    Such counts are the lengths of the runs, or bytes.
-    """
+    """Return whether a column holds RLE whose counts are lengths of runs or bytes."""
     rle = getattr(given, "feature", None)
     return isinstance(rle, dict) and {"size", "counts"} <= set(rle) and "string" not in _dtype(rle["counts"])
 

@@ -40,8 +40,8 @@ def normalize_expression(expression: str) -> str:
 def encode_mask(mask: np.ndarray) -> Rle:
     """Encode a bool[H, W] mask as COCO RLE: {"size": [H, W], "counts": str}.
 
-    They are the counts that `pycocotools.mask.encode` makes from the whole image. Here the mask's own box is enough,
-    unless the box takes most of the image.
+    The counts equal `pycocotools.mask.encode` of the whole image. Here the mask's own box is enough, unless the box
+    takes most of the image.
     """
     height, width = map(int, mask.shape)
     mask = mask if mask.dtype == bool else mask != 0
@@ -249,7 +249,7 @@ class Prediction:
     Attributes:
         response: the parsed answer.
         masks: one bool[H, W] per instance of `response`, in the same order.
-        scores: of each mask, in [0, 1]: the segmenter's predicted IoU, or the score of SAM 3 by words.
+        scores: scores of each mask, in [0, 1]: the segmenter's predicted IoU, or the score of SAM 3 by words.
         image_size: (width, height) of the original image in pixels.
         dialect: name of the dialect that read the answer; "" where none did, as for SAM 3 and other systems.
         cost: what it took; None if it was not measured.
@@ -264,10 +264,7 @@ class Prediction:
 
     @property
     def mask(self) -> np.ndarray:
-        """Return the union of the instance masks, bool[H, W].
-
-        It is all False for a no-target answer.
-        """
+        """Return the union of the instance masks, bool[H, W]; all False for no-target."""
         width, height = self.image_size
         union = np.zeros((height, width), dtype=bool)
         for mask in self.masks:

@@ -1,8 +1,7 @@
-"""Segment a stream of examples.
+"""Segment a stream of examples while reasoner and segmenter work at once.
 
-The reasoner and the segmenter work at the same time. The reasoner takes a new prompt whenever it has room. The
-segmenter works in a second thread and takes all answers about one image together. On MPS the two take turns. Results
-come back in the order of the examples.
+The reasoner takes a new prompt whenever it has room. The segmenter works in a second thread and takes all answers about
+one image together. On MPS the two take turns. Results come back in the order of the examples.
 
 The memory is bounded whatever the batch: pixels beyond a budget are dropped and read again for the segmenter, and the
 segmenter waits while finished masks cannot be given out.
@@ -87,7 +86,7 @@ class Stream:
 
     Args:
         reasoner, segmenter: parts of a checkpoint.
-        questions: of the same checkpoint.
+        questions: questions of the same checkpoint.
         examples: read lazily.
         batch_size: prompts that the reasoner has open at once.
     """
@@ -139,10 +138,7 @@ class Stream:
             raise self._failure
 
     def _read_some(self, room: int) -> list[Prompt]:
-        """Read examples, and return the prompts to ask now.
-
-        They are at most `room`, and few if their images are large.
-        """
+        """Read examples, and return at most `room` prompts, fewer if images are large."""
         new: list[Prompt] = []
         pictures: dict[int, int] = {}  # id of a picture -> its bytes
         while len(new) < room and self._has_room() and sum(pictures.values()) < _ASKED_BYTES:
@@ -169,7 +165,7 @@ class Stream:
     def _trim(self) -> None:
         """Drop pixels beyond the budget.
 
-        First go the reasoner's, because it has seen them, then the pixels that are needed last.
+        The reasoner's pixels go first, because the reasoner has seen them. Then the pixels go that are needed last.
         """
         pictures = list({id(picture): picture for group in self._groups if (picture := group.picture)}.values())
         for drop in (Picture.drop_shown, Picture.drop):
@@ -182,10 +178,7 @@ class Stream:
                 kept -= before - picture.bytes
 
     def _submit(self, worker: ThreadPoolExecutor) -> None:
-        """Give the segmenter the images whose expressions are all answered.
-
-        The oldest image is first.
-        """
+        """Give the segmenter, oldest first, the images whose expressions are answered."""
         waiting = sum(group.mask_bytes() for group in self._groups)
         for group in self._groups:
             if group.closed and not group.segmented and all(job.answer or job.result for job in group.jobs):
@@ -227,10 +220,7 @@ class Stream:
         return job
 
     def _prepare(self, job: _Job, group: _Group) -> None:
-        """Make the prompt of an example.
-
-        The image is read unless the example before it has the same.
-        """
+        """Make the prompt of an example; read its image unless the last one was the same."""
         try:
             if self._last_picture is None:
                 self._last_picture = self._questions.open(job.example.image)
@@ -269,10 +259,7 @@ class Stream:
 
 
 def _identity(example: ReferringExample) -> Hashable:
-    """Return a value that neighbours with the same image share.
-
-    The value is an `image_id` or a path.
-    """
+    """Return a value that neighbours with the same image share: an id or a path."""
     if example.image_id:
         return example.image_id
     return str(example.image) if isinstance(example.image, str | Path) else id(example)

@@ -1,7 +1,4 @@
-"""Tell whether a checkpoint's chat template opens the thought.
-
-Templates of Thinking models do so in the prompt.
-"""
+"""Tell whether a chat template opens the thought, as Thinking models' do."""
 
 from __future__ import annotations
 
@@ -15,11 +12,10 @@ _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "processor_confi
 
 
 def opens_thought(processor: Any) -> bool:
-    """Return whether the prompt ends inside an open thought.
+    """Return whether a prompt ends in an open thought, so that answers lack `<think>`.
 
-    Then an answer lacks its `<think>`. The function renders a chat of one message and looks at the text after the
-    message. A template may name the tags in its own instructions before the message, and may close an empty thought
-    after it.
+    The function renders a chat of one message and looks at the text after the message. A template may name the tags in
+    its own instructions before the message, and may close an empty thought after it.
 
     Args:
         processor: processor or tokenizer of the checkpoint, with a chat template.
@@ -36,7 +32,7 @@ def template_opens_thought(folder: Path) -> bool:
     The tokenizer is not loaded. Without a template that renders the answer is False.
 
     Args:
-        folder: with the files of the checkpoint, of which all may be missing.
+        folder: folder with the files of the checkpoint, of which all may be missing.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 

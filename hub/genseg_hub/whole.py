@@ -1,9 +1,9 @@
 """Write files and folders whole or not at all.
 
-They are written beside their place, then swapped in by a rename. A kill or a full disk leaves the earlier content, or
-nothing. The next writer of the same place removes the leftovers. A full disk is a `DiskFullError`. These writers raise
-it, and `disk_full_in_words` names longer work that stopped. The doors of the project, which are its commands and
-operators, turn every other error of a full disk into one.
+The new content is written beside its place, then a rename swaps it in. A kill or a full disk leaves the earlier
+content, or nothing. The next writer of the same place removes the leftovers. A full disk is a `DiskFullError`. These
+writers raise it, and `disk_full_in_words` names longer work that stopped. The doors of the project, which are its
+commands and operators, turn every other error of a full disk into one.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def written_folder(folder: Path, is_stale: Callable[[Path], bool] = lambda _: Fa
     of the body removes the new folder and keeps the earlier one. Only one process at a time may write a folder.
 
     Args:
-        folder: is made if missing.
+        folder: folder, which is made if missing.
         is_stale: returns whether a file of the earlier folder, by its path in it, is left out.
 
     Raises:

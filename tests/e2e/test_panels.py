@@ -155,7 +155,7 @@ def test_a_slice_is_scheduled_for_training(serve, page, evaluated, tmp_path, mon
     expect(page.get_by_text(f"{worst['slice']}: {worst['n']} expressions")).to_be_visible(timeout=SLOW)
     page.get_by_role("button", name="Train on it").click()
     expect(page.get_by_text(f"{worst['n']} expressions of the chosen slice")).to_be_visible(timeout=SLOW)
-    page.get_by_text("Of the new checkpoint").locator("xpath=following::input[1]").fill("from-the-app")
+    page.get_by_text("Name of the new checkpoint").locator("xpath=following::input[1]").fill("from-the-app")
     schedule = page.get_by_role("button", name="Schedule")
     expect(schedule).to_be_enabled(timeout=SLOW)
     schedule.click()

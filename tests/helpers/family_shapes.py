@@ -109,7 +109,7 @@ _GLM_V = partial(
     Family, templates.GLM, vision=_VISION_SMALL, ids=_GLM, names=_GLM_NAMES, tokens=_GLM_TOKENS, rope=WHOLE_ROPE
 )
 
-FAMILIES = {
+_ALL = {
     "qwen2_vl": Family(
         templates.of_trl("qwen2_5_vl"), _parts("Qwen2VL", "Qwen2VL", "Qwen2VL"), _OLD_TINY, {}, _OLD_VISION, _QWEN
     ),
@@ -230,3 +230,5 @@ FAMILIES = {
         ("<BOS_TOKEN>", *(f"<|{name}_TOKEN|>" for name in _COHERE_TURNS)),
     ),
 }
+# The families of the installed Transformers
+FAMILIES = {model_type: family for model_type, family in _ALL.items() if model_type in transformers.CONFIG_MAPPING}

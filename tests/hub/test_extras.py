@@ -4,7 +4,7 @@ import pytest
 from genseg_hub import extras
 
 
-@pytest.mark.parametrize("extra", ["train", "serve", "ray"])
+@pytest.mark.parametrize("extra", ["train", "ray"])
 def test_the_extras_of_this_environment_are_installed(extra):
     assert extras.is_installed(extra)
 

@@ -5,7 +5,7 @@ import pytest
 from genseg_hub.errors import MaskError
 from genseg_hub.masks import from_array, normal_rle, read_file, to_rle
 from genseg_hub.schema import check_rle, decode_mask, encode_mask, rle_runs
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -132,6 +132,7 @@ def test_an_array_that_is_no_mask_is_an_error(array):
 @given(st.lists(strategies.corners, max_size=4))
 def test_polygons_give_their_union_and_too_short_ones_nothing(polygons):
     flat = [[value for point in points for value in point] for points in polygons]
+    assume(len(flat) < 3 or any(len(polygon) != 2 for polygon in flat))  # pairs alone are the corners of one polygon
     expected = np.zeros((20, 20), bool)
     for polygon in flat:
         if len(polygon) >= 6:

@@ -172,22 +172,22 @@ def change(**values):
         (
             lambda rows: [row.update(expression=7) for row in rows],
             {"expression": datasets.Value("int64")},
-            r"the column 'expression' holds Value\('int64'\); needed is text",
+            r"the column 'expression' holds Value\('int64'\); expected text",
         ),
         (
             lambda rows: [row.update(expression=["it"]) for row in rows],
             {"expression": datasets.List(datasets.Value("string"))},
-            "the column 'expression' holds List.*; needed is text",
+            "the column 'expression' holds List.*; expected text",
         ),
         (
             lambda rows: [row.update(example_id=0.5) for row in rows],
             {"example_id": datasets.Value("float64")},
-            r"the column 'example_id' holds Value\('float64'\); needed is text",
+            r"the column 'example_id' holds Value\('float64'\); expected text",
         ),
         (
             lambda rows: [row.update(masks="0") for row in rows],
             {"masks": datasets.Value("string")},
-            "the column 'masks' holds Value.*; needed is List",
+            "the column 'masks' holds Value.*; expected List",
         ),
         (
             lambda rows: [row.update(image="image.png") for row in rows],

@@ -69,12 +69,12 @@ def test_a_mixture_is_a_file(root, tmp_path):
     for content, message in (
         ({"sources": []}, "lists no sources"),
         ([1], "mixture.yaml is .1.; an example is"),
-        ({"sources": ["refscenes:8"], "seed": 1}, "unknown 'seed'; known are exclude, root, sources"),
+        ({"sources": ["refscenes:8"], "seed": 1}, "unknown 'seed'; choose from exclude, root, sources"),
         ({"sources": [{"source": "refscenes:8", "weight": "much"}]}, "weight of source 1 of .* is 'much'"),
         ({"sources": [{"source": "refscenes:8", "weight": -1}]}, "positive weights"),
         ({"sources": [{"name": "refscenes:8"}]}, "unknown 'name'"),
         ({"sources": ["refcocog:none"]}, "no split 'none'"),
-        ({"sources": ["refscenes:8"], "exclude": "refcocog:val"}, "needed is a list"),
+        ({"sources": ["refscenes:8"], "exclude": "refcocog:val"}, "expected a list"),
     ):
         file.write_text(yaml.safe_dump(content))
         with pytest.raises(ValueError, match=message):

@@ -94,7 +94,7 @@ def test_the_environment_names_the_folder_of_the_archives(root, monkeypatch):
         ("refcocog:val:", "the count '' of .* is no number from 1"),
         ("refcocog:val:0", "the count '0'"),
         ("refcocog:val:1:2", "the count '1:2'"),
-        ("refcoco:train", r"there is no .*refs\(unc\).p; needed is"),
+        ("refcoco:train", r"there is no .*refs\(unc\).p; expected under"),
     ],
 )
 def test_a_wrong_archive_is_named(root, text, message):

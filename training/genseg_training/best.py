@@ -1,7 +1,6 @@
-"""Fill the folder `best/` of a GRPO run.
+"""Choose, write and score the weights in the folder `best/` of a GRPO run.
 
-This module chooses and writes the weights, and scores them as they load. The weights that the run starts from take part
-in the contest, if `eval_on_start` has scored them.
+The weights that the run starts from take part in the contest, if `eval_on_start` has scored them.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ class Choice:
     """Weights that a run gives as its best.
 
     Attributes:
-        folder: of the weights: `checkpoint-N`, or the start's.
-        step: of the weights; 0 for the start.
+        folder: folder of the weights: `checkpoint-N`, or the start's.
+        step: step of the weights; 0 for the start.
         note: message for the user if the start is better than all checkpoints; "" otherwise.
     """
 
@@ -61,7 +60,7 @@ class Writer:
         options: how the result is to be loaded.
         recipe: options of the run that differ from their defaults.
         metric: figure that decides, such as "miou".
-        dtype: of the weights and of loading them; None for float32, loaded as the device prefers.
+        dtype: dtype of the weights and of loading them; None for float32, loaded as the device prefers.
         datasets: Hub ids of the datasets that the run trains on.
         scored_on: the split of a Hub dataset that is scored, as a report states it; empty for other examples.
     """
@@ -79,7 +78,7 @@ class Writer:
         """Return the best weights so far; without evaluations, the last saved ones.
 
         Args:
-            state: of the trainer.
+            state: state of the trainer.
         """
         folder = Path(state.best_model_checkpoint or get_last_checkpoint(str(self.output)) or "")
         name = f"eval_{self.metric.removeprefix('eval_')}"
@@ -100,7 +99,7 @@ class Writer:
         Return the folder. The figures are the policy's in the training, until `evaluate` replaces them.
 
         Args:
-            state: of the trainer.
+            state: state of the trainer.
         """
         folder, choice = self.output / BEST, self.choose(state)
         with written_checkpoint(folder) as new:
@@ -139,13 +138,13 @@ def evaluate(
     questions no model is loaded.
 
     Args:
-        folder: of the checkpoint.
+        folder: folder of the checkpoint.
         held_out: referring examples with masks.
-        name: of the examples, for the report.
-        step: of the weights.
-        device: of this process.
+        name: name of the examples, for the report.
+        step: step of the weights.
+        device: device of this process.
         batch_size: expressions answered at once.
-        rank: of this process.
+        rank: rank of this process.
         world: number of processes.
         scored_on: see `Writer`.
 

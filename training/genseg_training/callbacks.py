@@ -75,7 +75,7 @@ class HubTarget:
         """Publish a checkpoint folder.
 
         Args:
-            folder: of the checkpoint.
+            folder: folder of the checkpoint.
             message: title of the commit.
 
         Raises:

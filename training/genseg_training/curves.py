@@ -17,8 +17,8 @@ def draw(log_history: Sequence[dict[str, Any]], file: Path) -> None:
     """Write a PNG of the curves.
 
     Args:
-        log_history: of the trainer's state; entries without a step or a known figure are left out.
-        file: of the PNG.
+        log_history: log of the trainer's state; entries without a step or a known figure are left out.
+        file: file of the PNG.
     """
     figure = Figure(figsize=(15, 4), layout="constrained")
     rewards, held_out, entropy = figure.subplots(1, 3)

@@ -1,6 +1,6 @@
-"""Data of a run: training rows and held-out examples.
+"""Draw a run's training rows and held-out examples from its sources.
 
-They are drawn from sources as the options ask. This module knows neither rewards nor trainers.
+This module knows neither rewards nor trainers.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class Request:
         return tuple(dict.fromkeys(part.hub_split[0] for part in mixture.parts if part.hub_split))
 
     def scored_on(self) -> dict[str, Any]:
-        """Return a report's statement about the held-out examples.
+        """Return what a report states of the held-out examples: their split on the Hub.
 
-        It is the split, if the examples are all of one split on the Hub.
+        Return {} unless the examples are a whole split of a dataset on the Hub.
         """
         _, scored = self.check()
         if scored is None or scored.count is not None or scored.hub_split is None:
@@ -92,7 +92,7 @@ def load(request: Request, seed: int) -> Loaded:
 
     Args:
         request: the data to load.
-        seed: of rendered scenes, draws and order.
+        seed: seed of rendered scenes, draws and order.
 
     Raises:
         ValueError: for sources, weights or examples that cannot be used, and for images that are both trained on and
@@ -123,10 +123,7 @@ def load(request: Request, seed: int) -> Loaded:
 
 
 def examples_of(loaded: datasets.Dataset) -> datasets.Dataset:
-    """Return training rows as referring examples.
-
-    They have `referring_dataset.FEATURES` and `ignore`.
-    """
+    """Return training rows as examples with `referring_dataset.FEATURES` and `ignore`."""
     return loaded.select_columns([*FEATURES, IGNORE]).cast_column("image", datasets.Image())
 
 

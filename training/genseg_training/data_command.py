@@ -1,7 +1,4 @@
-"""`genseg-train data`: write a run's data, or print shared images.
-
-The data are a folder. Sources can share images.
-"""
+"""`genseg-train data`: write a run's data, or print the images that sources share."""
 
 from __future__ import annotations
 
@@ -69,7 +66,7 @@ def write(request: data.Request, seed: int, folder: Path, held_out: Sequence[str
 
     Args:
         request: the data to write.
-        seed: of rendered scenes, draws and order.
+        seed: seed of rendered scenes, draws and order.
         folder: new or empty, or of the same request.
         held_out: sources that may share no image with these rows.
 

@@ -54,7 +54,7 @@ def sample(
     """Answer rows and score the answers, with TRL's own functions.
 
     Args:
-        rows: with `prompt` and `image`.
+        rows: rows with `prompt` and `image`.
         generate: `GRPOTrainer._generate`.
         score: `GRPOTrainer._calculate_rewards`.
     """
@@ -81,10 +81,10 @@ def fill(
         first: the batch as drawn.
         again: answers and scores rows, see `sample`.
         draw: returns so many training rows for a round, the same in every process.
-        weights: of the rewards.
+        weights: weights of the rewards.
         num_generations: answers in a group.
-        rounds: at most.
-        rank: of this process.
+        rounds: at most so many rounds.
+        rank: rank of this process.
         world: number of processes.
 
     Returns:

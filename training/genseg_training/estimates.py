@@ -64,7 +64,7 @@ class Assumptions:
     """Values that no recipe states.
 
     Attributes:
-        image_tokens: of an image of 640 x 480 pixels; a token is 32 x 32.
+        image_tokens: tokens of an image of 640 x 480 pixels; a token is 32 x 32.
         prompt: text tokens of a request.
         answer: mean tokens of an answer.
         longest: tokens of the longest answer of a batch.
@@ -82,10 +82,7 @@ class Assumptions:
 
 @cache
 def sam2() -> tuple[int, int, int]:
-    """Return the parameters, the bytes and the FLOPs of SAM 2.1 large.
-
-    The bytes are on a GPU, and the FLOPs of an image.
-    """
+    """Return SAM 2.1 large's parameters, bytes on a GPU, and FLOPs of an image."""
     model = build_sam2("sam2.1/sam2.1_hiera_l").to("meta")
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model.forward_image(torch.empty(1, 3, 1024, 1024))
@@ -126,7 +123,7 @@ def memory(
     """Estimate the bytes on one GPU, by their purpose.
 
     Args:
-        model: from `qwen3_vl`.
+        model: model from `qwen3_vl`.
         recipe: its settings.
         way: LORA, FSDP2, ZERO2 or ZERO3.
         gpus: number of GPUs.
@@ -173,7 +170,7 @@ def forward(model: Any, sequences: float, prompt: int, answer: int, image: int) 
     A linear layer costs 2 FLOPs per weight and token.
 
     Args:
-        model: from `qwen3_vl`.
+        model: model from `qwen3_vl`.
         sequences: how many.
         prompt: tokens of a prompt, its image included.
         answer: tokens of an answer.
@@ -195,7 +192,7 @@ def seconds(
     """Estimate the seconds of each part of a LoRA step, and of an evaluation.
 
     Args:
-        model: from `qwen3_vl`.
+        model: model from `qwen3_vl`.
         recipe: its settings; `eval_data` ends in a count.
         gpu: a key of GPUS.
         gpus: number of GPUs.
@@ -224,7 +221,7 @@ def answering(model: Any, examples: float, batch_size: int, gpu: str, assumed: A
     """Estimate the seconds that one GPU takes for greedy answers in bfloat16.
 
     Args:
-        model: from `qwen3_vl`.
+        model: model from `qwen3_vl`.
         examples: number of expressions of this GPU.
         batch_size: expressions answered at once.
         gpu: a key of GPUS.
@@ -245,13 +242,11 @@ def evaluations(recipe: Mapping[str, Any]) -> int:
 
 
 def hours(recipe: Mapping[str, Any], parts: Mapping[str, float]) -> tuple[float, float]:
-    """Return the hours of a run, and the hours of its evaluations.
-
-    An evaluation scores held-out examples.
+    """Return the hours of a run, and of its evaluations on held-out examples.
 
     Args:
         recipe: its settings.
-        parts: of `seconds`.
+        parts: seconds of the parts, from `seconds`.
     """
     held_out = evaluations(recipe) * parts["evaluation"] / 3600
     step = parts["train"] + parts["generate"] + parts["mask"]
@@ -261,11 +256,11 @@ def hours(recipe: Mapping[str, Any], parts: Mapping[str, float]) -> tuple[float,
 def disk(model: Any, recipe: Mapping[str, Any]) -> float:
     """Return the bytes that a LoRA run leaves in its folder.
 
-    They are `best/` in float32, and its checkpoints. A checkpoint has the adapter and two moments of AdamW. The best
-    one is kept beside the last ones.
+    The folder holds `best/` in float32, and checkpoints of an adapter and two moments of AdamW. The best checkpoint is
+    kept beside the last ones.
 
     Args:
-        model: from `qwen3_vl`.
+        model: model from `qwen3_vl`.
         recipe: its settings.
     """
     adapter = lora_parameters(model, recipe)

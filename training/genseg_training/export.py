@@ -1,6 +1,4 @@
-"""Write checkpoint folders of trained runs.
-
-`GenSegR1.from_pretrained` loads them, and `genseg push` publishes them.
+"""Write trained runs as checkpoint folders to load by name and to publish.
 
 A folder has the files of `genseg_hub.publishing.writing`, and these of the training:
 
@@ -52,10 +50,10 @@ def export(
 
     Args:
         trained: folder with a model or a LoRA adapter and its processor, such as TRL's `checkpoint-N`.
-        folder: of the checkpoint; made if it does not exist.
+        folder: folder of the checkpoint; made if it does not exist.
         segmenter: folder of a SAM 2 in this project's format, which is copied; or a Hub id, which genseg.json names.
         base_model: model that the training started from, for the model card.
-        dtype: of the written weights, such as "bfloat16"; "auto" keeps the trained one. An adapter is trained in
+        dtype: dtype of the written weights, such as "bfloat16"; "auto" keeps the trained one. An adapter is trained in
             float32, so "auto" then means float32.
         options: how the checkpoint is to be loaded, for genseg.json.
         datasets: Hub ids of the datasets that it was trained on, for the model card.
@@ -152,10 +150,7 @@ def lost_shares(adapted: torch.nn.Module) -> dict[str, float]:
 
 
 def _write_adapter(trained: Path, folder: Path, base_model: str | None) -> None:
-    """Copy an adapter.
-
-    Its settings name the base model, and no folder of this machine.
-    """
+    """Copy an adapter, with its base model's name in place of a folder."""
     folder.mkdir()
     shutil.copy(trained / "adapter_model.safetensors", folder)
     settings = json.loads((trained / ADAPTER_FILE).read_text())

@@ -1,7 +1,4 @@
-"""Encode each picture of a batch once.
-
-GRPO answers every prompt several times.
-"""
+"""Encode each picture of a batch once, although several answers are about it."""
 
 from __future__ import annotations
 
@@ -12,9 +9,7 @@ import torch
 
 
 def encode_once(tower: Any) -> None:
-    """Make a frozen vision tower of Qwen3-VL encode equal images once.
-
-    The features of a batch are repeated.
+    """Make a frozen vision tower of Qwen3-VL encode equal images of a batch once.
 
     Args:
         tower: a `Qwen3VLVisionModel` without gradients. Its `forward` is replaced.

@@ -1,7 +1,4 @@
-"""Options of a GRPO run beside TRL's own.
-
-This module reads and checks them, and writes them as a recipe.
-"""
+"""Read, check and write the options of a GRPO run beside TRL's own."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ class GrpoArguments:
         default_factory=lambda: ["refscenes:10000"],
         metadata={
             "help": "Sources: refcocog:train or another archive's split, refscenes:COUNT, folders, or Hub datasets; "
-            "or one YAML file of a mixture. A count draws so many examples: refcocog:train:9000."
+            "or one YAML file of a mixture. A count draws that many examples: refcocog:train:9000."
         },
     )
     root: str | None = field(
@@ -144,11 +141,11 @@ def parse(options: Mapping[str, Any]) -> tuple[GrpoArguments, GRPOConfig, ModelC
 def of_data(arguments: GrpoArguments, flags: Sequence[str]) -> GrpoArguments:
     """Return arguments without a recipe's `exclude` if flags name other data.
 
-    `exclude` belongs to `data`.
+    A recipe's `exclude` is about the recipe's own data.
 
     Args:
         arguments: read from a recipe and flags.
-        flags: of the command line.
+        flags: flags of the command line.
     """
     names = {flag.partition("=")[0] for flag in flags}
     return dataclasses.replace(arguments, exclude=[]) if "--data" in names and "--exclude" not in names else arguments
@@ -164,7 +161,7 @@ class _Parser(TrlParser):
 def check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConfig) -> None:
     """Raise ValueError for options that contradict each other.
 
-    Set the metric of the best checkpoint, too.
+    The metric of the best checkpoint is set, too.
 
     Args:
         arguments: data, rewards and evaluation.

@@ -1,7 +1,7 @@
-"""Tell whether a GRPO run still learns, and stop a run that does not.
+"""Tell from the rewards whether a GRPO run still learns, and stop a dead run.
 
-The rewards of each step tell it. A group without variance of its rewards has no advantage, so it teaches nothing. This
-module knows neither models nor data: it reads rewards and the trainer's log.
+A group without variance of its rewards has no advantage, so it teaches nothing. This module knows neither models nor
+data: it reads rewards and the trainer's log.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ class DeadRunError(ValueError):
 
 
 def totals(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the weighted sum of each answer's rewards.
-
-    It is NaN if no function gave a reward.
+    """Return the weighted sum of each answer's rewards; NaN if it got no reward.
 
     Args:
         rewards: float[answers, functions]; NaN if a function gave no reward.
@@ -93,7 +91,7 @@ class Watch(transformers.TrainerCallback):
         """Return why a run that has ended is no success; None for a run that learnt.
 
         Args:
-            log_history: of the trainer's state.
+            log_history: log of the trainer's state.
         """
         dead = self._dead(log_history)
         if dead:

@@ -48,7 +48,7 @@ class MaskReward:
         reduced: whether masks of a larger image are compared at the segmenter's resolution, so that no side is longer
             than `segmenter.side`. A reduced true mask holds the pixels of which at least half was true.
 
-    Example:
+    Examples:
         >>> reward = MaskReward(segmenter)  # doctest: +SKIP
         >>> reward(completions, image=images, image_id=ids, masks=masks)  # doctest: +SKIP
         [0.93, 0.0, 0.91, 0.95]
@@ -76,7 +76,7 @@ class MaskReward:
         Args:
             completions: chat messages or plain text.
             image: the image of each completion's prompt.
-            image_id: of each completion; only equal images share an id.
+            image_id: id of each completion; only equal images share an id.
             masks: true masks of each completion's expression (COCO RLE); none for no-target.
             original: the image of each completion, if `image` is smaller for the policy; None for `image`.
             ignore: pixels that do not count (COCO RLE), at most one mask for each completion; None for no such pixels.

@@ -1,4 +1,4 @@
-"""Mine with several workers on Ray: each answers one shard, and any of them may die."""
+"""Mine with several workers on Ray; each answers a shard, and any may die."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS = 5.0  # between two looks at the files of the shards
 
 
 def mine(arguments: MiningArguments) -> None:
-    """Answer the expressions of a source with several workers, and write the kept ones.
+    """Answer a source's expressions with several workers, and write the kept ones.
 
     All machines of the cluster see the folder of the answers, the source and a local checkpoint by the same paths.
 

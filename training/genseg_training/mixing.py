@@ -1,7 +1,4 @@
-"""Draw from training rows.
-
-This module mixes sources by weight and keeps the share of no-target examples.
-"""
+"""Draw training rows: mix sources by weight, keep the share of no-target examples."""
 
 from __future__ import annotations
 
@@ -67,8 +64,8 @@ def read_file(file: Path, root: str | Path | None = None) -> Mixture:
     """Return the mixture in a YAML file.
 
     Args:
-        file: with `sources`, a list of {source, weight (1 by default), root}; and perhaps `exclude`, a list of sources,
-            and `root`, the folder of the official archives.
+        file: file with `sources`, a list of {source, weight (1 by default), root}; and perhaps `exclude`, a list of
+            sources, and `root`, the folder of the official archives.
         root: folder of the official archives, if the file names none.
 
     Raises:
@@ -91,13 +88,13 @@ def read_file(file: Path, root: str | Path | None = None) -> Mixture:
         part = _mapping({"source": item} if isinstance(item, str) else item, _PART, where)
         weight = part.get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float):
-            raise ValueError(f"the weight of {where} is {weight!r}; needed is a number above 0")
+            raise ValueError(f"the weight of {where} is {weight!r}; expected a number above 0")
         parts.append(sources.parse(str(part.get("source", "")), part.get("root", root)))
         weights.append(float(weight))
     _check_weights(len(parts), weights)
     excluded = values.get("exclude") or []
     if not isinstance(excluded, list):
-        raise ValueError(f"exclude of {file} is {excluded!r}; needed is a list of sources")
+        raise ValueError(f"exclude of {file} is {excluded!r}; expected a list of sources")
     return Mixture(tuple(parts), tuple(weights), tuple(sources.parse(str(text), root) for text in excluded))
 
 
@@ -106,7 +103,7 @@ def _mapping(value: Any, known: set[str], where: str) -> dict[str, Any]:
         raise ValueError(f"{where} is {value!r}; an example is: {EXAMPLE}")
     unknown = sorted(str(name) for name in set(value) - known)
     if unknown:
-        raise ValueError(f"{where} has an unknown {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        raise ValueError(f"{where} has an unknown {unknown[0]!r}; choose from {', '.join(sorted(known))}")
     return value
 
 
@@ -121,7 +118,7 @@ def mix(parts: Sequence[datasets.Dataset], weights: Sequence[float], seed: int =
     Args:
         parts: the datasets.
         weights: how often each is drawn from, in relation to the others.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         ValueError: unless there are as many positive weights as datasets.
@@ -138,9 +135,9 @@ def with_no_target_share(examples: datasets.Dataset, share: float, seed: int = 0
     image. So an image whose examples are not all drawn keeps both kinds, if it has both.
 
     Args:
-        examples: with and without targets.
-        share: of no-target examples in the result, in [0, 1].
-        seed: of the draw and of the order.
+        examples: examples with and without targets.
+        share: share of no-target examples in the result, in [0, 1].
+        seed: seed of the draw and of the order.
 
     Raises:
         ValueError: for a share outside [0, 1], or when the share needs a kind that does not occur.
@@ -167,18 +164,12 @@ def no_targets(examples: datasets.Dataset) -> np.ndarray:
 
 
 def column(examples: datasets.Dataset, name: str) -> pa.ChunkedArray:
-    """Return a column in the order of the examples, as arrays.
-
-    No Python objects are made of it.
-    """
+    """Return a column in the order of the examples, as arrays, not Python objects."""
     return examples.select_columns([name]).with_format("arrow")[:].column(name)
 
 
 def _balanced(indices: np.ndarray, image_ids: Sequence[str], count: int, rng: np.random.Generator) -> list[int]:
-    """Draw `count` of the indices in rounds.
-
-    Each round draws at most one of every image.
-    """
+    """Draw `count` of the indices in rounds of at most one per image."""
     of_image = Counter[str]()
     rounds = []
     for index in rng.permutation(indices).tolist():

@@ -34,7 +34,7 @@ def refuse_shared(training: datasets.Dataset, held_out: datasets.Dataset, name: 
     Args:
         training: training rows.
         held_out: rows that are scored.
-        name: of the held-out source.
+        name: name of the held-out source.
     """
     found = shared(training, images_of(held_out))
     if not found.any():
@@ -65,7 +65,7 @@ def table(asked: Sequence[sources.Source], seed: int = 0) -> str:
 
     Args:
         asked: the sources.
-        seed: of rendered training scenes.
+        seed: seed of rendered training scenes.
 
     Raises:
         ValueError: a source cannot be read.

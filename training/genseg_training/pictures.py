@@ -1,7 +1,4 @@
-"""Make pictures as the policy sees them in training.
-
-They are resized by inference's rule, and small enough for the recipe.
-"""
+"""Resize pictures for training, by inference's rule and the recipe's limits."""
 
 from __future__ import annotations
 
@@ -58,7 +55,7 @@ def trainable(rows: datasets.Dataset, options: ReasonerOptions) -> datasets.Data
     RLE. Only equal images share an `image_id`.
 
     Args:
-        rows: of `rows`.
+        rows: rows that `rows.prepared` made.
         options: `min_pixels` and `max_pixels` of an image as the policy sees it.
     """
 
@@ -95,13 +92,11 @@ def opened(stored: dict[str, Any]) -> Image.Image:
 
 
 def check_room(rows: datasets.Dataset, processor: Any, options: ReasonerOptions, room: int, limit: str) -> None:
-    """Raise ValueError if prompts have more tokens than there is room for.
-
-    Their image counts, too.
+    """Raise ValueError if prompts with their images have too many tokens.
 
     Args:
-        rows: of `rows`.
-        processor: of the checkpoint, a Qwen-VL processor.
+        rows: rows that `rows.prepared` made.
+        processor: processor of the checkpoint, a Qwen-VL processor.
         options: as `trainable` takes them.
         room: tokens of a prompt at most.
         limit: the setting that leaves so much room, for the message.

@@ -127,9 +127,9 @@ def _accuracy(
 
 
 def format_reward(completions: Sequence[Completion], whole: bool = False, **kwargs) -> list[float]:
-    """Reward one think part, then one answer part and nothing else.
+    """Give 1 for one think part, then one answer part and nothing else; otherwise 0.
 
-    The reward is 1, else 0. From Seg-Zero (arXiv 2503.06520).
+    The reward is from Seg-Zero (arXiv 2503.06520).
 
     Args:
         completions: chat messages or plain text.
@@ -146,7 +146,7 @@ def format_reward(completions: Sequence[Completion], whole: bool = False, **kwar
 def schema_reward(completions: Sequence[Completion], image_size: Sequence[Sequence[int]], **kwargs) -> list[float]:
     """Reward an answer without error with 1, a repaired one with 0.5, else 0.
 
-    The values are an own choice.
+    The values are this project's own choice.
 
     >>> good = '<think>a</think><answer>[{"bbox_2d":[0,0,9,9],"points":[[2,2],[5,5]]}]</answer>'
     >>> schema_reward([good, good.replace("}]<", "},]<"), "no"], image_size=[(100, 100)] * 3)

@@ -53,7 +53,7 @@ def prepared(source: sources.Source, seed: int) -> tuple[datasets.Dataset, list[
 
     Args:
         source: all of it; its count is not regarded.
-        seed: of rendered training scenes.
+        seed: seed of rendered training scenes.
 
     Raises:
         ValueError: the source cannot be read, or an example cannot be trained on; the message names the example.
@@ -74,8 +74,8 @@ def of_examples(examples: datasets.Dataset, name: str = "") -> datasets.Dataset:
     """Return the rows of examples, as `prepared` does; nothing is cached.
 
     Args:
-        examples: with `referring_dataset.FEATURES`.
-        name: for the column `source`.
+        examples: examples with `referring_dataset.FEATURES`.
+        name: name for the column `source`.
 
     Raises:
         ValueError: an example cannot be trained on; the message names the example.
@@ -168,9 +168,9 @@ def _size(content: bytes | str) -> tuple[int, int]:
 
 
 def _key(path: str, head: bytes, length: int) -> str:
-    """Return a key that tells images apart.
+    """Return a key that tells images apart: COCO's id, or a digest of the contents.
 
-    It is COCO's id in COCO's file names, and elsewhere a digest of the contents.
+    The id comes from COCO's file names.
     """
     of_coco = _OF_COCO.fullmatch(Path(path).stem)
     if of_coco:

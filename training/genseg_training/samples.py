@@ -1,7 +1,4 @@
-"""Draw pictures of held-out examples, for files and trackers.
-
-Ground truth and answer stand beside each other.
-"""
+"""Draw ground truth and answers of held-out examples, for files and trackers."""
 
 from __future__ import annotations
 
@@ -37,17 +34,14 @@ class Samples:
         """Keep an example if its image is new and there is room.
 
         Args:
-            example: with its masks.
-            result: of the example.
+            example: example with its masks.
+            result: result of the example.
         """
         if len(self._panels) < self._count and example.image_id not in self._panels:
             self._panels[example.image_id] = _panels(example, result)
 
     def sheet(self) -> Image.Image:
-        """Return one picture of the examples.
-
-        The true masks are on the left, the answer is on the right.
-        """
+        """Return one picture of the examples: true masks left, answers right."""
         return contact_sheet([panel for panels in self._panels.values() for panel in panels])
 
 
@@ -56,9 +50,9 @@ def show(picture: Path, step: int, report_to: Sequence[str], callbacks: Sequence
 
     Args:
         picture: PNG file.
-        step: of the trainer.
+        step: step of the trainer.
         report_to: Transformers' option; other names are left out.
-        callbacks: of the trainer, among which TensorBoard's has the open writer.
+        callbacks: callbacks of the trainer, among which TensorBoard's has the open writer.
     """
     for name in _TRACKERS:
         if name in report_to:

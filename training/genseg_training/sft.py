@@ -173,8 +173,8 @@ def answered(rows: datasets.Dataset, processor: Any, end: str, options: Reasoner
     the prompt, as templates of Thinking models do, the answer begins inside it.
 
     Args:
-        rows: of `rows`.
-        processor: of the checkpoint.
+        rows: rows that `rows.prepared` made.
+        processor: processor of the checkpoint.
         end: token that ends an answer.
         options: `min_pixels` and `max_pixels` of an image as the model sees it.
     """

@@ -1,8 +1,7 @@
-"""Load referring examples from sources.
+"""Load referring examples from archives, rendered scenes, folders and the Hub.
 
-Sources are official archives, rendered scenes, folders and datasets on the Hub. A source is a text such as
-`refcocog:train` or `refcocog:val:400`. This module reads it, and finds and loads its examples. It knows neither rewards
-nor trainers.
+A source is a text such as `refcocog:train` or `refcocog:val:400`. This module reads the text, and finds and loads the
+source's examples. It knows neither rewards nor trainers.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Found:
     """Examples of a source, without its count.
 
     Attributes:
-        examples: with `referring_dataset.FEATURES` and perhaps `ignore` and further columns.
+        examples: examples with `referring_dataset.FEATURES` and perhaps `ignore` and further columns.
         key: digest of the contents; another one after a change of a file.
         checked: whether the reader has compared masks with the images, and left bad examples out.
         collection: as in `archives.Benchmark`.
@@ -126,13 +125,11 @@ def check_source(source: str, root: str | Path | None = None) -> None:
 
 
 def load_source(source: str, seed: int = 0, root: str | Path | None = None) -> datasets.Dataset:
-    """Load referring examples with `referring_dataset.FEATURES`.
-
-    They have `ignore` if the source has it.
+    """Load examples with `referring_dataset.FEATURES`, and `ignore` if there is one.
 
     Args:
         source: as `parse` takes it.
-        seed: of rendered training scenes. A COUNT of another source is drawn with SLICE_SEED.
+        seed: seed of rendered training scenes. A COUNT of another source is drawn with SLICE_SEED.
         root: as `parse` takes it.
 
     Raises:
@@ -168,7 +165,7 @@ def find(source: Source, seed: int) -> Found:
 
     Args:
         source: its count is not regarded.
-        seed: of rendered training scenes.
+        seed: seed of rendered training scenes.
 
     Raises:
         ValueError: the source cannot be found or read.

@@ -1,7 +1,4 @@
-"""TRL's GRPO trainer with an evaluation of masks.
-
-It answers held-out expressions greedily.
-"""
+"""TRL's GRPO trainer, which also scores the masks of greedy held-out answers."""
 
 from __future__ import annotations
 
@@ -61,13 +58,13 @@ class EpochSampler(RepeatSampler):
 
 
 class SegmentationGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer whose `evaluate` answers expressions and scores the masks.
+    """GRPOTrainer whose `evaluate` scores the masks of greedy held-out answers.
 
-    The expressions are held out, and the answers greedy. Every evaluation logs `eval_ciou`, `eval_miou`,
-    `eval_target_miou`, `eval_n_acc`, `eval_t_acc` and the other figures of `ReferringMetrics`. It writes all figures to
-    `evaluations/step-N.json` in `output_dir`. `samples/step-N.png` shows the first examples about different images with
-    their answers; the trackers of the run get this picture, too. The processes divide the examples among them. vLLM
-    answers if the training has it beside the policy (`vllm_reasoner.usable`), else Transformers.
+    Every evaluation logs `eval_ciou`, `eval_miou`, `eval_target_miou`, `eval_n_acc`, `eval_t_acc` and the other figures
+    of `ReferringMetrics`. It writes all figures to `evaluations/step-N.json` in `output_dir`. `samples/step-N.png`
+    shows the first examples about different images with their answers; the trackers of the run get this picture, too.
+    The processes divide the examples among them. vLLM answers if the training has it beside the policy
+    (`vllm_reasoner.usable`), else Transformers.
 
     Every step logs the figures of `liveness`.
 
@@ -76,7 +73,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         eval_dataset: referring examples with `referring_dataset.FEATURES`, not rows of TRL; None for no evaluation.
         eval_name: name of the examples in the reports.
         eval_options: `min_pixels` and `max_pixels` of the images that the policy sees.
-        rounds: of dynamic sampling at most, see `dynamic_sampling`; 0 for none.
+        rounds: rounds of dynamic sampling at most, see `dynamic_sampling`; 0 for none.
         kwargs: arguments of GRPOTrainer.
 
     Raises:
@@ -124,10 +121,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         return super()._generate_and_score_completions(inputs)
 
     def _filled(self, inputs: list[dict]) -> dynamic_sampling.Sampled:
-        """Return a batch in which groups without variance are replaced.
-
-        The cost is logged.
-        """
+        """Replace groups without variance in a batch, and log the cost."""
         step, batch = self.state.global_step, 0
         if self._drawn_at[0] == step:  # several batches in one step
             batch = self._drawn_at[1] + 1
@@ -208,7 +202,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
         Args:
             eval_dataset: other examples with the same columns; None for the held-out examples of the trainer.
             ignore_keys: unused; GRPOTrainer has it.
-            metric_key_prefix: of the figures' names.
+            metric_key_prefix: prefix of the figures' names.
 
         Raises:
             ValueError: when there are no examples.

@@ -19,7 +19,7 @@ def unexpanded(tokens: Sequence[int], image_token: int, images: int) -> list[int
     A prompt that is unexpanded already stays as it is.
 
     Args:
-        tokens: of the prompt.
+        tokens: tokens of the prompt.
         image_token: id of the token that stands for an image.
         images: number of images of the prompt.
 
@@ -44,7 +44,7 @@ def correct(vllm: Any, processor: Any) -> None:
 
     Args:
         vllm: TRL's `VLLMGeneration`; its `generate` is replaced.
-        processor: of the policy; it has `image_token_id`.
+        processor: processor of the policy; it has `image_token_id`.
     """
     generate, image_token = vllm.generate, processor.image_token_id
 

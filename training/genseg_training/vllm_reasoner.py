@@ -1,7 +1,7 @@
-"""Greedy answers of the policy by the training's own vLLM.
+"""Reasoner that asks the training's own vLLM for the policy's greedy answers.
 
-It is a `Reasoner`. Only a vLLM on the GPU of its own process is used: `vllm_mode: colocate`, one GPU for each engine,
-no sleep mode. In other modes all processes must ask together, which an evaluation of unequal shares cannot.
+Only a vLLM on the GPU of its own process is used: `vllm_mode: colocate`, one GPU for each engine, no sleep mode. In
+other modes all processes must ask together, which an evaluation of unequal shares cannot.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class VllmReasoner:
     Args:
         vllm: TRL's `VLLMGeneration`, with the weights of this step, and corrected (`vllm_prompts.correct`).
         model: the policy, for its end tokens.
-        processor: of the policy.
+        processor: processor of the policy.
         opens_thought: whether the chat template opens the thought in the prompt.
     """
 

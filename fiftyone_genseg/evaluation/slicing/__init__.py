@@ -1,6 +1,5 @@
-"""Find where a model fails.
+"""Find where a model fails: failure kinds, attributes, slices, compared runs.
 
-Failure kinds, attributes of expressions, slices, and comparisons of two runs tell it. Pure functions on a DataFrame
-with one row per expression, as `evaluation.ReferringResults.table` holds it (`TABLE` there says the columns). Nothing
-here knows FiftyOne, masks or a model.
+The functions are pure. They read a DataFrame with one row per expression, as `evaluation.ReferringResults.table` holds
+it (`TABLE` there names the columns). Nothing here knows FiftyOne, masks or a model.
 """

@@ -38,10 +38,7 @@ SIZES = ((0.01, "below 1%"), (0.05, "1-5%"), (0.2, "5-20%"))
 
 
 def words(expressions: Iterable[str], pattern: re.Pattern[str]) -> list[str]:
-    """Return the term that occurs in each expression.
-
-    It is "none", the term, or "several" for different terms.
-    """
+    """Return each expression's term, "none", or "several" for different terms."""
     values = []
     for expression in expressions:
         found = {term.lower() for term in pattern.findall(expression)}
@@ -61,7 +58,8 @@ def attributes(table: pd.DataFrame, fields: Mapping[str, Sequence] | None = None
     the terms of space, comparison, colour, count, ordinal and negation. Columns with a single value are left out.
 
     Args:
-        table: with expression, status, n_true, target_area, image_area, target_x, target_y, distractors.
+        table: table with the columns expression, status, n_true, target_area, image_area, target_x, target_y,
+            distractors.
         fields: further attributes, name -> one value per row; None becomes "none". Numbers with
             more than 10 different values are cut at their quartiles.
     """

@@ -1,7 +1,4 @@
-"""Figures with 95 % bootstrap intervals.
-
-They are of one run, or of the difference of two runs.
-"""
+"""Figures of a run, or differences of two runs, with 95 % bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ FIGURES = ("ciou", "miou")
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % percentile interval. All None if it is undefined."""
+    """A figure with its 95 % percentile interval; all None if undefined."""
 
     value: float | None
     low: float | None
@@ -75,8 +72,8 @@ def intervals(table: pd.DataFrame, seed: int = 0) -> dict[str, Interval]:
     independent.
 
     Args:
-        table: with image, iou, intersection, target_area, prediction_area.
-        seed: of the bootstrap.
+        table: table with the columns image, iou, intersection, target_area, prediction_area.
+        seed: seed of the bootstrap.
     """
     if not len(table):
         return {name: Interval(None, None, None) for name in FIGURES}
@@ -95,7 +92,7 @@ def ratios(
     Args:
         parts: figure -> the numerator and the denominator of each expression, float64[N].
         images: the image of each expression, [N].
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
     sums = np.stack([column for pair in parts.values() for column in pair], 1).astype(np.float64)
     drawn = _replicates(sums, images, seed)
@@ -130,7 +127,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> Difference:
     Args:
         a: run A, with sample_id, expression, image, iou, intersection, target_area, prediction_area.
         b: run B, with the same columns.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
         ValueError: the runs share no expression.
@@ -154,9 +151,6 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> Difference:
 
 
 def changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
-    """Return IoU in run B minus IoU in run A for each row of B.
-
-    It is NaN for expressions that A lacks.
-    """
+    """Return IoU in run B minus IoU in run A for each row of B; NaN if A lacks it."""
     before = b[KEY].merge(a[[*KEY, "iou"]], on=KEY, how="left", validate="1:1")["iou"]
     return pd.Series(b["iou"].to_numpy() - before.to_numpy(), index=b.index)

@@ -47,7 +47,7 @@ def failure_kinds(table: pd.DataFrame) -> pd.Series:
     6. union IoU >= 0.5: `correct`; else `under_segmentation` or `over_segmentation` by area.
 
     Args:
-        table: with status, intersection, target_area, prediction_area, n_missed, n_extra.
+        table: table with the columns status, intersection, target_area, prediction_area, n_missed, n_extra.
     """
     status = table["status"].astype(str)
     target, prediction = table["target_area"] > 0, table["prediction_area"] > 0
@@ -77,7 +77,7 @@ def faults(table: pd.DataFrame) -> pd.Series:
     other wrong answer is the reasoner's.
 
     Args:
-        table: with kind and box_iou.
+        table: table with the columns kind and box_iou.
     """
     kind = table["kind"].astype(str)
     badly = kind.isin([UNDER_SEGMENTATION, OVER_SEGMENTATION])

@@ -25,15 +25,16 @@ def find_slices(
     below both of theirs.
 
     Args:
-        table: with image, iou, intersection, target_area, prediction_area.
+        table: table with the columns image, iou, intersection, target_area, prediction_area.
         attributes: categorical columns, one row per row of `table`.
         min_support: smaller slices are not tried; None for 1 % of the rows, at least 10.
         alpha: largest corrected p-value; 1 gives every slice with a gap.
 
     Returns:
-        A row per slice: `slice` (text), `attributes` (dict attribute -> value), `n`, `ciou`, `miou` and `gap` (mIoU of
-        the rest minus its own). `gap` has a 95 % interval by that standard error. `z` is the statistic, by which rows
-        are sorted, and `q` is the corrected p-value. `result.attrs["tried"]` is the number of slices tried.
+        One row for each slice, with `slice` (text), `attributes` (dict attribute -> value), `n`, `ciou`, `miou` and
+        `gap` (mIoU of the rest minus its own). `gap` has a 95 % interval by that standard error. `z` is the statistic,
+        by which rows are sorted, and `q` is the corrected p-value. `result.attrs["tried"]` is the number of slices
+        tried.
     """
     total = len(table)
     min_support = max(10, total // 100) if min_support is None else min_support

@@ -22,8 +22,8 @@ def opened(
 
     Args:
         request: checked before, see `SegmentRequest.check`.
-        api_key: of the request's server; None for OPENAI_API_KEY.
-        token: of the Hub; None for HF_TOKEN.
+        api_key: key of the request's server; None for OPENAI_API_KEY.
+        token: token of the Hub; None for HF_TOKEN.
         keep: whether this process keeps a model without a server for its next run, see `engines.resident`.
 
     Raises:
@@ -59,14 +59,12 @@ def opened(
 def model(
     request: SegmentRequest, api_key: str | None = None, token: str | None = None, keep: bool = False
 ) -> Iterator[GenSegR1]:
-    """Load the model that a request names into this process.
-
-    A model that is kept is taken instead.
+    """Load the model that a request names into this process, or take the kept one.
 
     Args:
         request: as `opened` takes it, without Ray.
-        api_key: of the request's server; None for OPENAI_API_KEY.
-        token: of the Hub; None for HF_TOKEN.
+        api_key: key of the request's server; None for OPENAI_API_KEY.
+        token: token of the Hub; None for HF_TOKEN.
         keep: whether this process keeps the model for the next time, see `engines.resident`.
 
     Raises:

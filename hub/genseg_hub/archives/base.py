@@ -28,10 +28,7 @@ class Problem(StrEnum):
 
 
 class Unusable(Exception):
-    """An example is unusable.
-
-    Readers raise this error, and store it in the example's entry.
-    """
+    """Reason why an example is unusable; readers raise it, or keep it in the entry."""
 
     def __init__(self, problem: Problem, detail: str):
         super().__init__(detail)

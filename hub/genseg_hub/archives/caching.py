@@ -57,7 +57,7 @@ def cached(
     Args:
         make: function of a module that yields rows; an image is {"bytes": ..., "path": ...}.
         settings: arguments of `make`. They, the name of `make` and the features are the key of the cache.
-        features: of the rows.
+        features: features of the rows.
         split: name of the split.
 
     Raises:

@@ -27,7 +27,7 @@ class CocoInstances:
 
     Args:
         file: COCO annotation file.
-        folder: of the images.
+        folder: folder of the images.
 
     Raises:
         ArchiveError: the file is of another kind.
@@ -98,8 +98,8 @@ class CocoInstances:
         """Return the masks of annotations, all of one image.
 
         Args:
-            annotation_ids: of the annotations.
-            image_id: of their image.
+            annotation_ids: ids of the annotations.
+            image_id: id of their image.
             skip_crowds: leave out annotations of crowds.
 
         Raises:
@@ -144,7 +144,7 @@ class CocoInstances:
 def _packed(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record of the file in less memory.
 
-    An annotation keeps its own values alone, with its polygons as arrays.
+    An annotation keeps only the values that this class reads, and its polygons become arrays.
     """
     segmentation = record.get("segmentation")
     if not isinstance(segmentation, list):

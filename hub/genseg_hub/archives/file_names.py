@@ -57,8 +57,8 @@ class FileNames:
         The name may have folders that the folder lacks, unless two images would then have the same file.
 
         Args:
-            name: of an image of the annotation file.
-            folder: of the images; nothing outside it is returned.
+            name: name of an image of the annotation file.
+            folder: folder of the images; nothing outside it is returned.
         """
         ends = _ends(_parts(name))
         for number, end in enumerate([_inside(name), *ends]):
@@ -85,7 +85,7 @@ def _inside(name: str) -> _Parts:
 def _parts(name: str) -> _Parts:
     """Return the parts of a name of any system, without drive and root.
 
-    A name with `..` has its last part alone.
+    A name with `..` is reduced to its last part.
     """
     parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
     if ".." in parts:

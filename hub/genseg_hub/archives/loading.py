@@ -57,10 +57,7 @@ class Report:
 
     @property
     def left_out(self) -> list[str]:
-        """Return a line for each problem.
-
-        The line has the number of unusable expressions and the details of the first.
-        """
+        """Return a line per problem: its number of expressions, and its first details."""
         return [f"{number:,} left out, {why}: {self.details[why]}" for why, number in self.problems.items()]
 
     def __str__(self) -> str:
@@ -89,9 +86,9 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
     The second time the split comes from the cache of `datasets`.
 
     Args:
-        name: of a benchmark, for example "refcocog".
+        name: name of a benchmark, for example "refcocog".
         root: folder of the archive; `Benchmark.archive` names the paths under it.
-        split: of the benchmark.
+        split: split of the benchmark.
         strict: raise if an example is unusable, or if the counts are not the published ones.
 
     Returns:
@@ -131,9 +128,7 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
 
 
 def check(name: str, root: Path, split: str) -> tuple[Benchmark, list[Path]]:
-    """Return a benchmark and the files that `load_archive` would read.
-
-    No file is read.
+    """Return a benchmark and the files that `load_archive` would read; read none.
 
     Args:
         name: as `load_archive` takes it.
@@ -153,7 +148,7 @@ def check(name: str, root: Path, split: str) -> tuple[Benchmark, list[Path]]:
     files = benchmark.files(root, split)
     missing = [file for file in files if not (file.is_file() or file.is_dir())]
     if missing:
-        raise ArchiveError(f"there is no {missing[0]}; needed is, under {root}: {benchmark.archive}")
+        raise ArchiveError(f"there is no {missing[0]}; expected under {root}: {benchmark.archive}")
     return benchmark, files
 
 
@@ -167,7 +162,7 @@ def first_expressions(examples: datasets.Dataset) -> datasets.Dataset:
     """
     if "ref_id" not in examples.column_names:
         raise ArchiveError(
-            "this benchmark has no references, each of its expressions stands alone; leave --first-expression out"
+            "this benchmark has no references, because each expression stands alone; leave --first-expression out"
         )
     first: dict[str, int] = {}
     for i, ref_id in enumerate(examples["ref_id"]):

@@ -55,7 +55,7 @@ def id_of(record: dict[str, Any], name: str, what: str) -> str:
     """Return an id of a record as text.
 
     Args:
-        record: of an archive.
+        record: record of an archive.
         name: key of the id.
         what: name of the record, for errors.
 
@@ -72,7 +72,7 @@ def text_of(record: dict[str, Any], name: str, what: str) -> str:
     """Return a text of a record, stripped.
 
     Args:
-        record: of an archive.
+        record: record of an archive.
         name: key of the text.
         what: name of the record, for errors.
 
@@ -89,7 +89,7 @@ def size_of(record: dict[str, Any], name: str, what: str) -> int:
     """Return a number of pixels of a record.
 
     Args:
-        record: of an archive.
+        record: record of an archive.
         name: key of the number.
         what: name of the record, for errors.
 
@@ -108,13 +108,13 @@ def malformed(record: dict[str, Any], name: str, what: str, needed: str) -> Unus
     """Return the error for a value that is missing or of another kind than needed.
 
     Args:
-        record: of an archive.
+        record: record of an archive.
         name: key of the value.
         what: name of the record.
         needed: description of the needed value.
     """
     wrong = f"{what} has no {name!r}" if record.get(name) is None else f"the {name!r} of {what} is something else"
-    return Unusable(Problem.MALFORMED_RECORD, f"{wrong}; needed is {needed}")
+    return Unusable(Problem.MALFORMED_RECORD, f"{wrong}; expected {needed}")
 
 
 def as_records(values: Any) -> list[dict[str, Any]] | None:
@@ -131,7 +131,7 @@ def read_json(
     """Return the value in a JSON file.
 
     Args:
-        file: to read.
+        file: file to read.
         fallback: encoding of files that are not in UTF-8.
         hook: returns the value of an object of the file; called for inner objects first.
 

@@ -1,7 +1,4 @@
-"""Read the REFER family of archives.
-
-The archives hold references to annotations of COCO train2014, with sentences.
-"""
+"""Read the REFER archives: sentences about annotations of COCO train2014."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ def entries(refs: Any, instances: CocoInstances, split: str, where: Path, genera
         refs: list of references: `ref_id`, `image_id`, `split`, `sentences` with `sent_id` and `sent`, `ann_id` (one or
             a list) and `category_id` (one or a list; may be missing). A reference without a split is in every split.
         instances: annotations and images.
-        split: of the benchmark.
+        split: split of the benchmark.
         where: the file of the references, for errors.
         generalized: whether, as in gRefCOCO, the `ann_id` [-1] is a no-target and crowds are no part of a target.
 

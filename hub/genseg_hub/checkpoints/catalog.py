@@ -43,7 +43,7 @@ class KnownCheckpoint:
         context: tokens for which the model has positions, from its config.json.
         token_bytes: bytes of a token's keys and values as 16-bit numbers, from its config.json (layers, key-value heads
             and their size).
-        licence: of the weights, from their Hub page; "" for unknown.
+        licence: licence of the weights, from their Hub page; "" for unknown.
         dialect, segmenter: defaults; `genseg.json` of the repository overrides them. "" and ITSELF for SAM 3.
     """
 
@@ -64,9 +64,9 @@ class KnownCheckpoint:
 
     @property
     def memory(self) -> float:
-        """Return about how many gigabytes one answer needs.
+        """Estimate the gigabytes of one answer: weights, keys and values, and SAM 2.
 
-        The image has the default size. Weights, answer and SAM 2 count.
+        The image has the default size.
         """
         if self.takes_words:
             return self.gigabytes + _SAM3_IMAGE_GIGABYTES

@@ -149,19 +149,13 @@ def dry_run(
 
 
 def snapshot_of(path: Path) -> tuple[str, str] | None:
-    """Return Hub id and commit of a path in huggingface_hub's cache.
-
-    Return None for any other path.
-    """
+    """Return Hub id and commit of a path in huggingface_hub's cache, else None."""
     found = _SNAPSHOT.search(str(path))
     return (f"{found[1]}/{found[2]}", found[3]) if found else None
 
 
 def _moves(revision: str | None) -> bool:
-    """Return whether somebody named a branch or a tag.
-
-    A branch or a tag may stand for another commit tomorrow.
-    """
+    """Return whether a revision is a branch or a tag, which another commit can get."""
     return revision is not None and not isinstance(revision, hub.ResolvedRevision) and not _COMMIT.fullmatch(revision)
 
 
@@ -189,9 +183,9 @@ def _snapshot(name: str, revision: str | None, files: list[str], options: HubOpt
 
 
 def _unlisted(name: str, revision: str | None, files: list[str], options: HubOptions) -> Path | None:
-    """Return the folder of a snapshot that may be incomplete.
+    """Return the folder of a snapshot whose list of files nobody stored.
 
-    It may be, because nobody stored the list of its files.
+    The snapshot may be incomplete.
     """
     if options.force_download:
         return None
@@ -235,7 +229,7 @@ def _fetch(
 def _drop_leftovers(name: str, options: HubOptions) -> None:
     """Remove the leftovers of killed downloads of a repository.
 
-    Another process holds the lock of a file that it downloads.
+    A file whose lock another process holds stays, because that process is downloading it.
     """
     cache = Path(options.cache_dir or constants.HF_HUB_CACHE).expanduser()
     repository = f"models--{name.replace('/', '--')}"

@@ -67,10 +67,7 @@ def said(error: errors.HfHubHTTPError) -> str:
 
 
 def printable(words: object) -> str:
-    """Return the beginning of a stranger's words in one printable line.
-
-    The line has no control characters.
-    """
+    """Return the start of a stranger's text in a line without control characters."""
     text = "".join(character if character.isprintable() else " " for character in str(words))
     return " ".join(text.split())[:_CHARACTERS]
 

@@ -40,7 +40,7 @@ def identify(
         name: as `checkpoints.pull` takes it.
         revision: as `checkpoints.pull` takes it.
         opened: the checkpoint as `reasoners.loading.connect` returned it, if a server has the reasoner.
-        options: of the reasoner, that the user gave.
+        options: options of the reasoner that the user gave.
         hub: token, cache and network.
 
     Returns:
@@ -68,7 +68,7 @@ def identify_served(opened: checkpoints.Checkpoint, options: ReasonerOptions = _
 
     Args:
         opened: as `checkpoints.of_served_model` returns it.
-        options: of the reasoner, that the user gave.
+        options: options of the reasoner that the user gave.
 
     Returns:
         `model` and `served`, both the model's name on its server, and the rest as `identify`.
@@ -78,10 +78,7 @@ def identify_served(opened: checkpoints.Checkpoint, options: ReasonerOptions = _
 
 
 def _with_segmenter(who: dict[str, str], chosen: str | None) -> dict[str, str]:
-    """Return a fingerprint with the chosen segmenter.
-
-    The chosen segmenter takes the place of the checkpoint's own.
-    """
+    """Return a fingerprint in which the chosen segmenter replaces the own one."""
     if chosen is None:
         return who
     folder = checkpoints.segmenter_folder(chosen)
@@ -141,10 +138,7 @@ def _folders(folder: Path, segmenter: str) -> list[Path]:
 
 
 def _checksum(folders: list[Path]) -> str:
-    """Return the sha256 of the files of a folder, and of a second folder if given.
-
-    The second folder is the segmenter's.
-    """
+    """Return the sha256 of a reasoner's files, and of a segmenter's folder if given."""
     found = [file for folder in folders for file in folder.iterdir()]
     files = sorted(file for file in found if file.suffix in _DECIDES and file.is_file())
     with ThreadPoolExecutor() as pool:

@@ -1,6 +1,6 @@
-"""Grammar of a checkpoint's name: `owner/name@revision+segmenter` and others.
+"""Parse checkpoint names: "nano", `owner/name@revision+segmenter` and folders.
 
-Other names are "nano" and folders. This module knows names and whether a folder exists. It does not look into folders.
+This module looks whether a folder exists, but never into it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
     """Split `owner/name@revision` into name and revision; return paths unchanged.
 
     Args:
-        name: of a checkpoint or a segmenter.
+        name: name of a checkpoint or a segmenter.
         revision: given beside the name; then the name must have none.
 
     Raises:
@@ -38,7 +38,7 @@ def split_segmenter(name: str, segmenter: str | None = None) -> tuple[str, str |
     """Split `checkpoint+segmenter` into both; return folders unchanged.
 
     Args:
-        name: of a checkpoint.
+        name: name of a checkpoint.
         segmenter: given beside the name; then the name must have none.
 
     Raises:
@@ -130,7 +130,7 @@ def segmenter_folder(name: str, own: Path | None = None) -> Path | None:
     """Return the folder of a segmenter on this disk, None for a segmenter of the Hub.
 
     Args:
-        name: of the segmenter, from a checkpoint's settings or from the user.
+        name: name of the segmenter, from a checkpoint's settings or from the user.
         own: the checkpoint's folder, if the name is from its settings.
     """
     name, _ = split_agent(name)

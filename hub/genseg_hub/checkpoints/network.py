@@ -114,13 +114,11 @@ def _in_time(call: Callable[[], httpx2.Response], seconds: float, sent: _Body) -
 
 
 class _Body(httpx2.SyncByteStream):
-    """A body that raises httpx2.ReadTimeout when it hardly moves.
-
-    The body notes the moments at which it moved.
+    """A body that raises httpx2.ReadTimeout when too few bytes move.
 
     Args:
-        body: of a request or of an answer.
-        request: for errors.
+        body: body of a request or of an answer.
+        request: the request, which errors name.
         seconds: how long a body may wait for too few bytes; None for any time. The time that its reader takes, such as
             to write to a disk, does not count.
     """

@@ -33,7 +33,7 @@ class DownloadPlan:
         name: without a revision of the reasoner.
         revision: the commit of the files; None for a local folder.
         asked: the branch or tag that was asked for; None for the main branch.
-        files: with their size, and whether they are in the cache; () for nano and local folders.
+        files: files with their size, and whether they are in the cache; () for nano and local folders.
     """
 
     name: str

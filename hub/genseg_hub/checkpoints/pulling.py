@@ -104,16 +104,16 @@ class Checkpoint:
 
     @property
     def takes_words(self) -> bool:
-        """Return whether it is SAM 3, which takes words.
+        """Return whether the checkpoint is SAM 3, which takes words itself.
 
         SAM 3 has no reasoner and no dialect, and is its own segmenter.
         """
         return self.segmenter == self.reasoner
 
     def check_reasons(self, purpose: str) -> None:
-        """Raise CheckpointError for SAM 3, and for an agent.
+        """Raise CheckpointError unless the checkpoint is a reasoner with a segmenter.
 
-        SAM 3 has no reasoner, and an agent's parts are used apart.
+        SAM 3 has no reasoner. The reasoner of an agent is named without the agent.
 
         Args:
             purpose: what a reasoner is needed for, "served" or "trained".
@@ -145,7 +145,7 @@ def pull(
         with_reasoner: False if a server has the reasoner: its weights are then neither downloaded nor needed.
         segmenter: replaces the checkpoint's own: "nano", a Hub id, also with its revision, or a local folder.
         on_bytes: called by the download's threads with each number of arrived bytes; see `downloads.download`.
-        dialect: that the user named, in place of the checkpoint's own.
+        dialect: dialect that the user named, in place of the checkpoint's own.
         options: token, cache and network.
         newest: ask the Hub for the newest commit. If the Hub fails, the cached files are used, with a warning.
 
@@ -192,13 +192,11 @@ def pull(
 
 
 def pinned_segmenter(name: str, files: Path) -> str:
-    """Return the name that gives the same segmenter again.
-
-    On the Hub the name has the commit.
+    """Return the name that loads the same segmenter again; on the Hub with commit.
 
     Args:
         name: as the user chose it.
-        files: that `find_segmenter` found.
+        files: files that `find_segmenter` found.
     """
     snapshot, (_, agent) = snapshot_of(files), split_agent(name)
     if snapshot is None:
@@ -207,18 +205,13 @@ def pinned_segmenter(name: str, files: Path) -> str:
 
 
 def check_chosen(segmenter: str | None, own: str, name: str) -> None:
-    """Raise CheckpointError for a segmenter that was chosen for SAM 3.
-
-    SAM 3 is its own segmenter.
-    """
+    """Raise CheckpointError for a segmenter chosen for SAM 3, which is its own one."""
     if segmenter and own == ITSELF:
         raise CheckpointError(f"{name} is SAM 3, which makes its own masks; leave the segmenter {segmenter!r} out")
 
 
 def look_ahead(name: str, revision: str | None, dialect: str | None, options: HubOptions) -> Settings:
-    """Return the settings of a checkpoint on the Hub.
-
-    Only its two small files are downloaded.
+    """Return the settings of a checkpoint on the Hub, from its two small files.
 
     Raises:
         CheckpointError: as `pull`.

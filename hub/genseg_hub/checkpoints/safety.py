@@ -21,15 +21,13 @@ _WHOLE_NUMBERS = ("max_new_tokens", "max_length", "num_beams", "num_return_seque
 
 
 def check_folder(folder: Path, name: str, with_reasoner: bool = True, dialect: str | None = None) -> dict[str, str]:
-    """Return the settings of a folder with a usable reasoner; ask no network.
-
-    The settings are `dialect` and `segmenter`.
+    """Check a reasoner's folder without a request; return dialect and segmenter.
 
     Args:
-        folder: of the reasoner's files.
-        name: of the checkpoint, for its known settings and for messages.
+        folder: folder of the reasoner's files.
+        name: name of the checkpoint, for its known settings and for messages.
         with_reasoner: False if a server has the reasoner.
-        dialect: that the user named, in place of the checkpoint's own.
+        dialect: dialect that the user named, in place of the checkpoint's own.
 
     Raises:
         CheckpointError: files are missing or malformed, or no dialect is known for the checkpoint.
@@ -41,9 +39,9 @@ def check_folder(folder: Path, name: str, with_reasoner: bool = True, dialect: s
 
 
 def check_reasoner(folder: Path, name: str) -> None:
-    """Raise CheckpointError unless a folder holds a reasoner's whole weights.
+    """Raise CheckpointError unless a folder holds all of a reasoner's safetensors.
 
-    The weights are safetensors. The check asks no network.
+    The check makes no request.
     """
     check_files(folder, name)
     if not (folder / CONFIG_FILE).is_file() or not list(folder.glob("*.safetensors")):
@@ -70,10 +68,7 @@ def _check_indexes(folder: Path, name: str) -> None:
 
 
 def check_segmenter(folder: Path) -> None:
-    """Raise CheckpointError unless a folder holds a segmenter.
-
-    A segmenter is a configuration and weights.
-    """
+    """Raise CheckpointError unless a folder has a segmenter's config and weights."""
     missing = [file for file in ("config.json", "model.safetensors") if not (folder / file).is_file()]
     if missing:
         raise CheckpointError(f"the segmenter {folder} lacks {' and '.join(missing)}; pull or copy it again")
@@ -83,10 +78,7 @@ def check_segmenter(folder: Path) -> None:
 
 
 def check_config(file: Path, name: str) -> None:
-    """Raise CheckpointError for a configuration that is unreadable or harmful.
-
-    A harmful configuration could load a stranger's code.
-    """
+    """Raise CheckpointError for a config that is unreadable or loads foreign code."""
     config = read_config(file, name)
     if "transformers_weights" in config:
         raise CheckpointError(
@@ -107,12 +99,11 @@ def check_config(file: Path, name: str) -> None:
 def check_files(folder: Path, name: str) -> None:
     """Raise CheckpointError for links out of a folder and for git-lfs pointers.
 
-    A git-lfs pointer stands in place of a file. A folder of huggingface_hub's cache consists of links into the cache,
-    which are fine.
+    Git leaves such a pointer in place of a large file. Links within huggingface_hub's cache are allowed.
 
     Args:
-        folder: of a reasoner or a segmenter; folders inside it are not looked into.
-        name: of the checkpoint, for messages.
+        folder: folder of a reasoner or a segmenter; folders inside it are not looked into.
+        name: name of the checkpoint, for messages.
     """
     inside = _cache_of(folder.resolve()) or folder.resolve()
     for file in sorted(folder.iterdir()):

@@ -1,6 +1,6 @@
 """Checkpoints that only a server has.
 
-Their dialect is found by name, and their segmenter is chosen here.
+The served name tells the dialect, and the segmenter is chosen here.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def of_served_model(
     Missing files of the segmenter are downloaded.
 
     Args:
-        name: of the model on the server.
+        name: name of the model on the server.
         further: other names of the model, such as its Hub id, in which its family may be found.
         segmenter: "nano", a Hub id, also with its revision, or a local folder; None for the default of its family.
-        dialect: that the user named; None for the dialect of the family.
+        dialect: dialect that the user named; None for the dialect of the family.
         options: token, cache and network.
 
     Raises:

@@ -34,7 +34,7 @@ class Settings:
     Attributes:
         dialect: name of the dialect; "" for SAM 3, which takes words.
         segmenter: the checkpoint's own segmenter; ITSELF for SAM 3.
-        options: that its author found right; without `dialect`, `device_map` and `backend`.
+        options: options that its author found right; without `dialect`, `device_map` and `backend`.
         note: how the dialect was found, if that may surprise; "" otherwise.
     """
 
@@ -48,9 +48,9 @@ def read_settings(folder: Path, name: str, dialect: str | None = None, check_dia
     """Return the settings of a checkpoint.
 
     Args:
-        folder: with `genseg.json` and `config.json`, which may be missing.
-        name: of the checkpoint: a Hub id, a path, or the name on a server.
-        dialect: that the user named; it counts before all others.
+        folder: folder with `genseg.json` and `config.json`, which may be missing.
+        name: name of the checkpoint: a Hub id, a path, or the name on a server.
+        dialect: dialect that the user named; it counts before all others.
         check_dialect: False to return the dialect "" in place of an error.
 
     Raises:
@@ -75,8 +75,8 @@ def read_settings(folder: Path, name: str, dialect: str | None = None, check_dia
         dialect = str(stored["dialect"])
         if dialect not in dialects.names():
             raise CheckpointError(
-                f"{name} speaks the dialect {dialect!r}, known are {', '.join(dialects.names())}; "
-                "upgrade fiftyone-genseg"
+                f"{name} speaks the unknown dialect {dialect!r}; upgrade fiftyone-genseg, or name one of "
+                f"{', '.join(dialects.names())}"
             )
     elif dialect is None:
         try:

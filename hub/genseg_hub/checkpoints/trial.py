@@ -31,13 +31,11 @@ _VERDICTS: dict[tuple[str, ...], str] = {}  # templates and the tokenizer's chec
 
 
 def check(folder: Path, name: str) -> None:
-    """Raise CheckpointError for a template or tokenizer that takes too much.
-
-    The limits are on time and memory.
+    """Raise CheckpointError if a template or tokenizer takes much time or memory.
 
     Args:
-        folder: of the reasoner. Checkpoints in this package, and folders that do not exist, are not tried.
-        name: of the checkpoint, for messages.
+        folder: folder of the reasoner. Checkpoints in this package, and folders that do not exist, are not tried.
+        name: name of the checkpoint, for messages.
     """
     if folder in EMBEDDED.values() or not folder.is_dir():
         return

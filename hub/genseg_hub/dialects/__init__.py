@@ -94,18 +94,15 @@ def get_dialect(name: str) -> Dialect:
 
 
 def of_model_type(model_type: str) -> str | None:
-    """Return the dialect of untuned checkpoints of a `model_type`.
-
-    The type is in config.json. An unknown type gives None.
-    """
+    """Return the dialect of untuned checkpoints of a `model_type`; None if unknown."""
     return model_types().get(model_type)
 
 
 def of_name(name: str) -> str | None:
     """Return the dialect that a model's name tells; None if it tells none.
 
-    Such a name is "qwen3-vl:8b-instruct". A server lists names without config.json. The longest model type whose
-    letters and digits stand in the name counts.
+    A server lists names such as "qwen3-vl:8b-instruct" without config.json. Only letters and digits are compared, and
+    the longest model type in the name counts.
     """
     letters = _letters(name)
     further = {told: found for found in names() for told in getattr(get_dialect(found), "NAMES", ())}

@@ -55,7 +55,7 @@ def findings(data: Any) -> list[Finding]:
     """Return the boxes and points of a JSON value, in its order; [] for none.
 
     Args:
-        data: of `_loose_json.read`.
+        data: a value of `_loose_json.read`.
     """
     return list(_of_value(data, bare=True, depth=0))
 
@@ -66,7 +66,7 @@ def _of_value(data: Any, bare: bool, depth: int) -> Iterator[Finding]:
     Args:
         data: the value.
         bare: whether lists of numbers are boxes.
-        depth: of the value in its outermost value.
+        depth: depth of the value in its outermost value.
     """
     if depth > _MAX_DEPTH:
         yield ResponseError.WRONG_SCHEMA

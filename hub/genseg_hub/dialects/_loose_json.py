@@ -1,8 +1,8 @@
 """Read JSON as untuned models write it.
 
-It may stand in prose, repeat keys, lack commas or brackets, or be cut. json-repair is of no use here: it keeps only the
-last of equal keys, and it completes a cut value without a word. This reader keeps every pair of an object, and it drops
-values that a cut left unfinished. It takes time in proportion to the text.
+Such JSON may stand in prose, repeat keys, lack commas or brackets, or be cut. json-repair is of no use here: it keeps
+only the last of equal keys, and it completes a cut value without a word. This reader keeps every pair of an object, and
+it drops values that a cut left unfinished. It takes time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def read(text: str, cut: bool) -> Reading:
     """Read the JSON lists and objects in a text; never raise.
 
     Args:
-        text: at most some 10,000 characters long.
+        text: text of at most some 10,000 characters.
         cut: whether the text may end in the middle of a value.
     """
     reading = Reading(text)
@@ -154,7 +154,7 @@ class _Reader:
     """Reader of one value that is no valid JSON.
 
     Args:
-        text: with the value.
+        text: text with the value.
         start: place of its bracket.
         cut: whether the text may end in the middle of the value.
     """

@@ -108,7 +108,7 @@ def _load(answer: str, box: str, may_repair: bool) -> tuple[Any, ResponseError |
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object; raise for a repeated key.
 
-    JSON would keep only the last of these keys.
+    Python's `json` would keep only the last of equal keys.
     """
     data = dict(pairs)
     if len(data) < len(pairs):

@@ -1,7 +1,4 @@
-"""Parts that the prompts of all dialects share.
-
-The parts are chats, and expressions that cannot act as control tokens.
-"""
+"""Chats, and expressions without control tokens, for the prompts of all dialects."""
 
 from __future__ import annotations
 

@@ -63,12 +63,12 @@ def run(
         folder: new, empty, or the folder of the same run.
         settings: `benchmark`, `split` and `model`, and all other values that must be the same when a run resumes (see
             `checkpoints.fingerprint`).
-        examples: of `referring_dataset`, with unique ids.
+        examples: examples of `referring_dataset`, with unique ids.
         source: a function that loads the checkpoint, called only if a prediction is missing; or a file of predictions
             (see `prediction_files.read`).
         policy: a name in `metrics.POLICIES`.
         archive: origin of the examples, for the reports.
-        command: that started the run, for the reports.
+        command: command that started the run, for the reports.
         batch_size: expressions that the reasoner answers at once.
         overwrite: replace any run in the folder. Its files are removed after the model is loaded, or after the file of
             predictions is read.
@@ -87,7 +87,7 @@ def run(
     get_policy(policy)
     if isinstance(source, Path):
         if not source.is_file():
-            raise RunError(f"there is no file {source}")
+            raise RunError(f"there is no file {source}; check the path")
         if overwrite and source.resolve().is_relative_to(folder.resolve()):
             raise RunError(f"{source} is in {folder}, which would be overwritten; name another --out")
     if shard and (overwrite or isinstance(source, Path)):
@@ -168,7 +168,7 @@ def _is_last(folder: Path, examples: datasets.Dataset) -> bool:
 def _check(folder: Path, settings: Mapping[str, str], overwrite: bool) -> None:
     """Raise RunError unless a run may be written into a folder.
 
-    It may if the folder is new, holds the same run, or holds a run that may be overwritten.
+    The folder may be new, hold the same run, or hold a run that may be overwritten.
     """
     file = folder / SETTINGS
     something_else = RunError(f"{folder} holds something else than a run; name another --out")
@@ -242,7 +242,7 @@ def _predict(
 
     Args:
         load: loads the checkpoint.
-        examples: to predict.
+        examples: examples to predict.
         file: file of the predictions.
         batch_size: expressions that are answered at once.
         others: further files of predictions; an expression that one of them answers is not asked.
@@ -284,8 +284,8 @@ def score(
     """Score stored predictions, without keeping their masks in memory.
 
     Args:
-        examples: of `referring_dataset`.
-        index: of predictions of the examples; it may have more.
+        examples: examples of `referring_dataset`.
+        index: index of predictions of the examples; it may have more.
         policy: a name in `metrics.POLICIES`.
         on_result: called with the result and the row of each expression (`Scores.add`), in the order of the examples.
 
@@ -317,9 +317,9 @@ def score(
 
 
 def _check_size(example: ReferringExample, result: Prediction | Failure) -> None:
-    """Raise ValueError if masks of a no-target example have the wrong size.
+    """Raise ValueError if a no-target example's masks are not of its image's size.
 
-    The size must be the image's. `metrics.measure` compares the sizes of all other examples.
+    `metrics.measure` compares the sizes of all other examples.
     """
     if not example.masks and isinstance(result, Prediction) and result.masks:
         try:

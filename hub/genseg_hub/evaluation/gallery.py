@@ -26,9 +26,9 @@ _MAX_TEXT = 600
 
 
 class Choice:
-    """Choice of a run's expressions.
+    """Choice of the expressions that a report shows.
 
-    It sees every result and keeps a few numbers of each.
+    Every result is added, but only a few numbers of it are kept.
     """
 
     def __init__(self) -> None:
@@ -41,8 +41,8 @@ class Choice:
         """Add the next example's result; failures have nothing to show.
 
         Args:
-            result: of the example.
-            row: of the example, from `Scores.add`.
+            result: result of the example.
+            row: row of the example, from `Scores.add`.
         """
         if isinstance(result, Prediction):
             if row["target_area"]:
@@ -57,7 +57,7 @@ class Choice:
         Under one heading each example has another image. Among equal IoUs the larger areas come first.
 
         Args:
-            image_ids: of all examples, in their order.
+            image_ids: ids of all examples, in their order.
         """
         worst = sorted(self._targets, key=lambda row: (row[0], -row[1], row[2]))
         middle = sorted(range(len(worst)), key=lambda rank: abs(rank - len(worst) // 2))
@@ -87,10 +87,10 @@ class Exhibit:
 
     Attributes:
         expression: the natural-language query.
-        iou: of its masks, under the policy of the run.
+        iou: IoU of its masks, under the policy of the run.
         meant, found: numbers of true and of predicted masks.
-        answer: of the model, shortened; "" for predictions of another system.
-        error: of the answer, or of an image that cannot be drawn; "" for none.
+        answer: answer of the model, shortened; "" for predictions of another system.
+        error: error of the answer, or of an image that cannot be drawn; "" for none.
         truth, predicted: pictures, JPEG in base64; "" if the image cannot be drawn.
     """
 
@@ -111,7 +111,7 @@ def draw(examples: datasets.Dataset, index: prediction_files.Index, chosen: Choi
 
     Args:
         examples: all examples of the run.
-        index: of their predictions.
+        index: index of their predictions.
         chosen: has seen all results.
     """
     shown: dict[str, list[Exhibit]] = {}

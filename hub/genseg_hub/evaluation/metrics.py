@@ -259,10 +259,11 @@ class ReferringMetrics:
         """Return the figures: shares in [0, 1], or None if undefined, and counts.
 
         Returns:
-            `ciou`: sum of intersections / sum of unions. `miou`: mean IoU of all expressions, which gRefCOCO and
-            ReasonSeg call `giou`. `target_miou`, `box_miou` and `pr@X` (share with IoU >= X): over expressions with a
-            target. `n_acc`: share of no-target expressions with an empty prediction. `t_acc`: share of the others with
-            a prediction. `n`, `n_target`, `n_no_target` and `n_failed` (not answered): numbers of expressions.
+            The figures by name. `ciou` is the sum of intersections / sum of unions. `miou` is the mean IoU of all
+            expressions, which gRefCOCO and ReasonSeg call `giou`. `target_miou`, `box_miou` and `pr@X` (share with
+            IoU >= X) are over expressions with a target. `n_acc` is the share of no-target expressions with an empty
+            prediction, and `t_acc` the share of the others with a prediction. `n`, `n_target`, `n_no_target` and
+            `n_failed` (not answered) are numbers of expressions.
         """
         self._add_waiting()
         counts, sums = self._counts, self._sums

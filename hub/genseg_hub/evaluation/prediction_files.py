@@ -24,7 +24,7 @@ def read(file: Path) -> Iterator[dict[str, Any]]:
     else its `image_id`, is the expression's id. An expression without an entry has no line.
 
     Args:
-        file: of JSON lines, or of COCO's results.
+        file: file of JSON lines, or of COCO's results.
 
     Raises:
         PredictionError: the file is neither; the message names the line or the entry.
@@ -101,7 +101,7 @@ class Index:
     An unreadable line costs its expression, not the file.
 
     Args:
-        *files: of JSON lines; a missing one has no lines.
+        *files: files of JSON lines; a missing one has no lines.
 
     Attributes:
         unreadable: a message about each line that cannot be read.
@@ -139,10 +139,7 @@ class Index:
         return self._place(example_id, image_id, expression) is not None
 
     def find(self, example: ReferringExample) -> dict[str, Any] | None:
-        """Return the line about an example; None for none.
-
-        The line has the example's id, image and expression.
-        """
+        """Return the line with an example's id, image and expression; None for none."""
         found = self._place(example.example_id, example.image_id, example.expression)
         if found is None:
             return None
@@ -152,10 +149,7 @@ class Index:
             return _parse(stream.readline())
 
     def _place(self, example_id: str, image_id: str, expression: str) -> tuple[Path, int, bool] | None:
-        """Return the file and the first byte of a question's line.
-
-        Return also whether the line is a failure.
-        """
+        """Return a question's line: its file, its first byte, and whether it is a failure."""
         if example_id not in self._places:
             return None
         file, place, said, failed = self._places[example_id]

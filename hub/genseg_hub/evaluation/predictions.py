@@ -1,6 +1,4 @@
-"""Stored predictions: one line of strict JSON per expression.
-
-The lines are from this project or from another system.
+"""Stored predictions of any system: one line of strict JSON per expression.
 
 {"example_id": "7", "image_size": [640, 480], "dialect": "qwen3_vl", "answer": "...", "reasoning": "...", "error": null,
  "no_target_in_words": false, "repaired": false, "repeated": 0, "cut": false, "tokens": 61,
@@ -113,7 +111,9 @@ def without_masks(line: Mapping[str, Any]) -> tuple[Prediction | Failure, list[R
             height, width = rle["size"]
             pixels += height * width
             if pixels > MAX_MASK_PIXELS:
-                raise ValueError(f"a mask is {width} x {height}, after {pixels - height * width:,} pixels of others")
+                raise ValueError(
+                    f"a mask is {width} x {height}, after {pixels - height * width:,} pixels of the other masks"
+                )
             masks.append(rle)
             prompts.append(_prompt(instance, rle))
             scores.append(_number(instance.get("score", 1.0)))
@@ -198,20 +198,17 @@ def _finite(value: Any) -> float:
 
 
 def has_boxes(line: Mapping[str, Any]) -> bool:
-    """Return whether every instance of a line has its own box.
-
-    Then no box comes from a mask.
-    """
+    """Return whether every instance of a line has its own box, not the mask's."""
     return all(instance.get("box") for instance in line.get("instances") or ())
 
 
 def asked(line: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
     """Return the example_id, the image_id and the expression of a line.
 
-    The expression is normalized. Only a line of `to_line` has the last two; for a line of another system they are None.
+    The expression is normalized. In a line of another system the image_id and the expression are None.
 
     Args:
-        line: with an `example_id`.
+        line: line with an `example_id`.
     """
     said = [line.get(name) if is_own(line) else None for name in ("image_id", "expression")]
     image_id, expression = (None if value is None else str(value) for value in said)
@@ -225,9 +222,9 @@ def is_about(said: tuple[str, str | None, str | None], example_id: str, image_id
 
     Args:
         said: `asked` of the line.
-        example_id: of the example.
-        image_id: of the example, None for unknown.
-        expression: of the example, normalized or not.
+        example_id: id of the example.
+        image_id: id of the example, None for unknown.
+        expression: expression of the example, normalized or not.
     """
     its = (example_id, image_id, normalize_expression(expression))
     return all(a is None or b is None or a == b for a, b in zip(said, its, strict=True))

@@ -1,7 +1,4 @@
-"""Reports of a benchmark run, in Markdown and as a page of HTML.
-
-They show its figures beside the published ones.
-"""
+"""Report a benchmark run beside published figures, in Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -35,9 +32,7 @@ _MEMORY = {
 
 
 def markdown(figures: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return a table of a run's figures beside the published figures.
-
-    The published figures are of the same split.
+    """Return a table of a run's figures and the published figures of its split.
 
     Args:
         figures: as `benchmark_run.run` writes them to metrics.json.
@@ -50,12 +45,12 @@ def markdown(figures: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = (
 def html(figures: Mapping[str, Any], gallery: Mapping[str, Sequence[Exhibit]]) -> str:
     """Return the report as one page that needs no other file.
 
-    The page has the same table, the figures of each group, errors and pictures. The page shows every expression, answer
-    and archive name as text, never as HTML.
+    The page has the table of `markdown`, the figures of each group, errors and pictures. Expressions, answers and
+    archive names are shown as text, never as HTML.
 
     Args:
         figures: as `benchmark_run.run` writes them to metrics.json.
-        gallery: of `gallery.draw`.
+        gallery: exhibits of `gallery.draw`.
     """
     return _render("report.html.jinja", figures, troubles=_troubles(figures), max_groups=MAX_GROUPS, gallery=gallery)
 
@@ -83,7 +78,7 @@ def costs(cost: Mapping[str, Any]) -> dict[str, str]:
     """Return heading -> cost of an expression, as text; "" where nothing was measured.
 
     Args:
-        cost: of `Costs.compute`.
+        cost: figures of `Costs.compute`.
     """
     seconds, tokens = cost["seconds"], cost["tokens"]
     return {
@@ -94,7 +89,7 @@ def costs(cost: Mapping[str, Any]) -> dict[str, str]:
 
 
 def costs_note(figures: Mapping[str, Any]) -> str:
-    """Return what the costs of a run are, as sentences.
+    """Explain the costs of a run in sentences.
 
     Args:
         figures: as `benchmark_run.run` writes them to metrics.json.

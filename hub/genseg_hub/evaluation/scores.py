@@ -41,8 +41,8 @@ class Scores:
         A Failure and an unreadable answer count as an empty prediction and in `n_failed`.
 
         Args:
-            example: with masks.
-            result: of the example.
+            example: example with masks.
+            result: result of the example.
             own_boxes: whether the instances' boxes are the model's own, for `box_miou`. Otherwise, and if an instance
                 has points only, the mask's tight box counts.
 
@@ -146,8 +146,8 @@ def evaluate(
     """Segment examples and score them.
 
     Args:
-        model: to score.
-        examples: with masks; read lazily.
+        model: model to score.
+        examples: examples with masks; read lazily.
         batch_size: expressions that the reasoner answers at once.
         on_result: called after each example with the example, its result and its row (`Scores.add`).
         policy: a name in `metrics.POLICIES`.

@@ -1,7 +1,7 @@
 """Divide a resumable run among processes that share nothing but its folder.
 
-Such processes are the tasks of a Slurm array. A run appends lines of JSON to one file. Each shard appends to a file of
-its own in `shards/`, under a lock of its own. The last shard to finish joins these files to the run's one file. A
+The processes may be the tasks of a Slurm array. A run appends lines of JSON to one file. Each shard appends to a file
+of its own in `shards/`, under a lock of its own. The last shard to finish joins these files to the run's one file. A
 killed shard loses its unwritten answers alone.
 
 A process takes the lock of a shard only while it holds the lock of the folder. So the process that holds the lock of
@@ -33,7 +33,7 @@ class Shard:
     """One part of a run.
 
     Attributes:
-        number: of this part, from 1 to `count`.
+        number: number of this part, from 1 to `count`.
         count: number of parts.
     """
 
@@ -78,7 +78,7 @@ def locked(folder: Path, seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock of a run's folder.
 
     Args:
-        folder: of the run; it exists.
+        folder: folder of the run; it exists.
         seconds: how long to wait for another process; -1 for as long as it takes.
 
     Raises:
@@ -124,7 +124,7 @@ def join(folder: Path, into: Path) -> None:
     Call it under `locked` and `alone`. A kill on the way leaves the lines in both places, where they do no harm.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         into: its one file.
     """
     parts = files(folder)

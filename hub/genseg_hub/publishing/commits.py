@@ -58,7 +58,7 @@ class Target:
 
     Attributes:
         repo_id: owner/name; a missing repository is created.
-        kind: of the repository.
+        kind: kind of the repository.
         private: whether the repository is private. An existing public repository is refused.
         revision: branch; a missing branch is created. None for the main branch.
     """
@@ -90,9 +90,9 @@ def check_id(repo_id: str) -> None:
 
 
 def find_token(token: str | None) -> str:
-    """Return the token for the Hub; ask no network.
+    """Return the given token, else the token of `hf auth login` or HF_TOKEN.
 
-    The token is the given token, or the token of `hf auth login` or HF_TOKEN.
+    No request is made.
 
     Raises:
         PublishError: there is none, or it cannot be one.
@@ -116,11 +116,11 @@ def push(
     """Publish files in one commit.
 
     Args:
-        target: where to publish.
-        files: to publish.
+        target: repository and branch to publish to.
+        files: files to publish.
         is_ours: returns whether a file of the repository is deleted by the same commit when `files` lacks it.
-        message: of the commit.
-        token: for the Hub; by default the token of `hf auth login` or HF_TOKEN.
+        message: message of the commit.
+        token: token for the Hub; by default the token of `hf auth login` or HF_TOKEN.
         dry_run: only return the files that would be sent. Make no request; no token is needed.
 
     Raises:

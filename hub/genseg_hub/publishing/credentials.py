@@ -70,9 +70,9 @@ _STANDS_FOR = re.compile(
 
 
 def found_in(content: bytes) -> str | None:
-    """Return the kind of secret that a file seems to hold; None for none.
+    """Return the kind of secret that a file seems to hold, such as "a key of AWS".
 
-    Such a kind is "a key of AWS".
+    Return None if the file seems to hold no secret.
     """
     what = next((what for what, pattern in _PATTERNS.items() if pattern.search(content)), None)
     if what is not None:

@@ -33,7 +33,7 @@ def dataset_id(report: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(stated, dict) or not is_hub_id(str(stated.get("id"))) or not stated.get("task_id"):
         raise ValueError(
-            f"the report on {report['benchmark']} has {DATASET!r}: {stated!r}; needed is a Hub id and a split, "
+            f"the report on {report['benchmark']} has {DATASET!r}: {stated!r}; expected a Hub id and a split, "
             '{"id": "owner/name", "task_id": "test"}'
         )
     return str(stated["id"])
@@ -43,7 +43,7 @@ def files(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
     """Return path in the repository -> content, for reports on Hub datasets.
 
     Args:
-        reports: of `card.reports`. A report of the weights before the training is left out.
+        reports: reports of `card.reports`. A report of the weights before the training is left out.
     """
     made = {}
     for name, report in reports.items():

@@ -66,8 +66,8 @@ def push(
         private: whether the repository is private. An existing public repository is refused.
         revision: branch; a missing branch is created. The main branch by default.
         dry_run: only return the files that would be sent. Make no request; no token is needed.
-        message: of the commit.
-        token: for the Hub; by default the token of `hf auth login` or HF_TOKEN.
+        message: message of the commit.
+        token: token for the Hub; by default the token of `hf auth login` or HF_TOKEN.
 
     Raises:
         PublishError: the folder, the name, the rights, the network, the Hub or a concurrent push does not allow it.
@@ -122,7 +122,7 @@ def _files(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
 def _check_segmenter(folder: Path, segmenter: str) -> None:
     """Raise CheckpointError unless others can load the named segmenter.
 
-    They can if it is in segmenter/, which is published, or on the Hub.
+    The segmenter must be on the Hub, or in the folder segmenter/, which is published.
     """
     if segmenter == "segmenter":
         checkpoints.check_segmenter(folder / segmenter)
@@ -145,6 +145,7 @@ def _check_weights(file: Path) -> None:
 def is_published(path: PurePath) -> bool:
     """Return whether a push sends a file of a checkpoint's folder.
 
-    The card is none of the sent files. Patterns match as in `Path.glob`: `*` stays within a folder.
+    The folder's README.md does not count, because the card is written anew. Patterns match as in `Path.glob`: `*` stays
+    within a folder.
     """
     return any(len(path.parts) == 1 + pattern.count("/") and path.match(pattern) for pattern in _PUBLISHED)

@@ -1,6 +1,4 @@
-"""Write checkpoint folders.
-
-`GenSegR1.from_pretrained` loads them, and `publish.push` publishes them.
+"""Write checkpoint folders for `GenSegR1.from_pretrained` and `publish.push`.
 
 model.safetensors, config.json, tokenizer and processor    the reasoner
 segmenter/                                                  the segmenter, unless it is a Hub id
@@ -57,9 +55,9 @@ def write(
     """Write a checkpoint into an empty folder.
 
     Args:
-        folder: to write into.
+        folder: folder to write into.
         model: a model of Transformers.
-        processor: of the model.
+        processor: processor of the model.
         segmenter: folder of a segmenter, which is copied; or a Hub id, which genseg.json names.
         dialect: name of the dialect.
         options: how the checkpoint is to be loaded, for genseg.json.
@@ -84,7 +82,7 @@ def write(
 
 
 def origin(checkpoint: Checkpoint) -> str | None:
-    """Return the base model of a checkpoint's offspring; None if unknown.
+    """Return the base model to state for weights trained from a checkpoint, or None.
 
     The base model is a name that others can load. A folder has no such name, so its own base model counts.
     """

@@ -1,4 +1,1 @@
-"""Reasoners: VLMs that answer chats about images with text.
-
-A reasoner is in this process or on a server.
-"""
+"""VLMs that answer chats about images with text, in this process or on a server."""

@@ -41,8 +41,8 @@ class Layer(DynamicLayer):
 
         Args:
             like: keys [..., heads, columns, size] of another layer.
-            rows: of the new layer.
-            columns: that count as filled.
+            rows: rows of the new layer.
+            columns: columns that count as filled.
         """
         shape = rows, like.shape[-3], columns + _GROWTH, like.shape[-1]
         return cls(like.new_zeros(shape), like.new_zeros(shape), columns)
@@ -69,7 +69,7 @@ class Rows:
     """Prompts in work, one row each.
 
     Attributes:
-        prompts: of each row; None once its answer is complete.
+        prompts: prompt of each row; None once its answer is complete.
         tokens: generated tokens of each row.
         beginnings: the first columns of the rows.
         layers: keys and values of the tokens between the beginning and `last`.
@@ -77,7 +77,7 @@ class Rows:
         last: int64[rows]: the newest token.
         position: int64[rows]: the position of `last`.
         seen: bool[rows, vocabulary]: the tokens of prompt and answer; None without a repetition penalty.
-        shown: of each row, the (width, height) of the image as the model sees it.
+        shown: for each row, the (width, height) of the image as the model sees it.
     """
 
     prompts: list[Prompt | None]
@@ -139,7 +139,7 @@ def cache(layers: list[Layer]) -> Cache:
 def padded(ids: list[torch.Tensor], device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return right-aligned tokens int64[rows, columns], and bool[rows, columns].
 
-    The second is False for padding.
+    The bools are False for padding.
     """
     tokens = pad_sequence(ids, batch_first=True, padding_side="left").to(device)
     mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in ids], batch_first=True, padding_side="left")

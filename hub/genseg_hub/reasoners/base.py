@@ -63,9 +63,9 @@ class Session(Protocol):
         ...
 
     def advance(self) -> list[tuple[Prompt, Generation | Exception]]:
-        """Work on the open prompts for a while, and return the complete answers.
+        """Work on the open prompts for a while; return the complete answers, if any.
 
-        There may be none. They come in any order.
+        The answers come in any order.
         """
         ...
 
@@ -88,7 +88,7 @@ class InProcess(Protocol):
 
     Attributes:
         model: a model of Transformers.
-        processor: of the model.
+        processor: processor of the model.
     """
 
     model: Any

@@ -1,6 +1,6 @@
 """Read answers of chat completions, whole or in pieces.
 
-The thought is beside the text or in it.
+A server gives the thought beside the text or in it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def read_answer(completion: Any, errors: ServerErrors) -> Generation:
 
     Args:
         completion: as the openai client returns it; its fields may be of any type.
-        errors: of the server.
+        errors: errors of the server.
 
     Raises:
         ReasonerError: it is no answer, or the server broke the answer off.
@@ -48,7 +48,7 @@ async def read_stream(
 
     Args:
         chunks: as the openai client yields them.
-        errors: of the server.
+        errors: errors of the server.
         watch: takes the text so far after each piece.
 
     Raises:
@@ -79,9 +79,7 @@ async def read_stream(
 
 
 def cut_in_thought(generation: Generation, thinks: bool) -> bool:
-    """Return whether the token limit stopped the generation inside the thought.
-
-    Then there is no answer yet.
+    """Return whether the token limit cut an answer inside its thought.
 
     Args:
         generation: as read from the server.
@@ -104,10 +102,7 @@ def _generation(said: Any, thought: Any, reason: Any, errors: ServerErrors, toke
 
 
 def _tokens(completion: Any) -> int | None:
-    """Return the number of generated tokens, with the tokens of a thought.
-
-    Return None if the server tells none.
-    """
+    """Return the number of generated tokens, with the thought's; None if unknown."""
     count = getattr(getattr(completion, "usage", None), "completion_tokens", None)
     return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
@@ -115,7 +110,7 @@ def _tokens(completion: Any) -> int | None:
 def _with_thought(text: str, thought: str, finished: bool) -> str:
     """Return a text with the thought before it.
 
-    A model without a parser for reasoning writes both so.
+    A server without a parser for reasoning gives both in this form.
     """
     if not thought:
         return text

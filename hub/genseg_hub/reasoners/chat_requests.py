@@ -37,9 +37,9 @@ class RequestForm:
     Attributes:
         max_tokens: limit of an answer.
         limit_name: name of the parameter that sets the limit.
-        temperature: of the answers, 0 for greedy ones; None for the server's default.
+        temperature: temperature of the answers, 0 for greedy ones; None for the server's default.
         system: the system message has a list of parts, or one string, or stands before the user's text.
-        encoding: of images.
+        encoding: encoding of images.
         stream: whether answers come in pieces.
     """
 
@@ -56,7 +56,7 @@ class RequestForm:
         Args:
             model: its name on the server.
             chat: messages with one {"type": "image"}, as in `base.Prompt`.
-            image_url: of the image, in this form's encoding.
+            image_url: URL of the image, in this form's encoding.
         """
         shown = {"type": "image_url", "image_url": {"url": image_url}}
         messages = [
@@ -83,10 +83,7 @@ class RequestForm:
 
 
 class Change(NamedTuple):
-    """Part of the form that a refusal changes.
-
-    It is the new value of a field, and the change in words.
-    """
+    """New value of a field of the form after a refusal, and the change in words."""
 
     field: str
     value: Any
@@ -98,8 +95,8 @@ def change(sent: RequestForm, status: int, body: Any) -> Change | None:
 
     Args:
         sent: form of the refused request.
-        status: of the HTTP response.
-        body: of the HTTP response as the client parsed it; of any type and any content.
+        status: status of the HTTP response.
+        body: body of the HTTP response as the client parsed it; of any type and any content.
     """
     if status not in REFUSALS:
         return None
@@ -168,7 +165,7 @@ def _complaint(body: Any) -> tuple[str, str]:
 def _statements(body: Any) -> Iterator[dict]:
     """Yield the objects of a refusal that have words.
 
-    They are the body, its error, and FastAPI's list of details.
+    Such objects are the body, its error, and FastAPI's list of details.
     """
     if isinstance(body, str | bytes):
         yield {"message": body if isinstance(body, str) else body.decode(errors="replace")}
@@ -186,7 +183,7 @@ class Picture:
 
     Args:
         image: RGB.
-        folder: for files that the server reads; None for data in the request.
+        folder: folder for files that the server reads; None for data in the request.
     """
 
     def __init__(self, image: Image.Image, folder: Path | None):

@@ -1,6 +1,6 @@
-"""Models that continuous batching answers as their own `generate` does.
+"""Models whose answers by continuous batching and by `generate` were compared.
 
-Answers of both ways were compared.
+The answers were equal.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from genseg_hub.reasoners.transformers import TOKENS_PER_STATE, end_tokens, show
 class ContinuousReasoner:
     """A model of `compared.COMPARED` in this process, by continuous batching.
 
-    It gives the greedy answers of `TransformersReasoner`, faster.
+    The answers are the greedy answers of `TransformersReasoner`, but come faster.
 
     Args:
         model: the model without an obstacle, on its device, in its dtype, whole (not divided among processes).
@@ -195,7 +195,7 @@ class ContinuousReasoner:
         Args:
             rest: tokens of each row.
             ends: int64[rows]: the position after each prompt.
-            beginnings: of the rows.
+            beginnings: beginnings of the rows.
             layers: empty ones, which are filled.
 
         Returns:

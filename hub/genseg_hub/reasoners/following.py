@@ -16,7 +16,7 @@ def follow(future: Future[_T], texts: SimpleQueue[str | None]) -> Iterator[str]:
 
     Args:
         future: the answer.
-        texts: into which the other thread puts the text so far.
+        texts: queue into which the other thread puts the text so far.
     """
     future.add_done_callback(lambda _: texts.put(None))
     text = ""

@@ -35,8 +35,8 @@ def load_reasoner(
     """Load the reasoner of a checkpoint.
 
     Args:
-        checkpoint: with the reasoner's files on this disk.
-        dialect: of the checkpoint; it limits the length of answers.
+        checkpoint: checkpoint with the reasoner's files on this disk.
+        dialect: dialect of the checkpoint; it limits the length of answers.
         target: torch.device.
         options: how to load it, see `ReasonerOptions`.
         reserved: bytes of the device that the segmenter needs, which vLLM leaves free.
@@ -75,7 +75,7 @@ def load_reasoner(
 def _return_token_types(processor, model) -> None:
     """Let a processor return the token types that its model needs.
 
-    The model's positions need them. Cosmos3-Edge's processor leaves them out.
+    The processor of Cosmos3-Edge leaves them out, and the model's positions need them.
     """
     name = "mm_token_type_ids"
     if name in processor.model_input_names and name in inspect.signature(type(model).forward).parameters:
@@ -169,7 +169,7 @@ def connect(
         max_new_tokens: token limit of an answer; None for the limit of dialect and checkpoint.
         served_model: name of the checkpoint on the server, see `served_models.choose`; None to look for the
             checkpoint's own names.
-        **options: of `ServerReasoner`.
+        **options: options of `ServerReasoner`.
 
     Returns:
         The reasoner, and the checkpoint with its name on the server. The checkpoint keeps its commit only if this name,
@@ -210,7 +210,7 @@ def connect_by_name(
         segmenter: see `checkpoints.of_served_model`.
         given: the user's options; `dialect` and `max_new_tokens` count.
         hub: token, cache and network, for the segmenter.
-        **options: of `ServerReasoner`.
+        **options: options of `ServerReasoner`.
 
     Raises:
         CheckpointError: the model's names tell no dialect, or the segmenter cannot be used.
@@ -234,7 +234,7 @@ def connect_by_name(
 def _is_here(name: str) -> bool:
     """Return whether a server's model is also on this machine.
 
-    It is a checkpoint of this package, or was loaded from a folder of this disk.
+    The model is a checkpoint of this package, or a server loaded it from a folder of this disk.
     """
     return name in EMBEDDED or (os.path.isabs(name) and (Path(name) / CONFIG_FILE).is_file())
 
@@ -243,9 +243,9 @@ def answer_limit(checkpoint: Checkpoint, dialect: dialects.Dialect, max_new_toke
     """Return the token limit of an answer.
 
     Args:
-        checkpoint: whose generation_config.json may have a smaller limit.
-        dialect: of the checkpoint.
-        max_new_tokens: that the user or genseg.json chose; it counts alone.
+        checkpoint: checkpoint whose generation_config.json may have a smaller limit.
+        dialect: dialect of the checkpoint.
+        max_new_tokens: limit that the user or genseg.json chose; it counts alone.
         thinks: whether each answer begins with a thought.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Compute beginnings of prompts once, for all questions about an image.
+"""Compute beginnings of prompts once, and keep them for all questions on an image.
 
-Their keys and values are kept for later questions. Attention is causal, so keys and values of a prompt's first tokens
-do not depend on the tokens after them. Any prompt that begins with the same tokens and the same image can take them.
+Attention is causal, so keys and values of a prompt's first tokens do not depend on the tokens after them. Any prompt
+that begins with the same tokens and the same image can take them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ _MOST_BYTES = 1_000_000_000
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """Computed beginning of prompts about one image.
-
-    It goes through the image's last token or further.
+    """Computed beginning of prompts, through the last token of an image or further.
 
     Attributes:
         ids: int64[columns]: its tokens, on the CPU.
-        keys: of each layer, [heads, columns, size].
+        keys: keys of each layer, [heads, columns, size].
         values: as `keys`.
         image_tokens: number of the image's tokens.
         shift: difference between the position and the column of each token after the image.
@@ -125,9 +123,9 @@ class Prefixes:
 
 
 def common(token_ids: Sequence[torch.Tensor], prefix: torch.Tensor | None = None) -> int:
-    """Return the number of first tokens that prompts share.
+    """Return how many first tokens prompts share with a prefix and with each other.
 
-    They share them with a prefix and with each other. At least one token of each prompt stays outside.
+    At least one token of each prompt stays outside.
     """
     shortest = min(map(len, token_ids)) - 1
     if prefix is not None:

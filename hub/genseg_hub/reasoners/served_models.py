@@ -59,10 +59,7 @@ class ServedModel:
 
     @property
     def dialect(self) -> str | None:
-        """Return the dialect that the Hub id, the name or the root tells; None for none.
-
-        The dialect is of untuned checkpoints.
-        """
+        """Return the untuned dialect that Hub id, name or root tells; None for none."""
         names = [name for name in (self.hub_id, self.name, self.root) if name]
         told = (dialects.of_name(name) for name in (*map(_last_part, names), *names))
         return next(filter(None, told), None)
@@ -83,7 +80,7 @@ class Choice:
     """A chosen model.
 
     Attributes:
-        model: of the server's list.
+        model: model of the server's list.
         known_as: the wanted name that led to the model; None if no name was wanted.
         why: reason of the choice, for people; "" if the name is exactly the server's.
         sure: whether the server itself says that the wanted name is this model's.
@@ -99,7 +96,7 @@ def list_models(address: str, timeout: float) -> list[ServedModel]:
     """Ask a server once for its models, without a key.
 
     Args:
-        address: of the server's API, such as "http://localhost:11434/v1".
+        address: address of the server's API, such as "http://localhost:11434/v1".
         timeout: seconds to wait.
 
     Raises:
@@ -124,7 +121,7 @@ def read_models(page: Any, errors: ServerErrors) -> list[ServedModel]:
 
     Args:
         page: as the openai client returns it; its fields may be of any type.
-        errors: of the server.
+        errors: errors of the server.
 
     Raises:
         ReasonerError: it is no list of models.
@@ -159,7 +156,7 @@ def choose(models: Sequence[ServedModel], wanted: Sequence[str] | None) -> Choic
     thinking model is never taken for one that does not think.
 
     Args:
-        models: of one server.
+        models: models of one server.
         wanted: names of the same model; None for the only model that takes images.
 
     Raises:
@@ -293,10 +290,7 @@ def _kind(fields: dict[str, Any]) -> str | None:
 
 
 def _vision(name: str, fields: dict[str, Any]) -> bool | None:
-    """Return whether a model takes images.
-
-    Its modalities, LM Studio's type or its name tell it.
-    """
+    """Tell from modalities, type or name whether a model takes images."""
     architecture = fields.get("architecture")
     modalities = architecture.get("input_modalities") if isinstance(architecture, dict) else None
     if isinstance(modalities, list):

@@ -245,10 +245,7 @@ class ServerReasoner:
                     raise
 
     def _marked(self, watch: Callable[[str], None]) -> Callable[[str], None]:
-        """Return `watch` for texts whose thought the prompt may have opened.
-
-        It gets these texts with their `<think>`.
-        """
+        """Wrap `watch`, so that texts get the `<think>` that the prompt may have opened."""
 
         def marked(text: str) -> None:
             in_thought = self._thinks and "<think>" not in text and "</think>" not in text
@@ -295,7 +292,7 @@ class _Requests:
     """A session: each prompt is one request, and neighbours share one encoded image.
 
     Args:
-        reasoner: whose requests they are.
+        reasoner: reasoner whose requests they are.
         watch: see `ServerReasoner.request`.
 
     Attributes:

@@ -39,10 +39,10 @@ class ServerErrors:
     """Explain the errors of one server.
 
     Attributes:
-        address: of the server's API.
+        address: address of the server's API.
         timeout: seconds that one attempt waits for its answer.
         max_retries: attempts after the first.
-        key: of the server, "" for none; no message contains it.
+        key: key of the server, "" for none; no message contains it.
     """
 
     address: str
@@ -51,10 +51,7 @@ class ServerErrors:
     key: str = field(default="", repr=False)
 
     def error(self, predicate: str, kind: type[ReasonerError] = ReasonerError) -> ReasonerError:
-        """Return an error whose subject is the server.
-
-        Such an error is "the server http://host/v1 gave no answer".
-        """
+        """Return an error about the server: "the server http://host/v1 gave no answer"."""
         return kind(f"the server {self.address} {self._without_key(predicate)}")
 
     def quoted(self, words: Any) -> str:
@@ -74,7 +71,7 @@ class ServerErrors:
             )
         elif isinstance(error, openai.APIConnectionError):
             cause = self.quoted(error.__cause__ or error)
-            text = f"cannot be reached ({cause}), {attempts}; is it running, and done with loading?"
+            text = f"cannot be reached ({cause}), {attempts}; start it, or wait until it has loaded the model"
         elif isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             text = "refuses the key; set OPENAI_API_KEY to the server's key"
         elif isinstance(error, openai.APIStatusError):

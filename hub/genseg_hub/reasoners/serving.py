@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from genseg_hub.checkpoints import Checkpoint
 from genseg_hub.errors import ServingError
-from genseg_hub.extras import install_command
+from genseg_hub.extras import install_command, is_installed
 
 ENGINES = ("vllm", "sglang", "transformers")
 # 16,384 tokens of an image, the maximum of Qwen-VL's processors, and room for the prompt and the answer.
@@ -37,17 +37,14 @@ def checked_address(address: str) -> str:
     except ValueError:
         usable = False
     if "@" in address or (usable and (parts.query or parts.fragment)):
-        raise ValueError("the address of a server has no user, password or query; a key goes into OPENAI_API_KEY")
+        raise ValueError("the address of a server must have no user, password or query; a key goes into OPENAI_API_KEY")
     if not usable:
         raise ValueError(f"{address!r} is no address of a server; for example: http://localhost:8000/v1")
     return address.rstrip("/")
 
 
 def is_local(address: str) -> bool:
-    """Return whether an address is of this machine.
-
-    No proxy of the network may come between.
-    """
+    """Return whether an address is of this machine, which is asked without a proxy."""
     host = urlsplit(address).hostname or ""
     if host == "localhost":
         return True
@@ -72,7 +69,7 @@ def find(engine: str | None = None) -> tuple[str, str]:
         raise ServingError(f"there is no engine {engine!r}; choose one of {', '.join(ENGINES)}")
     for name in [engine] if engine else ENGINES:
         executable = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-        if executable and (engine or name != "transformers" or _transformers_can_serve()):
+        if executable and (name != "transformers" or _transformers_can_serve()):
             return name, executable
     raise ServingError(
         f"{engine or 'no engine'} is not installed here: pip install vllm, or pip install sglang (a GPU; each in an "
@@ -98,10 +95,10 @@ def command(
         engine: name that `find` returned.
         executable: path that `find` returned.
         host: address on which the engine listens.
-        port: on which the engine listens.
+        port: port on which the engine listens.
         dtype: such as "bfloat16"; "auto" for the stored one.
         max_model_len: tokens of image, prompt and answer; None for MAX_MODEL_LEN, or the model's maximum if smaller.
-        media_folder: from which the engine may read images (vLLM only).
+        media_folder: folder from which the engine may read images (vLLM only).
         further: arguments for the engine; they come last and override the others.
 
     Raises:
@@ -153,4 +150,4 @@ def _longest(checkpoint: Checkpoint) -> int:
 def _transformers_can_serve() -> bool:
     from transformers.utils import import_utils
 
-    return import_utils.is_serve_available()
+    return is_installed("serve") and import_utils.is_serve_available()

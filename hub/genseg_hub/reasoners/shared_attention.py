@@ -25,8 +25,8 @@ class Beginnings:
     """First columns of rows, right-aligned.
 
     Attributes:
-        names: of each beginning; equal names have equal tokens and images.
-        keys: of each layer, [beginnings, heads, columns, size].
+        names: names of each beginning; equal names have equal tokens and images.
+        keys: keys of each layer, [beginnings, heads, columns, size].
         values: as `keys`.
         mask: bool[beginnings, columns]: the columns in use.
         of: the beginning of each row.
@@ -130,9 +130,9 @@ def stack(
     A single beginning is not copied.
 
     Args:
-        names: of the beginnings.
-        parts: of each beginning, keys and values of each layer, [heads, columns, size], and the number of first columns
-            to take.
+        names: names of the beginnings.
+        parts: for each beginning, keys and values of each layer, [heads, columns, size], and the number of first
+            columns to take.
         of: the beginning of each row.
     """
     counts = [count for *_, count in parts]

@@ -20,8 +20,8 @@ TOKENS_PER_STATE = 4  # of a streamed answer, because decoding the text at each 
 class TransformersReasoner:
     """Any `AutoModelForImageTextToText` in this process, by `generate`.
 
-    It answers batch after batch. `continuous_batching.ContinuousReasoner` gives the same answers faster. Weights that
-    are divided among processes need this class, because all processes must take the same number of steps.
+    The reasoner answers batch after batch. `continuous_batching.ContinuousReasoner` gives the same answers faster.
+    Weights that are divided among processes need this class, because all processes must take the same number of steps.
 
     Args:
         model: the model, on its device, in its dtype.
@@ -140,7 +140,7 @@ class Batches:
     A failing batch is halved until the failing prompt is alone.
 
     Args:
-        reasoner: that generates the answers of a batch.
+        reasoner: reasoner that generates the answers of a batch.
         batch_size: prompts of a batch.
     """
 
@@ -185,7 +185,7 @@ def shown_sizes(inputs, processor, count: int) -> list[tuple[int, int] | None]:
 
     Args:
         inputs: the processor's result for the images.
-        processor: of the checkpoint.
+        processor: processor of the checkpoint.
         count: number of images.
     """
     grids, patch = inputs.get("image_grid_thw"), getattr(processor.image_processor, "patch_size", None)

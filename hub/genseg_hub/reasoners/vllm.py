@@ -34,10 +34,10 @@ class VllmReasoner:
 
     Args:
         llm: vLLM's `LLM`.
-        processor: of the checkpoint, for its chat template and its tokenizer.
+        processor: processor of the checkpoint, for its chat template and its tokenizer.
         max_new_tokens: token limit of an answer.
         ends: tokens that end an answer.
-        penalty: of repeated tokens, as the checkpoint's generation_config.json states it.
+        penalty: penalty of repeated tokens, as the checkpoint's generation_config.json states it.
         opens_thought: whether the chat template opens the thought in the prompt, see `genseg_hub.thinking`.
     """
 
@@ -131,7 +131,7 @@ class _Requests:
     """A session: each prompt is one request to the engine.
 
     Args:
-        reasoner: whose requests they are.
+        reasoner: reasoner whose requests they are.
         batch_size: open requests at once.
     """
 
@@ -160,12 +160,10 @@ class _Requests:
 
 
 def version_for(architectures: Collection[str]) -> str | None:
-    """Return the version of the installed vLLM if it computes this kind of model.
-
-    Return None otherwise.
+    """Return the installed vLLM's version if it computes this kind of model, or None.
 
     Args:
-        architectures: of the checkpoint's config.json.
+        architectures: architectures of the checkpoint's config.json.
     """
     if importlib.util.find_spec("vllm") is None:
         return None
@@ -188,10 +186,10 @@ def load(
     """Load the reasoner of a checkpoint into vLLM.
 
     Args:
-        checkpoint: with the reasoner's files on this disk.
-        processor: of the checkpoint.
+        checkpoint: checkpoint with the reasoner's files on this disk.
+        processor: processor of the checkpoint.
         target: torch.device; the first GPU, or the CPU with a vLLM for CPUs.
-        dtype: of the weights, such as "bfloat16"; "auto" for the stored one.
+        dtype: dtype of the weights, such as "bfloat16"; "auto" for the stored one.
         max_new_tokens: token limit of an answer.
         opens_thought: whether the chat template opens the thought in the prompt.
         limits: `min_pixels` and `max_pixels` of the processor; empty for the processor's own.
@@ -251,7 +249,7 @@ def _prepare() -> None:
 def _memory(target: Any, reserved: int) -> dict[str, Any]:
     """Return vLLM's options of memory.
 
-    It takes the rest that the segmenter leaves of a GPU, and a fixed part of a CPU.
+    vLLM gets the part of a GPU that the segmenter leaves, and a fixed part of a CPU's memory.
     """
     import torch
 

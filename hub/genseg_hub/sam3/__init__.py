@@ -1,4 +1,1 @@
-"""Peers of reason-then-segment that use SAM 3.
-
-One takes words alone, the other is an agent with a reasoner.
-"""
+"""Segment with SAM 3 by words, or with an agent whose reasoner asks SAM 3."""

@@ -1,10 +1,8 @@
-"""SAM 3 agent: a reasoner asks SAM 3 for phrases and selects masks.
+"""SAM 3 agent: a reasoner asks SAM 3 for phrases and selects numbered masks.
 
-It looks at the numbered masks before it selects.
-
-It follows the public agent (github.com/facebookresearch/sam3, sam3/agent): there are four tools, and masks that overlap
-a better one are left out. The reasoner may examine each mask by itself, and only the last masks can be selected.
-`Agent` stands in the reasoner's place and `AgentQuestions` in the place of a dialect.
+The agent follows the public one (github.com/facebookresearch/sam3, sam3/agent): there are four tools, and masks that
+overlap a better one are left out. The reasoner may examine each mask by itself, and only the last masks can be
+selected. `Agent` stands in the reasoner's place and `AgentQuestions` in the place of a dialect.
 """
 
 from __future__ import annotations
@@ -47,11 +45,11 @@ class Dialogue:
     """The rounds of one expression about one image.
 
     Args:
-        expression: of the user.
+        expression: expression of the user.
         find: takes a phrase and returns what SAM 3 finds.
         shown: the image as the reasoner sees it; called anew for each picture.
         fit: reduces a picture to what the reasoner may be shown.
-        image_key: of the image without masks.
+        image_key: key of the image without masks.
     """
 
     def __init__(
@@ -89,9 +87,7 @@ class Dialogue:
         return Prompt(self._fit(pictures.numbered(self._shown(), self._small(self._masks))), chat)
 
     def hear(self, answer: Generation) -> Ended | None:
-        """Take the reasoner's answer to `prompt`, and return the end of the dialogue.
-
-        Return None while the dialogue goes on.
+        """Take the reasoner's answer to `prompt`; return the dialogue's end, or None.
 
         Raises:
             SegmenterError, ImageError: SAM 3 cannot be asked.

@@ -21,10 +21,7 @@ from genseg_hub.segmenters.words import Found, Words
 
 
 class Verbatim:
-    """A reasoner that answers each prompt with its expression.
-
-    It answers at once and without tokens.
-    """
+    """A reasoner that answers each prompt at once with its expression, without tokens."""
 
     takes_cores = False
 
@@ -54,7 +51,7 @@ class WordQuestions(Questions):
     def read(self, picture: Picture, answer: Generation) -> Response:
         """Return a response with the phrase as its text.
 
-        Its instances are known after `segment`.
+        The instances are known after `segment`.
         """
         return Response(answer.text, tokens=answer.tokens)
 

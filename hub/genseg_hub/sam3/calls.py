@@ -43,7 +43,7 @@ class Call:
 
     Attributes:
         tool: SEGMENT, EXAMINE, SELECT or NONE.
-        phrase: of SEGMENT.
+        phrase: phrase of SEGMENT.
         masks: numbers of SELECT, ascending, each once, each among the masks of the picture.
     """
 
@@ -63,8 +63,8 @@ def request(expression: str, phrase: str, masks: int, tried: Mapping[str, int], 
     """Return the chat that asks for the next call.
 
     Args:
-        expression: of the user.
-        phrase: whose masks the picture shows; "" for the picture without masks.
+        expression: expression of the user.
+        phrase: phrase whose masks the picture shows; "" for the picture without masks.
         masks: their number.
         tried: phrase -> number of its masks.
         fault: why the last answer could not be used; "" if it could.

@@ -1,7 +1,4 @@
-"""Pictures that the agent's reasoner looks at.
-
-One has numbered masks beside the image, the other one mask enlarged.
-"""
+"""Draw pictures for the agent's reasoner: numbered masks, or one mask enlarged."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Segmenter(abc.ABC):
 
     Args:
         side: pixels of the square to which every image is resized for the model.
-        device: of the model.
+        device: device of the model.
     """
 
     def __init__(self, side: int, device: torch.device):
@@ -129,7 +129,7 @@ class Segmenter(abc.ABC):
         Each prompt has p points; p may be 0.
 
         Args:
-            embedding: of the image, from `_embed`.
+            embedding: embedding of the image, from `_embed`.
             boxes: float32[n, 4], xyxy pixels; None for prompts of points only.
             points: float32[n, p, 2], pixels.
             labels: int64[n, p], 1 for a point inside the instance and 0 for a point outside.

@@ -19,7 +19,7 @@ def load_segmenter(weights: Path, config: str | None, device: torch.device | str
     Args:
         weights: folder that `save_sam2` or Transformers wrote, or a file of the SAM 2 authors.
         config: for a file, its configuration in the sam2 package; None for a folder.
-        device: for the model.
+        device: device for the model.
 
     Raises:
         ValueError, OSError: the kind is unknown, or files are missing or damaged.

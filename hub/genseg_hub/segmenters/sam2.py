@@ -57,7 +57,7 @@ def save_sam2(model: SAM2Base, folder: Path, base: str, overrides: Mapping[str, 
 
     Args:
         model: SAM 2.
-        folder: is created if missing.
+        folder: folder, which is created if missing.
         base: as `build_sam2` took it.
         overrides: as `build_sam2` took them.
     """
@@ -95,7 +95,7 @@ class Sam2Segmenter(Segmenter):
         Args:
             weights: folder that `save_sam2` wrote, or a file of the SAM 2 authors.
             config: for a file, its configuration in the sam2 package; None for a folder.
-            device: for the model.
+            device: device for the model.
         """
         if config is None:
             model = load_sam2(weights)

@@ -29,7 +29,7 @@ def load_whole(kind: Any, folder: Path) -> Any:
 
     Args:
         kind: class of the model, or an auto class.
-        folder: of the model.
+        folder: folder of the model.
 
     Raises:
         ValueError: the weights lack tensors, which Transformers would fill with random numbers.
@@ -49,9 +49,9 @@ class TransformersSegmenter(Segmenter):
     """Sam2Model or Sam3TrackerModel with its processor.
 
     Args:
-        model: on its device, in float32, because coordinates need this precision.
-        processor: for the model's image size.
-        embedding_dtype: of the image encoder, which does nearly all of the work.
+        model: model on its device, in float32, because coordinates need this precision.
+        processor: processor for the model's image size.
+        embedding_dtype: dtype of the image encoder, which does nearly all of the work.
 
     Raises:
         ValueError: the processor makes images of another size.
@@ -67,7 +67,7 @@ class TransformersSegmenter(Segmenter):
         if not (made["height"] == made["width"] == processor.target_size == taken):
             raise ValueError(
                 f"the model takes images of {taken} pixels and its processor makes {made['height']} x {made['width']}, "
-                f"with coordinates up to {processor.target_size}"
+                f"with coordinates up to {processor.target_size}; take both from one checkpoint"
             )
         super().__init__(processor.target_size, model.device)
         self._model, self._processor, self._dtype = model.eval(), processor, embedding_dtype
@@ -79,8 +79,8 @@ class TransformersSegmenter(Segmenter):
         On a GPU the image encoder computes in bfloat16.
 
         Args:
-            folder: of model and processor.
-            device: for the model.
+            folder: folder of model and processor.
+            device: device for the model.
 
         Raises:
             ValueError: config.json names another kind of model, or the weights lack tensors.

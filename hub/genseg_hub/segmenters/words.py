@@ -1,6 +1,4 @@
-"""SAM 3 by words: from a phrase to the masks of everything that it names.
-
-No reasoner takes part.
+"""SAM 3 by words: from a phrase to masks of all that it names, without a reasoner.
 
 The score of a mask is the query's score times the score that the phrase is present at all. Thresholds and the order of
 resizing and cutting off follow the authors' `Sam3Processor` and FiftyOne's zoo.
@@ -39,7 +37,7 @@ class Found:
     Attributes:
         boxes: (x1, y1, x2, y2) in pixels of the original, ordered and inside the image.
         masks: bool[H, W] of each; none is empty.
-        scores: of each, in (THRESHOLD, 1].
+        scores: score of each, in (THRESHOLD, 1].
         left_out: number of further instances, with the lowest scores, that one answer has no room for.
     """
 
@@ -53,9 +51,9 @@ class Words(Segmenter):
     """Sam3Model with its processor; it takes phrases, and no boxes or points.
 
     Args:
-        model: on its device, in float32.
-        processor: for the model's image size.
-        embedding_dtype: of the image encoder, which does nearly all of the work.
+        model: model on its device, in float32.
+        processor: processor for the model's image size.
+        embedding_dtype: dtype of the image encoder, which does nearly all of the work.
 
     Raises:
         ValueError: the processor makes images of another size.
@@ -70,7 +68,8 @@ class Words(Segmenter):
         taken, made = model.config.image_size, processor.image_processor.size
         if not (made["height"] == made["width"] == taken):
             raise ValueError(
-                f"the model takes images of {taken} pixels and its processor makes {made['height']} x {made['width']}"
+                f"the model takes images of {taken} pixels and its processor makes {made['height']} x {made['width']}; "
+                "take both from one checkpoint"
             )
         super().__init__(taken, model.device)
         self._model, self._processor, self._dtype = model.eval(), processor, embedding_dtype
@@ -83,8 +82,8 @@ class Words(Segmenter):
         On a GPU the image encoder computes in bfloat16.
 
         Args:
-            folder: of model and processor. The folder of a video model contains the detector.
-            device: for the model.
+            folder: folder of model and processor. The folder of a video model contains the detector.
+            device: device for the model.
 
         Raises:
             ValueError: config.json names another kind of model, or the weights lack tensors.
@@ -113,7 +112,7 @@ class Words(Segmenter):
 
         Args:
             image: uint8[h, w, 3], RGB; the original, or the original resized.
-            phrases: at least one; the model answers them together.
+            phrases: one phrase or more, which the model answers together.
             key: see `Segmenter.segment`.
             size: (W, H) of the original in pixels; None if `image` is the original.
 
@@ -148,10 +147,7 @@ class Words(Segmenter):
     def _detect(
         self, features: tuple[torch.Tensor, ...], positions: tuple[torch.Tensor, ...], phrases: Sequence[str]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return logits of masks, boxes relative to the image, and scores.
-
-        Their shapes are [n, q, h, w], [n, q, 4] and [n, q].
-        """
+        """Return logits of masks [n, q, h, w], relative boxes [n, q, 4], scores [n, q]."""
         tokens = self._processor.tokenizer(
             list(phrases), padding="max_length", max_length=self._most_tokens, truncation=True, return_tensors="pt"
         )
@@ -196,7 +192,7 @@ class Words(Segmenter):
 
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> Box:
-    """Return a box relative to the image as pixels.
+    """Turn a box relative to the image into pixels.
 
     The box is ordered, inside the image and at least a pixel wide and high.
     """

@@ -106,7 +106,7 @@ def test_shards_segment_a_dataset_together(dataset):
     ("options", "message"),
     [
         (["--expression", "x", "--shard", "4/3"], "'4/3' is no shard"),
-        (["--expression", "x", "--images", "/data=s3://b"], "workers on Ray read images of a URL"),
+        (["--expression", "x", "--images", "/data=s3://b"], "workers on Ray read images from a URL"),
         (["--expression", "x", "--expression-field", "expression"], "give either expressions or"),
         ([], "give either expressions or"),
         (["--expression-field", "nope"], "'nope' must be a field of strings.*; there are: .*expression"),
@@ -315,7 +315,7 @@ def test_benchmark_says_where_the_archives_are_and_what_is_missing(tmp_path):
     assert "github.com/lichengunc/refer" in result.stdout
     result = run(app, ["benchmark", "refcocog", "--root", str(tmp_path)])
     assert result.exit_code == 1
-    assert "refs(umd).p; needed is" in result.output
+    assert "refs(umd).p; expected under" in result.output
     result = run(app, ["benchmark", "refcoco+", "--split", "test"])
     assert "refcoco+ has no split 'test'; choose one of train, val, testA, testB" in result.output
 

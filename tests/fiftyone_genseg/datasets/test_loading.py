@@ -99,7 +99,7 @@ def test_no_name_leads_out_of_the_images_folder(name, plugin, tmp_path):
 
 def test_the_form_says_what_is_missing(name, tmp_path):
     properties = form(source="refcocog", root=str(tmp_path))
-    assert "refs(umd).p; needed is" in properties["problem"]["error_message"]
+    assert "refs(umd).p; expected under" in properties["problem"]["error_message"]
     assert "refcocog.zip of github.com/lichengunc/refer" in json.dumps(properties["archive"])
     assert properties["split"]["type"]["values"] == ["train", "val", "test"]
     assert properties["name"]["default"] == "refcocog"
@@ -126,7 +126,7 @@ def test_a_form_and_a_run_have_the_same_defaults(monkeypatch):
 
 def test_what_cannot_be_loaded_leaves_no_dataset(name, plugin, tmp_path, monkeypatch):
     archive_files.reasonseg(tmp_path / "data")
-    with pytest.raises(ExecutionError, match=r"needed is, under .*ReasonSeg/val"):
+    with pytest.raises(ExecutionError, match=r"expected under .*ReasonSeg/val"):
         load(source="reasonseg", root=str(tmp_path / "nowhere"), split="val", name=name)
     monkeypatch.setattr(labels, "ground_truth", lambda *masks: 1 / 0)
     with pytest.raises(ExecutionError, match="division by zero"):

@@ -54,7 +54,7 @@ def test_predictions_that_do_not_fit_change_nothing(photos, plugin, tmp_path):
         (json.dumps(good) + "\n" + json.dumps(line), r"for an image of \(1, 1\) \(width, height\), the sample's is"),
         (json.dumps(line | {"example_id": no_target.example_id}), r"for an image of \(1, 1\)"),
         (json.dumps({"example_id": no_target.example_id, "image_size": [1, 1], "instances": []}), r"image of \(1, 1\)"),
-        (json.dumps(good | {"example_id": "other"}), "is about these samples; their example_id are like"),
+        (json.dumps(good | {"example_id": "other"}), "is about these samples; their `example_id`s are like"),
         (json.dumps(good) + "\n{", "line 2 of .* is not a prediction"),
     ):
         file.write_text(text + "\n")

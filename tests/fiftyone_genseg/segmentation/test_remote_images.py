@@ -66,10 +66,10 @@ def test_reading_can_be_given_up(store):
         ("/data/photos=/mnt/photos", "is not FOLDER=URL"),
         ("photos=memory://bucket", "the folder 'photos' must be absolute"),
         ("/data/../photos=memory://bucket", "must be absolute"),
-        ("/data=https://me:pass123@host/photos", "has no user, password, query or second URL"),
-        ("/data=https://host/photos?token=x", "has no user, password, query or second URL"),
+        ("/data=https://me:pass123@host/photos", "must have no user, password, query or second URL"),
+        ("/data=https://host/photos?token=x", "must have no user, password, query or second URL"),
         ("/data=simplecache::s3://bucket", "is not FOLDER=URL"),
-        ("/data=memory://bucket/zip::file://x", "has no user, password, query or second URL"),
+        ("/data=memory://bucket/zip::file://x", "must have no user, password, query or second URL"),
         ("/data=carrier-pigeon://bucket", "images of carrier-pigeon:// cannot be read here: Protocol not known"),
     ],
 )
@@ -90,4 +90,4 @@ def test_a_request_names_files_outside_of_the_folder(dataset):
 
 def test_images_of_a_url_need_workers(dataset):
     problem = SegmentRequest("a star", images="/data=memory://bucket").problem(dataset)
-    assert problem == "Workers on Ray read images of a URL; choose the engine 'ray', or leave images out."
+    assert problem == "Only workers on Ray read images from a URL; choose the engine 'ray', or leave images out."

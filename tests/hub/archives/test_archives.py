@@ -146,13 +146,13 @@ def having(**values):
 @pytest.mark.parametrize(
     ("spoil", "lost", "why"),
     [
-        (without("ref_id"), 2, "malformed record: reference 0 of .* has no 'ref_id'; needed is a number or text"),
+        (without("ref_id"), 2, "malformed record: reference 0 of .* has no 'ref_id'; expected a number or text"),
         (having(ref_id=True), 2, "malformed record: the 'ref_id' of reference 0 of .* is something else"),
         (without("image_id"), 2, "malformed record: reference 0 of .* has no 'image_id'"),
         (having(image_id=[30]), 2, "malformed record: the 'image_id' of reference 0"),
         (having(image_id=31), 2, "missing annotation: .*instances.json has no image 31"),
         (without("split"), 2, "malformed record: reference 0 of .* has no 'split'"),
-        (without("sentences"), 1, "malformed record: reference 0 of .* has no 'sentences'; needed is a list"),
+        (without("sentences"), 1, "malformed record: reference 0 of .* has no 'sentences'; expected a list"),
         (having(sentences=["it"]), 1, "malformed record: a sentence of reference 0 of .* has no 'sent_id'"),
         (without("ann_id"), 2, "malformed record: reference 0 of .* has no 'ann_id'"),
         (having(ann_id=[]), 2, "malformed record: the 'ann_id' of reference 0 .* is something else"),
@@ -185,7 +185,7 @@ def test_a_malformed_reference_is_counted_and_the_rest_is_used(root, spoil, lost
 @pytest.mark.parametrize(
     ("table", "spoil", "why"),
     [
-        ("images", without("width"), "malformed record: image 30 of .* has no 'width'; needed is a number of pixels"),
+        ("images", without("width"), "malformed record: image 30 of .* has no 'width'; expected a number of pixels"),
         ("images", having(height="428"), "malformed record: the 'height' of image 30 of .* is something else"),
         ("images", without("file_name"), "malformed record: image 30 of .* has no 'file_name'"),
         ("images", having(file_name="a" * 5000), "missing image: there is no file"),
@@ -313,7 +313,7 @@ def test_missing_and_malformed_files_are_explained(root):
         archives.load_archive("refcocoh", root, "val")
     with pytest.raises(ArchiveError, match="refcocog has no split 'testA'; choose one of train, val, test"):
         archives.load_archive("refcocog", root, "testA")
-    with pytest.raises(ArchiveError, match=r"there is no .*refs\(umd\).p; needed is, under .*refcocog.zip"):
+    with pytest.raises(ArchiveError, match=r"there is no .*refs\(umd\).p; expected under .*refcocog.zip"):
         archives.load_archive("refcocog", root, "val")
     archive_files.grefcoco(root)
     with pytest.raises(ArchiveError, match="no expression of the split 'testA'"):

@@ -87,7 +87,7 @@ def test_a_table_may_be_written_in_these_ways(root, table, name, content):
     ("row", "why"),
     [
         ("{image},the cup, left,{id}", "malformed record: line 3 of .*csv has more cells than columns; quote cells"),
-        ("{image},the cup", "malformed record: line 3 of .*csv has no 'annotations'; needed is a list of ids"),
+        ("{image},the cup", "malformed record: line 3 of .*csv has no 'annotations'; expected a list of ids"),
         ("{image}, ,{id}", "empty expression: the expression of line 3 of .*csv is empty"),
         ("nowhere.jpg,a cup,{id}", "missing annotation: .*instances.json has 0 images with the file_name nowhere.jpg"),
         ("{image},a cup,999999", "missing annotation: .*instances.json has no annotation 999999"),
@@ -130,9 +130,9 @@ def test_a_bad_row_of_jsonl_is_counted(root, table, row, why):
         (
             (HEAD + GOOD).replace(",", ";"),
             "utf-8",
-            "has the columns image;expression;annotations; needed are image,",
+            "has the columns image;expression;annotations; expected image,",
         ),
-        ("", "utf-8", "has the columns none; needed are image, expression, annotations"),
+        ("", "utf-8", "has the columns none; expected image, expression, annotations"),
         (HEAD, "utf-8", "has no expression of the split 'data'"),
         (HEAD + GOOD + '{image},"the big,{id}\n' + GOOD, "utf-8", "the rows after line 2 of .* are not CSV .*quotes"),
         (HEAD + GOOD + "{image}," + "a" * 200_000, "utf-8", "the rows after line 2 of .* are not CSV .*field limit"),

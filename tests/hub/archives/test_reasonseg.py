@@ -66,9 +66,9 @@ def spoiled(**values):
         (spoiled(text="a text"), "malformed record: the 'text' of .*b.json is something else"),
         (
             spoiled(text=[]),
-            "malformed record: the 'text' of .*b.json is something else; needed is a list of one",
+            "malformed record: the 'text' of .*b.json is something else; expected a list of one",
         ),
-        (spoiled(text=[None]), "malformed record: text 0 of .*b.json is a NoneType; needed is text"),
+        (spoiled(text=[None]), "malformed record: text 0 of .*b.json is a NoneType; expected text"),
         (spoiled(text=[" "]), "empty expression: text 0 of .*b.json is empty"),
         (spoiled(shapes=None), "malformed record: .*b.json has no 'shapes'"),
         (spoiled(shapes=[{"points": [[1, 2]]}]), "malformed record: a shape of .*b.json has no 'label'"),

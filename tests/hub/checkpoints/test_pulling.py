@@ -42,7 +42,7 @@ def test_a_folder_without_settings_is_an_untuned_qwen3_vl(folder):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ('{"dialect": "klingon"}', "dialect 'klingon', known are genseg, glm4v"),
+        ('{"dialect": "klingon"}', "unknown dialect 'klingon'; upgrade fiftyone-genseg, or name one of genseg, glm4v"),
         ("[1]", "not a JSON object"),
         ("{", "not a JSON object"),
         ('{"dialect": "genseg", "segmenter": "../../etc"}', "neither a usable folder nor a Hub id"),

@@ -131,7 +131,7 @@ def test_an_undefined_figure_is_no_result(trained):
 @pytest.mark.parametrize("stated", [{"id": "/data/mine", "task_id": "test"}, {"id": "me/mine"}, "me/mine"])
 def test_a_result_that_names_no_dataset_of_the_hub_is_refused(hub, trained, stated):
     _evaluated(trained, held_out=ON_HUB | {"dataset": stated})
-    with pytest.raises(PublishError, match=r"model card .* cannot be made, nothing .* needed is a Hub id"):
+    with pytest.raises(PublishError, match=r"model card .* cannot be made, nothing .* expected a Hub id"):
         publish.push(trained, "me/r1")
     assert hub.requests == []
 

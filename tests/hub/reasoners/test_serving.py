@@ -5,7 +5,7 @@ import shlex
 import stat
 
 import pytest
-from genseg_hub import checkpoints
+from genseg_hub import checkpoints, extras
 from genseg_hub.errors import ServingError
 from genseg_hub.reasoners import serving
 
@@ -24,6 +24,12 @@ def installed(tmp_path, monkeypatch):
         return str(executable)
 
     return install
+
+
+@pytest.fixture
+def transformers_can_serve(monkeypatch):
+    """Let `transformers serve` count as installed, which is not started here."""
+    monkeypatch.setattr(serving, "_transformers_can_serve", lambda: True)
 
 
 def words(*arguments) -> list[str]:
@@ -51,7 +57,7 @@ def test_vllm_gets_the_pulled_folder_and_the_checkpoints_name(installed, tmp_pat
     assert not [word for word in command if "trust" in word]
 
 
-def test_sglang_and_transformers_have_their_own_words(installed):
+def test_sglang_and_transformers_have_their_own_words(installed, transformers_can_serve):
     executable = installed("sglang")
     command = words("nano", "--engine", "sglang", "--max-model-len", "2000")
     assert command[:4] == [executable, "serve", "--model-path", str(NANO)]
@@ -60,6 +66,14 @@ def test_sglang_and_transformers_have_their_own_words(installed):
     command = words("nano", "--engine", "transformers")
     assert command[1:3] == ["serve", str(NANO)]
     assert value(command, "--port") == "8000"
+
+
+@pytest.mark.parametrize("engine", [[], ["--engine", "transformers"]])
+def test_a_transformers_that_is_too_old_for_the_extra_is_no_engine(engine, monkeypatch):
+    monkeypatch.setitem(extras.EXTRAS, "serve", ("openai>=2", "transformers[serving]>=999"))
+    result = run("serve", "--dry-run", "nano", *engine)
+    assert result.exit_code == 1
+    assert 'pip install "openai>=2" "transformers[serving]>=999"' in result.stderr
 
 
 def test_a_commit_of_the_hub_is_part_of_the_served_name():
@@ -97,7 +111,7 @@ def test_a_long_context_is_cut_to_what_an_image_needs(folder):
         (["nano", "--", "--Trust_remote=1"], "code of a repository is never run"),
     ],
 )
-def test_what_cannot_be_served_is_one_sentence(arguments, message):
+def test_what_cannot_be_served_is_one_sentence(arguments, message, transformers_can_serve):
     result = run("serve", "--dry-run", *arguments)
     assert result.exit_code == 1
     assert message in result.stderr

@@ -65,8 +65,8 @@ def reasoning(query: SceneQuery, scene: Scene) -> str:
     thousandths of the image.
 
     Args:
-        query: about the scene.
-        scene: with the shapes.
+        query: query about the scene.
+        scene: scene with the shapes.
     """
     seen = "; ".join(f"{s.size} {s.color} {s.kind}{_mark(s, query)} {_at(s, scene.size)}" for s in scene.shapes)
     decision = " and ".join(_at(shape, scene.size) for shape in query.targets)
@@ -77,7 +77,7 @@ def instance_prompts(query: SceneQuery) -> tuple[InstancePrompt, ...]:
     """Return box and two interior points of every target, from left to right.
 
     Args:
-        query: with its targets.
+        query: query with its targets.
     """
     return tuple(InstancePrompt(shape.box, interior_points(shape.mask)) for shape in query.targets)
 
@@ -86,8 +86,8 @@ def answer(query: SceneQuery, scene: Scene, thinks: bool = True) -> str:
     """Return the whole answer text.
 
     Args:
-        query: about the scene.
-        scene: with the shapes.
+        query: query about the scene.
+        scene: scene with the shapes.
         thinks: False for an empty think part.
     """
     return genseg.render(reasoning(query, scene) if thinks else "", instance_prompts(query), scene.size)
@@ -96,13 +96,11 @@ def answer(query: SceneQuery, scene: Scene, thinks: bool = True) -> str:
 def segmenter_miou(
     segmenter: Segmenter, examples: Iterable[ReferringExample], on_example: Callable[[], Any] = lambda: None
 ) -> float:
-    """Return a segmenter's mean IoU over instances.
-
-    The prompts are true boxes and interior points.
+    """Return a segmenter's mean IoU on true boxes and interior points.
 
     Args:
-        segmenter: to measure.
-        examples: with masks.
+        segmenter: segmenter to measure.
+        examples: examples with masks.
         on_example: called after each example, for a progress bar.
     """
     ious = []

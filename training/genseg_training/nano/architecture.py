@@ -1,6 +1,6 @@
-"""Architecture of the nano checkpoint, and its tokenizer.
+"""Build nano's architecture and tokenizer: the real classes at a tiny size.
 
-It is the real classes at a tiny size. `vision`, `sft` and `segmenter` train it.
+`vision`, `sft` and `segmenter` train them.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ def _corpus(count: int) -> Iterator[str]:
 
 
 def build_tokenizer(vocabulary: int = 768) -> Tokenizer:
-    """Train byte-level BPE over the words of RefScenes.
-
-    The control tokens of Qwen3-VL are added.
+    """Train byte-level BPE over RefScenes' words, and add Qwen3-VL's control tokens.
 
     Args:
         vocabulary: tokens of the BPE, without control, number and whole tokens.
@@ -110,7 +108,7 @@ def number_tokens(tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (ids, values) of the coordinate tokens, int64[991] each.
 
     Args:
-        tokenizer: from `build_processor`.
+        tokenizer: tokenizer from `build_processor`.
     """
     values = torch.arange(FIRST_NUMBER, LAST_NUMBER + 1)
     return torch.tensor([tokenizer.convert_tokens_to_ids(str(v)) for v in values.tolist()]), values
@@ -132,8 +130,8 @@ def build_reasoner(tokenizer, seed: int = 0) -> transformers.Qwen3VLForCondition
     or number. Everything else is random.
 
     Args:
-        tokenizer: from `build_processor`.
-        seed: of the random weights.
+        tokenizer: tokenizer from `build_processor`.
+        seed: seed of the random weights.
     """
     torch.manual_seed(seed)
     ids = tokenizer.convert_tokens_to_ids

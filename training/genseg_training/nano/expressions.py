@@ -61,7 +61,7 @@ def refer(
 
     Args:
         rng: the only source of randomness.
-        scene: with the shapes.
+        scene: scene with the shapes.
         allow_held_out: whether the pairs of HELD_OUT may appear.
         kinds: kind -> weight in the draw; keys of EXPRESSION_KINDS or NEW_KINDS.
 
@@ -280,7 +280,7 @@ def matches(shape: Shape, attributes: Attributes) -> bool:
     """Return whether a shape has all of the attributes.
 
     Args:
-        shape: to look at.
+        shape: shape to look at.
         attributes: None is "any".
     """
     return all(a is None or a == b for a, b in zip(attributes, (shape.size, shape.color, shape.kind), strict=True))

@@ -1,7 +1,6 @@
-"""Train nano from scratch: resumable, seeded, on CPU processes.
+"""Train nano from scratch: resumable, seeded, on one or several CPU processes.
 
-There are one or several of them. The loop knows steps, optimizers and files. It does not know the model or its data.
-GRPO uses TRL's trainer instead.
+The loop knows steps, optimizers and files. It knows neither the model nor its data. GRPO uses TRL's trainer instead.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def option(default: Any, help: str) -> Any:
     """Return a dataclass field with a text for `--help`.
 
     Args:
-        default: of the field.
+        default: default of the field.
         help: the text.
     """
     return field(default=default, metadata={"help": help})
@@ -91,7 +90,7 @@ def muon_and_adamw(
 ) -> list[torch.optim.Optimizer]:
     """Return Muon for a module's matrices, and AdamW for the other parameters.
 
-    These are embeddings, convolutions, norms and biases.
+    The others are embeddings, convolutions, norms and biases.
 
     Args:
         module: everything that is trained.
@@ -128,7 +127,7 @@ def train(
 
     Args:
         module: everything that is trained; a resumed run restores its state_dict.
-        optimizers: of the module's parameters; each group has its peak learning rate in "peak".
+        optimizers: optimizers of the module's parameters; each group has its peak learning rate in "peak".
         config: settings of the stage.
         make_batch: (seed, progress in [0, 1)) -> batch, called in a worker process.
         loss_of: batch -> (scalar loss, figures to log).

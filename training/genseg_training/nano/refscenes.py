@@ -1,7 +1,4 @@
-"""RefScenes: a fixed benchmark of rendered scenes, and training examples.
-
-The training examples are endless.
-"""
+"""RefScenes: a fixed benchmark of rendered scenes, and endless training examples."""
 
 from __future__ import annotations
 
@@ -74,7 +71,7 @@ def refscenes(
 def training_examples(count: int, seed: int, kinds: Mapping[str, int] = EXPRESSION_KINDS) -> Iterator[ReferringExample]:
     """Yield training examples without held-out combinations.
 
-    There are EXPRESSIONS_PER_SCENE per scene. Neither RefScenes nor the warm start of nano has these scenes.
+    A scene has EXPRESSIONS_PER_SCENE examples. Neither RefScenes nor the warm start of nano has these scenes.
 
     Args:
         count: how many expressions.

@@ -42,7 +42,7 @@ def push(
         private: whether the repository is private. An existing public repository is refused.
         revision: branch; a missing branch is created. The main branch by default.
         dry_run: only return the files that would be sent. Make no request; no token is needed.
-        token: for the Hub; by default the token of `hf auth login` or HF_TOKEN.
+        token: token for the Hub; by default the token of `hf auth login` or HF_TOKEN.
 
     Raises:
         PublishError: the name, the rights, the network, the Hub or a concurrent push does not allow it.

@@ -171,10 +171,7 @@ def _background(rng: random.Random, width: int, height: int) -> np.ndarray:
 
 
 def _alpha(kind: str, cx: float, cy: float, radius: float, angle: float, size: tuple[int, int]):
-    """Return the coverage of a shape, float32[h, w], and its corner.
-
-    The corner is the integer (x, y) of its upper left corner.
-    """
+    """Return a shape's coverage, float32[h, w], and its upper left corner (x, y)."""
     width, height = size
     reach = radius * 1.35 + 1
     x0, y0 = max(0, int(cx - reach)), max(0, int(cy - reach))

@@ -1,7 +1,4 @@
-"""Train the nano SAM 2: from a noisy box and two points to the mask.
-
-The scenes are rendered.
-"""
+"""Train the nano SAM 2 on rendered scenes: from a noisy box and points to a mask."""
 
 from __future__ import annotations
 
@@ -65,7 +62,7 @@ def noisy_prompt(rng: random.Random, shape: Shape, jitter: float) -> list[list[f
 
     Args:
         rng: the only source of randomness.
-        shape: to prompt for.
+        shape: shape to prompt for.
         jitter: a side of the box moves by up to this share of its length.
     """
     x1, y1, x2, y2 = shape.box
@@ -115,12 +112,12 @@ def mask_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Return the loss, and the mean IoU of the single mask.
 
-    The loss is of masks, predicted IoUs and object scores. It adds class-balanced cross-entropy and dice on the single
-    mask and on the best of the three. To these come L1 on the predicted IoUs, and cross-entropy on "there is an
-    object". The cross-entropy is balanced, because focal loss collapses to empty masks at this size.
+    The loss adds class-balanced cross-entropy and dice on the single mask and on the best of the three. To these come
+    L1 on the predicted IoUs, and cross-entropy on "there is an object". The cross-entropy is balanced, because focal
+    loss collapses to empty masks at this size.
 
     Args:
-        logits: of the masks, as `forward` returns them.
+        logits: logits of the masks, as `forward` returns them.
         ious: predicted, as `forward` returns them.
         objects: object score logits, as `forward` returns them.
         target: float32[N, S/2, S/2], the share of each pixel that the object covers.

@@ -112,13 +112,11 @@ def ask(
 
 
 class Packer:
-    """Turn scenes and queries into one padded batch.
-
-    The batch has token ids, positions, mask and labels.
+    """Pack scenes and queries into a padded batch of tokens, positions and labels.
 
     Args:
-        processor: of nano.
-        model: of nano; it computes positions.
+        processor: processor of nano.
+        model: model of nano; it computes positions.
     """
 
     def __init__(self, processor, model):
@@ -137,7 +135,7 @@ class Packer:
         """Return token ids and positions (int64[3, L]) of the prefix.
 
         Args:
-            grid: of the image, int64[3]: (1, rows, columns).
+            grid: grid of the image, int64[3]: (1, rows, columns).
         """
         key = tuple(grid[1:].tolist())
         if key not in self._prefixes:
@@ -155,8 +153,8 @@ class Packer:
         """Pack scenes of one canvas size with their queries and answers.
 
         Args:
-            scenes: of one canvas size.
-            queries: of each scene.
+            scenes: scenes of one canvas size.
+            queries: queries of each scene.
             answered: the answer text of each query.
 
         Returns:
@@ -200,8 +198,8 @@ class Packer:
 def packed_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
     """Compute grouped-query attention by plain matrix products.
 
-    The dtype is the values'. At this size it is faster than SDPA on a CPU. The signature is Transformers' attention
-    interface.
+    The result has the dtype of the values. At this size it is faster than SDPA on a CPU. The signature is Transformers'
+    attention interface.
     """
     batch, heads, length, width = query.shape
     groups, dtype = key.shape[1], value.dtype
@@ -216,12 +214,12 @@ def packed_attention(module, query, key, value, attention_mask=None, scaling=1.0
 def decision_weights(labels: torch.Tensor, tokenizer) -> torch.Tensor:
     """Return the weights of labels, float32[B, L].
 
-    They are DECISION_WEIGHT for tokens that decide, else 1. Marks in the think part and the tokens after "match"
+    The weight is DECISION_WEIGHT for tokens that decide, else 1. Marks in the think part and the tokens after "match"
     decide. All other tokens follow from the image or from these.
 
     Args:
         labels: int64[B, L].
-        tokenizer: of nano.
+        tokenizer: tokenizer of nano.
     """
 
     def ids(*words: str) -> torch.Tensor:
@@ -278,7 +276,7 @@ def evaluate_boxes(
     """Answer queries and compare boxes in their order from left to right.
 
     Args:
-        reasoner: that answers.
+        reasoner: reasoner that answers.
         examples: scenes and queries.
         batch: queries answered at once.
 

@@ -30,8 +30,8 @@ def cell_targets(drawn: Scene, rows: int, columns: int) -> np.ndarray:
 
     Args:
         drawn: the scene.
-        rows: of cells.
-        columns: of cells.
+        rows: rows of cells.
+        columns: columns of cells.
     """
     target = np.zeros((rows, columns, 8), dtype=np.float32)
     most = np.full((rows, columns), 0.03, dtype=np.float32)
@@ -54,8 +54,8 @@ class DenseTower(torch.nn.Module):
     """The vision tower with its temporary heads.
 
     Args:
-        tower: of the reasoner.
-        width: of a merged visual token.
+        tower: tower of the reasoner.
+        width: width of a merged visual token.
     """
 
     def __init__(self, tower: torch.nn.Module, width: int):
@@ -76,8 +76,8 @@ def dense_loss(output: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor
     The loss adds objectness, kind, colour and size (cross-entropy) and 10 x box (smooth L1).
 
     Args:
-        output: of `DenseTower`.
-        target: of `cell_targets`.
+        output: output of `DenseTower`.
+        target: target of `cell_targets`.
     """
     there = target[:, 0] > 0
     loss = F.binary_cross_entropy_with_logits(output[:, 0], target[:, 0])

@@ -95,7 +95,7 @@ def _csv_rows(stream: TextIO, table: Path) -> Iterator[Row]:
         columns = reader.fieldnames or []
         if not set(_REQUIRED) <= set(columns):
             raise ArchiveError(
-                f"{table} has the columns {', '.join(columns) or 'none'}; needed are {', '.join(_REQUIRED)}, "
+                f"{table} has the columns {', '.join(columns) or 'none'}; expected {', '.join(_REQUIRED)}, "
                 "with commas between them"
             )
         for row in reader:

@@ -84,7 +84,7 @@ def _by_name(folder: Path) -> dict[str, list[Path]]:
 
 def _wrong_text(text: Any, what: str) -> Unusable | None:
     if as_text(text) is None:
-        return Unusable(Problem.MALFORMED_RECORD, f"{what} is a {type(text).__name__}; needed is text")
+        return Unusable(Problem.MALFORMED_RECORD, f"{what} is a {type(text).__name__}; expected text")
     return None if as_text(text) else Unusable(Problem.EMPTY_EXPRESSION, f"{what} is empty")
 
 
@@ -122,9 +122,9 @@ def paint(shapes: list[dict[str, Any]], height: int, width: int) -> np.ndarray:
     A pixel is 1 in the target, 255 if no metric counts it, and 0 elsewhere.
 
     Args:
-        shapes: with `label` and `points` [[x, y], ...] in pixels.
-        height: of the image in pixels.
-        width: of the image in pixels.
+        shapes: shapes with `label` and `points` [[x, y], ...] in pixels.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
     """
 
     def drawn(canvas: np.ndarray, shape: dict[str, Any], value: int) -> np.ndarray:
