@@ -35,6 +35,9 @@ lowest:  ## Run the quick tests on the lowest versions of pyproject.toml, in .ve
 	$(LOWEST)/bin/python -m pip install -q uv
 	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct -e ".[dev]"
 	$(LOWEST)/bin/python -m fiftyone_genseg.database
+	@echo "the extra serve, whose lowest Transformers is later than that of the package"
+	$(LOWEST)/bin/python -m pytest -m "not slow" tests/hub/reasoners/test_server.py
+	$(LOWEST)/bin/uv pip install -q --python $(LOWEST)/bin/python --resolution lowest-direct --upgrade-package transformers -e .
 	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 space: setup-dev  ## Start the Gradio Space and ask it, in .venv-space: Gradio needs another Pillow than .venv has

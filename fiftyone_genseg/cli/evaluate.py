@@ -126,7 +126,9 @@ def compare(
 
     def read(file: Path) -> pd.DataFrame:
         names = {"example_id": "sample_id", "image_id": "image"}
-        return pd.read_json(file, lines=True, dtype={"example_id": str, "image_id": str}).rename(columns=names)
+        with file.open("rb") as lines:  # pandas 2 takes the name of a file that does not exist for JSON
+            rows = pd.read_json(lines, lines=True, dtype={"example_id": str, "image_id": str})
+        return rows.rename(columns=names)
 
     table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1))
     for heading in ("rows", "expressions", "n", "cIoU", "mIoU"):

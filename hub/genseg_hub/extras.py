@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 
 # Extra -> its requirements, as `[project.optional-dependencies]` of pyproject.toml states them.
 EXTRAS = {
-    "train": ("accelerate>=1.10", "matplotlib>=3.9.2", "peft>=0.18", "tensorboard>=2.18", "trl>=1.10"),
+    "train": ("accelerate>=1.10", "matplotlib>=3.9.2", "peft>=0.18", "tensorboard>=2.18", "trl>=1.11"),
     "quant": ("accelerate>=1.10", "bitsandbytes>=0.46"),
     "serve": ("openai>=2", "transformers[serving]>=5.24"),
     "ray": ("ray[data]>=2.60,<2.64",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -9,10 +10,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from genseg_hub.extras import install_command
 
+# A task whose worker dies is started again so often.
+RETRIES = 5
 # Of a cluster that is started here: enough for the work of a round and the answers under way.
 _STORE_BYTES = 512 << 20
 # A process, the App's perhaps, has one connection, which ends with the run that made it.
@@ -69,7 +73,8 @@ def _connect(ray: Any, address: str | None, workers: int) -> None:
         raise RayError("Ray Data does not run through ray://; start the command on a machine of the cluster, with auto")
     options: dict[str, Any] = {"address": address}
     if not address:
-        # On the loopback interface: Ray runs whatever it is sent.
+        # Ray listens on all interfaces, and runs what is sent with the token that it makes in ~/.ray.
+        os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # it would start a worker without memory for ever
         options = {"num_cpus": workers, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
         options |= {"address": "local", "_node_ip_address": "127.0.0.1"}
     try:
@@ -77,34 +82,45 @@ def _connect(ray: Any, address: str | None, workers: int) -> None:
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        with contextlib.suppress(OSError):  # Ray lets everybody on this machine read it
+            Path("~/.ray/auth_token").expanduser().chmod(0o600)
     except Exception as error:  # Ray's own, gRPC's and the socket's errors
         token = "" if os.environ.get("RAY_AUTH_MODE") else " (if it wants a token: RAY_AUTH_MODE=token)"
         raise RayError(f"there is no Ray cluster at {address or 'this machine'}{token}: {error}") from error
 
 
-def gpus_each(ray: Any, workers: int, gpus_per_worker: float | None) -> float:
+def gpus_each(ray: Any, workers: int, gpus_per_worker: float | None, backend: str | None = None) -> float:
     """Return the GPUs of a worker, on a cluster that has room for all workers.
 
     Args:
         ray: as `connected` gives it.
         workers: processes with a CPU each.
         gpus_per_worker: 0 for CPUs; None for one if the cluster has GPUs, else 0.
+        backend: backend of the reasoner, if one was chosen.
 
     Raises:
-        RayError: the cluster is too small.
+        RayError: the cluster is too small, or vLLM is to share a GPU.
     """
-    have = ray.cluster_resources()
+    if backend == "vllm" and gpus_per_worker and 0 < gpus_per_worker < 1:
+        raise RayError(
+            f"vLLM takes a whole GPU, and a worker has {gpus_per_worker:g}; give each worker one, or take the "
+            "backend transformers"
+        )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if gpus_per_worker is None:
-        gpus_per_worker = 1 if have.get("GPU") else 0
-    for name, each in ("CPU", 1), ("GPU", gpus_per_worker):
-        if workers * each > have.get(name, 0):
+        gpus_per_worker = 1 if any(node.get("GPU") for node in nodes) else 0
+    for name, each in ("CPU", 1.0), ("GPU", gpus_per_worker):
+        have = [node.get(name, 0) for node in nodes]
+        room = sum(int(own / each + 1e-6) for own in have) if each else workers  # a share is of one machine
+        if workers > room:
             raise RayError(
-                f"{workers} workers need {workers * each:g} {name}s, the cluster has {have.get(name, 0):g}; "
-                "take fewer workers, or a smaller share each"
+                f"{workers} workers with {each:g} {name} each do not fit, because the cluster has {sum(have):g} and "
+                f"room for {room}; take fewer workers, or a smaller share each"
             )
     return gpus_per_worker
 
 
-def last_line(error: Exception) -> str:
-    """Return the message of an error of Ray, without its place in Ray."""
-    return str(error).strip().rpartition("\n")[2]
+def message(error: Exception) -> str:
+    """Return what an error of Ray says, without a traceback and long advice."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0 if type(error).__name__ == "OutOfMemoryError" else -1]

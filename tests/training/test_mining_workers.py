@@ -5,9 +5,12 @@ import os
 import threading
 import time
 
+import datasets
 import pytest
+from genseg_hub import ray_cluster, referring_dataset
 from genseg_hub.ray_cluster import RayError
-from genseg_training import cli, mining, mining_workers
+from genseg_hub.referring_dataset import FEATURES
+from genseg_training import cli, data, mining, mining_workers
 
 from tests.helpers.clusters import cluster_of_two
 from tests.training.test_mining import command, rates
@@ -65,7 +68,12 @@ def test_a_worker_that_is_killed_goes_on_with_what_is_missing(tmp_path):
         ({"workers": 2, "shard": "1/2"}, "leave --workers out"),
         ({"workers": 2, "server": "http://localhost:1"}, "leave --workers out"),
         ({"address": "auto"}, "belong to workers"),
-        ({"workers": 1, "gpus_per_worker": 1}, "1 workers need 1 GPUs, the cluster has 0"),
+        ({"workers": 1, "device": "cuda:1"}, "leave --device out"),
+        (
+            {"workers": 1, "device": "auto", "model_options": '{"token": "hf_secret",}'},
+            "must be a JSON object: (?!.*secret)",
+        ),
+        ({"workers": 1, "device": "auto", "gpus_per_worker": 1}, "1 workers with 1 GPU each do not fit"),
         (
             {"workers": 1, "model": "there/is-none-of-this", "model_options": '{"local_files_only": true}'},
             "there/is-none",
@@ -77,8 +85,31 @@ def test_what_cannot_work_is_refused(tmp_path, options, message):
         cli.main(command(tmp_path / "mined", **options))
 
 
+def test_a_failed_answer_is_not_asked_again_in_this_process(tmp_path, monkeypatch):
+    """The workers' own process answers; this one may have neither GPU nor memory for the model."""
+    source = tmp_path / "source"
+    source.mkdir()
+    rows = list(data.load_source("refscenes:4", 21).cast_column("image", datasets.Image(decode=False)))
+    for number, row in enumerate(rows):
+        file = tmp_path / f"{number}.png"
+        file.write_bytes(row["image"]["bytes"][: 200 if number == 2 else None])
+        row |= {"image": {"path": str(file), "bytes": None}, "image_id": str(number)}
+    referring_dataset.save(datasets.Dataset.from_list(rows, features=datasets.Features(FEATURES)), source)
+    monkeypatch.setattr(mining.GenSegR1, "from_pretrained", None)
+    cli.main(command(tmp_path / "mined", data=source, below=0.95, workers=1))
+    answered = [json.loads(line) for line in (tmp_path / "mined" / mining.ANSWERS).read_text().splitlines()]
+    assert any("failure" in line for line in answered)
+    assert sorted(line["row"] for line in answered) == list(range(4))
+
+
+def test_answers_that_do_not_arrive_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(mining_workers, "_part", lambda *_: None)  # as if it wrote to a disk of its own
+    with pytest.raises(SystemExit, match="lacks 8 answers that workers have given: all machines must see this folder"):
+        cli.main(command(tmp_path / "mined", workers=1))
+
+
 def test_a_worker_that_dies_for_ever_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(mining_workers, "_part", lambda *_: os._exit(1))
-    monkeypatch.setattr(mining_workers, "_RETRIES", 1)
-    with pytest.raises(SystemExit, match="the workers stopped, start again to go on"):
+    monkeypatch.setattr(ray_cluster, "RETRIES", 1)
+    with pytest.raises(SystemExit, match="the worker of shard 1/1 died 2 times, and its answers are kept; start again"):
         cli.main(command(tmp_path / "mined", workers=1))

@@ -17,6 +17,22 @@ IMAGE = 7
 WORDS = st.lists(st.integers(0, 6), min_size=1, max_size=5)
 
 
+class Vllm:
+    """TRL's `VLLMGeneration`, corrected, with as many tokens for each image."""
+
+    def __init__(self, tokens_of_an_image):
+        self.tokens_of_an_image = tokens_of_an_image
+        correct(self, SimpleNamespace(image_token_id=IMAGE))
+
+    def generate(self, prompts, images, num_generations):
+        self.got = prompts
+        expanded = [
+            [part for token in ids for part in [token] * (self.tokens_of_an_image if token == IMAGE else 1)]
+            for ids in prompts
+        ]
+        return expanded, images, num_generations
+
+
 @given(st.lists(st.tuples(WORDS, st.integers(1, 40)), max_size=4), WORDS)
 def test_every_image_has_one_token_whatever_its_size(parts, end):
     expanded = [token for words, count in parts for token in [*words, *[IMAGE] * count]] + end
@@ -32,14 +48,15 @@ def test_another_number_of_images_is_refused(images):
 
 
 def test_a_prompt_without_images_stays_as_it_is():
-    class Vllm:
-        def generate(self, prompts, images, num_generations):
-            return prompts, images, num_generations
-
-    vllm = Vllm()
-    correct(vllm, SimpleNamespace(image_token_id=IMAGE))
+    vllm = Vllm(tokens_of_an_image=2)
     assert vllm.generate(prompts=[[1, 2]], images=None, num_generations=3) == ([[1, 2]], None, 3)
-    assert vllm.generate([[1, IMAGE, IMAGE], [2]], [["an image"], None], 1)[0] == [[1, IMAGE], [2]]
+    vllm.generate([[1, IMAGE, IMAGE], [2]], [["an image"], None], 1)
+    assert vllm.got == [[1, IMAGE], [2]]
+
+
+def test_another_size_of_the_image_in_vllm_is_refused():
+    with pytest.raises(ValueError, match=r"a prompt of 4 tokens where the policy has 3.*--use_vllm false"):
+        Vllm(tokens_of_an_image=3).generate([[1, IMAGE, IMAGE]], [["an image"]], 1)
 
 
 @pytest.mark.parametrize("size", [(96, 96), (640, 480), (333, 512)])

@@ -38,17 +38,18 @@ class SimulatedVllm:
 
     def generate(self, prompts, images, num_generations, profiler=None):
         self.seen.append((len(prompts), self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty))
-        answers = []
+        answers, expanded = [], []
         for ids, (image,) in zip(prompts, images, strict=True):
             pixels = self.processor.image_processor(images=[image], return_tensors="pt")
             image_token = self.model.config.image_token_id
             count = int(pixels["image_grid_thw"].prod()) // self.processor.image_processor.merge_size**2
             ids = [part for token in ids for part in [token] * (count if token == image_token else 1)]
+            expanded.append(ids)
             inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == image_token).int()
             said = self.model.generate(**inputs, **pixels, max_new_tokens=self.limit, do_sample=False)
             answers.append(said[0, len(ids) :].tolist())
-        return prompts, answers, [], []
+        return expanded, answers, [], []
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from genseg_hub.whole import disk_full_in_words, write_text
 from tqdm.auto import tqdm
 
 from genseg_training import data
+from genseg_training.sources import ROOT_VARIABLE
 
 SETTINGS, ANSWERS, RATES = "mining.json", "answers.jsonl", "pass_rates.jsonl"
 PASS_RATE = "pass_rate"
@@ -93,12 +95,32 @@ class MiningArguments:
         most = self.max_rate if self.max_rate is not None else 1 - one
         return least, most
 
+    def options(self) -> dict[str, Any]:
+        """Return `model_options`.
+
+        Raises:
+            ValueError: they are no JSON object; the message does not quote them, because they may hold a token.
+        """
+        try:
+            options = json.loads(self.model_options)
+        except ValueError as error:
+            raise ValueError(f"model_options must be a JSON object: {error}") from None
+        if not isinstance(options, dict):
+            raise ValueError(
+                f'model_options must be a JSON object ({{"backend": "vllm"}}), not {type(options).__name__}'
+            )
+        return options
+
     def check(self) -> None:
         """Raise ValueError for values that cannot be."""
         if self.workers is None and (self.gpus_per_worker is not None or self.address):
             raise ValueError("gpus_per_worker and address belong to workers; say how many (--workers)")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"there must be at least one worker, got {self.workers}")
         if self.workers is not None and (self.shard or self.server):
             raise ValueError("leave --workers out: with --shard this process answers, and a server answers by itself")
+        if self.workers is not None and self.device not in ("auto", "cpu"):
+            raise ValueError(f"workers have the GPU that Ray gives them, and not {self.device}; leave --device out")
         if not 0 < self.below <= 1:
             raise ValueError(f"the IoU below which an answer is wrong must lie in (0, 1], got {self.below}")
         if self.samples < 1:
@@ -129,12 +151,8 @@ def mine(arguments: MiningArguments) -> None:
     """
     arguments.check()
     shard = Shard.parse(arguments.shard) if arguments.shard else None
-    options = _options(arguments.model_options)
+    examples, settings, load = _opened(arguments)
     folder = Path(arguments.output_dir)
-    examples = data.load_source(arguments.data, arguments.seed, arguments.root)
-    who, load = _model(arguments, options)
-    settings = {"data": arguments.data, "content": _content(examples), **who}
-    settings |= {"temperature": f"{arguments.temperature:g}"} if arguments.samples > 1 else {"greedy": "yes"}
     asked = shard.part(len(examples)) if shard else range(len(examples))
     with disk_full_in_words(f"mining into {folder} stopped, and its answers so far are kept"):
         if shard is None:
@@ -159,14 +177,58 @@ def mine(arguments: MiningArguments) -> None:
             _select(folder, examples, arguments)
 
 
-def _options(text: str) -> dict[str, Any]:
-    try:
-        options = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"model_options must be a JSON object, not {text!r}: {error}") from error
-    if not isinstance(options, dict):
-        raise ValueError(f"model_options must be a JSON object, not {text!r}")
-    return options
+def begin(arguments: MiningArguments) -> MiningArguments:
+    """Begin a run that other processes answer, and return the options for them.
+
+    The options name the commit of a checkpoint on the Hub and the folder of the archives, so that all mean the same.
+
+    Args:
+        arguments: options of the command.
+
+    Raises:
+        ValueError: see `mine`.
+        CheckpointError: see `mine`.
+    """
+    arguments.check()
+    _, settings, _ = _opened(arguments)
+    with _begun(Path(arguments.output_dir), settings):
+        pass
+    model = fingerprint.loadable(arguments.model, settings)
+    return replace(arguments, model=model, root=arguments.root or os.environ.get(ROOT_VARIABLE))
+
+
+def finish(arguments: MiningArguments) -> None:
+    """Write the kept examples of a run whose answers are all there, and load no model.
+
+    Args:
+        arguments: as `begin` returned them.
+
+    Raises:
+        RunError: answers are missing.
+        ValueError: no example is kept.
+    """
+    examples, settings, _ = _opened(arguments)
+    folder = Path(arguments.output_dir)
+    with _begun(folder, settings), shards.alone(folder):
+        found = _read([folder / ANSWERS, *shards.files(folder)])
+        missing = sum((row, n) not in found for row in range(len(examples)) for n in range(arguments.samples))
+        if missing:
+            raise RunError(
+                f"{folder} lacks {missing:,} answers that workers have given: all machines must see this folder by the "
+                "same path; share it, and start again"
+            )
+        shards.join(folder, folder / ANSWERS)
+        _select(folder, examples, arguments)
+
+
+def _opened(arguments: MiningArguments) -> tuple[datasets.Dataset, dict[str, str], Callable[[], GenSegR1]]:
+    """Return the examples, the settings that a run keeps, and a loader of the model."""
+    options = arguments.options()
+    examples = data.load_source(arguments.data, arguments.seed, arguments.root)
+    who, load = _model(arguments, options)
+    settings = {"data": arguments.data, "content": _content(examples), **who}
+    settings |= {"temperature": f"{arguments.temperature:g}"} if arguments.samples > 1 else {"greedy": "yes"}
+    return examples, settings, load
 
 
 def _model(arguments: MiningArguments, options: dict[str, Any]) -> tuple[dict[str, str], Callable[[], GenSegR1]]:

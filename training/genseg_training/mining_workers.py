@@ -1,4 +1,4 @@
-"""Mine with several workers on Ray; each answers a shard, and any may die."""
+"""Mine with workers on Ray: each answers one shard, and any of them may die."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from tqdm.auto import tqdm
 from genseg_training import mining
 from genseg_training.mining import MiningArguments
 
-# A worker that dies is started again so often; it goes on with the first answer that is missing.
-_RETRIES = 5
 _SECONDS = 5.0  # between two looks at the files of the shards
 
 
 def mine(arguments: MiningArguments) -> None:
     """Answer a source's expressions with several workers, and write the kept ones.
 
-    All machines of the cluster see the folder of the answers, the source and a local checkpoint by the same paths.
+    All machines of the cluster see the folder of the answers, the source and a local checkpoint by the same paths. This
+    process loads no model.
 
     Args:
         arguments: options of the command, with `workers`.
@@ -34,24 +33,27 @@ def mine(arguments: MiningArguments) -> None:
         ValueError: see `mining.mine`.
         CheckpointError: see `mining.mine`.
     """
-    arguments.check()
-    workers, alone = arguments.workers or 0, replace(arguments, workers=None, gpus_per_worker=None, address=None)
+    workers = arguments.workers or 0
+    begun = mining.begin(arguments)
     with ray_cluster.connected(arguments.address, workers) as ray:
-        gpus = ray_cluster.gpus_each(ray, workers, arguments.gpus_per_worker)
-        part = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, max_retries=_RETRIES)(_part)
-        parts = [replace(alone, shard=f"{number}/{workers}") for number in range(1, workers + 1)]
-        tasks = [part.remote(os.getcwd(), own) for own in parts]
+        wanted = 0 if arguments.device == "cpu" else arguments.gpus_per_worker
+        gpus = ray_cluster.gpus_each(ray, workers, wanted, arguments.options().get("backend"))
+        own = replace(begun, workers=None, gpus_per_worker=None, address=None, device="cuda" if gpus else "cpu")
+        ask = ray.remote(
+            num_cpus=1,
+            num_gpus=gpus,
+            max_calls=1,  # the process ends with its shard, and with it an engine that died
+            max_retries=ray_cluster.RETRIES,
+            retry_exceptions=[EngineDiedError],
+        )(_part)
+        parts = [f"{number}/{workers}" for number in range(1, workers + 1)]
+        tasks = {ask.remote(os.getcwd(), replace(own, shard=part)): part for part in parts}
         try:
             _wait(ray, tasks, Path(arguments.output_dir), arguments.model)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        except ray.exceptions.RayError as error:
-            why = ray_cluster.last_line(error)
-            raise RayError(f"the workers stopped, start again to go on: {why}") from error
         finally:
             for task in tasks:
                 ray.cancel(task, force=True)
-    mining.mine(alone)  # nothing is missing: this joins the shards, unless a worker has, and tells the result
+    mining.finish(begun)
 
 
 def _part(folder: str, arguments: MiningArguments) -> None:
@@ -59,25 +61,34 @@ def _part(folder: str, arguments: MiningArguments) -> None:
 
     Args:
         folder: working folder of the process that started the run.
-        arguments: arguments with the shard.
+        arguments: options of the command, with the shard.
     """
     os.chdir(folder)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # Ray would not end a process that a killed worker started
-    try:
-        mining.mine(arguments)
-    except EngineDiedError:
-        os._exit(1)  # Ray starts another process, with an engine that lives
+    mining.mine(arguments)
 
 
-def _wait(ray: Any, tasks: list, folder: Path, model: str) -> None:
+def _wait(ray: Any, tasks: dict[Any, str], folder: Path, model: str) -> None:
     """Wait for all tasks, and show how many answers are there.
 
     The first error of a task is raised at once.
     """
+    left = list(tasks)
     with tqdm(desc=f"answers of {model}", unit="") as bar:
-        while tasks:
-            done, tasks = ray.wait(tasks, timeout=_SECONDS)
-            ray.get(done)
+        while left:
+            done, left = ray.wait(left, timeout=_SECONDS)
+            for task in done:
+                try:
+                    ray.get(task)
+                except ray.exceptions.RayError as error:
+                    cause = getattr(error, "cause", None)
+                    if cause and not isinstance(cause, EngineDiedError):
+                        raise cause from error
+                    raise RayError(
+                        f"the worker of shard {tasks[task]} died {ray_cluster.RETRIES + 1} times, and its answers are "
+                        "kept; start again to go on. If it dies at the same example again, leave that image out, or "
+                        f"give each worker more memory: {cause or ray_cluster.message(error)}"
+                    ) from error
             bar.n = max(bar.n, _count(folder))
             bar.refresh()
 
@@ -88,6 +99,6 @@ def _count(folder: Path) -> int:
         try:
             with file.open("rb") as stream:
                 count += sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-        except FileNotFoundError:  # the last worker joins the files
+        except OSError:  # the last worker joins the files
             continue
     return count

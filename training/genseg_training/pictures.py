@@ -128,8 +128,16 @@ def image_tokens(processor: Any, size: tuple[int, int], options: ReasonerOptions
         processor: a Qwen-VL processor.
         size: (width, height) in pixels.
         options: as `trainable` takes them.
+
+    Raises:
+        ValueError: the processor divides images in another way.
     """
     settings = processor.image_processor
+    if not hasattr(settings, "merge_size"):
+        raise ValueError(
+            f"a checkpoint with the image processor {type(settings).__name__} cannot be trained; take a Qwen-VL or "
+            "GLM-V checkpoint"
+        )
     side = settings.patch_size * settings.merge_size
     limits = settings.size
     width, height = shown_size(size_shown(size, options), side, limits["shortest_edge"], limits["longest_edge"])

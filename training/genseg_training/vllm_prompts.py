@@ -2,7 +2,8 @@
 
 TRL 1.16 hands it the processor's tokens, in which every image has all of its image tokens already. vLLM takes each of
 them for an image of its own, expands the first again, and the policy answers about a broken prompt without any error
-(https://github.com/huggingface/trl/issues/6294). A vLLM server is not concerned: TRL sends it features, not images.
+(https://github.com/huggingface/trl/issues/6294). A vLLM server is not concerned: since 1.11 TRL sends it features, not
+images.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def correct(vllm: Any, processor: Any) -> None:
     """Make TRL's colocated vLLM get unexpanded prompts.
 
     Args:
-        vllm: TRL's `VLLMGeneration`; its `generate` is replaced.
+        vllm: TRL's `VLLMGeneration`; its `generate` is replaced, and raises ValueError for a prompt that vLLM expands
+            otherwise than the processor.
         processor: processor of the policy; it has `image_token_id`.
     """
     generate, image_token = vllm.generate, processor.image_token_id
@@ -52,6 +54,13 @@ def correct(vllm: Any, processor: Any) -> None:
     def corrected(prompts: list[list[int]], images: list[list | None] | None, *args: Any, **kwargs: Any) -> tuple:
         counts = [len(own or ()) for own in images] if images else [0] * len(prompts)
         short = [unexpanded(ids, image_token, count) for ids, count in zip(prompts, counts, strict=True)]
-        return generate(short, images, *args, **kwargs)
+        result = generate(short, images, *args, **kwargs)
+        for given, seen in zip(prompts, result[0], strict=True):
+            if list(given) != list(seen):
+                raise ValueError(
+                    f"vLLM made a prompt of {len(seen)} tokens where the policy has {len(given)}, so it would answer "
+                    "about another image; add --use_vllm false"
+                )
+        return result
 
     vllm.generate = corrected

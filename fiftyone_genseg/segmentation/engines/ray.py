@@ -130,15 +130,10 @@ def ray_engine(
         images: source of the images for the workers; None for the paths of the examples.
 
     Raises:
-        RayError: see `ray_cluster`; or vLLM is to share a GPU.
+        RayError: see `ray_cluster`.
     """
     with ray_cluster.connected(address, workers) as ray:
-        gpus_per_worker = ray_cluster.gpus_each(ray, workers, gpus_per_worker)
-        if options.get("backend") == VLLM and 0 < gpus_per_worker < 1:
-            raise RayError(
-                f"vLLM takes a whole GPU, and a worker has {gpus_per_worker:g}; give each worker one, or take the "
-                "backend transformers"
-            )
+        gpus_per_worker = ray_cluster.gpus_each(ray, workers, gpus_per_worker, options.get("backend"))
         version = _vllm(ray, checkpoint, options) if gpus_per_worker == 1 else None
         options = {**options, "dialect": checkpoint.dialect or None, **({"backend": VLLM} if version else {})}
         notes = (f"the workers answered with vLLM {version}",) if version else ()
@@ -165,7 +160,7 @@ def _vllm(ray: Any, checkpoint: Checkpoint, options: Mapping[str, Any]) -> str |
     try:
         return ray.get(ask.remote(architectures))
     except ray.exceptions.RayError as error:
-        why = ray_cluster.last_line(error)
+        why = ray_cluster.message(error)
         raise RayError(f"vLLM on the cluster is broken: {why}; mend it, or take the backend transformers") from error
 
 
@@ -235,4 +230,4 @@ def _ask(units: list[pa.Table], arguments: tuple, workers: int, gpus: float, ret
     try:
         yield from rows.iter_rows()
     except ray.exceptions.RayError as error:
-        raise RayError(f"the workers stopped, start again to go on: {ray_cluster.last_line(error)}") from error
+        raise RayError(f"the workers stopped, start again to go on: {ray_cluster.message(error)}") from error

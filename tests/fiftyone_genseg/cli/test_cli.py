@@ -272,7 +272,11 @@ def test_benchmark_keeps_predictions_to_the_checkpoint_that_made_them(folder, tm
     assert (here / "predictions.jsonl").read_bytes() == kept
 
 
-IMPOSSIBLE = {"~nosuch/x": "Could not determine home directory", "a\0b": "null byte", "x" * 300: "File name too long"}
+IMPOSSIBLE = {
+    "~nosuch/x": "Could not determine home directory",
+    "a\0b": "embedded null",
+    "x" * 300: "File name too long",
+}
 
 
 @pytest.mark.parametrize("path", IMPOSSIBLE, ids=["no home", "NUL", "long"])

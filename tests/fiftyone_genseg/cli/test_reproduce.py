@@ -149,7 +149,7 @@ def test_nothing_is_missing_where_the_archives_are(tmp_path, monkeypatch):
     said = list(stages.check(request.read("genseg_r1_8b"), tmp_path))
     assert len(said) == 2 or importlib.util.find_spec("vllm")
     for sentence in said:
-        assert "samples with vLLM (use_vllm), which is not installed here; add --use_vllm false" in sentence
+        assert "samples with vLLM (use_vllm), which is not installed here: pip install" in sentence
 
 
 @pytest.mark.parametrize(

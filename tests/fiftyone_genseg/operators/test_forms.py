@@ -95,7 +95,7 @@ def test_a_path_is_told_apart_from_what_is_none(tmp_path, monkeypatch):
     for text, why in (
         ("~nosuch/x", "home directory"),
         (LONG, "File name too long"),
-        ("a\0b", "null byte"),
+        ("a\0b", "embedded null"),
         ("\ud800", "surrogates"),
     ):
         with pytest.raises(ValueError, match=f"cannot be used as a path: .*{why}"):

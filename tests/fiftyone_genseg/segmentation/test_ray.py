@@ -209,8 +209,8 @@ def assert_equal_but_for_rounding(found, expected):
     ("options", "message"),
     [
         ({"workers": 0}, "at least one worker, got 0"),
-        ({"workers": 3}, "3 workers need 3 CPUs, the cluster has 2"),
-        ({"gpus_per_worker": 0.5}, "2 workers need 1 GPUs, the cluster has 0"),
+        ({"workers": 3}, "3 workers with 1 CPU each do not fit, because the cluster has 2"),
+        ({"gpus_per_worker": 0.5}, "2 workers with 0.5 GPU each do not fit, because the cluster has 0"),
         ({"images": "/data=s3://bucket/?key=x"}, "must have no user, password, query"),
     ],
 )
@@ -223,7 +223,7 @@ def test_workers_that_cannot_be_had_are_refused(cluster, options, message):
 
 
 def test_the_operator_takes_the_engine(cluster, dataset, plugin):
-    with pytest.raises(Exception, match="3 workers need 3 CPUs, the cluster has 2"):
+    with pytest.raises(Exception, match="3 workers with 1 CPU each do not fit, because the cluster has 2"):
         foo.get_operator("@fiftyone-genseg/genseg/referring_segment")(
             dataset, expression_field="expression", engine="ray", workers=3
         )

@@ -38,8 +38,6 @@ KEY = "sk-secret-0123"
 @pytest.fixture(scope="module", autouse=True)
 def started(tmp_path_factory):
     """Start `genseg serve nano`, which loads while the first tests run; give address, process and log."""
-    if not is_installed("serve"):
-        pytest.skip("the extra serve needs a later Transformers than the package")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -55,6 +53,8 @@ def started(tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(started):
     """Wait until the engine has loaded; return address and process."""
+    if not is_installed("serve"):
+        pytest.skip("the extra serve needs a later Transformers than the package")
     url, process, log = started
     while True:
         assert process.poll() is None, log.read_text()
