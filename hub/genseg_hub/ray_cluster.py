@@ -93,7 +93,7 @@ def gpus_each(ray: Any, workers: int, gpus_per_worker: float | None, backend: st
     """Return the GPUs of a worker, on a cluster that has room for all workers.
 
     Args:
-        ray: as `connected` gives it.
+        ray: the module `ray`, as `connected` gives it.
         workers: processes with a CPU each.
         gpus_per_worker: 0 for CPUs; None for one if the cluster has GPUs, else 0.
         backend: backend of the reasoner, if one was chosen.
