@@ -37,7 +37,8 @@ def test_segment_and_evaluate_from_the_forms(serve, page, picture, dataset):
     expect(page.get_by_text("All 16 expressions of the run.")).to_be_visible(timeout=SLOW)
     open_panel(page, "Past runs")
     for operator in ("Referring segment", "Evaluate referring segmentation"):
-        expect(page.get_by_role("cell", name=re.compile(f"^{operator} on"))).to_be_visible(timeout=SLOW)
+        run = re.compile(f"^{operator} on {re.escape(dataset.name)}")
+        expect(page.get_by_role("cell", name=run)).to_be_visible(timeout=SLOW)
     picture("past_runs")
     open_panel(page, "Model Evaluation")
     page.get_by_role("button", name=re.compile("^Evaluation type: Detection")).click()
