@@ -50,8 +50,10 @@ class Layer(DynamicLayer):
     def update(self, key_states, value_states, *args, **kwargs):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.keys, self.values, self.columns = key_states, value_states, key_states.shape[-2]
-            return key_states, value_states
+            # Models give transposed views, and each later token would read them five times as slowly.
+            self.keys, self.values = key_states.contiguous(), value_states.contiguous()
+            self.columns = key_states.shape[-2]
+            return self.keys, self.values
         start, self.columns = self.columns, self.columns + key_states.shape[-2]
         if self.columns > self.keys.shape[-2]:
             room = (0, 0, 0, self.columns + _GROWTH - self.keys.shape[-2])

@@ -30,6 +30,7 @@ from fiftyone_genseg.segmentation.run import segment_view
 from tests.conftest import ROOT
 from tests.fiftyone_genseg.segmentation.test_run import snapshot
 from tests.helpers.clusters import cluster_of_two
+from tests.helpers.image_stores import web
 from tests.helpers.vllm_installed import SIMULATED
 
 # A run that is killed while it puts its eleventh result on a sample, with two batches of four written.
@@ -171,8 +172,8 @@ def test_workers_read_images_of_a_url(cluster, datasets, nano):
     folder = Path(there.first().filepath).parent
     elsewhere = folder.rename(folder.with_name("elsewhere"))
     (elsewhere / names[3]).unlink()
-    images = f"{folder}=file://{elsewhere}"
-    result = CliRunner().invoke(app, ["segment-dataset", there.name, *COMMAND, "--images", images])
+    with web(elsewhere) as url:
+        result = CliRunner().invoke(app, ["segment-dataset", there.name, *COMMAND, "--images", f"{folder}={url}"])
     assert result.exit_code == 0, result.output
     assert "4 failed" in result.stdout
 
@@ -183,7 +184,7 @@ def test_workers_read_images_of_a_url(cluster, datasets, nano):
         if Path(sample.filepath).name == names[3]:
             ((response,), _) = found
             assert response[1] == "failed"
-            assert response[2].startswith(f"file://{elsewhere}/{names[3]} cannot be read: FileNotFoundError")
+            assert response[2].startswith(f"{url}/{names[3]} cannot be read: FileNotFoundError")
         else:
             assert_equal_but_for_rounding(found, expected)
 

@@ -8,6 +8,7 @@ from genseg_hub.schema import Failure
 
 from fiftyone_genseg.segmentation.remote_images import RemoteImages
 from fiftyone_genseg.segmentation.request import SegmentRequest
+from tests.helpers.image_stores import s3, web
 
 
 @pytest.fixture
@@ -37,6 +38,28 @@ def test_each_file_is_read_once_in_order_and_a_failure_is_its_own(store):
         else:
             assert content == name.encode()
     assert len(store) == 150
+
+
+@pytest.mark.parametrize("serve", [s3, web])
+def test_servers_are_read(serve, tmp_path):
+    names = ["a.png", "deep/b c#1.png", "deep/50%25 ä+?.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode() * 1000)
+    with serve(tmp_path) as url:
+        images = RemoteImages.parse(f"/data/photos={url}")
+        *found, gone = images.contents([f"/data/photos/{name}" for name in [*names, "gone.png"]])
+    assert found == [name.encode() * 1000 for name in names]
+    assert isinstance(gone, Failure)
+    assert gone.message.startswith(f"{url}/gone.png cannot be read: FileNotFoundError")
+
+
+def test_a_server_that_is_away_is_a_failure_of_each_image(tmp_path):
+    with web(tmp_path) as url:
+        pass
+    for answer in RemoteImages("/data/photos", url).contents(["/data/photos/a.png", "/data/photos/b.png"]):
+        assert isinstance(answer, Failure)
+        assert answer.message.startswith(f"{url}/")
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "deep/../../secret.png"])
