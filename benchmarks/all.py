@@ -19,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from statistics import median
 
+import torch
+
 HERE = Path(__file__).parent
 SCRIPTS = ("pipeline", "in_fiftyone", "mask_reward", "metrics", "evaluation", "registry", "size", "dataset_size")
 PACKAGES = ("fiftyone-genseg", "fiftyone", "torch", "transformers", "rf-sam-2", "pycocotools", "numpy")
@@ -61,7 +63,8 @@ def table(rows: list[dict], minutes: float, command: str) -> str:
     lines = [
         "# Results",
         "",
-        f"`{command}` on {datetime.date.today()}, {minutes:.0f} minutes: {os.cpu_count()} cores, no GPU; "
+        f"`{command}` on {datetime.date.today()}, {minutes:.0f} minutes: {os.cpu_count()} cores with "
+        f"{torch.backends.cpu.get_cpu_capability()}, no GPU; "
         f"Python {platform.python_version()}, {versions}.",
         "",
         "Both ways run in one process and in turn, on the same weights and inputs. Their results are compared",

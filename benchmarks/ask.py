@@ -59,7 +59,7 @@ def report(seconds: dict[str, list[float]]) -> None:
 
 
 def kind_of(image: int, question: int) -> str:
-    """Return which of KINDS a question is; both numbers count from 0."""
+    """Return the kind of a question, one of KINDS; both numbers count from 0."""
     if question:
         return KINDS[1]
     return KINDS[2] if image else KINDS[0]

@@ -131,9 +131,9 @@ def _sentences(rng: random.Random, first: int) -> Iterator[dict[str, Any]]:
 def _reference(
     rng: random.Random, name: str, number: int, image: int, file: str, split: str, its: list, k: int, sentences: list
 ) -> dict[str, Any]:
-    """Return a reference.
+    """Return a reference as RefCOCOg or gRefCOCO writes it.
 
-    A fifth of gRefCOCO's refer to nothing and another fifth to two instances.
+    A fifth of gRefCOCO's references refer to nothing, and another fifth refer to two instances.
     """
     annotated = its[k]["id"]
     drawn = rng.random() if name == "grefcoco" else 1.0

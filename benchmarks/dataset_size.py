@@ -1,4 +1,4 @@
-"""Measure the work on a dataset against its size.
+"""Measure how the costs of work on a dataset grow with its size.
 
 python benchmarks/dataset_size.py                           # 1,000, 10,000 and 100,000 samples
 python benchmarks/dataset_size.py --quick                   # 1,000 and 3,000
@@ -8,13 +8,14 @@ FiftyOne and its database are real, and so is all code of this project but the m
 each image and answers with a fixed mask (`size.Known`), so the figures are of reading, writing and everything after it.
 Each sample has one expression and its true mask. Its image is one of 100 files of RefScenes.
 
-The work, in this order: the first stored answer of a run, the answers to all others, the same run again with everything
-done, an evaluation, opening the two panels of the run, an export, and the deletion of the run and of the dataset.
+The script measures, in this order: the first stored answer of a run, the answers to all other expressions, the same run
+again with everything done, an evaluation, opening the two panels of the run, an export, and the deletion of the run and
+of the dataset.
 
-Seconds are of the clock, and depend on the load of the machine, which stands beside them: it counts the processes that
-wanted a core in the last minute, this one and MongoDB among them. The CPU time of this process and of MongoDB depends
-on it less. Memory is the peak of this process over its size before the work. The bar: a sample of the largest dataset
-costs at most a quarter more CPU time than a sample of the cheapest smaller one.
+Wall-clock seconds depend on the load of the machine, which the table shows beside them. The load counts the processes
+that wanted a core in the last minute, this process and MongoDB included. The CPU time of this process and of MongoDB
+depends on the load less. Memory is the peak of this process over its size before the work. The bar: a sample of the
+largest dataset costs at most a quarter more CPU time than a sample of the cheapest smaller dataset.
 """
 
 from __future__ import annotations

@@ -100,9 +100,9 @@ def around(boxes: Boxes) -> tuple[float, float, float, float]:
 
 
 def near(instances: Sequence[InstancePrompt]) -> list[InstancePrompt]:
-    """Return the instances again, each box two pixels wider.
+    """Return copies of the instances whose boxes are two pixels wider.
 
-    None repeats another exactly.
+    The boxes are wider, because the rewards would recognize exact copies.
     """
     return [InstancePrompt((x1, y1, x2 + 2, y2 + 2), i.points) for i in instances for x1, y1, x2, y2 in [i.box]]
 
@@ -209,7 +209,7 @@ def scores(recipe: str, examples: Sequence[ReferringExample], segmenter: Segment
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--examples", type=int, default=60, help="of each set")
+    parser.add_argument("--examples", type=int, default=60, help="examples of each set")
     count = parser.parse_args().examples
     segmenter = GenSegR1.from_pretrained("nano", device="cpu").segmenter
     sets = {"RefScenes": list(refscenes("val", count)), "photographs": list(photographs(count))}

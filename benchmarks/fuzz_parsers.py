@@ -1,8 +1,8 @@
 """Feed every dialect random and mutated answers.
 
-There must be no error. Every box must lie in the image, and every point near it.
-
 python benchmarks/fuzz_parsers.py --answers 100000
+
+No dialect may raise an error. Every box must lie in the image, and every point near the image.
 """
 
 import argparse

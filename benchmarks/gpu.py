@@ -179,7 +179,7 @@ class Report:
         self._save()
 
     def _listed(self, cells: Cells, figures: dict[str, Any]) -> Cells:
-        """Yield the measurements; an error of what they share is recorded."""
+        """Yield the measurements; record an error of their shared preparation."""
         try:
             yield from cells
         except Exception as error:  # noqa: BLE001  recorded, and the next part begins
@@ -354,7 +354,7 @@ def pipeline(models: Models, scale: Scale) -> Cells:
 
 
 def devices(models: Models, scale: Scale) -> Cells:
-    """Tell the device and dtype of all weights, of what is kept, and of the results."""
+    """Tell the devices and dtypes of all weights, kept tensors and results."""
     inner, sam = models.model.model, models.segmenter._predictor.model
     parts = (
         ("reasoner, vision tower", inner.visual),
@@ -518,8 +518,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="JSON file of the figures")
     parser.add_argument("--size", choices=sorted(SCALES), default="full", help="full needs a GPU of 80 GB")
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which no measurement begins")
-    parser.add_argument("--tokens", type=int, help="of each answer (100; tiny: 4)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="minutes after which no measurement begins")
+    parser.add_argument("--tokens", type=int, help="tokens of each answer (100; tiny: 4)")
     parser.add_argument("--answer", type=int, help="most tokens of an answer in GRPO (256; tiny: 8)")
     asked = parser.parse_args()
     if asked.size == "full" and not torch.cuda.is_available():

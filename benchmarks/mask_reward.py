@@ -130,19 +130,16 @@ class EmbeddingPerCompletion:
 
 
 def same(ours: list[float | None], theirs: list[float]) -> None:
-    """Raise unless the rewards agree, but for a pixel.
+    """Raise AssertionError unless the rewards agree, up to about one pixel.
 
-    Batches add floats in another order.
+    A pixel may differ, because batches add floats in another order.
     """
     if None in ours or not np.allclose(ours, theirs, atol=2e-3):
         raise AssertionError(f"our rewards are {ours}, theirs are {theirs}")
 
 
 def photographs(prompts: int) -> None:
-    """Print the cost of scenes of 12 megapixels, whole and reduced.
-
-    The difference of the rewards is printed, too.
-    """
+    """Print costs of whole and reduced 12-megapixel scenes, and how rewards differ."""
     columns = batch(prompts)
     size = 4032, 3024
 

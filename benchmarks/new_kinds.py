@@ -94,7 +94,7 @@ def score(arguments: argparse.Namespace) -> None:
 def by_kind(rows: list[dict]) -> dict[str, list[dict]]:
     """Return the rows of each kind.
 
-    All rows are "all". The new kinds that the recipe rewards are a group, too.
+    The group "all" has all rows. The group "rewarded" has the new kinds that the recipe rewards.
     """
     groups: dict[str, list[dict]] = defaultdict(list, all=rows)
     rewarded = [row for row in rows if row["kind"] in NEW_KINDS and row["kind"] != CONTROL]

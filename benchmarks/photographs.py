@@ -1,12 +1,11 @@
-"""Measure CPU time, memory and masks of a photograph of 12 megapixels.
-
-The same scene at its own size is measured, too.
+"""Compare photographs of 12 megapixels with the small scenes that they enlarge.
 
 python benchmarks/photographs.py [--images 12] [--batch-size 32]
 
-Scenes of RefScenes are enlarged to 4032 x 3024 pixels, with noise, and saved as JPEG. Nano answers one expression about
-each. "Whole" gives the reasoner's resize and the segmenter's resize the whole decoded photograph, as for small images.
-Memory is the growth of the process after answers about all scenes and one photograph.
+The table has CPU time, memory and masks. Scenes of RefScenes are enlarged to 4032 x 3024 pixels, with noise, and saved
+as JPEG. Nano answers one expression about each. "Whole" gives the reasoner's resize and the segmenter's resize the
+whole decoded photograph, as for small images. Memory is the growth of the process after answers about all scenes and
+one photograph.
 """
 
 from __future__ import annotations

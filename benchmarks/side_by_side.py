@@ -35,7 +35,7 @@ class Row:
         figure: printed value that is compared with the bar.
         holds: whether the figure reaches the bar.
         note: further facts for the reader.
-        load: processes that wanted a core in the minute before, the mean of them; this benchmark is among them.
+        load: mean number of processes that wanted a core in the last minute, this benchmark included.
     """
 
     number: str

@@ -1,10 +1,9 @@
 """Time the second question about an image, with and without a warm model.
 
-A warm model keeps prefixes and embeddings of the first question.
-
 python benchmarks/warm_image.py
 
-Seconds are medians: of the clock, and of the CPU, which other programs disturb less. The picture has 1024 x 768 pixels.
+A warm model keeps prefixes and embeddings of the first question. Seconds are medians: of the clock, and of the CPU,
+which other programs disturb less. The picture has 1024 x 768 pixels.
 Nano sees it with its own 64 tokens, as always. The other model has random weights, a few layers, Qwen3-VL's true head
 sizes and 768 tokens of the image; its answers end after a few tokens.
 """
@@ -135,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--max-new-tokens", type=int, default=8, help="of the model with random weights")
+    parser.add_argument("--max-new-tokens", type=int, default=8, help="token limit of the random model")
     arguments = parser.parse_args()
     nano = GenSegR1.from_pretrained("nano", device="cpu")
     with tempfile.TemporaryDirectory() as folder:

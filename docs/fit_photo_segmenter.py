@@ -1,9 +1,9 @@
-"""Fits nano's SAM 2 to three photographs, for the pictures of docs/photos.md only.
+"""Fit nano's SAM 2 to three photographs, for the pictures of docs/photos.md only.
 
 python docs/fit_photo_segmenter.py --out runs/photo_segmenter
 
-No weights of a SAM 2 that knows photographs come with this project, and nano's makes no usable mask of one. The result
-knows three photographs by heart, so its masks say nothing about other ones.
+This project ships no SAM 2 that knows photographs, and nano's SAM 2 makes no usable mask of a photograph. The result
+knows three photographs by heart, so its masks say nothing about other photographs.
 """
 
 from __future__ import annotations

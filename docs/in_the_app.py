@@ -24,9 +24,9 @@ def opened(dataset: Any, width: int, height: int) -> Iterator[Any]:
     """Open the App on a dataset, and lend Playwright's page.
 
     Args:
-        dataset: of FiftyOne.
-        width: of the page in pixels.
-        height: of the page in pixels.
+        dataset: dataset of FiftyOne.
+        width: width of the page in pixels.
+        height: height of the page in pixels.
     """
     import fiftyone as fo
     from playwright.sync_api import sync_playwright
@@ -49,7 +49,7 @@ def opened(dataset: Any, width: int, height: int) -> Iterator[Any]:
 
 
 def save(page: Any, name: str, wait_ms: int = 1500) -> None:
-    """Save what the page shows as `docs/<name>.webp`."""
+    """Save a screenshot of the page as `docs/<name>.webp`."""
     page.wait_for_timeout(wait_ms)
     write(Image.open(io.BytesIO(page.screenshot())), name)
 

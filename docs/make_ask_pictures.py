@@ -1,8 +1,8 @@
-"""Make ask.gif, ask_answer.webp and ask_correct.webp.
-
-They show the panel "Ask" in the App, with nano.
+"""Make the pictures of the panel "Ask" in the App, with nano.
 
 python docs/make_ask_pictures.py      # needs `make setup-dev` for the browser
+
+The files are ask.gif, ask_answer.webp and ask_correct.webp.
 """
 
 import io

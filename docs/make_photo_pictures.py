@@ -1,6 +1,4 @@
-"""Make the pictures of the walk in photos.md.
-
-A served model is asked about photographs in the App.
+"""Make the pictures of photos.md: a served model answers about photographs.
 
 python docs/fit_photo_segmenter.py      # once: the segmenter of the pictures
 python docs/make_photo_pictures.py      # needs `make setup-dev` for the browser

@@ -1,7 +1,7 @@
-"""Makes the pictures of the documentation that are not screenshots.
+"""Make the pictures of the documentation that are not screenshots.
 
 python docs/make_pictures.py
-pytest tests/e2e --screenshots docs      makes form, app, model_evaluation, evaluation and slices
+pytest tests/e2e --screenshots docs      makes past_runs, model_evaluation, evaluation and slices
 """
 
 import io
@@ -46,10 +46,7 @@ def overview() -> None:
 
 
 def curves() -> None:
-    """Draw nano_curves.webp: the stages of nano's training.
-
-    The logs lie beside its weights.
-    """
+    """Draw nano_curves.webp: the stages of nano's training, from the logs of nano."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -82,9 +79,9 @@ def curves() -> None:
 
 
 def grpo_curves() -> None:
-    """Draw nano_r1_curves.webp: R1 of seed 1.
+    """Draw nano_r1_curves.webp: the curves of nano's R1 training with seed 1.
 
-    R1-G went on from it to the embedded nano.
+    The R1-G training began with its weights and gave the embedded nano.
     """
     from genseg_training import curves
 
@@ -97,7 +94,7 @@ def grpo_curves() -> None:
 def benchmark_report() -> None:
     """Draw benchmark_report.webp, in light and in dark.
 
-    It is the page of a run of nano on 200 scenes.
+    The picture shows the report of a benchmark run of nano on 200 expressions.
     """
     from playwright.sync_api import sync_playwright
 

@@ -1,12 +1,11 @@
-"""Lay the pages of the docs site out in `build/docs`.
-
-They are docs/, generated reference pages, and files outside docs/.
+"""Write the pages of the docs site into `build/docs`.
 
     python docs/site_pages.py      # `make docs` and `make docs-check` run it first
 
-Generated pages are read from the program, so they cannot lag behind it: commands from typer, operators, panels and
-fields from their source, recipes from their files. Files outside docs/ keep their place, because GitHub and the Hub
-show them there; their links, and links to them, become links between pages.
+The site has the files of docs/, some files outside docs/, and generated reference pages. The generated pages are read
+from the program, so they cannot lag behind it: commands from typer, operators, panels and fields from their source,
+recipes from their files. Files outside docs/ keep their place in the repository, because GitHub and the Hub show them
+there. Their links, and the links to them, become links between pages.
 """
 
 from __future__ import annotations
@@ -50,13 +49,11 @@ def write(out: Path) -> None:
 
 
 def with_links_of_site(markdown: str, source: str) -> str:
-    """Return the text of a file with links between pages.
-
-    In the file the links lead to repository files.
+    """Turn a Markdown file's links to repository files into links between pages.
 
     Args:
-        markdown: the text.
-        source: the file's path in the repository.
+        markdown: text of the file.
+        source: path of the file in the repository.
     """
     page = OUTSIDE.get(source, source.removeprefix("docs/"))
 
@@ -108,7 +105,7 @@ def _commands() -> str:
     parts += [
         "## `genseg-train`",
         f"```text\n{USAGE}\n```",
-        "Options of the project beside TRL's. `genseg-train grpo --help` lists both.",
+        "The options below are the project's own. `genseg-train grpo --help` also lists TRL's.",
         "::: genseg_training.grpo_arguments.GrpoArguments",
         "::: genseg_training.mining.MiningArguments",
         "::: genseg_training.sft.SftArguments",
@@ -177,9 +174,9 @@ def _operators() -> str:
 
 
 def _operator(module: ast.Module, name: str | None) -> dict[str, Any]:
-    """Return the configuration in the source of an operator or a panel.
+    """Read the configuration of an operator or a panel from its source.
 
-    FiftyOne is not imported.
+    The module is parsed and not imported, because importing FiftyOne would start its database.
     """
     for node in module.body:
         if not isinstance(node, ast.ClassDef):
@@ -206,10 +203,7 @@ def _operator(module: ast.Module, name: str | None) -> dict[str, Any]:
 
 
 def _fields() -> str:
-    """Return the page of fields.
-
-    It is made of the descriptions by which the program declares them.
-    """
+    """Return the page of fields, from the descriptions in the program's source."""
     package = ROOT / "fiftyone_genseg"
     examples = _assigned(package / "labels.py", package / "fields.py")
     result = _assigned(package / "statuses.py", package / "outputs.py")
@@ -230,8 +224,8 @@ def _fields() -> str:
         "*Referring segment*, *Ask* and `genseg segment-dataset` write these fields. `FIELD` is the output field.",
         _table(masks_and_prompts | outcome | responses),
         "## An evaluation run",
-        "*Evaluate referring segmentation* and `evaluate` write these fields. `KEY` is the key of the run. `LABELS` is "
-        "the field of the predicted masks, and the field of the true masks. [Evaluate](evaluation.md) has the rules.",
+        "*Evaluate referring segmentation* and `evaluate` write these fields. `KEY` is the key of the run. `LABELS` "
+        "is each of the two label fields, predicted and true masks. [Evaluate](evaluation.md) has the rules.",
         _table({f"KEY_{name}": words for name, words in run["_DESCRIPTIONS"].items()} | of_labels),
         "## Kept answers",
         "*Ask* writes these fields when a person keeps an answer ([correcting](correcting.md)).",
@@ -249,9 +243,9 @@ def _table(rows: dict[str, str]) -> str:
 
 
 def _assigned(*files: Path) -> dict[str, Any]:
-    """Return the literals that modules assign to names.
+    """Return the literals that modules assign to names; import no module.
 
-    FiftyOne is not imported. Later modules see earlier ones.
+    A literal may use names that an earlier module assigns.
     """
     names: dict[str, Any] = {}
     for file in files:
@@ -283,7 +277,7 @@ def _literal(node: ast.AST | None, names: dict[str, Any]) -> Any:
 
 
 def _recipes() -> str:
-    """Return the page of recipes, with the first comment of each as its purpose."""
+    """Return the page of recipes; the first comment of a recipe states its purpose."""
     files = sorted((ROOT / "training" / "recipes").glob("*.yaml"))
     parts = [
         "# Recipes",

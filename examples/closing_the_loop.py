@@ -1,6 +1,6 @@
 """Go from failures in the App to a better checkpoint.
 
-docs/closing_the_loop.md shows the same.
+docs/closing_the_loop.md explains each step.
 
     python examples/closing_the_loop.py                       # about half an hour on 2 CPU cores
     python examples/closing_the_loop.py --pictures docs       # also takes the pictures, in a headless Chromium

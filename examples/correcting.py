@@ -1,6 +1,6 @@
 """Ask, correct, train and compare, without any ground truth.
 
-docs/correcting.md shows the same.
+docs/correcting.md explains each step.
 
     python examples/correcting.py              # 42 minutes on one thread of a busy machine
     python examples/correcting.py --restart    # removes the dataset and the checkpoint first
@@ -71,10 +71,7 @@ def _unlabelled_dataset(folder: Path, drawn: list[ReferringExample]) -> fo.Datas
 
 
 class _Person:
-    """Stand in for a person.
-
-    The truth of the rendered scenes stands in for a look at the image.
-    """
+    """Play a person, who reads the truth of a rendered scene instead of looking at it."""
 
     def __init__(self, dataset: fo.Dataset, truth: Truth):
         self.dataset, self.truth = dataset, truth
@@ -165,10 +162,7 @@ def _train(dataset: fo.Dataset, steps: int) -> Path:
 
 
 def _compare(dataset: fo.Dataset, checkpoint: Path) -> None:
-    """Segment and evaluate the held-out split with both checkpoints.
-
-    Print figures with 95 % intervals.
-    """
+    """Evaluate both checkpoints on the held-out split; print 95 % intervals."""
     tables = {}
     for key, name in (("before", START), ("after", str(checkpoint))):
         options = {"expression_field": "expression", "checkpoint": name, "output_field": key, "batch_size": 32}
@@ -207,9 +201,9 @@ def _restart() -> None:
 
 
 def _begun(arguments: argparse.Namespace, drawn: list[ReferringExample]) -> tuple[fo.Dataset, fo.Dataset]:
-    """Return the dataset without ground truth and the held-out one.
+    """Return the dataset without ground truth, and the held-out dataset.
 
-    An earlier start left them.
+    The datasets of an earlier start with the same options are loaded. Otherwise both are made.
     """
     options = {name: getattr(arguments, name) for name in ("expressions", "held_out", "steps")}
     if fo.dataset_exists(DATASET) and fo.dataset_exists(HELD_OUT):
@@ -225,8 +219,8 @@ def _begun(arguments: argparse.Namespace, drawn: list[ReferringExample]) -> tupl
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--expressions", type=int, default=320, help="to ask, 4 about an image (default: 320)")
-    parser.add_argument("--steps", type=int, default=30, help="of the training (default: 30)")
+    parser.add_argument("--expressions", type=int, default=320, help="expressions, 4 per image (default: 320)")
+    parser.add_argument("--steps", type=int, default=30, help="steps of the training (default: 30)")
     parser.add_argument("--held-out", type=int, default=400, help="expressions of RefScenes test (default: 400)")
     parser.add_argument("--images", type=Path, default=Path("correcting_images"), help="folder for the images")
     parser.add_argument("--restart", action="store_true", help="remove the datasets and the checkpoint first")

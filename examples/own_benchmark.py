@@ -1,6 +1,4 @@
-"""Write RefScenes as data of your own.
-
-`genseg benchmark coco` reads it.
+"""Write RefScenes in the form of your own data, for `genseg benchmark coco`.
 
 python examples/own_benchmark.py data/scenes
 genseg benchmark coco --split data --root data/scenes

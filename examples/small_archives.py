@@ -1,6 +1,4 @@
-"""Write RefScenes as small archives in official formats, to try commands.
-
-The formats are RefCOCOg's and gRefCOCO's.
+"""Write RefScenes as small archives in the formats of RefCOCOg and gRefCOCO.
 
 python examples/small_archives.py data/small
 genseg-train data --overlap --root data/small
@@ -27,7 +25,7 @@ def write(root: Path, count: int) -> None:
 
     Args:
         root: folder of the archives.
-        count: expressions of gRefCOCO; RefCOCOg has those among them that refer to one instance.
+        count: expressions of gRefCOCO. RefCOCOg has only the expressions that refer to one instance.
     """
     folder = root / "images/mscoco/images/train2014"
     folder.mkdir(parents=True, exist_ok=True)

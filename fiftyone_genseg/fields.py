@@ -14,7 +14,7 @@ from fiftyone_genseg import labels
 EXPRESSION, GROUND_TRUTH = "expression", "ground_truth"
 KEPT, KEPT_EXPRESSIONS = "kept", "kept_expressions"  # answers that people kept, see `asking.corrections`
 DESCRIPTIONS = {
-    EXPRESSION: "The words that mean the sample's true masks.",
+    EXPRESSION: "The expression that refers to the sample's true masks.",
     GROUND_TRUTH: "True masks of the instances that the expression means; none if it refers to nothing.",
     "example_id": "Id of the referring example, by which predictions are matched.",
     "image_id": "Id of the image: samples with the same id share their image.",
@@ -54,7 +54,7 @@ def check_view(view: fo.DatasetView | fo.Dataset) -> None:
         raise ValueError(_about_slices(view))
     if found == fom.UNKNOWN:
         raise ValueError(
-            "FiftyOne tells images by the ends of their names, and it does not know the end of "
+            "FiftyOne recognizes images by their file extensions, and it does not know the extension of "
             f"{view.first().filepath!r}: rename the files to .png or .jpg, and add them again"
         )
     if found not in (fom.IMAGE, None):
@@ -94,9 +94,9 @@ def every_image(dataset: fo.Dataset) -> fo.DatasetView | fo.Dataset:
 
 
 def sample_ids(view: fo.DatasetView | fo.Dataset) -> list[str]:
-    """Return the ids of the samples that a view is about, of any kind of view.
+    """Return the ids of the samples that a view of any kind is about.
 
-    The ids are of the samples of patches, all samples of dynamic groups, and the samples of all slices of groups.
+    Patches give the ids of their samples, and groups give the ids of all their samples.
     """
     if view._is_patches:
         return view.values("sample_id")
@@ -212,7 +212,7 @@ def count_kept(samples: fo.Dataset | fo.DatasetView | None) -> tuple[int, int]:
 def default_ignore_field(samples: fo.Dataset | fo.DatasetView) -> str:
     """Return "ignore" if samples have Detections of that name, else "" for no field.
 
-    Benchmarks have such Detections.
+    Samples of ReasonSeg have such Detections.
     """
     return labels.IGNORE if labels.is_detections(samples, labels.IGNORE) else ""
 

@@ -164,9 +164,9 @@ def _as_it_is(record: Record) -> Record:
 
 
 def _host() -> str:
-    """Return the machine and, on Linux, the space of its process numbers.
+    """Return the machine's name and, on Linux, the space of its process numbers.
 
-    Containers may share the machine's name.
+    The space tells containers apart that share the machine's name.
     """
     try:
         return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
@@ -177,7 +177,7 @@ def _host() -> str:
 def _is_there(record: Record) -> bool:
     """Return whether the process of a run is alive.
 
-    Another process may have got its number since.
+    The start times are compared, because another process may have got the number since.
     """
     try:
         process = psutil.Process(record.process)

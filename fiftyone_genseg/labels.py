@@ -131,7 +131,7 @@ def instance_masks(detections: fo.Detections | None, size: tuple[int, int]) -> l
         try:
             stored = stored_mask(detection)
             if stored is None:
-                raise MaskError("there is none, only a box")
+                raise MaskError("there is none, only a box; segment or remove the detection")
             part, _ = cutout(detection.bounding_box, stored, size)
         except MaskError as error:
             raise MaskError(f"the mask of the detection {detection.id} cannot be used: {error}") from error

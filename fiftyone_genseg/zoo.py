@@ -94,7 +94,7 @@ def resolve_input(model_name: str, ctx) -> types.Property:
     expression = inputs.str(
         "expression",
         label="What to look for",
-        description="On every image, for example: the dog left of the bench. Or choose a field",
+        description="One expression for all images, such as: the dog left of the bench. Or choose a field",
         required=not given.get("expression_field"),
     )
     fields = string_fields(ctx.dataset)

@@ -109,9 +109,9 @@ def ask(
 
 
 def stop(dataset_name: str, sample_id: str) -> bool:
-    """Stop the questions about a sample at their next word.
+    """Stop the questions about a sample, and return whether there were any.
 
-    Return whether there were any.
+    A question stops at its next word.
     """
     with _known:
         found = [wish for (name, sample, _), wish in _open.items() if (name, sample) == (dataset_name, sample_id)]

@@ -31,7 +31,7 @@ def read(text: str, size: tuple[int, int]) -> list[InstancePrompt]:
         size: (width, height) of the image in pixels.
 
     Raises:
-        ValueError: a line cannot be read, a coordinate is outside the image, or a box has no area. Or an instance has
+        ValueError: a line cannot be read, a coordinate is outside the image, a box has no area, or an instance has
             neither a box nor a point inside it.
     """
     blocks = [block for block in re.split(r"\n\s*\n", text.strip()) if block.strip()]

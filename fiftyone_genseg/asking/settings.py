@@ -34,7 +34,8 @@ def request_for(dataset: fo.Dataset, expression: str = "something") -> SegmentRe
 
     Args:
         dataset: dataset that the question is about.
-        expression: as it was typed, also with its class: "the red car -> car". The default is for who asks nothing.
+        expression: typed expression, perhaps with its class: "the red car -> car". The default suits callers that need
+            the settings only.
     """
     return SegmentRequest.from_params(None, {**load(dataset), "source": "typed", "expressions": expression})
 

@@ -59,7 +59,7 @@ def benchmark(
     segmenter: Segmenter = None,
     against: Annotated[
         list[str] | None,
-        typer.Option(help="Score this checkpoint, too, and show it beside the model; again for a third."),
+        typer.Option(help="Also score this checkpoint, and show it beside the model; may be repeated."),
     ] = None,
     root: Annotated[
         Path,
@@ -115,7 +115,7 @@ def benchmark(
     predictions are there, it loads no model and only scores. It still asks a named server for its models.
 
     --against compares: each checkpoint has a run of its own on the same expressions. One table shows all runs, with
-    seconds, tokens and memory beside quality. The SAM 3 agent and its reasoner alone:
+    seconds, tokens and memory beside quality. For example, a reasoner alone, the SAM 3 agent with it, and SAM 3 alone:
     --model Qwen/Qwen3-VL-8B-Instruct --against Qwen/Qwen3-VL-8B-Instruct+sam3-agent --against facebook/sam3
 
     Several processes share a run: --workers 8 starts them on Ray, and --shard 1/8 to 8/8 are commands for a scheduler,

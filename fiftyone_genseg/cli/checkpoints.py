@@ -79,8 +79,8 @@ def push(
     ],
     repo_id: Annotated[str, typer.Argument(help="owner/name on the Hub.", show_default=False)],
     private: Annotated[bool, typer.Option("--private", help="Make it a private repository.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch; made when there is none.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be sent; asks no network.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; created if it does not exist.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files to send; ask no network.")] = False,
 ) -> None:
     """Publish a checkpoint on the Hugging Face Hub, with a model card, in one commit."""
     from genseg_hub.publishing import publish

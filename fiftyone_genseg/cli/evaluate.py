@@ -114,8 +114,8 @@ def compare(
 ) -> None:
     """Show differences in points with paired 95 % intervals.
 
-    The intervals are a bootstrap over images. Rows: all expressions, expressions with a target, expressions without
-    one, and by whether training showed the combination of attributes.
+    The intervals come from a bootstrap over images. The table has rows for all expressions, for expressions with and
+    without a target, and for combinations of attributes that the training showed or held out.
     """
     import pandas as pd
     from rich import box

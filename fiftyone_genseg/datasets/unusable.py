@@ -42,7 +42,7 @@ class Unusable(Counter[str]):
     def check(self, read: int) -> None:
         """Raise ValueError if more than half of the examples were left out.
 
-        Then the source is at fault, not single examples.
+        So many unusable examples mean that the source is at fault.
         """
         if 2 * self.total() > read:
             raise ValueError(

@@ -86,7 +86,7 @@ class ReferringEvaluationConfig(foud.DetectionEvaluationConfig):
 
 
 class ReferringEvaluation(foud.DetectionEvaluation):
-    """A run: which fields it owns, and how they are renamed and removed."""
+    """A run: its fields, and how they are declared, renamed and removed."""
 
     __module__ = "fiftyone_genseg.evaluation"  # the path that FiftyOne stores
 

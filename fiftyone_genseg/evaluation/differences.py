@@ -236,7 +236,7 @@ def _cutouts(found: fo.Detections, size: tuple[int, int]) -> list[Cutout]:
     for detection in found.detections:
         stored = stored_mask(detection)
         if stored is None:
-            raise MaskError(f"the detection {detection.id} has no mask, only a box")
+            raise MaskError(f"the detection {detection.id} has no mask, only a box; segment or remove it")
         part, _ = cutout(detection.bounding_box, stored, size)
         if part:
             parts.append(part)

@@ -1,6 +1,6 @@
 """Match one expression's targets with its predictions.
 
-Both are pixels in cut-outs of the image.
+Targets and predictions are masks in cut-outs of the image.
 """
 
 from __future__ import annotations

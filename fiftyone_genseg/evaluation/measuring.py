@@ -85,8 +85,8 @@ def measure(
         The tables; nothing is written.
 
     Raises:
-        ValueError: there are detections without masks, which ends the work as soon as they are read. Or no expression
-            has a ground truth that can be read.
+        ValueError: a detection has no mask, or no expression has a ground truth that can be read. A detection without a
+            mask ends the work as soon as it is read.
     """
     measurement = _Measurement(config)
     ids = list(dict.fromkeys(samples.values("id")))

@@ -73,9 +73,7 @@ class StoredLabels:
         return None
 
     def cutouts(self, ids: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Cutout], int]:
-        """Return the non-empty masks of some labels by id.
-
-        Return also how many masks had to be resized.
+        """Return the non-empty masks of labels by id, and the number of resized masks.
 
         Raises:
             MaskError: a mask or a box cannot be read.

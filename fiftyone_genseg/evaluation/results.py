@@ -93,7 +93,7 @@ class ReferringResults(foud.DetectionResults):
     def metrics(self, *args, **kwargs):
         """Return FiftyOne's detection metrics and the figures.
 
-        Both are of the subset that `use_subset` chose.
+        All of them describe the subset that `use_subset` chose, or else the whole run.
         """
         found = self.figures(self.in_view(self.samples) if self.has_subset else slice(None))
         return super().metrics(*args, **kwargs) | {name: found[name] for name in METRICS}

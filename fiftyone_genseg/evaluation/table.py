@@ -1,6 +1,6 @@
 """Tables of an evaluation, and how they are stored.
 
-One has a row per expression, the other a row per pair of instances.
+One table has a row per expression, and the other table has a row per pair of instances.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def overlap(table: pd.DataFrame) -> Overlap:
 def pack(frame: pd.DataFrame) -> str:
     """Return a table as Base64 of Parquet, with object ids as 12 bytes.
 
-    JSON holds no bytes.
+    The bytes become Base64, because FiftyOne stores the results of a run as JSON.
     """
     frame = frame.copy()
     for name in frame.columns.intersection(_IDS):

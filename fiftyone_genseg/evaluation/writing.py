@@ -69,10 +69,10 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
 
 
 def _check_attributes(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfig, eval_key: str) -> None:
-    """Raise ValueError if the run would overwrite an undeclared attribute.
+    """Raise ValueError if the run would overwrite an undeclared attribute of a label.
 
-    The attribute belongs to a label of the dataset. The database looks for it. FiftyOne's `get_dynamic_field_schema`
-    would read the attributes of all labels.
+    The database searches the labels, because FiftyOne's `get_dynamic_field_schema` would read all attributes of all
+    labels.
     """
     own, dataset = fields_of_run(samples, eval_key), samples._dataset
     for name in (config.gt_field, config.pred_field):
@@ -89,10 +89,7 @@ def _check_attributes(samples: fo.Dataset | fo.DatasetView, config: ReferringEva
 
 
 def _put_run(samples: fo.Dataset | fo.DatasetView, eval_key: str, results: ReferringResults) -> RunDocument | None:
-    """Store a run with its results under a name.
-
-    Return the run that had the name before.
-    """
+    """Store a run under a name, and return the run that had the name before."""
     dataset = samples._dataset
     stages = samples._serialize(include_uuids=False) if isinstance(samples, fo.DatasetView) else None
     document = RunDocument(

@@ -53,9 +53,9 @@ def show_problem(inputs: types.Object, problem: str | None, untouched: bool = Fa
 
 
 def unusable(samples: fo.DatasetView | None) -> str | None:
-    """Return in a sentence why no form works with these samples; None if one does.
+    """Return, as a sentence, why the samples suit no form; None if they suit some.
 
-    The forms are about masks or expressions.
+    The forms in question ask for masks or expressions.
     """
     if samples is None:
         return "Open a dataset first."
@@ -132,8 +132,8 @@ def path(text: str) -> Path:
     """Return a text as a path that the file system accepts; no file need be there.
 
     Raises:
-        ValueError: the home of nobody, or a path that may not be looked at. Or the name is too long, or has characters
-            that no name has.
+        ValueError: the path names the home of an unknown user, this process may not read it, or the file system takes
+            no such name.
     """
     try:
         found = Path(text).expanduser()

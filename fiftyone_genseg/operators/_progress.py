@@ -63,9 +63,9 @@ def config(name: str, label: str, description: str, icon: str, **options: Any) -
 def run(ctx, work: Generator[Any, None, Done], stopped: str) -> Iterator:
     """Pass on the messages of some work and say how it ended.
 
-    `history` keeps the run, and the user can ask there to stop it. A generator yields messages only. In the App a
-    message shows the result. A message also shows an error, after the words `stopped`. An error is raised if the run is
-    delegated, which records it, and for callers from Python that ask for it.
+    `history` keeps the run, and the user can ask there to stop it. In the App a message shows the result, because a
+    generator yields messages only. A message also shows an error, after the words `stopped`. In a delegated run the
+    error is raised, because FiftyOne records it. Callers from Python can ask for the error, too.
     """
     operator = ctx.operator_uri.rpartition("/")[2].replace("_", " ").capitalize()
     kept = history.Run(operator, ctx.dataset.name if ctx.dataset is not None else "")

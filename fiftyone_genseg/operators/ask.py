@@ -92,7 +92,7 @@ class Ask(foo.Operator):
 def _check_on_disk(request: SegmentRequest) -> None:
     """Raise CheckpointError for a checkpoint that would be downloaded first.
 
-    A question shows no progress of a download.
+    A question downloads nothing, because the panel could not show the progress of the download.
     """
     options = request.model_options
     here = request.server is None

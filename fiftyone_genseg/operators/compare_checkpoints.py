@@ -218,7 +218,7 @@ class CompareCheckpoints(foo.Operator):
         inputs.int("batch_size", label="Batch size", default=ComparisonRequest.batch_size, min=1, max=MAX_BATCH_SIZE)
         devices = _forms.dropdown(_forms.DEVICES)
         inputs.enum("device", devices.values(), label="Device", default=ComparisonRequest.device, view=devices)
-        _forms.ask_for_server(inputs, "Checkpoints that it serves are asked there, the others are loaded here.")
+        _forms.ask_for_server(inputs, "Checkpoints that it serves are asked there; all others are loaded here.")
         _served_models.ask_for_served_models(inputs, request.server)
         if request.served_models:
             _forms.ask_for_segmenter(inputs, "For the models of the server.")
@@ -226,7 +226,7 @@ class CompareCheckpoints(foo.Operator):
         if problem is None:
             fields = "\n".join(f"- `{field}`: {name}" for name, field in request.fields.items())
             inputs.md(
-                f"Fields and runs; masks that are there are kept, runs are evaluated anew:\n\n{fields}", name="fields"
+                f"Fields and their runs; existing masks are kept, runs are evaluated anew:\n\n{fields}", name="fields"
             )
         return types.Property(inputs, view=types.View(label="Compare checkpoints"))
 

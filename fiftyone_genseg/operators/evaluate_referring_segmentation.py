@@ -153,7 +153,7 @@ def _evaluate(ctx) -> Generator[Any, None, _progress.Done]:
     try:
         outputs.complete(view._dataset, request.pred_field)
     except ValueError:  # fields of others have the names; masks and responses are all that an evaluation needs
-        _log.warning("%s keeps the form that an earlier version gave it", request.pred_field, exc_info=True)
+        _log.warning("the field %s keeps the form of an earlier version", request.pred_field, exc_info=True)
     count = f"{len(view):,} samples"
     measured = yield from _progress.follow(ctx, measure(view, request.config(view)), f"measuring {count}", 0.0, 0.5)
     check_answered(measured)

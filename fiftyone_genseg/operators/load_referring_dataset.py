@@ -236,7 +236,7 @@ def _default_name(source: str, split: str) -> str:
 def _check_name(name: str, overwrite: bool) -> None:
     """Raise ValueError unless a dataset can have this name.
 
-    FiftyOne compares names by their slugs.
+    Two datasets cannot have one slug, because the App's addresses are made of slugs.
     """
     if not name.isprintable():
         raise ValueError(f"{name!r} is not a name for a dataset: use letters and digits")

@@ -48,9 +48,9 @@ class PushCheckpoint(foo.Operator):
             required=True,
             view=_forms.trained_choices(),
         )
-        inputs.str("repo_id", label="Repository", description="owner/name; made when there is none", required=True)
+        inputs.str("repo_id", label="Repository", description="owner/name; created if missing", required=True)
         inputs.bool("private", label="Private", default=False)
-        inputs.str("revision", label="Branch", description="Empty for main; made when there is none", required=False)
+        inputs.str("revision", label="Branch", description="Empty for main; created if missing", required=False)
         if preview:
             inputs.md(preview, name="preview")
         return types.Property(inputs, view=types.View(label="Push checkpoint to Hub"))

@@ -83,7 +83,7 @@ class TrainOnView(foo.Operator):
         inputs.str(
             "recipe",
             label="Recipe",
-            description="r1 rewards boxes and points, r1_g rewards the masks that SAM 2 makes of them. Or a YAML file",
+            description="r1 rewards boxes and points; r1_g rewards SAM 2's masks. A YAML file can be typed, too",
             default=Plan.recipe,
             view=recipes,
         )
@@ -92,7 +92,7 @@ class TrainOnView(foo.Operator):
             "mix",
             label="Mix in",
             description="A further source, drawn from as often as the view, so that the checkpoint forgets less: "
-            "refscenes:4000, an exported folder, or a Hub dataset. May be empty",
+            "refscenes:4000, an exported folder, or a Hub dataset. Optional",
             required=False,
         )
         inputs.str(

@@ -51,9 +51,9 @@ def words(card: Card) -> list[str]:
 
 
 def _short(checkpoint: str) -> str:
-    """Return a checkpoint and its segmenter, folders by their last name.
+    """Return a checkpoint and its segmenter, short enough for a narrow panel.
 
-    A panel is narrow.
+    A folder has its last name instead of its path.
     """
     parts = (PurePath(part) for part in checkpoint.split("+"))
     return "+".join(part.name if part.is_absolute() else str(part) for part in parts)

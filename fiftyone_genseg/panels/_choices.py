@@ -45,6 +45,6 @@ def event(handler: Callable) -> Callable:
                 return ctx.ops.notify(f"The run {gone} was deleted.", variant="warning")
             return handler(self, ctx)
         except Exception as error:  # noqa: BLE001 - see above
-            return ctx.ops.notify(f"That did not work, reload the panel: {error}", variant="error")
+            return ctx.ops.notify(f"That did not work; reload the panel: {error}", variant="error")
 
     return handle

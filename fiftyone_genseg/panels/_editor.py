@@ -25,7 +25,7 @@ def add(
     Args:
         panel: panel to add it to.
         handlers: the panel's class, with a handler for each button.
-        prompts: as they are.
+        prompts: the present instance prompts.
         chosen: the user's choices: `part` and `step`.
         typing: whether numbers can be typed, too. The App writes typed text into the panel's state.
     """

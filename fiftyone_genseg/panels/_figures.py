@@ -119,9 +119,9 @@ def meaning(row: int, policy: str) -> str:
 
 
 def lowering(row: int, table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the expressions that lower a figure, and words for them.
+    """Return the expressions that lower the figure of a row, and words for them.
 
-    The figure is of a row of `figure_rows`.
+    The row is a number in `figure_rows`.
     """
     name = list(_FIGURES)[row]
     return table[_LOWERING[name](table)], _MEANINGS[name][1]
@@ -203,7 +203,7 @@ def in_histogram(table: pd.DataFrame, bar: int) -> tuple[pd.DataFrame, str]:
 def in_precision(table: pd.DataFrame, point: int) -> tuple[pd.DataFrame, str]:
     """Return the expressions with a target that reach an IoU, and words for them.
 
-    The IoU is of a point of the precision plot.
+    The IoU is the threshold of a point in the precision plot.
     """
     threshold = _THRESHOLDS[point]
     return table[(table["target_area"] > 0) & (table["iou"] >= threshold)], f"with an IoU of {threshold:g} or more"

@@ -29,7 +29,7 @@ def column(panel: types.Object) -> types.Property:
 def row(panel: types.Object, name: str) -> types.Object:
     """Add a row of small parts.
 
-    In a narrow panel it continues in the next line.
+    In a narrow panel the row continues in the next line.
     """
     return panel.grid(name, orientation="2d", gap=1, align_y="center")
 

@@ -133,7 +133,7 @@ def _train(asked: Reproduction, run: Run, root: Path) -> Stage:
 
 
 def is_trained(run: Run) -> bool:
-    """Return whether a run made all of its steps, and `best/` is scored as it loads."""
+    """Return whether a run made all of its steps, and scored the finished `best/`."""
     steps = [int(found[1]) for folder in run.output.glob("checkpoint-*") if (found := _STEP.fullmatch(folder.name))]
     most = run.settings.get("max_steps", 0)
     if not steps or max(steps) < most:

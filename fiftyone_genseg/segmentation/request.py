@@ -186,7 +186,7 @@ class SegmentRequest:
         fields.check_view(samples)
         typed_lines.check_classes(self.classes, self.expressions)
         if bool(self.expressions) == bool(self.expression_field):
-            raise ValueError("give either expressions or the name of a sample field that holds one")
+            raise ValueError("give either expressions or the name of a sample field that holds them")
         if self.expression_field:
             fields.check_expression_field(samples, self.expression_field)
         if not isinstance(self.batch_size, int) or not 1 <= self.batch_size <= MAX_BATCH_SIZE:

@@ -39,8 +39,8 @@ def measured(results: Iterable[Prediction | Failure], device: torch.device) -> I
 def memory_bytes(device: torch.device) -> int:
     """Return the memory of this process for a model.
 
-    On a CUDA GPU it is the most that PyTorch has had allocated, on all GPUs together, since `measured` began. On MPS it
-    is what the driver has allocated now. On a CPU it is the resident memory of the whole process now, with Python.
+    On CUDA it is PyTorch's peak allocation on all GPUs together since `measured` began. On MPS it is the driver's
+    present allocation. On a CPU it is the present resident memory of the whole process, Python included.
 
     Args:
         device: device of the model.

@@ -4,7 +4,7 @@
 def escaped(text: object) -> str:
     """Return a text with its control characters spelled out.
 
-    A stranger's names can hold control characters.
+    Messages use it, because a stranger's names can hold control characters.
     """
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in str(text))
 

@@ -131,9 +131,9 @@ def read_file(file: str | Path) -> np.ndarray:
 
 
 def _is_lossy(image: Image.Image) -> bool:
-    """Return whether a picture's format does not keep exact numbers.
+    """Return whether a picture's format changes its numbers, as JPEG does.
 
-    A WebP may be of either kind.
+    The header of a WebP tells whether that file is lossy.
     """
     if image.format != "WEBP":
         return image.format in _LOSSY
@@ -226,7 +226,7 @@ def _from_polygons(polygons: list[list[float]], height: int, width: int) -> Rle:
 def _check_outline(polygons: list[list[float]], height: int, width: int) -> None:
     """Raise ValueError if polygons are too far outside or too long.
 
-    pycocotools allocates memory for every pixel of an outline.
+    They are refused, because pycocotools allocates memory for every pixel of an outline.
     """
     outline = 0.0
     for polygon in polygons:

@@ -15,7 +15,7 @@ from typing import Any
 
 from genseg_hub import dialects
 from genseg_hub.checkpoints import Checkpoint, readable_size
-from genseg_hub.checkpoints.catalog import KNOWN
+from genseg_hub.checkpoints.catalog import KNOWN, SAM3_IMAGE_GIGABYTES
 from genseg_hub.checkpoints.settings import CONFIG_FILE, read_config
 from genseg_hub.errors import CheckpointError
 from genseg_hub.options import MAX_IMAGE_TOKENS, ReasonerOptions
@@ -42,7 +42,7 @@ class Forecast:
         weights: weights of the reasoner.
         row: keys and values of one answer, with its image and at its longest.
         batch_size: answers at once.
-        segmenter: weights and one image.
+        segmenter: its weights and one image.
     """
 
     weights: int
@@ -61,7 +61,9 @@ class Forecast:
         return self.weights + self.answers + self.segmenter
 
     def __str__(self) -> str:
-        """Return the total and its parts."""
+        """Return the total and its parts; SAM 3 by words is all segmenter."""
+        if not self.weights:
+            return readable_size(self.total)
         answers = "an answer" if self.batch_size == 1 else f"{self.batch_size} answers at once"
         return (
             f"{readable_size(self.total)} (weights {readable_size(self.weights)}, {answers} "
@@ -75,7 +77,7 @@ def forecast(
     """Return the memory that a checkpoint needs in this process.
 
     Args:
-        checkpoint: checkpoint with the reasoner's files on this disk.
+        checkpoint: checkpoint with the reasoner's files on this disk, or SAM 3 by words.
         options: as the reasoner is loaded.
         dtype_bytes: bytes of one number of the loaded weights, without quantization; 0 for the stored dtype.
         max_new_tokens: token limit of an answer.
@@ -84,16 +86,18 @@ def forecast(
     Raises:
         CheckpointError: the configuration cannot be read.
     """
+    segmenter = _segmenter(checkpoint)
+    if checkpoint.takes_words:
+        return Forecast(weights=0, row=0, batch_size=1, segmenter=segmenter)
     config = read_config(checkpoint.reasoner / CONFIG_FILE, checkpoint.name)
     side = dialects.get_dialect(checkpoint.dialect).TOKEN_SIDE
     shown = math.ceil(options.max_pixels / side**2) if options.max_pixels else MAX_IMAGE_TOKENS
     row = (shown + _PROMPT_TOKENS + max_new_tokens) * token_bytes(config, dtype_bytes or 2)
-    files = [checkpoint.segmenter] if checkpoint.segmenter.is_file() else checkpoint.segmenter.glob("*.safetensors")
     return Forecast(
         weights=sum(_weights(file, options, dtype_bytes) for file in checkpoint.reasoner.glob("*.safetensors")),
         row=row,
         batch_size=batch_size,
-        segmenter=round(_SEGMENTER_FACTOR * sum(file.stat().st_size for file in files)),
+        segmenter=segmenter,
     )
 
 
@@ -134,6 +138,17 @@ def check(checkpoint: Checkpoint, needed: Forecast, options: ReasonerOptions, fr
     """
     if needed.total <= free:
         return
+    raise CheckpointError(
+        f"{checkpoint.name} needs about {needed}, and {device} has {readable_size(free)} free. "
+        f"What would fit: {'; '.join(_changes(checkpoint, needed, options, free))}"
+    )
+
+
+def _changes(checkpoint: Checkpoint, needed: Forecast, options: ReasonerOptions, free: int) -> list[str]:
+    """Return changes with which a checkpoint would fit; see `check`."""
+    released = 'in the App, the operator "Release the model", which frees the model of the last run'
+    if checkpoint.takes_words:
+        return ["another device (device)", released]
     changes = []
     if needed.batch_size > 1 and replace(needed, batch_size=1).total <= free:
         changes.append(f"a batch size of {fitting_batch(needed, free - needed.weights - needed.segmenter)}")
@@ -146,11 +161,7 @@ def check(checkpoint: Checkpoint, needed: Forecast, options: ReasonerOptions, fr
     if fitting and needed.weights:
         changes.append(f"the checkpoint {max(fitting, key=lambda known: known.memory).name}")
     changes.append("weights that are spread over several devices (device_map auto), or a server")
-    changes.append('in the App, the operator "Release the model", which frees the model of the last run')
-    raise CheckpointError(
-        f"{checkpoint.name} needs about {needed}, and {device} has {readable_size(free)} free. "
-        f"What would fit: {'; '.join(changes)}"
-    )
+    return [*changes, released]
 
 
 def free_bytes(target: Any) -> int:
@@ -190,6 +201,17 @@ def fitting_batch(needed: Forecast, free: int) -> int:
         free: bytes beside the weights.
     """
     return free // (_COPIES * needed.row) if needed.row else needed.batch_size
+
+
+def _segmenter(checkpoint: Checkpoint) -> int:
+    """Return the bytes of the segmenter's weights and one image."""
+    folder = checkpoint.segmenter
+    files = [folder] if folder.is_file() else [*folder.glob("*.safetensors")]
+    file = folder / CONFIG_FILE
+    if file.is_file() and str(read_config(file, checkpoint.name).get("model_type")).startswith("sam3"):
+        stored = sum(_weights(file, ReasonerOptions(), dtype_bytes=4) for file in files)
+        return stored + round(SAM3_IMAGE_GIGABYTES * 1e9)
+    return round(_SEGMENTER_FACTOR * sum(file.stat().st_size for file in files))
 
 
 def _weights(file: Path, options: ReasonerOptions, dtype_bytes: int) -> int:

@@ -99,7 +99,7 @@ class ReasonerOptions:
 class HubOptions:
     """Options of fetching files from the Hub.
 
-    `huggingface_hub.snapshot_download` takes the same.
+    `huggingface_hub.snapshot_download` takes arguments of the same names.
 
     Attributes:
         token: token of the Hub; None for HF_TOKEN or the token of `hf auth login`. It is neither stored nor logged.
@@ -109,7 +109,7 @@ class HubOptions:
     """
 
     token: str | None = _option(
-        "Token of the Hub; HF_TOKEN, or `hf auth login`, keeps it out of the history.", (), True
+        "Token of the Hub; HF_TOKEN or `hf auth login` keeps it out of the shell's history.", (), True
     )
     cache_dir: str | None = _option("Folder of downloaded files; HF_HOME by default.")
     local_files_only: bool | None = _option("Never ask the network.")

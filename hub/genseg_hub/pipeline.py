@@ -176,6 +176,8 @@ class GenSegR1:
                 f"{checkpoint.name} is SAM 3, which takes words and has no reasoner; leave {', '.join(useless)} out"
             )
         trial.check(checkpoint.reasoner, checkpoint.name)
+        needed = memory.forecast(checkpoint, given, dtype_bytes=4, max_new_tokens=0, batch_size=1)
+        memory.check(checkpoint, needed, given, memory.free_bytes(target), str(target))
         with _loading(checkpoint.name, checkpoint.segmenter, target):
             words = Words.load(checkpoint.segmenter, target)
         return cls(Verbatim(), words, dialects.get_dialect("genseg"), checkpoint, questions=WordQuestions)

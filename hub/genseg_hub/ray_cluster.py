@@ -15,9 +15,9 @@ from typing import Any
 
 from genseg_hub.extras import install_command
 
-# A task whose worker dies is started again so often.
+# Times that a task is started again after its worker died.
 RETRIES = 5
-# Of a cluster that is started here: enough for the work of a round and the answers under way.
+# Object store of a cluster that is started here: enough for the work of a round and the unfinished answers.
 _STORE_BYTES = 512 << 20
 # A process, the App's perhaps, has one connection, which ends with the run that made it.
 _alone = threading.Lock()
@@ -121,6 +121,6 @@ def gpus_each(ray: Any, workers: int, gpus_per_worker: float | None, backend: st
 
 
 def message(error: Exception) -> str:
-    """Return what an error of Ray says, without a traceback and long advice."""
+    """Return the message of a Ray error without its traceback and long advice."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0 if type(error).__name__ == "OutOfMemoryError" else -1]

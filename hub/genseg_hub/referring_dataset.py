@@ -146,10 +146,9 @@ def load_examples(source: str, check_rows: bool = True) -> datasets.Dataset:
 
 
 def save(dataset: datasets.Dataset, folder: Path) -> None:
-    """Save a dataset as `Dataset.save_to_disk` does.
+    """Save a dataset as `Dataset.save_to_disk` does, but keep the paths of images.
 
-    Images that are files stay in their places. `save_to_disk` copies the file of an image into each of its rows. Here a
-    row keeps the path.
+    `save_to_disk` would copy an image's file into each row with this image. Here the files stay in their places.
 
     Args:
         dataset: dataset to save.

@@ -68,7 +68,7 @@ def encode_mask(mask: np.ndarray) -> Rle:
 def _compressed(runs: np.ndarray) -> str:
     """Return the counts that `rle_runs` reads.
 
-    rleToString of cocoapi's maskApi.c writes them so.
+    rleToString of cocoapi's maskApi.c writes the same text.
     """
     left = runs.astype(np.int64)
     left[3:] -= runs[1:-2]
@@ -252,7 +252,7 @@ class Prediction:
         scores: scores of each mask, in [0, 1]: the segmenter's predicted IoU, or the score of SAM 3 by words.
         image_size: (width, height) of the original image in pixels.
         dialect: name of the dialect that read the answer; "" where none did, as for SAM 3 and other systems.
-        cost: what it took; None if it was not measured.
+        cost: cost of the prediction; None if nobody measured it.
     """
 
     response: Response

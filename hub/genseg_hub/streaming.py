@@ -68,10 +68,7 @@ class _Group:
     segmented: Future[None] | None = None
 
     def mask_bytes(self) -> int:
-        """Return the bytes of the finished masks.
-
-        Masks that are under way are estimated.
-        """
+        """Return the bytes of the masks, estimated while the segmenter works."""
         if not self.segmented:
             return 0
         picture = self.picture

@@ -137,7 +137,7 @@ def disk_full_in_words(outcome: str | None = None) -> Iterator[None]:
 def in_words(error: Exception) -> Exception:
     """Return an error of a full disk as a DiskFullError.
 
-    An error whose message is a sentence about it already stays.
+    Any other error stays as it is, and so does an error whose message already explains the full disk.
     """
     return _in_words(error, None) if _says_so_badly(error) else error
 

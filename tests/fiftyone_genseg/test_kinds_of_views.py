@@ -201,6 +201,6 @@ def test_media_without_a_known_ending_are_named(tmp_path):
     Image.new("RGB", (8, 8)).save(file, "PNG")
     dataset = fo.Dataset(f"unknown-{tmp_path.name}")
     dataset.add_sample(fo.Sample(filepath=str(file)))
-    with pytest.raises(ValueError, match=r"ends of their names.*/picture': rename the files"):
+    with pytest.raises(ValueError, match=r"their file extensions.*/picture': rename the files"):
         fields.check_view(dataset)
     dataset.delete()

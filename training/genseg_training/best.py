@@ -94,9 +94,9 @@ class Writer:
         return Choice(folder, int(folder.name.rpartition("-")[2]))
 
     def write(self, state: transformers.TrainerState) -> Path:
-        """Write the best weights so far with recipe, log and figures.
+        """Write the best weights so far with recipe, log and figures; return the folder.
 
-        Return the folder. The figures are the policy's in the training, until `evaluate` replaces them.
+        The figures are the policy's during the training, until `evaluate` replaces them.
 
         Args:
             state: state of the trainer.
@@ -131,11 +131,11 @@ def evaluate(
     world: int = 1,
     scored_on: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """Score `best/` as it loads, and replace its report by these figures.
+    """Score `best/` as `GenSegR1.from_pretrained` loads it, and replace its report.
 
-    `GenSegR1.from_pretrained` loads it. The processes divide the examples. Each keeps its answers beside `best/` as
-    they come, in `evaluations/best-step-N/`, so that a killed evaluation goes on after its last answer. Without open
-    questions no model is loaded.
+    The processes divide the examples. Each process appends its answers at once to a file in `evaluations/best-step-N/`
+    beside `best/`, so that a killed evaluation goes on after its last answer. If every example has its answer, no model
+    is loaded.
 
     Args:
         folder: folder of the checkpoint.

@@ -21,9 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HubTarget:
-    """Place and time of a run's publication.
-
-    Transformers' options of the same names mean the same.
+    """Place and time of a run's publication, from Transformers' options of the Hub.
 
     Attributes:
         repo_id: owner/name.

@@ -61,7 +61,7 @@ class Request:
         return tuple(dict.fromkeys(part.hub_split[0] for part in mixture.parts if part.hub_split))
 
     def scored_on(self) -> dict[str, Any]:
-        """Return what a report states of the held-out examples: their split on the Hub.
+        """Return the Hub split of the held-out examples, as a report states it.
 
         Return {} unless the examples are a whole split of a dataset on the Hub.
         """

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
 
 
 def is_whole(request: data.Request, seed: int, folder: Path, held_out: Sequence[str] = ()) -> bool:
-    """Return whether a folder holds what `write` would write with the same arguments."""
+    """Return whether a folder holds the output of `write` for the same arguments."""
     file = folder / REQUEST
     return file.is_file() and file.read_text(encoding="utf-8") == _asked(request, seed, held_out)
 
@@ -62,7 +62,7 @@ def is_whole(request: data.Request, seed: int, folder: Path, held_out: Sequence[
 def write(request: data.Request, seed: int, folder: Path, held_out: Sequence[str] = ()) -> None:
     """Write the training rows of a request as referring examples.
 
-    A whole folder of the same request stays.
+    If the folder already holds the whole output of the same request, nothing is written.
 
     Args:
         request: the data to write.

@@ -171,7 +171,7 @@ def forward(model: Any, sequences: float, prompt: int, answer: int, image: int) 
 
     Args:
         model: model from `qwen3_vl`.
-        sequences: how many.
+        sequences: number of sequences.
         prompt: tokens of a prompt, its image included.
         answer: tokens of an answer.
         image: tokens of an image.
@@ -236,7 +236,7 @@ def answering(model: Any, examples: float, batch_size: int, gpu: str, assumed: A
 def evaluations(recipe: Mapping[str, Any]) -> int:
     """Return how often a run scores its held-out examples.
 
-    The start and `best/` as it loads are scored, too.
+    The count includes the evaluation of the start and the evaluation of the finished `best/`.
     """
     return recipe["max_steps"] // recipe["eval_steps"] + 2
 

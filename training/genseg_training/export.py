@@ -77,7 +77,7 @@ def write(
 ) -> None:
     """Write a checkpoint into an empty folder.
 
-    The arguments and the errors are `export`'s.
+    See `export` for the arguments and the errors.
     """
     if not any((trained / file).is_file() for file in ("config.json", ADAPTER_FILE)):
         raise FileNotFoundError(f"there is no model in {trained}: train it first")

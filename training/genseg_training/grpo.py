@@ -41,7 +41,7 @@ from genseg_training.grpo_arguments import (
 )
 from genseg_training.liveness import DeadRunError, Watch
 from genseg_training.mask_reward import MaskReward
-from genseg_training.start import start_of
+from genseg_training.start import check_precision, start_of
 from genseg_training.trainer import SegmentationGRPOTrainer
 
 __all__ = ["BEST", "MASK", "REWARDS", "GrpoArguments", "of_data", "parse", "request_of", "train"]
@@ -75,6 +75,7 @@ def train(
     """
     check(arguments, config, model_config)
     check_vllm(config)
+    check_precision(config)
     recipe = recipe_of(arguments, config, model_config)
     target = HubTarget.of(config)
     config.hub_token = None  # Transformers would save it in training_args.bin of every checkpoint
@@ -169,7 +170,7 @@ def _finish(
     held_out: datasets.Dataset | None,
     arguments: GrpoArguments,
 ) -> None:
-    """Write `best/`, score it as it loads, and publish it."""
+    """Write `best/`, score it as users load it, and publish it."""
     choice, first = writer.choose(trainer.state), trainer.is_world_process_zero()
     if first:
         folder = writer.write(trainer.state)

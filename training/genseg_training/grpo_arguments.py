@@ -61,7 +61,7 @@ class GrpoArguments:
         default_factory=list, metadata={"help": "Sources whose images are left out of training: refcocog:val."}
     )
     allow_shared_images: bool = field(
-        default=False, metadata={"help": "Train although images of eval_data are also trained on."}
+        default=False, metadata={"help": "Allow training on images that eval_data also has."}
     )
     no_target_share: float | None = field(
         default=None, metadata={"help": "Share of no-target examples. By default the share that the sources have."}
@@ -97,25 +97,25 @@ class GrpoArguments:
     best_dtype: str | None = field(
         default=None,
         metadata={
-            "help": f"Precision of the weights in best/, in which they are then loaded: {', '.join(BEST_DTYPES)}. By "
-            "default float32, which keeps a LoRA update, and loaded in the precision that the device prefers."
+            "help": f"Precision in which best/ is written and loaded: {', '.join(BEST_DTYPES)}. By default best/ is "
+            "written in float32, which keeps a LoRA update, and loaded in the precision that the device prefers."
         },
     )
     dead_steps: int = field(
         default=20,
-        metadata={"help": "Logged steps in a row that teach nothing, after which the run stops; 0 to go on."},
+        metadata={"help": "The run stops after this many logged steps in a row that teach nothing; 0 to never stop."},
     )
     dead_share: float = field(
         default=0.95,
         metadata={
-            "help": "Share of groups without variance, of answers that earn nothing, or of answers that are cut, from "
-            "which on a step teaches nothing."
+            "help": "A step teaches nothing if this share of its groups has no variance, or if this share of its "
+            "answers earns nothing or is cut."
         },
     )
     dynamic_sampling: int = field(
         default=0,
         metadata={
-            "help": "Rounds in which groups without variance are replaced by other prompts, at most, as in DAPO; 0 to "
+            "help": "Largest number of rounds that replace groups without variance by other prompts, as in DAPO; 0 to "
             "train on the drawn groups."
         },
     )
@@ -161,11 +161,11 @@ class _Parser(TrlParser):
 def check(arguments: GrpoArguments, config: GRPOConfig, model_config: ModelConfig) -> None:
     """Raise ValueError for options that contradict each other.
 
-    The metric of the best checkpoint is set, too.
+    The function also completes TRL's settings of the evaluation: mIoU is the default metric of the best checkpoint.
 
     Args:
         arguments: data, rewards and evaluation.
-        config: TRL's settings of the run; its metric is set.
+        config: TRL's settings of the run, which are completed.
         model_config: TRL's settings of the model.
     """
     request_of(arguments).check()

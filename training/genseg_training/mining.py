@@ -234,7 +234,7 @@ def _opened(arguments: MiningArguments) -> tuple[datasets.Dataset, dict[str, str
 def _model(arguments: MiningArguments, options: dict[str, Any]) -> tuple[dict[str, str], Callable[[], GenSegR1]]:
     """Return the fingerprint of the model, and a function that loads it.
 
-    A server is asked for its models.
+    If the model is on a server, this function asks the server for its models.
     """
     of_reasoner, hub = pick(ReasonerOptions, options), pick(HubOptions, options)
     if arguments.server:
@@ -256,10 +256,7 @@ def _content(examples: datasets.Dataset) -> str:
 
 @contextlib.contextmanager
 def _begun(folder: Path, settings: Mapping[str, str], seconds: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a folder that is new or holds the same run.
-
-    Its settings are written.
-    """
+    """Hold the lock of a new folder or of the same run's folder; write the settings."""
     _check_folder(folder, settings)
     folder.mkdir(parents=True, exist_ok=True)
     with shards.locked(folder, seconds):

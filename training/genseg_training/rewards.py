@@ -84,7 +84,7 @@ def _box(numbers: Sequence[float]) -> Box:
 def _own_box(said: InstancePrompt) -> Box:
     """Return the box of a predicted instance.
 
-    The dialect genseg reads no instance without a box.
+    Every instance has a box, because the dialect genseg reads no instance without one.
     """
     return said.box or (0.0, 0.0, 0.0, 0.0)
 
@@ -266,7 +266,7 @@ def thought_reward(completions: Sequence[Completion], **kwargs) -> list[float]:
 def repetition_penalty(completions: Sequence[Completion], **kwargs) -> list[float]:
     """Return minus the share of sequences of 6 words that occurred before, in [-1, 0].
 
-    After Yeo et al. (arXiv 2502.03373).
+    The penalty follows Yeo et al. (arXiv 2502.03373).
 
     >>> [round(r, 3) for r in repetition_penalty(["a b c d e f g", "a b c d e f a b c d e f"])]
     [0.0, -0.143]

@@ -36,7 +36,7 @@ from genseg_training import data, pictures
 from genseg_training.export import drop_torn, export
 from genseg_training.nano.answers import interior_points
 from genseg_training.sources import ROOT_VARIABLE
-from genseg_training.start import start_of
+from genseg_training.start import check_precision, start_of
 
 FINAL, REPORT, LOG = "final", "data.txt", "sft.jsonl"
 
@@ -99,6 +99,7 @@ def train(
         arguments.data, arguments.data_weights, arguments.root, arguments.exclude, arguments.no_target_share
     )
     asked.check()
+    check_precision(config)
     start = start_of(model_config)
     output = Path(str(config.output_dir))
     options = ReasonerOptions(max_pixels=arguments.max_pixels).over(start.options)

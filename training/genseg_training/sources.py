@@ -24,7 +24,7 @@ from genseg_training.nano.expressions import EXPRESSION_KINDS
 from genseg_training.nano.refscenes import MIXED_KINDS, VERSION, refscenes, training_examples
 
 REFSCENES = "refscenes"
-NEW = f"{REFSCENES}-new"  # rendered scenes, three in four expressions of new kinds
+NEW = f"{REFSCENES}-new"  # rendered scenes, 60 % of the expressions of new kinds
 ROOT_VARIABLE = "GENSEG_BENCHMARKS"
 SLICE_SEED = 0  # of every COUNT, so that all runs hold out the same examples
 _NUMBER = re.compile(r"[1-9]\d*")

@@ -1,13 +1,18 @@
-"""The checkpoint that a run starts from."""
+"""The checkpoint that a run starts from, and the machine that it starts on."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import torch
+import transformers
 from genseg_hub import checkpoints
 from genseg_hub.checkpoints import trial
 from genseg_hub.checkpoints.catalog import EMBEDDED
 from trl import ModelConfig
+
+logger = logging.getLogger(__name__)
 
 
 def start_of(model_config: ModelConfig) -> checkpoints.Checkpoint:
@@ -28,3 +33,12 @@ def start_of(model_config: ModelConfig) -> checkpoints.Checkpoint:
     start.check_reasons("trained")
     trial.check(start.reasoner, name)
     return start
+
+
+def check_precision(config: transformers.TrainingArguments) -> None:
+    """Warn if the run multiplies in bfloat16 on a CPU that can only imitate it."""
+    if config.bf16 and config.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        logger.warning(
+            "this CPU has no AVX-512, so products in bfloat16 (bf16) are several times as slow as in float32; "
+            "--bf16 false avoids them"
+        )

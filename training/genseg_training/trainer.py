@@ -165,7 +165,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
     def release(self) -> None:
         """Free the memory of the device for another model, after the training.
 
-        Divided weights stay.
+        Weights that are divided among processes stay on the device.
         """
         self.optimizer = None
         if not self._divided:
@@ -197,7 +197,7 @@ class SegmentationGRPOTrainer(GRPOTrainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Segment held-out examples, score the masks, and return the figures.
 
-        See the class.
+        See the class for the figures and files.
 
         Args:
             eval_dataset: other examples with the same columns; None for the held-out examples of the trainer.

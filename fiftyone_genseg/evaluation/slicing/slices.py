@@ -107,9 +107,9 @@ def _cluster_variance(iou: np.ndarray, inside: np.ndarray, mean: float, rest_mea
 
 
 def _indicators(attributes: pd.DataFrame, min_support: int) -> tuple[list[tuple[str, str]], list[int], np.ndarray]:
-    """Return each indicator's value, its attribute, and float64[N, m].
+    """Return each indicator's (attribute, value), its column, and float64[N, m].
 
-    A value is (attribute, value).
+    The column is the number of the attribute in `attributes`. The matrix has 1 where a row has the value, else 0.
     """
     names, owner, columns = [], [], []
     for number, (attribute, values) in enumerate(attributes.items()):

@@ -230,4 +230,4 @@ def _ask(units: list[pa.Table], arguments: tuple, workers: int, gpus: float, ret
     try:
         yield from rows.iter_rows()
     except ray.exceptions.RayError as error:
-        raise RayError(f"the workers stopped, start again to go on: {ray_cluster.message(error)}") from error
+        raise RayError(f"the workers stopped; start again to go on: {ray_cluster.message(error)}") from error

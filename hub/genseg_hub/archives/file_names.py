@@ -1,6 +1,6 @@
 """Find images by the file names of annotation files.
 
-Other tools write these names with folders or for Windows.
+Some tools write these names with folders before them, or with the slashes and drives of Windows.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class FileNames:
     def ids(self, name: str) -> list[str]:
         """Return the ids of the images with a file name.
 
-        Names are the same if one has more folders before it, and with either slash. A name as it is written comes
-        first.
+        An exact match counts before all others. Otherwise two names match if they differ only in the kind of slash, or
+        in folders that one of them has before the other.
 
         Args:
-            name: as another file writes it.
+            name: file name, as another file writes it.
         """
         if name in self._exact:
             return self._exact[name]
@@ -74,9 +74,9 @@ def relative(name: str) -> str:
 
 
 def _inside(name: str) -> _Parts:
-    """Return a name as it is written, () if it leads out of its folder.
+    """Return the parts of a name as it is written; () if it leads out of its folder.
 
-    A file may have a backslash in its name.
+    A backslash does not divide parts, because a file may have one in its name.
     """
     path = Path(name)
     return () if path.is_absolute() or ".." in path.parts else path.parts

@@ -96,8 +96,8 @@ def load_archive(name: str, root: Path, split: str, strict: bool = False) -> tup
         report of the archive's contents.
 
     Raises:
-        ArchiveError: the name or the split is unknown. Or files are missing or of another kind. Or more than half of
-            the examples are unusable, or `strict` does not allow the contents.
+        ArchiveError: the name or the split is unknown, files are missing or of another kind, more than half of the
+            examples are unusable, or `strict` does not allow the contents.
     """
     benchmark, files = check(name, root, split)
     root = root.expanduser().resolve()

@@ -1,6 +1,6 @@
 """Checkpoints and segmenters with known properties.
 
-Any other Hub id or folder works, too.
+Any other Hub id or folder of a known family also works.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SAM3 = "facebook/sam3"
 AGENT = "sam3-agent"  # a segmenter's name, see `names.split_agent`
 ITSELF = "."  # the segmenter of SAM 3, which takes words and has no reasoner
 _SAM2_GIGABYTES = 3.0  # SAM 2 large in float32 and one image of 1024 pixels, as docs/training_results.md counts it
-_SAM3_IMAGE_GIGABYTES = 0.7  # one image and one phrase in float32: 0.62 by benchmarks/sam3_memory.py
+SAM3_IMAGE_GIGABYTES = 0.7  # one image and one phrase in float32: 0.62 by benchmarks/sam3_memory.py
 _ANSWER_TOKENS = 2048 + 400 + 1024  # image, prompt and answer
 # Hub id -> (configuration in the sam2 package, weights file in the repository)
 SAM2_REPOSITORIES = {
@@ -69,7 +69,7 @@ class KnownCheckpoint:
         The image has the default size.
         """
         if self.takes_words:
-            return self.gigabytes + _SAM3_IMAGE_GIGABYTES
+            return self.gigabytes + SAM3_IMAGE_GIGABYTES
         answer = 2 * _ANSWER_TOKENS * self.token_bytes / 1e9  # keys and values are copied once
         return self.gigabytes + answer + (0.1 if self.segmenter == NANO else _SAM2_GIGABYTES)
 

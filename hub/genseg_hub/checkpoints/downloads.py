@@ -240,9 +240,9 @@ def _drop_leftovers(name: str, options: HubOptions) -> None:
 
 
 def _again(call: Callable):
-    """Call until no connection is reset.
+    """Repeat a call when its connection is reset, for a few attempts.
 
-    huggingface_hub itself resumes once the answer has begun.
+    huggingface_hub itself resumes only after the answer has begun.
     """
     for attempt in range(_ATTEMPTS):
         try:

@@ -30,7 +30,7 @@ class DownloadPlan:
     """Files that `pull` would use of the Hub.
 
     Attributes:
-        name: without a revision of the reasoner.
+        name: name of the checkpoint, without the reasoner's revision.
         revision: the commit of the files; None for a local folder.
         asked: the branch or tag that was asked for; None for the main branch.
         files: files with their size, and whether they are in the cache; () for nano and local folders.

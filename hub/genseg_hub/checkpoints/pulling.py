@@ -151,8 +151,8 @@ def pull(
 
     Raises:
         HubError: the Hub failed, and the files are not in the cache.
-        CheckpointError: the name is unknown, or the repository is gated or private. Or the network or the disk does not
-            allow it, files are missing or malformed, or no dialect is known for the checkpoint.
+        CheckpointError: the name is unknown, the repository is gated or private, the network or the disk does not allow
+            the download, files are missing or malformed, or no dialect is known for the checkpoint.
     """
     name, segmenter = split_segmenter(name, segmenter)
     name, revision = split_revision(name, revision)
@@ -333,7 +333,7 @@ def find_segmenter(
 ) -> tuple[Path, str | None, str | None]:
     """Return the files, the configuration and the Hub id of a segmenter.
 
-    The configuration is a name in the sam2 package. The id is None for a folder.
+    The configuration is a name in the sam2 package; None if the files have their own. The id is None for a folder.
     """
     here = segmenter_folder(name, own)
     if here is not None:

@@ -93,7 +93,9 @@ def _without(ignore: Rle | None, rle: Rle | None) -> Rle | None:
     if not ignore or not rle:
         return rle
     if list(rle["size"]) != list(ignore["size"]):
-        raise ValueError(f"a mask is {rle['size']} (height, width), the pixels to ignore {ignore['size']}")
+        raise ValueError(
+            f"a mask is {rle['size']} (height, width), the pixels to ignore {ignore['size']}; make them of one size"
+        )
     return encode_mask(decode_mask(rle) & ~decode_mask(ignore))
 
 
@@ -133,7 +135,10 @@ def measure(
     if not truth or not guess:
         return Overlap(0, target_area, prediction_area, 0.0, answered)
     if list(truth["size"]) != list(guess["size"]):
-        raise ValueError(f"the target mask is {truth['size']} (height, width), the prediction {guess['size']}")
+        raise ValueError(
+            f"the target mask is {truth['size']} (height, width), the prediction {guess['size']}; predict on the same "
+            "image"
+        )
     if not target_area or not prediction_area:
         return Overlap(0, target_area, prediction_area, 0.0, answered)
     both = int(coco_mask.area(coco_mask.merge([truth, guess], intersect=True)))

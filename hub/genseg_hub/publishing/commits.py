@@ -180,7 +180,7 @@ def _commit(
 def _retry_after(error: errors.HfHubHTTPError) -> int | None:
     """Return the seconds that the Hub asks to wait, None if too many.
 
-    huggingface_hub itself waits for uploads only.
+    The caller waits, because huggingface_hub itself waits only during uploads.
     """
     wait = error.response.headers.get("Retry-After", "")
     return int(wait) if error.response.status_code == 429 and wait.isdigit() and int(wait) <= _PATIENCE else None

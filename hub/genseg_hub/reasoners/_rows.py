@@ -22,7 +22,7 @@ _GROWTH = 32  # columns by which the cache of a row grows
 class Layer(DynamicLayer):
     """Keys and values [rows, heads, columns, size] with room to grow.
 
-    Transformers' own layer copies all keys and values at each token.
+    The room saves time, because Transformers' own layer copies all keys and values at each token.
     """
 
     keys: torch.Tensor

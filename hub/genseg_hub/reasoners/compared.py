@@ -1,7 +1,4 @@
-"""Models whose answers by continuous batching and by `generate` were compared.
-
-The answers were equal.
-"""
+"""Models whose answers are the same by continuous batching and by `generate`."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ def connect_by_name(
 def _is_here(name: str) -> bool:
     """Return whether a server's model is also on this machine.
 
-    The model is a checkpoint of this package, or a server loaded it from a folder of this disk.
+    It is here if its name is a checkpoint of this package, or the path of a checkpoint's folder on this disk.
     """
     return name in EMBEDDED or (os.path.isabs(name) and (Path(name) / CONFIG_FILE).is_file())
 

@@ -190,7 +190,7 @@ def choose(models: Sequence[ServedModel], wanted: Sequence[str] | None) -> Choic
 def _last_part(name: str) -> str:
     """Return a name without its owner; the file's name for a path.
 
-    A folder may have another model's name.
+    The folders of a path do not count, because a folder may have another model's name.
     """
     return re.split(r"[/\\]", name)[-1]
 
@@ -303,7 +303,7 @@ def _vision(name: str, fields: dict[str, Any]) -> bool | None:
 def _capabilities(page: Any) -> dict[str, list]:
     """Return the capabilities of each model, by its name.
 
-    llama-server lists them beside the models.
+    llama-server lists capabilities under `models`, beside the usual list `data`.
     """
     listed = getattr(page, "models", None)
     rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []

@@ -296,7 +296,7 @@ class AgentQuestions(WordQuestions):
     def segment(self, picture: Picture, responses: Sequence[Response]) -> list[Prediction]:
         """Return the selections as predictions.
 
-        For instances that a person has changed see `Words`.
+        See `Words` for instances that a person has changed.
         """
         if not all(isinstance(response, _Selected) for response in responses):
             return super().segment(picture, responses)

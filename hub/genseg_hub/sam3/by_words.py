@@ -51,14 +51,14 @@ class WordQuestions(Questions):
     def read(self, picture: Picture, answer: Generation) -> Response:
         """Return a response with the phrase as its text.
 
-        The instances are known after `segment`.
+        The response has no instances, because only `segment` finds them.
         """
         return Response(answer.text, tokens=answer.tokens)
 
     def segment(self, picture: Picture, responses: Sequence[Response]) -> list[Prediction]:
         """Return the instances that SAM 3 finds for the phrases.
 
-        For instances that a person has changed see `Words`.
+        See `Words` for instances that a person has changed.
 
         Raises:
             ImageError, SegmenterError: as `Questions.segment`.
@@ -88,7 +88,7 @@ def prediction(response: Response, found: Found, size: tuple[int, int]) -> Predi
     """Return what SAM 3 has found as the prediction of an expression.
 
     Args:
-        response: without instances.
+        response: response without instances.
         found: an empty one is the no-target answer.
         size: (width, height) of the original image in pixels.
     """

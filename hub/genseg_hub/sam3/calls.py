@@ -1,4 +1,4 @@
-"""The calls of the agent: what the reasoner is told, and what it asks for.
+"""The agent's calls: requests to the reasoner, and the tools that it asks for.
 
 The tools come from the public SAM 3 agent (github.com/facebookresearch/sam3, sam3/agent). The words are this project's
 own, and each request stands alone: the steps so far are in it as text, because a reasoner sees one picture.
@@ -68,7 +68,7 @@ def request(expression: str, phrase: str, masks: int, tried: Mapping[str, int], 
         masks: their number.
         tried: phrase -> number of its masks.
         fault: why the last answer could not be used; "" if it could.
-        left: how many more calls there are, with this one.
+        left: number of remaining calls, this call included.
     """
     lines = [f"Expression: {as_data(expression)}"]
     if phrase:

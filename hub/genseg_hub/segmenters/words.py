@@ -106,7 +106,7 @@ class Words(Segmenter):
         key: Hashable = None,
         size: tuple[int, int] | None = None,
     ) -> list[Found]:
-        """Return what each phrase names in an image; nothing is an empty `Found`.
+        """Return the instances that each phrase names; `Found` is empty for none.
 
         A phrase of more tokens than the model reads (32) is cut, as in the authors' code, and a warning says so.
 
@@ -194,7 +194,7 @@ class Words(Segmenter):
 def _inside(box: Sequence[float], size: tuple[int, int]) -> Box:
     """Turn a box relative to the image into pixels.
 
-    The box is ordered, inside the image and at least a pixel wide and high.
+    The returned box is ordered, inside the image and at least a pixel wide and high.
     """
     edges = []
     for low, high, length in ((box[0], box[2], size[0]), (box[1], box[3], size[1])):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from genseg_hub import GenSegR1, checkpoints
+from genseg_hub import GenSegR1, checkpoints, memory
 from genseg_hub.checkpoints import fingerprint
 from genseg_hub.errors import CheckpointError, SegmenterError
+from genseg_hub.options import ReasonerOptions
 from genseg_hub.questions import WHOLE_PIXELS
 from genseg_hub.schema import Failure, InstancePrompt, ReferringExample, Response
 from genseg_hub.segmenters import words as module
@@ -60,6 +61,22 @@ def test_the_masks_are_transformers_own(model, words, sam3_folder, phrase):
         inside = np.clip(box, 0, [140, 90, 140, 90])
         if inside[2] - inside[0] >= 1 and inside[3] - inside[1] >= 1:
             assert instance.box == pytest.approx(inside, abs=1e-3)
+
+
+def test_the_memory_is_forecast_before_loading(model, sam3_folder, monkeypatch):
+    """Also as the tool of an agent: weights in float32, and 0.7 GB for an image."""
+    weights = load_file(sam3_folder / "model.safetensors").values()
+    whole = 4 * sum(tensor.numel() for tensor in weights) + 700_000_000
+    for name in (str(sam3_folder), f"nano+sam3-agent:{sam3_folder}"):
+        assert memory.forecast(checkpoints.pull(name), ReasonerOptions(), 4, 100, 1).segmenter == whole
+
+    def loads(*args, **kwargs):
+        raise AssertionError("nothing may be loaded")
+
+    monkeypatch.setattr(memory, "free_bytes", lambda target: 600_000_000)
+    monkeypatch.setattr(module.Words, "load", loads)
+    with pytest.raises(CheckpointError, match=r"needs about 70\d\.\d MB, and cpu has 600\.0 MB free\. What would"):
+        GenSegR1.from_pretrained(str(sam3_folder), device="cpu")
 
 
 def test_nothing_found_is_no_target(model):

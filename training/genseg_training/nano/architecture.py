@@ -1,6 +1,6 @@
-"""Build nano's architecture and tokenizer: the real classes at a tiny size.
+"""Build nano's reasoner and tokenizer: the real classes at a tiny size.
 
-`vision`, `sft` and `segmenter` train them.
+`vision` and `sft` train the reasoner. `segmenter` builds and trains nano's SAM 2.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def build_tokenizer(vocabulary: int = 768) -> Tokenizer:
 def build_processor() -> transformers.Qwen3VLProcessor:
     """Build a Qwen3VLProcessor with Qwen3-VL's chat template.
 
-    Images have about 256 x 256 pixels.
+    The processor resizes each image to about 256 x 256 pixels.
     """
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=build_tokenizer(),

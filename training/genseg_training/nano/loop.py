@@ -50,7 +50,7 @@ class LoopConfig:
 class _Batches(Dataset):
     """Batches that depend on seed, step and rank alone.
 
-    A resumed run sees the same data.
+    A resumed run therefore sees the same data.
     """
 
     def __init__(self, make: Callable[[str, float], Any], config: LoopConfig, rank: int):
@@ -90,7 +90,7 @@ def muon_and_adamw(
 ) -> list[torch.optim.Optimizer]:
     """Return Muon for a module's matrices, and AdamW for the other parameters.
 
-    The others are embeddings, convolutions, norms and biases.
+    The other parameters are embeddings, convolutions, norms and biases.
 
     Args:
         module: everything that is trained.

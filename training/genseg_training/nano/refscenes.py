@@ -74,7 +74,7 @@ def training_examples(count: int, seed: int, kinds: Mapping[str, int] = EXPRESSI
     A scene has EXPRESSIONS_PER_SCENE examples. Neither RefScenes nor the warm start of nano has these scenes.
 
     Args:
-        count: how many expressions.
+        count: number of expressions.
         seed: another seed gives other scenes.
         kinds: as `expressions.refer` takes them. A scene gets the kinds that it supports, or else EXPRESSION_KINDS.
     """

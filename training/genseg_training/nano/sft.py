@@ -260,7 +260,7 @@ def held_out_set(count: int) -> list[tuple[Scene, SceneQuery]]:
     """Return scenes and queries that neither training nor RefScenes has.
 
     Args:
-        count: how many.
+        count: number of scenes, with one query each.
     """
     examples = []
     for index in range(count):
