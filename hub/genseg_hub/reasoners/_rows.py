@@ -50,7 +50,7 @@ class Layer(DynamicLayer):
     def update(self, key_states, value_states, *args, **kwargs):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            # Models give transposed views, and each later token would read them five times as slowly.
+            # Models give transposed views, which each later token would read slowly.
             self.keys, self.values = key_states.contiguous(), value_states.contiguous()
             self.columns = key_states.shape[-2]
             return self.keys, self.values
