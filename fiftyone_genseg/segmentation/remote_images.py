@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _FORM = re.compile(r"(?P<folder>.+?)=(?P<url>[a-z][a-z0-9+.-]*://.+)", re.DOTALL)
 _THREADS = 16
-_AHEAD = 64  # images that are read before they are needed
+# Images that are read before they are needed, as many as fit into these bytes.
+_AHEAD, _BYTES = 64, 64_000_000
 
 
 @dataclass(frozen=True)
@@ -82,25 +83,29 @@ class RemoteImages:
         Neighbours that are equal are read once.
 
         Args:
-            images: paths under `folder`. Threads read some ahead.
+            images: paths under `folder`. Threads read some ahead, as many as 64 MB hold.
         """
         import fsspec
 
         system, root = fsspec.core.url_to_fs(self.url)
         runs = ((image, len(list(same))) for image, same in itertools.groupby(images))
         waiting: deque[tuple[int, Future[bytes | Failure]]] = deque()
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="images") as pool:
-            try:
-                while True:
-                    for image, count in itertools.islice(runs, _AHEAD - len(waiting)):
-                        waiting.append((count, pool.submit(self._content, system, root, image)))
-                    if not waiting:
-                        return
-                    count, content = waiting.popleft()
-                    yield from itertools.repeat(content.result(), count)
-            finally:
-                for _, content in waiting:
-                    content.cancel()
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="images")
+        size = _BYTES // 4  # of a file, until some are read
+        try:
+            while True:
+                room = max(1, min(_AHEAD, _BYTES // size)) - len(waiting)
+                for image, count in itertools.islice(runs, max(0, room)):
+                    waiting.append((count, pool.submit(self._content, system, root, image)))
+                if not waiting:
+                    return
+                count, reading = waiting.popleft()
+                content = reading.result()
+                # A large file counts at once, and less with each smaller file after it.
+                size = max(1, size // 2, 0 if isinstance(content, Failure) else len(content))
+                yield from itertools.repeat(content, count)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # a server that hangs would hold back who gives up
 
     def _content(self, system: Any, root: str, image: str) -> bytes | Failure:
         name = str(PurePosixPath(image).relative_to(self.folder))

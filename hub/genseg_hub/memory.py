@@ -62,7 +62,7 @@ class Forecast:
 
     def __str__(self) -> str:
         """Return the total and its parts; SAM 3 by words is all segmenter."""
-        if not self.weights:
+        if not self.weights and not self.row:
             return readable_size(self.total)
         answers = "an answer" if self.batch_size == 1 else f"{self.batch_size} answers at once"
         return (
@@ -160,7 +160,10 @@ def _changes(checkpoint: Checkpoint, needed: Forecast, options: ReasonerOptions,
     fitting = [known for known in KNOWN if known.dialect == "qwen3_vl" and known.memory * 1e9 <= free]
     if fitting and needed.weights:
         changes.append(f"the checkpoint {max(fitting, key=lambda known: known.memory).name}")
-    changes.append("weights that are spread over several devices (device_map auto), or a server")
+    if needed.segmenter <= free:
+        changes.append("weights that are spread over several devices (device_map auto), or a server")
+    else:
+        changes.append("a smaller segmenter (segmenter facebook/sam2.1-hiera-tiny)")
     return [*changes, released]
 
 
@@ -206,12 +209,11 @@ def fitting_batch(needed: Forecast, free: int) -> int:
 def _segmenter(checkpoint: Checkpoint) -> int:
     """Return the bytes of the segmenter's weights and one image."""
     folder = checkpoint.segmenter
-    files = [folder] if folder.is_file() else [*folder.glob("*.safetensors")]
+    weights = folder if folder.is_file() else folder / "model.safetensors"  # see `safety.check_segmenter`
     file = folder / CONFIG_FILE
     if file.is_file() and str(read_config(file, checkpoint.name).get("model_type")).startswith("sam3"):
-        stored = sum(_weights(file, ReasonerOptions(), dtype_bytes=4) for file in files)
-        return stored + round(SAM3_IMAGE_GIGABYTES * 1e9)
-    return round(_SEGMENTER_FACTOR * sum(file.stat().st_size for file in files))
+        return _weights(weights, ReasonerOptions(), dtype_bytes=4) + round(SAM3_IMAGE_GIGABYTES * 1e9)
+    return round(_SEGMENTER_FACTOR * weights.stat().st_size)
 
 
 def _weights(file: Path, options: ReasonerOptions, dtype_bytes: int) -> int:

@@ -64,6 +64,9 @@ def test_what_does_not_fit_is_refused_before_loading_with_what_would(saved, monk
     with pytest.raises(CheckpointError, match="the checkpoint Qwen/Qwen3-VL-4B-Instruct"):
         memory.check(checkpoint, replace(needed, batch_size=1), ReasonerOptions(), 16_000_000_000, "cuda")
     memory.check(checkpoint, needed, ReasonerOptions(), 27_000_000_000, "cuda")
+    with pytest.raises(CheckpointError, match="a smaller segmenter") as error:  # a server would not help
+        memory.check(checkpoint, needed, ReasonerOptions(), 2_000_000_000, "cuda")
+    assert "server" not in str(error.value)
 
     def loads(*args, **kwargs):
         raise AssertionError("nothing may be loaded")

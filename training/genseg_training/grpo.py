@@ -75,7 +75,7 @@ def train(
     """
     check(arguments, config, model_config)
     check_vllm(config)
-    check_precision(config)
+    check_precision(config, model_config)
     recipe = recipe_of(arguments, config, model_config)
     target = HubTarget.of(config)
     config.hub_token = None  # Transformers would save it in training_args.bin of every checkpoint

@@ -99,7 +99,7 @@ def train(
         arguments.data, arguments.data_weights, arguments.root, arguments.exclude, arguments.no_target_share
     )
     asked.check()
-    check_precision(config)
+    check_precision(config, model_config)
     start = start_of(model_config)
     output = Path(str(config.output_dir))
     options = ReasonerOptions(max_pixels=arguments.max_pixels).over(start.options)

@@ -35,10 +35,11 @@ def start_of(model_config: ModelConfig) -> checkpoints.Checkpoint:
     return start
 
 
-def check_precision(config: transformers.TrainingArguments) -> None:
-    """Warn if the run multiplies in bfloat16 on a CPU that can only imitate it."""
-    if config.bf16 and config.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+def check_precision(config: transformers.TrainingArguments, model_config: ModelConfig) -> None:
+    """Warn if the run computes in bfloat16 on a CPU that can only imitate it."""
+    lower = config.bf16 or model_config.dtype == "bfloat16"
+    if lower and config.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
         logger.warning(
-            "this CPU has no AVX-512, so products in bfloat16 (bf16) are several times as slow as in float32; "
-            "--bf16 false avoids them"
+            "this CPU has no AVX-512, so a step in bfloat16 takes several times as long as in float32; "
+            "give --bf16 false and --dtype float32"
         )

@@ -25,7 +25,7 @@ _PROCESSORS: dict[str, Any] = {
 
 
 def load_whole(kind: Any, folder: Path) -> Any:
-    """Load a model of Transformers in float32, with all of its weights.
+    """Load a frozen model of Transformers in float32, with all of its weights.
 
     Args:
         kind: class of the model, or an auto class.
@@ -42,7 +42,7 @@ def load_whole(kind: Any, folder: Path) -> Any:
         raise ValueError(
             f"the weights in {folder} lack {len(lacking)} tensors: {', '.join(lacking[:3])} ...; pull them again"
         )
-    return model
+    return model.requires_grad_(False)  # else autocast on a GPU keeps a second copy of the image encoder
 
 
 class TransformersSegmenter(Segmenter):

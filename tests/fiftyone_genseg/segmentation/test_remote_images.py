@@ -1,11 +1,14 @@
 """Images under a URL: what a user may name, what a sample's path can name, and one read for each image."""
 
 import re
+import threading
+from threading import Event
 
 import fsspec
 import pytest
 from genseg_hub.schema import Failure
 
+from fiftyone_genseg.segmentation import remote_images as module
 from fiftyone_genseg.segmentation.remote_images import RemoteImages
 from fiftyone_genseg.segmentation.request import SegmentRequest
 from tests.helpers.image_stores import s3, web
@@ -80,6 +83,36 @@ def test_reading_can_be_given_up(store):
     assert next(reading) == b"a.png"
     reading.close()
     assert len(store) < 1000
+
+
+def test_large_files_are_not_read_far_ahead(store, monkeypatch):
+    """Files of a quarter of the bytes: four are read at once, and never more than four wait."""
+    monkeypatch.setattr(module, "_BYTES", 400)
+    files = fsspec.filesystem("memory")
+    for number in range(40):
+        files.pipe(f"/bucket/photos/{number}.png", b"x" * 100)
+    images = RemoteImages("/data/photos", "memory://bucket/photos")
+    for number, content in enumerate(images.contents([f"/data/photos/{number}.png" for number in range(40)]), 1):
+        assert len(content) == 100
+        assert len(store) <= number + 3
+
+
+def test_giving_up_does_not_wait_for_a_server_that_hangs(store, monkeypatch):
+    hangs, content = Event(), RemoteImages._content
+
+    def late(self, system, root, image):
+        if not image.endswith("a.png"):
+            hangs.wait(60)
+        return content(self, system, root, image)
+
+    monkeypatch.setattr(RemoteImages, "_content", late)
+    images = RemoteImages("/data/photos", "memory://bucket/photos")
+    reading = images.contents(["/data/photos/a.png", "/data/photos/gone.png", "/data/photos/a.png"])
+    assert next(reading) == b"a.png"
+    reading.close()
+    assert not hangs.is_set()
+    assert any(thread.name.startswith("images") and thread.is_alive() for thread in threading.enumerate())
+    hangs.set()
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,13 @@ def test_the_masks_are_transformers_own(model, words, sam3_folder, phrase):
             assert instance.box == pytest.approx(inside, abs=1e-3)
 
 
-def test_the_memory_is_forecast_before_loading(model, sam3_folder, monkeypatch):
+def test_the_memory_is_forecast_before_loading(model, sam3_folder, tmp_path, monkeypatch):
     """Also as the tool of an agent: weights in float32, and 0.7 GB for an image."""
     weights = load_file(sam3_folder / "model.safetensors").values()
     whole = 4 * sum(tensor.numel() for tensor in weights) + 700_000_000
-    for name in (str(sam3_folder), f"nano+sam3-agent:{sam3_folder}"):
+    stray = shutil.copytree(sam3_folder, tmp_path / "stray")
+    (stray / "._model.safetensors").write_bytes(b"of a Mac")
+    for name in (str(sam3_folder), f"nano+sam3-agent:{sam3_folder}", f"nano+sam3-agent:{stray}"):
         assert memory.forecast(checkpoints.pull(name), ReasonerOptions(), 4, 100, 1).segmenter == whole
 
     def loads(*args, **kwargs):
