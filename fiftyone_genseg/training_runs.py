@@ -276,6 +276,7 @@ def run(folder: Path, on_progress: Progress = lambda share, label: None) -> Outc
 def _train(folder: Path, on_progress: Progress) -> Outcome:
     from genseg_training import grpo
     from genseg_training.callbacks import OnProgress
+    from genseg_training.start import imitates_bfloat16
 
     plan = _read_plan(folder)
     every = max(1, min(20, plan.steps // 5))
@@ -294,6 +295,8 @@ def _train(folder: Path, on_progress: Progress) -> Outcome:
         "max_steps": plan.steps,
     }
     arguments, config, model_config = grpo.parse(options)
+    if imitates_bfloat16(config):  # the App has no --bf16
+        arguments, config, model_config = grpo.parse(options | {"bf16": False})
     arguments.no_target_share = None  # a slice of failures keeps its own share
     grpo.train(arguments, config, model_config, callbacks=[OnProgress(on_progress)])
     before = json.loads((folder / "evaluations" / "step-000000.json").read_text())

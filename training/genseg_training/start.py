@@ -35,10 +35,14 @@ def start_of(model_config: ModelConfig) -> checkpoints.Checkpoint:
     return start
 
 
+def imitates_bfloat16(config: transformers.TrainingArguments) -> bool:
+    """Return whether a run is on a CPU that has no instructions for bfloat16."""
+    return config.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
 def check_precision(config: transformers.TrainingArguments, model_config: ModelConfig) -> None:
     """Warn if the run computes in bfloat16 on a CPU that can only imitate it."""
-    lower = config.bf16 or model_config.dtype == "bfloat16"
-    if lower and config.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+    if (config.bf16 or model_config.dtype == "bfloat16") and imitates_bfloat16(config):
         logger.warning(
             "this CPU has no AVX-512, so a step in bfloat16 takes several times as long as in float32; "
             "give --bf16 false and --dtype float32"

@@ -10,13 +10,16 @@ import datasets
 import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
+import torch
 import yaml
 from fiftyone.operators.delegated import DelegatedOperationService
 from fiftyone.operators.executor import ExecutionContext, ExecutionError
+from genseg_training import grpo
 
 import fiftyone_genseg
 from fiftyone_genseg import training_runs
 from fiftyone_genseg.asking import corrections
+from fiftyone_genseg.datasets import export
 from fiftyone_genseg.operators.referring_segment import ReferringSegment
 from fiftyone_genseg.operators.train_on_view import TrainOnView
 from tests.fiftyone_genseg.panels.test_panels import SLICES, Panel
@@ -185,6 +188,23 @@ def test_what_cannot_work_is_refused_before_it_is_queued(dataset, plugin, home, 
     with pytest.raises(ExecutionError, match=f"{re.escape(message)}|must be greater"):
         train(dataset, **given)
     assert {file.name for file in home.iterdir()} == {"done"}
+
+
+@pytest.mark.parametrize(("capability", "bf16"), [("AVX2", False), ("AVX512", True)])
+def test_a_cpu_without_bfloat16_trains_in_float32(dataset, recipe, capability, bf16, monkeypatch):
+    asked = []
+
+    def starts(arguments, config, model_config, callbacks):
+        asked.append(config)
+        raise ValueError("it starts")
+
+    monkeypatch.setattr(grpo, "train", starts)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    found = list(export.examples(dataset, "ground_truth", "expression"))
+    folder = training_runs.prepare(training_runs.Plan("fast", "nano", recipe=recipe, steps=7), found)
+    with pytest.raises(ValueError, match="it starts"):
+        training_runs.run(folder)
+    assert [(config.bf16, config.max_steps) for config in asked] == [(bf16, 7)]
 
 
 def test_a_run_that_cannot_start_leaves_its_name_free(dataset, plugin, home):
