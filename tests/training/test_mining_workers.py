@@ -7,6 +7,7 @@ import time
 
 import datasets
 import pytest
+import ray
 from genseg_hub import ray_cluster, referring_dataset
 from genseg_hub.ray_cluster import RayError
 from genseg_hub.referring_dataset import FEATURES
@@ -104,8 +105,11 @@ def test_a_failed_answer_is_not_asked_again_in_this_process(tmp_path, monkeypatc
 
 def test_answers_that_do_not_arrive_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(mining_workers, "_part", lambda *_: None)  # as if it wrote to a disk of its own
+    cancelled = []  # Ray may abort this process if a task is cancelled while it ends
+    monkeypatch.setattr(ray, "cancel", lambda task, **_: cancelled.append(task))
     with pytest.raises(SystemExit, match="lacks 8 answers that workers have given: all machines must see this folder"):
         cli.main(command(tmp_path / "mined", workers=1))
+    assert not cancelled
 
 
 def test_a_worker_that_dies_for_ever_ends_the_run(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -50,9 +51,12 @@ def mine(arguments: MiningArguments) -> None:
         tasks = {ask.remote(os.getcwd(), replace(own, shard=part)): part for part in parts}
         try:
             _wait(ray, tasks, Path(arguments.output_dir), arguments.model)
-        finally:
-            for task in tasks:
-                ray.cancel(task, force=True)
+        except BaseException:  # Ctrl-C, too
+            with contextlib.suppress(Exception):  # the first error counts
+                # Ray 2.60 aborts this process if a task is cancelled at the moment at which it ends.
+                for task in ray.wait(list(tasks), num_returns=len(tasks), timeout=0)[1]:
+                    ray.cancel(task, force=True)
+            raise
     mining.finish(begun)
 
 
