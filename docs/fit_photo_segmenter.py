@@ -89,13 +89,14 @@ def main() -> None:
     photos, rng = things(), random.Random(0)
     model = load_sam2(EMBEDDED["nano"] / "segmenter").train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    fast = torch.backends.cpu.get_cpu_capability() != "AVX2"  # which can only imitate bfloat16
     started, step, ious = time.monotonic(), 0, []
     while (spent := time.monotonic() - started) < 60 * args.minutes:
         left = 1 - spent / (60 * args.minutes)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, step / 20) * min(1.0, 2 * left)
         images, prompts, owner, target = batch(rng, photos)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
             logits, predicted, objects = segmenter.forward(model, images, prompts, owner)
         loss, figures = segmenter.mask_loss(logits, predicted, objects, target)
         optimizer.zero_grad()
