@@ -22,7 +22,17 @@ from statistics import median
 import torch
 
 HERE = Path(__file__).parent
-SCRIPTS = ("pipeline", "in_fiftyone", "mask_reward", "metrics", "evaluation", "registry", "size", "dataset_size")
+SCRIPTS = (
+    "pipeline",
+    "in_fiftyone",
+    "mask_reward",
+    "metrics",
+    "evaluation",
+    "registry",
+    "size",
+    "dataset_size",
+    "cold_start",
+)
 PACKAGES = ("fiftyone-genseg", "fiftyone", "torch", "transformers", "rf-sam-2", "pycocotools", "numpy")
 
 

@@ -84,7 +84,7 @@ class Sam2Segmenter(Segmenter):
 
     def __init__(self, model: SAM2Base):
         super().__init__(model.image_size, model.device)
-        self._predictor = SAM2ImagePredictor(model.eval())
+        self._predictor = SAM2ImagePredictor(model.eval(), disable_torch_jit=True)
         # The predictor's own sizes are for 1024 pixels only.
         self._predictor._bb_feat_sizes = [(self.side // stride, self.side // stride) for stride in (4, 8, 16)]
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
 from genseg_hub.answers import MAX_INSTANCES, MAX_MASK_PIXELS
 from genseg_hub.checkpoints.settings import WORD_TYPES
@@ -148,6 +147,8 @@ class Words(Segmenter):
         self, features: tuple[torch.Tensor, ...], positions: tuple[torch.Tensor, ...], phrases: Sequence[str]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return logits of masks [n, q, h, w], relative boxes [n, q, 4], scores [n, q]."""
+        from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput  # slow, and only SAM 3 needs it
+
         tokens = self._processor.tokenizer(
             list(phrases), padding="max_length", max_length=self._most_tokens, truncation=True, return_tensors="pt"
         )

@@ -1,0 +1,66 @@
+"""A command that loads a model waits for imports and answers, and for nothing else."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+IMPORTS = """
+import gc, json, sys
+from fiftyone_genseg.cli import _shared
+begun = []
+gc.callbacks.append(lambda phase, info: begun.append(phase))
+_shared._import_models()
+during = len(begun)
+frozen = gc.get_freeze_count()
+_shared._import_models()
+print(json.dumps([during, frozen, gc.get_freeze_count() - frozen, gc.isenabled(), "torch" in sys.modules]))
+"""
+FAILS = """
+import gc, sys
+from fiftyone_genseg.cli import _shared
+sys.modules["torch"] = None
+try:
+    _shared._import_models()
+except ImportError:
+    print(gc.isenabled())
+"""
+
+
+def run(code: str) -> str:
+    """Return what a new process prints last."""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_libraries_are_imported_without_looking_for_garbage():
+    during, frozen, later, enabled, imported = json.loads(run(IMPORTS))
+    assert imported
+    assert during == 0, "no collection began"
+    assert frozen > 100_000
+    assert later <= 0, "objects are frozen once"
+    assert enabled
+
+
+def test_an_import_that_fails_leaves_the_collector_on():
+    assert run(FAILS) == "True"
+
+
+@pytest.mark.slow
+def test_one_answer_imports_no_other_segmenter_and_compiles_nothing(tmp_path):
+    code = f"""
+import sys
+from PIL import Image
+from fiftyone_genseg.cli import app
+Image.new("RGB", (64, 48), "white").save({str(tmp_path / "white.png")!r})
+sys.argv = ["genseg", "segment", {str(tmp_path / "white.png")!r}, "the red circle", "-m", "nano"]
+try:
+    app()
+finally:
+    print("transformers.models.sam3.modeling_sam3" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "FutureWarning" not in done.stderr
