@@ -45,6 +45,13 @@ class Cutout:
             float(top + rows[-1] + 1),
         )
 
+    def whole(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the mask bool[H, W] of an image of the size (width, height)."""
+        full = np.zeros((size[1], size[0]), dtype=bool)
+        x1, y1, x2, y2 = self.window
+        full[y1:y2, x1:x2] = self.mask
+        return full
+
     def within(self, window: tuple[int, int, int, int]) -> np.ndarray:
         """Return the part of the mask in an xyxy window that lies inside the cut-out."""
         x1, y1, x2, y2 = window

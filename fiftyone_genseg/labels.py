@@ -1,6 +1,7 @@
 """Masks as FiftyOne labels, and the names of the fields of a result.
 
-Only this module, `overlays` and `cutouts` know FiftyOne's relative coordinates. `outputs` describes the fields.
+Only this module, `overlays`, `cutouts` and `stored_labels` know FiftyOne's relative coordinates. `outputs` describes
+the fields.
 """
 
 from __future__ import annotations
@@ -135,11 +136,7 @@ def instance_masks(detections: fo.Detections | None, size: tuple[int, int]) -> l
             part, _ = cutout(detection.bounding_box, stored, size)
         except MaskError as error:
             raise MaskError(f"the mask of the detection {detection.id} cannot be used: {error}") from error
-        full = np.zeros((size[1], size[0]), dtype=bool)
-        if part:
-            x1, y1, x2, y2 = part.window
-            full[y1:y2, x1:x2] = part.mask
-        masks.append(full)
+        masks.append(part.whole(size) if part else np.zeros((size[1], size[0]), dtype=bool))
     return masks
 
 

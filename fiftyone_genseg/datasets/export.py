@@ -9,9 +9,11 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import datasets
 import fiftyone as fo
+import numpy as np
 from fiftyone.core.sample import get_default_sample_fields
 from genseg_hub.errors import MaskError
 from genseg_hub.images import image_size, load_image
@@ -23,6 +25,7 @@ from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import columns
 from fiftyone_genseg.datasets.unusable import IMAGE, MASK, Unusable
 from fiftyone_genseg.fields import EXPRESSION, GROUND_TRUTH, KEPT_EXPRESSIONS, check_named, check_view, flat
+from fiftyone_genseg.stored_labels import StoredLabels, documents, from_document, value_at
 
 UNFINISHED = ".unfinished"
 _CHUNK = 1000  # examples that become rows at once
@@ -160,43 +163,44 @@ def examples(
     read = {gt_field, *(carried or ()), *filter(None, (expression_field,))}
     read |= {labels.IGNORE} if ignores else set()
     read |= {"example_id"} if has_ids else set()
-    for sample in view.select_fields(sorted(read)).iter_samples():  # other labels, with their masks, stay unread
-        truth = sample[gt_field] or fo.Detections()
-        asked = sample[expression_field] if expression_field else _named(truth)
+    schema = view.get_field_schema()
+    for sample in documents(view.select_fields(sorted(read))):  # other labels, with their masks, stay unread
+        sample_id, file, truth = str(sample["_id"]), sample["filepath"], from_document(sample.get(gt_field))
+        asked = value_at(sample, expression_field) if expression_field else _named(truth)
         single = isinstance(asked, str)
         texts = [asked] if isinstance(asked, str) else asked or []
         expressions = [text for text in dict.fromkeys(map(normalize_expression, texts)) if text]
         if pairs is not None:
-            expressions = [expression for expression in expressions if (sample.id, expression) in pairs]
+            expressions = [expression for expression in expressions if (sample_id, expression) in pairs]
         if not expressions:
             continue
         why = IMAGE
         try:
-            if sample.filepath not in sizes:
-                sizes[sample.filepath] = _size(sample.filepath)
-            size = sizes[sample.filepath]
+            if file not in sizes:
+                sizes[file] = _size(file)
+            size = sizes[file]
             if isinstance(size, Exception):
                 raise size
             why = MASK
-            ignored = labels.union_mask(sample[labels.IGNORE], size) if ignores and sample[labels.IGNORE] else None
+            ignored = _ignored(from_document(sample.get(labels.IGNORE)), size) if ignores else None
         except Exception as error:  # noqa: BLE001 - one bad sample is no reason to stop
-            unusable.note(why, f"{expressions[0]!r} on sample {sample.id}, {error}", len(expressions))
+            unusable.note(why, f"{expressions[0]!r} on sample {sample_id}, {error}", len(expressions))
             continue
         for expression in expressions:
             try:
-                masks = _masks(truth if single else labels.of_expression(truth, expression), size)
+                masks = _masks(truth, truth.ids if single else truth.of(expression), size)
             except Exception as error:  # noqa: BLE001 - as above
-                unusable.note(MASK, f"{expression!r} on sample {sample.id}, {error}")
+                unusable.note(MASK, f"{expression!r} on sample {sample_id}, {error}")
                 continue
             used += 1
             yield ReferringExample(
-                sample.filepath,
+                file,
                 expression,
                 masks,
-                (sample["example_id"] if single and has_ids else None) or f"{sample.id}/{expression}",
-                image_ids.get(sample.id, sample.filepath),
-                {name: sample[field] for field, name in (carried or {}).items()},
-                encode_mask(ignored) if ignored is not None and ignored.any() else None,
+                (sample.get("example_id") if single and has_ids else None) or f"{sample_id}/{expression}",
+                image_ids.get(sample_id, file),
+                {name: _value(schema[field], sample.get(field)) for field, name in (carried or {}).items()},
+                ignored,
             )
     found = used + unusable.total()
     unusable.check(found)
@@ -213,19 +217,30 @@ def _size(file: str) -> tuple[int, int] | Exception:
         return error.with_traceback(None)
 
 
-def _masks(truth: fo.Detections, size: tuple[int, int]) -> tuple[Rle, ...]:
+def _masks(truth: StoredLabels, ids: list[str], size: tuple[int, int]) -> tuple[Rle, ...]:
     """Return the true masks of an expression; none for no-target.
 
     Raises:
         MaskError: a mask cannot be read, or all of them are empty.
     """
-    masks = tuple(encode_mask(mask) for mask in labels.instance_masks(truth, size) if mask.any())
-    if truth.detections and not masks:
+    found, _ = truth.cutouts(ids, size)
+    if ids and not found:
         raise MaskError(
             "its true masks are empty; an expression without a target has no mask at all, so mend them or remove the "
             "detections"
         )
-    return masks
+    return tuple(encode_mask(part.whole(size)) for part in found.values())
+
+
+def _ignored(stored: StoredLabels, size: tuple[int, int]) -> Rle | None:
+    """Return the union of the ignored pixels; None without any."""
+    found, _ = stored.cutouts(stored.ids, size)
+    return encode_mask(np.logical_or.reduce([part.whole(size) for part in found.values()])) if found else None
+
+
+def _value(field: fo.Field, stored: Any) -> Any:
+    """Return a field's value as FiftyOne gives it."""
+    return None if stored is None else field.to_python(stored)
 
 
 def _image_ids(view: fo.Dataset | fo.DatasetView) -> dict[str, str]:
@@ -265,9 +280,8 @@ def _fields_of_runs(dataset: fo.Dataset) -> set[str]:
     return found
 
 
-def _named(truth: fo.Detections) -> list[str]:
+def _named(truth: StoredLabels) -> list[str]:
     found: list[str] = []
-    for detection in truth.detections:
-        value = labels.expression_of(detection)
+    for value in truth.expression.values():
         found += [value] if isinstance(value, str) else value or []
     return found

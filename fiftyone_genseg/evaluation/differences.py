@@ -16,10 +16,10 @@ from fiftyone_genseg import labels
 from fiftyone_genseg.cards import Card, cards
 from fiftyone_genseg.cutouts import Cutout, cutout, stored_mask
 from fiftyone_genseg.evaluation.matching import compare
-from fiftyone_genseg.evaluation.reading import read_labels
 from fiftyone_genseg.fields import EXPRESSION, GROUND_TRUTH, every_image, expressions_of
 from fiftyone_genseg.sizes import size_of
 from fiftyone_genseg.statuses import SEGMENTED, in_words
+from fiftyone_genseg.stored_labels import read_labels
 
 THRESHOLDS = (0.9, 0.75, 0.5)  # mask IoUs below which two answers differ; the first is the default
 SECONDS = 5.0  # of one search

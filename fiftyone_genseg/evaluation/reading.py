@@ -5,99 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import fiftyone as fo
-from genseg_hub import masks
-from genseg_hub.errors import MaskError
-from genseg_hub.schema import Box, normalize_expression
+from genseg_hub.schema import normalize_expression
 
 from fiftyone_genseg import labels
-from fiftyone_genseg.cutouts import Cutout, cutout
 from fiftyone_genseg.evaluation.config import ReferringEvaluationConfig
 from fiftyone_genseg.evaluation.table import COSTS
 from fiftyone_genseg.fields import holds_several
 from fiftyone_genseg.sizes import size_of
 from fiftyone_genseg.statuses import MISSING, NO_TARGET, SEGMENTED
-
-_SMALLEST = 1e-6  # share of an image that a box with a mask takes
-
-
-@dataclass
-class StoredLabels:
-    """One sample's Detections, as columns."""
-
-    exists: bool
-    ids: list[str]
-    boxes: dict[str, Sequence[float]]
-    masks: dict[str, Any]
-    expression: dict[str, Any]
-    prompt_box: dict[str, Any]
-    confidence: dict[str, float | None]
-    label: dict[str, str | None]
-    unreadable: dict[str, str] | None = None
-
-    def of(self, expression: str) -> list[str]:
-        """Return the ids of the labels that name an expression.
-
-        All ids are returned when no label names any.
-        """
-        if all(value is None for value in self.expression.values()):
-            return self.ids
-        return [i for i in self.ids if labels.names(self.expression[i], expression)]
-
-    def load_masks(self) -> dict[str, str]:
-        """Read the masks as bool[h, w].
-
-        Return label id -> reason for each mask that cannot be read.
-        """
-        if self.unreadable is None:
-            self.unreadable = {}
-            for i, mask in self.masks.items():
-                try:
-                    self.masks[i] = masks.read_file(mask) if isinstance(mask, str) else masks.from_array(mask)
-                except MaskError as error:
-                    self.masks[i], self.unreadable[i] = None, str(error)
-        return self.unreadable
-
-    def image_size(self) -> tuple[int, int] | None:
-        """Return (width, height) of the image, from a mask and its box's share.
-
-        Return None without masks.
-        """
-        for i, mask in self.masks.items():
-            box = self.boxes[i]
-            if mask is not None and _is_box(box) and min(box[2:]) > _SMALLEST:
-                return round(mask.shape[1] / box[2]), round(mask.shape[0] / box[3])
-        return None
-
-    def cutouts(self, ids: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Cutout], int]:
-        """Return the non-empty masks of labels by id, and the number of resized masks.
-
-        Raises:
-            MaskError: a mask or a box cannot be read.
-        """
-        found: dict[str, Cutout] = {}
-        resized = 0
-        for i in ids:
-            if i in self.load_masks():
-                raise MaskError(self.load_masks()[i])
-            part, other = cutout(self.boxes[i], self.masks[i], size)
-            resized += other
-            if part:
-                found[i] = part
-        return found, resized
-
-    def box(self, i: str, size: tuple[int, int]) -> Box:
-        """Return the reasoner's box in xyxy pixels if it is known, else the Detection's."""
-        said = self.prompt_box[i]
-        x, y, w, h = said if _is_box(said) else self.boxes[i]
-        return x * size[0], y * size[1], (x + w) * size[0], (y + h) * size[1]
-
-
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(math.isfinite(number) for number in value)
+from fiftyone_genseg.stored_labels import StoredLabels, read_labels
 
 
 class Reader:
@@ -186,29 +104,6 @@ class Reader:
         classes = Counter(self.gt[number].label[i] for i in target_ids)
         present = Counter(self.objects[number].label.values())
         return sum(max(0, present[name] - count) for name, count in classes.items())
-
-
-_ATTRIBUTES = ("id", "bounding_box", "mask", "mask_path", "expression", "prompt_box", "confidence", "label")
-
-
-def read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
-    """Return the Detections of a field as columns, one per sample in the view's order."""
-    paths = {attribute: f"{name}.detections.{attribute}" for attribute in _ATTRIBUTES}
-    known = {attribute: path for attribute, path in paths.items() if view.get_field(path) is not None}
-    columns = dict(zip(known, view.values(list(known.values())), strict=True))
-    read = []
-    for number, ids in enumerate(columns["id"]):
-        exists, ids = ids is not None, ids or []
-
-        def values(attribute: str, ids=ids, number=number) -> dict[str, Any]:
-            column = columns[attribute][number] if attribute in columns else None
-            return dict(zip(ids, column or [None] * len(ids), strict=True))
-
-        paths_of_masks = values("mask_path")
-        stored = {i: paths_of_masks[i] if mask is None else mask for i, mask in values("mask").items()}
-        others = [values(attribute) for attribute in ("expression", "prompt_box", "confidence", "label")]
-        read.append(StoredLabels(exists, ids, values("bounding_box"), stored, *others))
-    return read
 
 
 def _read_costs(view: fo.DatasetView, responses: str) -> list[dict[str, list[float]]] | None:

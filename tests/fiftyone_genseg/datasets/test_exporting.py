@@ -1,20 +1,26 @@
 """Samples as a training set on disk, and what an export leaves out."""
 
+import datetime
 from pathlib import Path
 
 import datasets
+import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
 import pytest
+from fiftyone import ViewField as F
 from fiftyone.operators.executor import ExecutionContext
 from genseg_hub.images import load_image
 from genseg_hub.referring_dataset import IMAGES, from_dataset, load_examples
+from genseg_hub.schema import encode_mask
 from genseg_training import sources
 from PIL import Image
+from pymongo.errors import CursorNotFound
 
-from fiftyone_genseg import history
+from fiftyone_genseg import history, labels
 from fiftyone_genseg.datasets import export, unusable
 from fiftyone_genseg.operators.export_referring_examples import ExportReferringExamples
+from fiftyone_genseg.stored_labels import documents
 
 URI = "@fiftyone-genseg/genseg/export_referring_examples"
 
@@ -86,3 +92,69 @@ def test_the_operator_shows_what_was_left_out(dataset, plugin, tmp_path):
     assert rest["left_out"].startswith(words)
     assert shown(rest)["not_written"]["view"]["description"] == rest["left_out"]
     assert history.records()[0].text == f"{16 - lost} examples in {tmp_path / 'rest'}. {rest['left_out']}"
+
+
+def as_fiftyone_reads(view: fo.DatasetView, name: str) -> list[tuple]:
+    """Return file, expression, masks and a fact of each example, from FiftyOne's own samples."""
+    found = []
+    for sample in view:
+        with Image.open(sample.filepath) as image:
+            size = image.size
+        masks = tuple(encode_mask(mask) for mask in labels.instance_masks(sample.ground_truth, size))
+        found.append((sample.filepath, sample[name], masks, sample["shown"], sample["day"]))
+    return found
+
+
+@pytest.mark.parametrize("name", ["expression", "caption.text"])
+def test_an_export_is_of_what_a_view_shows(dataset, name):
+    dataset.add_sample_field("shown", fo.BooleanField)
+    dataset.add_sample_field("day", fo.DateField)
+    for number, sample in enumerate(dataset):
+        for detection in sample.ground_truth.detections:
+            detection.label = "even" if number % 2 else "odd"
+        sample["caption"] = fo.DynamicEmbeddedDocument(text=f"caption {number}")
+        if number % 3:
+            sample["shown"], sample["day"] = bool(number % 2), datetime.date(2026, 1, 1 + number)
+        sample.save()
+    dataset.add_dynamic_sample_fields()
+    views = {
+        "all": dataset.view(),
+        "labels": dataset.filter_labels("ground_truth", F("label") == "odd", only_matches=False),
+        "order": dataset.sort_by("filepath", reverse=True),
+        "shuffled": dataset.shuffle(seed=5),
+        "part": dataset[3:9],
+        "changed": dataset.set_field("expression", "another"),
+    }
+    for view in views.values():
+        found = export.examples(view, "ground_truth", name, carried={"shown": "shown", "day": "day"})
+        rows = [(e.image, e.expression, e.masks, e.attributes["shown"], e.attributes["day"]) for e in found]
+        assert rows == as_fiftyone_reads(view, name)
+    assert {row[3] for row in rows} == {None, True, False}
+
+
+def test_a_mask_whose_bytes_are_broken_is_left_out_alone(dataset):
+    broken = next(sample for sample in dataset if sample.ground_truth.detections)
+    key = {"_id": broken._id}
+    dataset._sample_collection.update_one(key, {"$set": {"ground_truth.detections.0.mask": b"no array"}})
+    left_out = unusable.Unusable()
+    found = list(export.examples(dataset, "ground_truth", "expression", unusable=left_out))
+    assert len(found) == 15
+    assert broken.expression in left_out.details["unusable mask"]
+    assert "cannot be used: its bytes in the database are no array" in left_out.details["unusable mask"]
+
+
+def test_an_export_goes_on_when_mongodb_has_forgotten_the_query(dataset, monkeypatch):
+    whole = dataset.values("id")
+    real = fo.DatasetView._aggregate
+    queries = []
+
+    def forgets(view, **options):
+        queries.append(view)
+        for number, document in enumerate(real(view, **options)):
+            if number == 6 and len(queries) < 3:
+                raise CursorNotFound("cursor id 1 not found")
+            yield document
+
+    monkeypatch.setattr(fo.DatasetView, "_aggregate", forgets)
+    assert [str(document["_id"]) for document in documents(dataset.view())] == whole
+    assert len(queries) == 3
