@@ -32,10 +32,8 @@ def as_the_zoo_reads(folder, image, phrases, monkeypatch):
     monkeypatch.setattr(fosam3, "sam3", SimpleNamespace(model=interpolate))
     model = transformers.Sam3Model.from_pretrained(folder).eval()
     processor = transformers.Sam3Processor.from_pretrained(folder)
-    raw = []
-    with torch.no_grad():
-        for phrase in phrases:
-            raw.append(model(**processor(images=Image.fromarray(image), text=phrase, return_tensors="pt")))
+    inputs = [processor(images=Image.fromarray(image), text=phrase, return_tensors="pt") for phrase in phrases]
+    raw = [sam3_words.outputs(model, one) for one in inputs]
     output = {
         "pred_logits": torch.cat([one.pred_logits for one in raw])[..., None],
         "pred_masks": torch.cat([one.pred_masks for one in raw]),

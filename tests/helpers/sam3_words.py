@@ -12,8 +12,9 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from tests.helpers import sam3_tracker
 
 SIDE = 112
-FOUND = ("a", "cat", "one person", "sky")  # in `picture`, by `model(0)`
-NOT_FOUND = ("dog", "red circle", "the big blue thing", "b c d")
+SEED = 123
+FOUND = ("a", "cat", "one person", "sky")  # in `picture`, by `model()`
+NOT_FOUND = ("dog", "red circle", "the big blue thing", "the cup")
 _SMALL = {"hidden_size": 64, "num_attention_heads": 2}
 _CONFIG = {
     "vision_config": sam3_tracker.VISION,
@@ -37,7 +38,7 @@ _CONFIG = {
 }
 
 
-def model(seed: int = 0) -> transformers.Sam3Model:
+def model(seed: int = SEED) -> transformers.Sam3Model:
     """Return the model; its scores are spread over both sides of the threshold, so that some queries are kept."""
     torch.manual_seed(seed)
     made = transformers.Sam3Model(transformers.Sam3Config(**_CONFIG)).eval()
@@ -55,13 +56,33 @@ def processor() -> transformers.Sam3Processor:
     return transformers.Sam3Processor(transformers.Sam3ImageProcessor(size=size), tokenizer)
 
 
-def save(folder: Path, seed: int = 0) -> Path:
+def save(folder: Path, seed: int = SEED) -> Path:
     """Write the folder of a `sam3`, as Transformers saves it."""
     model(seed).save_pretrained(folder)
     processor().save_pretrained(folder)
     return folder
 
 
+@torch.no_grad()
+def outputs(model: transformers.Sam3Model, inputs: dict[str, torch.Tensor]) -> transformers.utils.ModelOutput:
+    """Return what the authors' model gives for a prompt without boxes, by the parts of Transformers' model.
+
+    The prompt is the text and the token of the geometry encoder, which has looked at the image.
+    `Sam3Model.forward` leaves the token out if there are no boxes, so both go in as the text here.
+    """
+    vision = model.vision_encoder(inputs["pixel_values"])
+    encoder = model.geometry_encoder
+    seen, where = vision.fpn_hidden_states[-2], vision.fpn_position_encoding[-2]
+    token = encoder.prompt_layer_norm(encoder.final_proj(encoder.cls_embed.weight[None]))
+    for layer in encoder.layers:
+        token = layer(token, seen.flatten(2).transpose(1, 2), where.flatten(2).transpose(1, 2), None)
+    token = encoder.output_layer_norm(token)
+    text = model.get_text_features(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    text.pooler_output = torch.cat([text.pooler_output, token], 1)
+    mask = torch.cat([inputs["attention_mask"], torch.ones_like(inputs["attention_mask"][:, :1])], 1)
+    return model(vision_embeds=vision, text_embeds=text, attention_mask=mask)
+
+
 def picture(seed: int = 0) -> np.ndarray:
-    """Return uint8[90, 140, 3] of noise; the model finds something in it for FOUND."""
+    """Return uint8[90, 140, 3] of noise; `model()` finds something in it for FOUND."""
     return np.random.default_rng(seed).integers(0, 255, (90, 140, 3), dtype=np.uint8)

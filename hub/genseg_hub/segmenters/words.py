@@ -26,6 +26,7 @@ from genseg_hub.segmenters.base import CONFIG_FILE, Segmenter
 from genseg_hub.segmenters.transformers import load_whole
 
 THRESHOLD = 0.5  # a mask counts if its score is above
+_PADDING = -10  # label of a box that is none
 _log = logging.getLogger(__name__)
 
 
@@ -153,11 +154,16 @@ class Words(Segmenter):
             list(phrases), padding="max_length", max_length=self._most_tokens, truncation=True, return_tensors="pt"
         )
         self._tell_cut(phrases)
-        many = [tuple(level.expand(len(phrases), *level.shape[1:]) for level in part) for part in (features, positions)]
+        count, device = len(phrases), self._model.device
+        many = [tuple(level.expand(count, *level.shape[1:]) for level in part) for part in (features, positions)]
         output = self._model(
             vision_embeds=Sam3VisionEncoderOutput(fpn_hidden_states=many[0], fpn_position_encoding=many[1]),
-            input_ids=tokens["input_ids"].to(self._model.device),
-            attention_mask=tokens["attention_mask"].to(self._model.device),
+            input_ids=tokens["input_ids"].to(device),
+            attention_mask=tokens["attention_mask"].to(device),
+            # Each prompt of the authors' model has a token that has looked at the image, with boxes or without.
+            # Transformers gives this token only to prompts with boxes. A box of padding brings it and nothing else.
+            input_boxes=torch.full((count, 1, 4), 0.5, device=device),
+            input_boxes_labels=torch.full((count, 1), _PADDING, device=device),
         )
         scores = output.pred_logits.sigmoid() * output.presence_logits.sigmoid()
         return output.pred_masks, output.pred_boxes, scores
