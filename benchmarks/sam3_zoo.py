@@ -1,13 +1,14 @@
-"""Compare SAM 3 by words with FiftyOne's own zoo model, on the same weights at their real size.
+"""Compare SAM 3 by words with FiftyOne's zoo model on the same weights.
+
+Both have their real size.
 
 python benchmarks/sam3_zoo.py --converter convert_sam3_to_hf.py --vocabulary bpe_simple_vocab_16e6.txt.gz
 
 The zoo model is `segment-anything-3-image-torch`, which the package sam3 of its authors computes. This project computes
-SAM 3 with Transformers' `Sam3Model`. Without `--checkpoint`, both get the same random weights, whose scores lie on both
-sides of the threshold. With it, both get the sam3.pt of the authors. The converter is the file
-src/transformers/models/sam3/convert_sam3_to_hf.py of the repository huggingface/transformers. The vocabulary comes with
-CLIP (also in the package open_clip_torch). The package sam3 asks for an older huggingface-hub, so give it a folder of
-its own:
+SAM 3 with Transformers' `Sam3Model`. Without `--checkpoint`, both get the same random weights. With it, both get the
+sam3.pt of the authors. The converter is the file src/transformers/models/sam3/convert_sam3_to_hf.py of the repository
+huggingface/transformers. The vocabulary comes with CLIP (also in the package open_clip_torch). The package sam3 asks
+for an older huggingface-hub, so give it a folder of its own:
 
     pip install --no-deps --target sam3_only sam3==0.1.4 timm "iopath<0.2" portalocker ftfy wcwidth einops
     PYTHONPATH=sam3_only python benchmarks/sam3_zoo.py ...
@@ -47,7 +48,7 @@ class OnCpu(TorchFunctionMode):
     """Make every tensor on the CPU."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the function with another device."""
+        """Call the function on the CPU."""
         if function is torch.Tensor.pin_memory:
             return args[0]
         kwargs = dict(kwargs or {})
@@ -65,9 +66,10 @@ def spread(model: torch.nn.Module, seed: int) -> None:
 
 
 def spread_scores(folder: Path, checkpoint: Path, image: Path, phrases: list[str]) -> None:
-    """Shift and scale the layer that scores queries, in both files, so that some of the 200 queries are found.
+    """Spread the scores of the 200 queries to both sides of the threshold.
 
-    With random weights all queries have nearly the same score, for each phrase another one.
+    With random weights all queries have nearly the same score, for each phrase another one. The layer that scores them
+    is shifted and scaled, in both files.
     """
     words = Words.load(folder, "cpu")
     scoring = words._model.dot_product_scoring
@@ -161,7 +163,11 @@ def zoo_answers(images: list[Path], checkpoint: Path, vocabulary: Path, phrases:
 
 
 def compare(dataset: fo.Dataset, folder: Path, phrases: list[str]) -> None:
-    """Print how far the detections of each phrase are apart."""
+    """Print how far the detections of each phrase are apart.
+
+    They are paired by the rank of their scores. An answer of this project holds the best 100, so detections of the zoo
+    beyond them have no partner.
+    """
     model = GenSegR1.from_pretrained(str(folder), device="cpu")
     ious: list[float] = []
     scores: list[float] = []

@@ -1,8 +1,8 @@
 """Time two ways of doing one thing in turn.
 
-The benchmarks of `make bench` share this module. Both ways run in one process on the same weights and inputs, and their
-results are compared each time. They alternate, so that a machine whose speed drifts is slow for both. The ratio is the
-ratio of the medians.
+The benchmarks of `make bench` share this module. `compare` runs both ways in one process on the same weights and
+inputs, and compares their results each time. They alternate, so that a machine whose speed drifts is slow for both. The
+ratio is the ratio of the medians.
 """
 
 from __future__ import annotations

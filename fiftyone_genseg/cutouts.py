@@ -46,7 +46,7 @@ class Cutout:
         )
 
     def whole(self, size: tuple[int, int]) -> np.ndarray:
-        """Return the mask bool[H, W] of an image of the size (width, height)."""
+        """Return the mask as bool[H, W], in an image of the size (width, height)."""
         full = np.zeros((size[1], size[0]), dtype=bool)
         x1, y1, x2, y2 = self.window
         full[y1:y2, x1:x2] = self.mask

@@ -1,13 +1,13 @@
 """Labels as columns, without FiftyOne's objects.
 
-FiftyOne makes an object of each sample and of each label, which takes more time than everything that is done with them.
+FiftyOne makes an object of each sample and of each label, which took more time than all other work of an export.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import fiftyone as fo
@@ -37,7 +37,8 @@ class StoredLabels:
     prompt_box: dict[str, Any]
     confidence: dict[str, float | None]
     label: dict[str, str | None]
-    unreadable: dict[str, str] | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)
+    loaded: set[str] = field(default_factory=set)
 
     def of(self, expression: str) -> list[str]:
         """Return the ids of the labels that name an expression.
@@ -48,16 +49,20 @@ class StoredLabels:
             return self.ids
         return [i for i in self.ids if labels.names(self.expression[i], expression)]
 
-    def load_masks(self) -> dict[str, str]:
-        """Read the masks as bool[h, w].
+    def load_masks(self, ids: Sequence[str] | None = None) -> dict[str, str]:
+        """Read masks as bool[h, w], each once.
 
-        Return label id -> reason for each mask that cannot be read.
+        Args:
+            ids: ids of their labels; None for all.
+
+        Returns:
+            Label id -> reason for each mask read so far that cannot be read.
         """
-        if self.unreadable is None:
-            self.unreadable = {}
-            for i, mask in self.masks.items():
+        for i in self.ids if ids is None else ids:
+            if i not in self.loaded:
+                self.loaded.add(i)
                 try:
-                    self.masks[i] = _read(mask)
+                    self.masks[i] = _read(self.masks[i])
                 except MaskError as error:
                     self.masks[i], self.unreadable[i] = None, str(error)
         return self.unreadable
@@ -81,10 +86,11 @@ class StoredLabels:
         """
         found: dict[str, Cutout] = {}
         resized = 0
+        unreadable = self.load_masks(ids)
         for i in ids:
             try:
-                if i in self.load_masks():
-                    raise MaskError(self.load_masks()[i])
+                if i in unreadable:
+                    raise MaskError(unreadable[i])
                 part, other = cutout(self.boxes[i], self.masks[i], size)
             except MaskError as error:
                 raise MaskError(f"the mask of the detection {i} cannot be used: {error}") from error
@@ -151,7 +157,7 @@ def documents(view: fo.DatasetView) -> Iterator[dict[str, Any]]:
                 read += 1
                 yield document
             return
-        except CursorNotFound:  # MongoDB forgets a query that nobody asked for ten minutes
+        except CursorNotFound:  # MongoDB forgets a query that nobody has read from for ten minutes
             continue
 
 
@@ -169,13 +175,17 @@ def value_at(document: Mapping[str, Any], path: str) -> Any:
 def from_document(stored: Mapping[str, Any] | None) -> StoredLabels:
     """Return the Detections of a sample, as MongoDB has them in the sample's document.
 
-    Masks in the database stay compressed until they are needed.
+    Masks in the database stay compressed until they are needed. A label without an id, or with the id of another, gets
+    its number as well.
     """
     if stored is None:
         return _stored(None, {})
-    found = stored.get("detections") or ()
-    columns = {attribute: [each.get(attribute) for each in found] for attribute in _ATTRIBUTES}
-    return _stored([str(each["_id"]) for each in found], columns)
+    found: dict[str, Mapping[str, Any]] = {}
+    for number, each in enumerate(stored.get("detections") or (), 1):
+        name = str(each.get("_id", "without an id"))
+        found[f"{name} (number {number})" if name in found else name] = each
+    columns = {attribute: [each.get(attribute) for each in found.values()] for attribute in _ATTRIBUTES}
+    return _stored(list(found), columns)
 
 
 def _stored(ids: list[str] | None, columns: Mapping[str, Sequence[Any]]) -> StoredLabels:
@@ -186,6 +196,14 @@ def _stored(ids: list[str] | None, columns: Mapping[str, Sequence[Any]]) -> Stor
         return dict(zip(ids, columns.get(attribute) or [None] * len(ids), strict=True))
 
     files = values("mask_path")
-    stored = {i: files[i] if mask is None else mask for i, mask in values("mask").items()}
-    others = [values(attribute) for attribute in ("expression", "prompt_box", "confidence", "label")]
-    return StoredLabels(exists, ids, values("bounding_box"), stored, *others)
+    stored = {i: files[i] or None if mask is None else mask for i, mask in values("mask").items()}
+    return StoredLabels(
+        exists,
+        ids,
+        values("bounding_box"),
+        stored,
+        expression=values("expression"),
+        prompt_box=values("prompt_box"),
+        confidence=values("confidence"),
+        label=values("label"),
+    )

@@ -24,6 +24,7 @@ from fiftyone_genseg.cli._shared import (
     Server,
     check_answered,
     fail,
+    import_models,
     load_model,
     named,
     possible,
@@ -121,6 +122,7 @@ def benchmark(
     Several processes share a run: --workers 8 starts them on Ray, and --shard 1/8 to 8/8 are commands for a scheduler,
     of which the last to finish writes the report.
     """
+    import_models()
     from genseg_hub import GenSegR1, archives, checkpoints
     from genseg_hub.checkpoints import fingerprint
     from genseg_hub.errors import CheckpointError

@@ -21,6 +21,7 @@ from fiftyone_genseg.cli._shared import (
     check_answered,
     fail,
     figures_table,
+    import_models,
     load_model,
     named,
     possible,
@@ -49,6 +50,7 @@ def refscenes(
 
     The segmenter is also scored alone, on true boxes and points.
     """
+    import_models()
     from genseg_hub import whole
     from genseg_hub.errors import CheckpointError
     from genseg_hub.evaluation import scores

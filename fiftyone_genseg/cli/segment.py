@@ -18,6 +18,7 @@ from fiftyone_genseg.cli._shared import (
     Server,
     chosen,
     fail,
+    import_models,
     load_model,
     possible,
 )
@@ -39,6 +40,7 @@ def segment(
     model_options: dict[str, Any],
 ) -> None:
     """Segment one image file."""
+    import_models()
     from genseg_hub.images import load_image
     from PIL import Image
 

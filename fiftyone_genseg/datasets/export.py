@@ -148,8 +148,11 @@ def examples(
         unusable: receives the examples left out.
 
     Raises:
-        ValueError: after the last example, if more than half of them cannot be used.
+        ValueError: the ground truth holds no Detections; or, after the last example, more than half of them cannot be
+            used.
     """
+    if not labels.is_detections(view, gt_field):
+        raise ValueError(f"The ground truth field {gt_field!r} holds no Detections: choose another.")
     view = flat(view)
     unusable = Unusable() if unusable is None else unusable
     if pairs is not None:
@@ -165,7 +168,7 @@ def examples(
     read |= {"example_id"} if has_ids else set()
     schema = view.get_field_schema()
     for sample in documents(view.select_fields(sorted(read))):  # other labels, with their masks, stay unread
-        sample_id, file, truth = str(sample["_id"]), sample["filepath"], from_document(sample.get(gt_field))
+        sample_id, file, truth = str(sample["_id"]), sample["filepath"], from_document(value_at(sample, gt_field))
         asked = value_at(sample, expression_field) if expression_field else _named(truth)
         single = isinstance(asked, str)
         texts = [asked] if isinstance(asked, str) else asked or []
@@ -235,7 +238,11 @@ def _masks(truth: StoredLabels, ids: list[str], size: tuple[int, int]) -> tuple[
 def _ignored(stored: StoredLabels, size: tuple[int, int]) -> Rle | None:
     """Return the union of the ignored pixels; None without any."""
     found, _ = stored.cutouts(stored.ids, size)
-    return encode_mask(np.logical_or.reduce([part.whole(size) for part in found.values()])) if found else None
+    union = np.zeros((size[1], size[0]), dtype=bool)
+    for part in found.values():
+        x1, y1, x2, y2 = part.window
+        union[y1:y2, x1:x2] |= part.mask
+    return encode_mask(union) if found else None
 
 
 def _value(field: fo.Field, stored: Any) -> Any:

@@ -26,7 +26,7 @@ from genseg_hub.segmenters.base import CONFIG_FILE, Segmenter
 from genseg_hub.segmenters.transformers import load_whole
 
 THRESHOLD = 0.5  # a mask counts if its score is above
-_PADDING = -10  # label of a box that is none
+_PADDING = -10  # label of a box that is only padding
 _log = logging.getLogger(__name__)
 
 
@@ -161,7 +161,7 @@ class Words(Segmenter):
             input_ids=tokens["input_ids"].to(device),
             attention_mask=tokens["attention_mask"].to(device),
             # Each prompt of the authors' model has a token that has looked at the image, with boxes or without.
-            # Transformers gives this token only to prompts with boxes. A box of padding brings it and nothing else.
+            # Transformers gives this token only to prompts with boxes. A box of padding adds this token alone.
             input_boxes=torch.full((count, 1, 4), 0.5, device=device),
             input_boxes_labels=torch.full((count, 1), _PADDING, device=device),
         )

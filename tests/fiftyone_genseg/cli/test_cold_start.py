@@ -11,18 +11,32 @@ import gc, json, sys
 from fiftyone_genseg.cli import _shared
 begun = []
 gc.callbacks.append(lambda phase, info: begun.append(phase))
-_shared._import_models()
+_shared.import_models()
 during = len(begun)
 frozen = gc.get_freeze_count()
-_shared._import_models()
+others = [[] for _ in range(1000)]
+_shared.import_models()
 print(json.dumps([during, frozen, gc.get_freeze_count() - frozen, gc.isenabled(), "torch" in sys.modules]))
+"""
+COMMANDS = {
+    "segment": ["segment", "no/such.png", "the red circle", "-m", "no/such/folder"],
+    "evaluate": ["evaluate", "refscenes", "-m", "no/such/folder"],
+    "benchmark": ["benchmark", "refcocog", "-m", "no/such/folder", "--out", "run"],
+}
+COMMAND = """
+import gc, sys
+from fiftyone_genseg.cli import app
+try:
+    app()
+finally:
+    print(gc.get_freeze_count())
 """
 FAILS = """
 import gc, sys
 from fiftyone_genseg.cli import _shared
 sys.modules["torch"] = None
 try:
-    _shared._import_models()
+    _shared.import_models()
 except ImportError:
     print(gc.isenabled())
 """
@@ -42,6 +56,14 @@ def test_the_libraries_are_imported_without_looking_for_garbage():
     assert frozen > 100_000
     assert later <= 0, "objects are frozen once"
     assert enabled
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_with_a_model_begin_with_these_imports(name, tmp_path):
+    command = [sys.executable, "-c", COMMAND, *COMMANDS[name]]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert int(done.stdout.splitlines()[-1]) > 100_000, done.stderr
 
 
 def test_an_import_that_fails_leaves_the_collector_on():

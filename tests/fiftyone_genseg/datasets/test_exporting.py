@@ -132,6 +132,62 @@ def test_an_export_is_of_what_a_view_shows(dataset, name):
     assert {row[3] for row in rows} == {None, True, False}
 
 
+def test_the_true_masks_may_be_inside_another_field(dataset):
+    for sample in dataset:
+        sample["boxed"] = fo.DynamicEmbeddedDocument(truth=sample.ground_truth.copy())
+        sample.save()
+    dataset.add_dynamic_sample_fields()
+    found = list(export.examples(dataset, "boxed.truth", "expression"))
+    assert [e.masks for e in found] == [e.masks for e in export.examples(dataset, "ground_truth", "expression")]
+    assert any(example.masks for example in found)
+
+
+@pytest.mark.parametrize("name", ["expression", "nothing", "line"])
+def test_a_field_without_detections_is_no_ground_truth(dataset, tmp_path, name):
+    dataset.add_sample_field("line", fo.EmbeddedDocumentField, embedded_doc_type=fo.Polylines)
+    with pytest.raises(ValueError, match=f"The ground truth field '{name}' holds no Detections"):
+        export.export(dataset, tmp_path / "out", gt_field=name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_without_an_id_or_with_the_same_one_are_all_exported(dataset):
+    sample = next(sample for sample in dataset if len(sample.ground_truth.detections) > 1)
+    wanted = next(
+        e for e in export.examples(dataset, "ground_truth", "expression") if e.expression == sample.expression
+    )
+    stored = dataset._sample_collection.find_one({"_id": sample._id})["ground_truth"]["detections"]
+    for changed in (
+        [{key: value for key, value in each.items() if key != "_id"} for each in stored],
+        [each | {"_id": stored[0]["_id"]} for each in stored],
+    ):
+        dataset._sample_collection.update_one({"_id": sample._id}, {"$set": {"ground_truth.detections": changed}})
+        found = {e.example_id: e.masks for e in export.examples(dataset, "ground_truth", "expression")}
+        assert found[wanted.example_id] == wanted.masks
+
+
+def test_masks_that_no_chosen_expression_names_stay_unread(dataset, tmp_path):
+    """The files of other expressions may be gone."""
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5] = 255
+    file = tmp_path / "mask.png"
+    Image.fromarray(mask).save(file)
+    sample = dataset.first()
+    box = [0.25, 0.25, 0.5, 0.5]
+    sample["asked"] = ["here", "gone"]
+    sample["truth"] = fo.Detections(
+        detections=[
+            fo.Detection(bounding_box=box, mask_path=str(file), expression="here"),
+            fo.Detection(bounding_box=box, mask_path=str(tmp_path / "gone.png"), expression="gone"),
+        ]
+    )
+    sample.save()
+    dataset.add_dynamic_sample_fields()
+    left_out = unusable.Unusable()
+    (found,) = export.examples(dataset, "truth", "asked", {(sample.id, "here")}, unusable=left_out)
+    assert not left_out
+    assert len(found.masks) == 1
+
+
 def test_a_mask_whose_bytes_are_broken_is_left_out_alone(dataset):
     broken = next(sample for sample in dataset if sample.ground_truth.detections)
     key = {"_id": broken._id}
