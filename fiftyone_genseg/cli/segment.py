@@ -40,7 +40,6 @@ def segment(
     model_options: dict[str, Any],
 ) -> None:
     """Segment one image file."""
-    import_models()
     from genseg_hub.images import load_image
     from PIL import Image
 
@@ -53,6 +52,7 @@ def segment(
             raise ValueError(f"{out} has no image extension that can be written; for example: overlay.png")
         if server is None:
             model = chosen(model)
+        import_models()
         loaded = load_model(model, device, revision, server, segmenter, model_options, served_model)
         prediction = loaded.segment(pixels, expression)
         if server is None and model is not None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 IMPORTS = """
 import gc, json, sys
@@ -19,7 +20,7 @@ _shared.import_models()
 print(json.dumps([during, frozen, gc.get_freeze_count() - frozen, gc.isenabled(), "torch" in sys.modules]))
 """
 COMMANDS = {
-    "segment": ["segment", "no/such.png", "the red circle", "-m", "no/such/folder"],
+    "segment": ["segment", "white.png", "the red circle", "-m", "no/such/folder"],
     "evaluate": ["evaluate", "refscenes", "-m", "no/such/folder"],
     "benchmark": ["benchmark", "refcocog", "-m", "no/such/folder", "--out", "run"],
 }
@@ -61,9 +62,17 @@ def test_the_libraries_are_imported_without_looking_for_garbage():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_with_a_model_begin_with_these_imports(name, tmp_path):
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "white.png")
     command = [sys.executable, "-c", COMMAND, *COMMANDS[name]]
     done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert int(done.stdout.splitlines()[-1]) > 100_000, done.stderr
+
+
+def test_a_missing_image_is_refused_before_these_imports():
+    command = [sys.executable, "-c", COMMAND, "segment", "no/such.png", "the red circle"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "no/such.png" in done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 100_000
 
 
 def test_an_import_that_fails_leaves_the_collector_on():
