@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.fields as fof
 import numpy as np
 from genseg_hub import masks
 from genseg_hub.errors import MaskError
@@ -58,6 +60,26 @@ class Cutout:
         return self.mask[y1 - self.top : y2 - self.top, x1 - self.left : x2 - self.left]
 
 
+def read_mask(stored: Any) -> np.ndarray:
+    """Return the mask of a label as bool[h, w].
+
+    Args:
+        stored: path of a file, array, or array as MongoDB has it; None for a box alone.
+
+    Raises:
+        MaskError: the mask cannot be read.
+    """
+    if stored is None:
+        raise MaskError("there is none, only a box; segment or remove the detection")
+    if isinstance(stored, str):
+        return masks.read_file(stored)
+    try:
+        array = fof.ArrayField().to_python(stored)
+    except Exception as error:  # zlib and numpy raise errors of many types
+        raise MaskError(f"its bytes in the database are no array ({error})") from error
+    return masks.from_array(array)
+
+
 def stored_mask(detection: fo.Detection) -> np.ndarray | None:
     """Return the mask of a Detection as bool[h, w]; None for a box alone.
 
@@ -66,9 +88,8 @@ def stored_mask(detection: fo.Detection) -> np.ndarray | None:
     Raises:
         MaskError: the mask cannot be read; the message says why.
     """
-    if detection.mask is not None:
-        return masks.from_array(detection.mask)
-    return masks.read_file(detection.mask_path) if detection.mask_path else None
+    stored = (detection.mask_path or None) if detection.mask is None else detection.mask
+    return None if stored is None else read_mask(stored)
 
 
 def cutout(bounding_box: Sequence[float], mask: np.ndarray, size: tuple[int, int]) -> tuple[Cutout | None, bool]:

@@ -11,15 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.core.fields as fof
-import numpy as np
-from genseg_hub import masks
 from genseg_hub.errors import MaskError
 from genseg_hub.schema import Box
 from pymongo.errors import CursorNotFound
 
 from fiftyone_genseg import labels
-from fiftyone_genseg.cutouts import Cutout, cutout
+from fiftyone_genseg.cutouts import Cutout, cutout, read_mask
 
 _SMALLEST = 1e-6  # share of an image that a box with a mask takes
 _ATTRIBUTES = ("id", "bounding_box", "mask", "mask_path", "expression", "prompt_box", "confidence", "label")
@@ -62,7 +59,7 @@ class StoredLabels:
             if i not in self.loaded:
                 self.loaded.add(i)
                 try:
-                    self.masks[i] = _read(self.masks[i])
+                    self.masks[i] = read_mask(self.masks[i])
                 except MaskError as error:
                     self.masks[i], self.unreadable[i] = None, str(error)
         return self.unreadable
@@ -108,26 +105,6 @@ class StoredLabels:
 
 def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(math.isfinite(number) for number in value)
-
-
-def _read(stored: Any) -> np.ndarray:
-    """Return the mask of a label as bool[h, w].
-
-    Args:
-        stored: path of a file, array, or array as MongoDB has it; None for a box alone.
-
-    Raises:
-        MaskError: the mask cannot be read.
-    """
-    if stored is None:
-        raise MaskError("there is none, only a box; segment or remove the detection")
-    if isinstance(stored, str):
-        return masks.read_file(stored)
-    try:
-        array = fof.ArrayField().to_python(stored)
-    except Exception as error:  # zlib and numpy raise errors of many types
-        raise MaskError(f"its bytes in the database are no array ({error})") from error
-    return masks.from_array(array)
 
 
 def read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
