@@ -1,11 +1,14 @@
 """The App, a browser, and screenshots."""
 
+import contextlib
 import io
 import shutil
 import socket
+import time
 
 import fiftyone as fo
 import pytest
+import requests
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -23,11 +26,29 @@ def serve(plugin):
             port = free.getsockname()[1]
         session = fo.launch_app(dataset, remote=True, address="127.0.0.1", port=port)
         sessions.append(session)
+        wait_until_connected(session)
         return f"http://127.0.0.1:{port}/datasets/{dataset.name}", session
 
     yield start
     for session in sessions:
         session.close()
+
+
+def wait_until_connected(session):
+    """Wait until a session of Python has reached its server.
+
+    A session that finds no server within 10 seconds looks again 10 seconds later. When it then connects, it sends
+    its state to each browser, and the App closes the sample that is open.
+    """
+    address = f"http://127.0.0.1:{session.server_port}/fiftyone"
+    answered = False
+    for _ in range(120):
+        time.sleep(1)  # a session looks for its server twice a second
+        if answered and session._client._connected:
+            return
+        with contextlib.suppress(requests.RequestException):
+            answered = requests.get(address, timeout=10).ok
+    raise AssertionError("the App's server did not start in two minutes")
 
 
 @pytest.fixture
