@@ -225,7 +225,7 @@ def ask_for_segmenter(inputs: types.Object, whose: str = "") -> None:
         inputs: the form.
         whose: whose segmenter it is, as a sentence.
     """
-    described = "A Hub id such as facebook/sam2.1-hiera-tiny, or a folder. Empty for SAM 2.1 large"
+    described = "A Hub id such as facebook/sam2.1-hiera-tiny, or the absolute path of a folder. Empty for SAM 2.1 large"
     inputs.str("segmenter", label="Segmenter", description=f"{whose} {described}".strip(), required=False)
 
 

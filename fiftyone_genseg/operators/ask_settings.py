@@ -45,7 +45,8 @@ class AskSettings(foo.Operator):
         inputs.str(
             "checkpoint",
             label="Checkpoint",
-            description="A known name, any Hub id, or a folder. Clear it to take the model of the server",
+            description="A known name, any Hub id, or the absolute path of a folder. Clear it to take the "
+            "model of the server",
             default=kept.get("checkpoint"),
             required=False,
             view=_forms.checkpoint_choices(),
@@ -55,7 +56,8 @@ class AskSettings(foo.Operator):
         inputs.str(
             "segmenter",
             label="Segmenter",
-            description="A Hub id such as facebook/sam2.1-hiera-tiny, or a folder. Empty for the checkpoint's own",
+            description="A Hub id such as facebook/sam2.1-hiera-tiny, or the absolute path of a folder. Empty for "
+            "the checkpoint's own",
             default=kept.get("segmenter"),
             required=False,
         )

@@ -44,7 +44,7 @@ class PushCheckpoint(foo.Operator):
         inputs.str(
             "folder",
             label="Checkpoint",
-            description="Trained here, or a folder on the machine that runs FiftyOne",
+            description="Trained here, or the absolute path of a folder on the machine that runs FiftyOne",
             required=True,
             view=_forms.trained_choices(),
         )

@@ -119,7 +119,8 @@ class ReferringSegment(foo.Operator):
             inputs.str(
                 "checkpoint",
                 label="Checkpoint",
-                description="A known name, any Hub id (owner/name or owner/name@revision), or a folder",
+                description="A known name, any Hub id (owner/name or owner/name@revision), or the absolute path of "
+                "a folder",
                 default=untouched.checkpoint,
                 view=_forms.checkpoint_choices(),
             )

@@ -96,7 +96,8 @@ def _explained(error: Exception, name: str, revision: str | None) -> CheckpointE
     if isinstance(error, errors.LocalEntryNotFoundError):  # nobody was asked
         return CheckpointError(
             f"{name} is not on this disk{f' at {revision!r}' if revision else ''}, and local_files_only forbids the "
-            "network: pull it with network access, or copy the checkpoint's folder here and give its path"
+            "network: pull it with network access, or copy the checkpoint's folder to this machine and give its "
+            "absolute path"
         )
     if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
         if is_disk_full(error):
@@ -108,7 +109,8 @@ def _explained(error: Exception, name: str, revision: str | None) -> CheckpointE
     # Errors of the HTTP client or of xet: no connection, no answer, a refusing proxy.
     return HubError(
         f"{name} is not on this disk and {constants.ENDPOINT} cannot be reached: check the network, the proxy "
-        f"and HF_HUB_OFFLINE, or copy the checkpoint's folder here and give its path ({_words(error)})",
+        "and HF_HUB_OFFLINE, or copy the checkpoint's folder to this machine and give its absolute path "
+        f"({_words(error)})",
         f"{constants.ENDPOINT} cannot be reached ({_words(error)})",
     )
 

@@ -152,6 +152,9 @@ def segmenter_files(name: str) -> tuple[str, str | None, list[str]]:
     name, _ = split_agent(name)
     hub_id, revision = split_revision(name)
     if name.startswith((".", "/", "~")) or hub_id.count("/") != 1:
-        raise CheckpointError(f"the segmenter {name!r} is neither a usable folder nor a Hub id; name another")
+        raise CheckpointError(
+            f"the segmenter {name!r} is neither a usable folder nor a Hub id; name another, and a folder by its "
+            "absolute path"
+        )
     known = SAM2_REPOSITORIES.get(hub_id)
     return hub_id, revision, [known[1]] if known else SEGMENTER_FILES
