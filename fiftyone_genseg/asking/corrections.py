@@ -146,7 +146,7 @@ def delete(dataset: fo.Dataset, sample_id: str, field: str, expression: str) -> 
     sample.save()
 
 
-def offer_boxes(dataset: fo.Dataset, field: str) -> None:
+def offer_boxes(dataset: fo.Dataset, field: str) -> bool:
     """Offer the boxes of a field to be dragged in FiftyOne's tab "Annotate".
 
     A schema that has the boxes already stays as it is. FiftyOne 1.22 has no such schema for points.
@@ -154,11 +154,16 @@ def offer_boxes(dataset: fo.Dataset, field: str) -> None:
     Args:
         dataset: dataset with the field's labels declared.
         field: field of the masks.
+
+    Returns:
+        Whether the schema is new. The App reads schemas when a sample is opened.
     """
     boxes = labels.boxes_field(field)
-    if boxes not in (dataset.label_schemas or {}):
-        dataset.update_label_schema(boxes, dataset.generate_label_schemas(boxes, scan_samples=False))
-        dataset.activate_label_schemas(boxes)
+    if boxes in (dataset.label_schemas or {}):
+        return False
+    dataset.update_label_schema(boxes, dataset.generate_label_schemas(boxes, scan_samples=False))
+    dataset.activate_label_schemas(boxes)
+    return True
 
 
 def prompts_of(sample: fo.Sample, field: str, expression: str) -> list[InstancePrompt]:

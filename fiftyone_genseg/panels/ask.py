@@ -18,6 +18,7 @@ from fiftyone_genseg.asking import answering, corrections, prompt_text, settings
 from fiftyone_genseg.asking.answering import sample_of
 from fiftyone_genseg.cards import cards
 from fiftyone_genseg.fields import is_rendered
+from fiftyone_genseg.labels import boxes_field
 from fiftyone_genseg.panels import _answers, _choices, _editor, _layout
 
 
@@ -254,10 +255,12 @@ class AskPanel(Panel):
         self._changed(ctx)
 
     def _open_editor(self, ctx) -> None:
-        corrections.offer_boxes(ctx.dataset, _field(ctx))
+        new = corrections.offer_boxes(ctx.dataset, _field(ctx))
         _choices.choose(ctx, correcting=normalize_expression(ctx.params["expression"]), part=None)
         prompts, _ = self._prompts(ctx)
         self._write_numbers(ctx, prompts)
+        if new and ctx.current_sample:
+            ctx.trigger(uris.SHOW_FIELD, {"field": boxes_field(_field(ctx)), "panel_id": ctx.panel.id})
 
     def _write_numbers(self, ctx, prompts: list) -> None:
         """Show boxes and points as numbers.

@@ -1,5 +1,6 @@
 """What a hand does in the App."""
 
+from PIL import Image
 from playwright.sync_api import expect
 
 SLOW = 60_000  # milliseconds
@@ -75,3 +76,18 @@ def ask(page, expression, enter=True):
     page.keyboard.type(expression, delay=20)
     if enter:
         page.keyboard.press("Enter")
+
+
+def drag(page, filepath, start, end):
+    """Drag what is at a place of the open image to another; places are x and y, relative to the image."""
+    width, height = Image.open(filepath).size
+    canvas = modal(page).locator("[data-cy=lighter-sample-renderer-canvas]").bounding_box()
+    scale = min(canvas["width"] / width, canvas["height"] / height)
+    left = canvas["x"] + (canvas["width"] - scale * width) / 2
+    top = canvas["y"] + (canvas["height"] - scale * height) / 2
+    (x, y), (to_x, to_y) = ((left + scale * width * x, top + scale * height * y) for x, y in (start, end))
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move((x + to_x) / 2, (y + to_y) / 2, steps=5)
+    page.mouse.move(to_x, to_y, steps=5)
+    page.mouse.up()

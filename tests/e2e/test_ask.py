@@ -12,7 +12,7 @@ from fiftyone_genseg import outputs
 from fiftyone_genseg.asking import settings
 from fiftyone_genseg.demo import refscenes_dataset
 from fiftyone_genseg.segmentation.engines import resident
-from tests.e2e.hand import SLOW, ask, button, filter_in_sidebar, modal, open_app, open_ask, open_panel, wait_for
+from tests.e2e.hand import SLOW, ask, button, drag, filter_in_sidebar, modal, open_app, open_ask, open_panel, wait_for
 from tests.helpers.chat_server import in_pieces, serving
 
 
@@ -112,6 +112,37 @@ def test_a_wrong_answer_is_corrected_and_kept(serve, page, dataset, stored):
     assert (response.verdict, bool(response.corrected_by)) == ("kept", True)
     assert stored("genseg").detections[0].tags == []
     assert stored("kept").detections[0].bounding_box == stored("genseg").detections[0].bounding_box
+
+
+def test_a_box_is_dragged(serve, page, picture, dataset, stored):
+    url, _ = serve(dataset)
+    outputs.declare_fields(dataset, "genseg")
+    open_app(page, url)
+    open_ask(page)
+    expression = dataset.first()["expression"]
+    ask(page, expression)
+    button(page, "Correct").click(timeout=SLOW)
+    # The sample is opened again with the schema of the boxes.
+    wait_for(page, lambda: dataset.reload() or dataset.active_label_schemas == ["genseg_boxes"])
+    page.wait_for_timeout(5000)
+    expect(button(page, "Segment again")).to_be_visible(timeout=SLOW)
+
+    modal(page).locator("[data-cy=annotate]").click()
+    modal(page).locator("[data-cy=sidebar]").get_by_text(expression, exact=True).click(timeout=SLOW)
+    before, mask = stored("genseg_boxes").detections[0].bounding_box, stored("genseg").detections[0]
+    x, y, width, height = before
+    drag(page, dataset.first().filepath, (x + width, y + height), (x + 2 * width, y + 2 * height))
+    wait_for(page, lambda: stored("genseg_boxes").detections[0].bounding_box != before)
+    after = stored("genseg_boxes").detections[0].bounding_box
+    np.testing.assert_allclose(after, [x, y, 2 * width, 2 * height], atol=0.02)
+    picture("ask_dragged")
+
+    button(page, "Segment again").click()
+    wait_for(page, lambda: stored("genseg_responses")[0].has_field("corrected_by"))
+    assert stored("genseg").detections[0].id != mask.id
+    # The points stay, and so does the thing that they are on.
+    np.testing.assert_allclose(stored("genseg").detections[0].bounding_box, mask.bounding_box, atol=0.05)
+    np.testing.assert_allclose(stored("genseg_boxes").detections[0].bounding_box, after, atol=1e-5)
 
 
 def test_a_question_is_stopped(serve, page, picture, dataset, stored):

@@ -226,8 +226,8 @@ def test_fields_of_others_are_not_written_into(dataset, target):
 
 def test_boxes_are_offered_to_be_dragged_until_somebody_decides_otherwise(dataset):
     outputs.declare_fields(dataset, "genseg")
-    corrections.offer_boxes(dataset, "genseg")
+    assert corrections.offer_boxes(dataset, "genseg")
     assert dataset.active_label_schemas == ["genseg_boxes"]
     dataset.deactivate_label_schemas("genseg_boxes")
-    corrections.offer_boxes(dataset, "genseg")
+    assert not corrections.offer_boxes(dataset, "genseg")
     assert dataset.active_label_schemas == []
