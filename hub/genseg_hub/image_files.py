@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_MAXIMUM = 256, 257, 258, 281
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_MAXIMUM, _TIFF_SAMPLES = 256, 257, 258, 262, 281, 339
+_WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the photometric interpretation and of the sample format
 _PNG_TEXT = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 _REMOTE = re.compile(r"(?:^|/)(?:https?|ftp|s3|gs|gcs|abfss?|az|azure|minio|oss|hdfs):/", re.IGNORECASE)
 _NO_PICTURES = (
@@ -177,28 +179,38 @@ def _has_late_metadata(image: Image.Image) -> bool:
     return False
 
 
-def declared_bits(image: Image.Image) -> int | None:
-    """Return the bits of a grey value that a file declares.
+@dataclass(frozen=True)
+class Grey:
+    """Meaning of the grey values of an open file.
 
-    Return None if the file declares nothing below its 16 bits.
+    Attributes:
+        bits: bits of a value that the file declares; None if it declares nothing below its 16 bits.
+        signed: whether values may be negative.
+        white_is_zero: whether 0 is white and Pillow does not invert the values.
     """
-    if not image.mode.startswith("I"):
-        return None
-    if image.format in ("PPM", "JPEG2000"):  # Pillow has scaled the values to 16 bits
-        return 16
-    try:
+
+    bits: int | None = None
+    signed: bool = False
+    white_is_zero: bool = False
+
+
+def declared_grey(image: Image.Image) -> Grey:
+    """Return the meaning of the grey values that a file declares."""
+    is_deep = image.mode.startswith("I")
+    if image.format in ("PPM", "JPEG2000"):
+        return Grey(bits=16)  # Pillow has scaled the values to 16 bits
+    with suppress(Exception):  # a file that is closed already, or damaged metadata
         if image.format == "TIFF":
+            wanted = (_TIFF_BITS, _TIFF_MAXIMUM, _TIFF_SAMPLES, _TIFF_PHOTOMETRIC)
             tags: Any = image.tag_v2  # type: ignore[attr-defined]
-            bits, largest = (_first(tags.get(tag)) for tag in (_TIFF_BITS, _TIFF_MAXIMUM))
-            if bits and bits < 16:
-                return bits
-            return largest.bit_length() if largest and 255 <= largest < 65535 else None
-        if image.format == "PNG":
+            bits, largest, samples, photometric = (_first(tags.get(tag)) for tag in wanted)
+            if not bits or bits >= 16:
+                bits = largest.bit_length() if largest and 255 <= largest < 65535 else None
+            return Grey(bits, samples == _SIGNED, is_deep and photometric == _WHITE_IS_ZERO)
+        if image.format == "PNG" and is_deep:
             firsts = (first[0] for kind, first in _chunks(image) if kind == b"sBIT" and first)
-            return next((bits for bits in firsts if 8 <= bits <= 16), None)
-    except Exception:  # noqa: BLE001 - a file that is closed already, or damaged metadata
-        return None
-    return None
+            return Grey(next((bits for bits in firsts if 8 <= bits <= 16), None))
+    return Grey(signed=image.mode == "I")
 
 
 def _first(value: Any) -> int | None:

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from genseg_hub.errors import ImageError
-from genseg_hub.image_files import MAX_PIXELS, declared_bits, open_image, upright, upright_size
+from genseg_hub.image_files import MAX_PIXELS, Grey, declared_grey, open_image, upright, upright_size
 from genseg_hub.schema import ImageLike
 
 # Qwen-VL image processors refuse longer images.
@@ -28,7 +28,8 @@ def load_image(image: ImageLike, at_least: tuple[int, int] | None = None) -> Ima
 
     A grey value of more than 8 bits is scaled by the bits that the file declares. TIFF declares them by BitsPerSample
     below 16 or MaxSampleValue, PNG by sBIT, PGM by its largest value. Files of 10, 12 or 14 bits in 16 often declare
-    nothing. Then the smallest of 8, 10, 12, 14 and 16 bits that holds the largest value decides.
+    nothing. Then the smallest of 8, 10, 12, 14 and 16 bits that holds the largest value decides. A TIFF whose zero is
+    white is inverted.
 
     Args:
         image: path, content of an image file, PIL image, or uint8[H, W, 3] in RGB order.
@@ -37,7 +38,8 @@ def load_image(image: ImageLike, at_least: tuple[int, int] | None = None) -> Ima
 
     Raises:
         ImageError: the file is missing, on another machine, unreadable or truncated; the type, shape or dtype is wrong;
-            the image has more than MAX_PIXELS pixels or an aspect ratio above MAX_ASPECT_RATIO.
+            pixels are negative or floating-point; the image has more than MAX_PIXELS pixels or an aspect ratio above
+            MAX_ASPECT_RATIO.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -59,8 +61,8 @@ def load_image(image: ImageLike, at_least: tuple[int, int] | None = None) -> Ima
     try:
         if at_least and isinstance(opened, JpegImageFile) and opened is not image:
             opened.draft(None, at_least if upright_size(opened) == opened.size else at_least[::-1])  # type: ignore[arg-type]
-        bits = declared_bits(opened)
-        return _rgb(upright(opened), bits, name)
+        grey = declared_grey(opened)
+        return _rgb(upright(opened), grey, name)
     except ImageError:
         raise
     except Exception as error:  # decoders raise errors of any type for damaged files
@@ -141,15 +143,22 @@ def to_jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _rgb(image: Image.Image, bits: int | None, name: str) -> Image.Image:
+def _rgb(image: Image.Image, grey: Grey, name: str) -> Image.Image:
+    if image.mode.startswith("I") or grey.signed:
+        values = np.asarray(image)
+        if values.dtype == np.int32 and not grey.signed:
+            values = values.view(np.uint32)  # Pillow reads 32 bits as signed numbers
+        if values.dtype == np.uint8 and grey.signed:
+            values = values.view(np.int8)  # and signed numbers of 8 bits as unsigned ones
+        if values.min() < 0:
+            raise ImageError(f"{name} holds negative pixels; save it with values from 0, in 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow would clip more than 8 bits instead of scaling them
-        values = np.asarray(image).astype(np.float64)
-        largest = values.max()
+        bits, largest = grey.bits, int(values.max())
         if bits is None or largest >= 1 << bits:
             # PNG's specification wants 12 bits in the upper part of 16, so values of 12 bits may well be larger.
             bits = next((depth for depth in _DEPTHS if largest < 1 << depth), 32) if bits is None else 16
-        scaled = values * (255 / ((1 << bits) - 1))
-        return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        scaled = (values * (255 / ((1 << bits) - 1))).round().clip(0, 255).astype(np.uint8)
+        return Image.fromarray(255 - scaled if grey.white_is_zero else scaled).convert("RGB")
     if image.mode == "F":
         raise ImageError(f"{name} holds floating-point pixels; save it with 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

@@ -180,6 +180,54 @@ def test_the_bits_that_a_file_declares_decide(tmp_path):
     assert np.asarray(load_image(upper[:33] + chunk + upper[33:])).max() == 255
 
 
+PHOTOMETRIC, SAMPLES = 262, 339
+COMPRESSIONS = (None, "tiff_lzw", "tiff_adobe_deflate")
+
+
+def tiff(tmp_path, values, compression=None, **tags):
+    """Return a TIFF of unsigned numbers, whose tags are then changed."""
+    file = tmp_path / "grey.tif"
+    image = Image.fromarray(values if values.dtype != np.uint32 else values.view(np.int32))
+    image.save(file, compression=compression, tiffinfo={SAMPLES: 1, PHOTOMETRIC: 1})
+    content = bytearray(file.read_bytes())
+    for name, value in tags.items():
+        entry = content.index(struct.pack("<HH", {"photometric": PHOTOMETRIC, "samples": SAMPLES}[name], 3))
+        struct.pack_into("<H", content, entry + 8, value)
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_a_tiff_whose_zero_is_white_is_inverted(tmp_path, bits, compression):
+    values = ramp(bits).astype(np.uint8 if bits == 8 else np.uint16)
+    loaded = np.asarray(load_image(tiff(tmp_path, values, compression, photometric=0)))[..., 0]
+    assert np.abs(loaded - 255 * (1 - RAMP)).max() <= 1
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
+def test_negative_pixels_are_refused_and_signed_numbers_are_not(tmp_path, kind, compression):
+    values = np.arange(100, dtype=kind).reshape(10, 10)
+    unsigned = f"uint{8 * values.itemsize}"
+    loaded = np.asarray(load_image(tiff(tmp_path, values.view(unsigned), compression, samples=2)))[..., 0]
+    assert np.array_equal(loaded, values)
+    values[3, 4] = -1
+    with pytest.raises(ImageError, match=r"grey.tif holds negative pixels; save it with values from 0"):
+        load_image(tiff(tmp_path, values.view(unsigned), compression, samples=2))
+
+
+def test_negative_values_of_a_pil_image_are_refused():
+    with pytest.raises(ImageError, match="the PIL image holds negative pixels"):
+        load_image(Image.fromarray(np.array([[0, -5]], np.int32)))
+
+
+def test_unsigned_numbers_of_32_bits_are_not_negative(tmp_path):
+    values = (RAMP * (2**32 - 1)).astype(np.uint32)
+    loaded = np.asarray(load_image(tiff(tmp_path, values, samples=1)))[..., 0]
+    assert np.abs(loaded - 255 * RAMP).max() <= 1
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

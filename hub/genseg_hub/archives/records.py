@@ -16,7 +16,8 @@ from genseg_hub.archives.base import Problem, Unusable
 from genseg_hub.errors import ArchiveError
 
 _LIMIT = 1 << 63  # of numbers
-_WHOLE = re.compile(r"-?\d{1,19}(?:\.0+|\.\d{1,17}e\+?\d{1,2})")
+_WHOLE = re.compile(r"-?\d{1,19}\.(?:0*|(\d{0,17})e\+?(\d{1,2}))")
+_NUMPY_DECIMALS = 8  # NumPy rounds the numbers of an array to as many
 _LONGEST = 10_000  # characters of a text
 
 
@@ -41,11 +42,15 @@ def as_id(value: Any) -> str | None:
 
 
 def whole(text: str) -> str:
-    """Return the integer of a text such as 41.0 or 4.1e+06, as pandas writes them.
+    """Return the integer of a text such as 41.0, 4.1e+06 or 41., as pandas writes it.
 
-    Any other text stays as it is.
+    Any other text stays as it is, also a number that NumPy may have rounded.
     """
-    if not _WHOLE.fullmatch(text):
+    found = _WHOLE.fullmatch(text)
+    if not found:
+        return text
+    decimals, exponent = found.groups(default="0")
+    if len(decimals) == _NUMPY_DECIMALS < int(exponent):
         return text
     number = float(text)
     return str(int(number)) if number.is_integer() and abs(number) < _LIMIT else text

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from contextlib import nullcontext
 
 import pytest
@@ -112,6 +113,11 @@ def test_a_bad_row_of_csv_is_counted(root, table, row, why):
         ('{"image": "{image}", "expression": 7, "annotations": []}', "the 'expression' of line 2 of .* something else"),
         ('{"image": "{image}", "expression": "a cup"}', "line 2 of .*jsonl has no 'annotations'"),
         ('{"image": "{image}", "expression": "a cup", "annotations": {}}', "the 'annotations' of line 2 of .*jsonl"),
+        ('{"image": "{image}", "expression": "a cup", "annotations": [Infinity]}', "the 'annotations' of line 2 of .*"),
+        (
+            '{"image": "{image}", "expression": "a cup", "annotations": [1], "annotations": []}',
+            r"line 2 of .*jsonl is no JSON object \(a key is repeated\)",
+        ),
         ('{"image": "{image}", "expression": "a cup", "annotations": [1.7]}', "the 'annotations' of line 2 of .*jsonl"),
     ],
 )
@@ -134,6 +140,12 @@ def test_a_bad_row_of_jsonl_is_counted(root, table, row, why):
         ),
         ("", "utf-8", "has the columns none; expected image, expression, annotations"),
         (HEAD, "utf-8", "has no expression of the split 'data'"),
+        (
+            "image,expression,annotations,annotations\n{image},a thing,{id},\n",
+            "utf-8",
+            "expressions.csv has the column 'annotations' twice; leave one, or give the other another name",
+        ),
+        ("id,image,expression,annotations,id\n1,{image},a thing,{id},2\n", "utf-8", "has the column 'id' twice"),
         (HEAD + GOOD + '{image},"the big,{id}\n' + GOOD, "utf-8", "the rows after line 2 of .* are not CSV .*quotes"),
         (HEAD + GOOD + "{image}," + "a" * 200_000, "utf-8", "the rows after line 2 of .* are not CSV .*field limit"),
     ],
@@ -147,8 +159,91 @@ def test_a_file_that_is_no_table_is_an_error_that_names_it(root, table, content,
 def test_a_row_without_an_id_has_its_number_for_one(root, table):
     table("image,expression,annotations,id\n{image},a,{id},\n{image},b,{id},\n{image},c,{id},x\n{image},d,{id},1\n")
     examples, report = archives.load_archive("coco", root, "data")
-    assert sorted(zip(examples["example_id"], examples["expression"], strict=True)) == [("0", "a"), ("x", "c")]
+    assert sorted(zip(examples["example_id"], examples["expression"], strict=True)) == [
+        ("0", "a"),
+        ("1", "d"),
+        ("2", "b"),
+        ("x", "c"),
+    ]
+    assert not report.problems
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["1.0", "", "3.0"], ["1", "2", "3"]),  # what pandas writes for 1, nan, 3
+        (["1", "", ""], ["1", "3", "2"]),
+        (["4", "", "1", "2", "nan"], ["4", "3", "1", "2", "5"]),
+        (["b", "", "None", "a"], ["b", "1", "2", "a"]),
+        (["", "", "0", "1"], ["2", "3", "0", "1"]),
+    ],
+)
+def test_blank_ids_get_numbers_that_no_row_has(root, table, given, expected):
+    rows = [f"{{image}},thing {i},{{id}},{id_}\n" for i, id_ in enumerate(given)]
+    table("image,expression,annotations,id\n" + "".join(rows))
+    examples, report = archives.load_archive("coco", root, "data")
+    assert not report.problems
+    assert dict(zip(examples["expression"], examples["example_id"], strict=True)) == {
+        f"thing {i}": id_ for i, id_ in enumerate(expected)
+    }
+
+
+def test_two_rows_with_the_same_id_are_still_left_out(root, table):
+    table("image,expression,annotations,id\n{image},a,{id},1\n{image},b,{id},1\n{image},c,{id},\n{image},d,{id},\n")
+    examples, report = archives.load_archive("coco", root, "data")
     assert report.problems == {"duplicate id": 2}
+    assert sorted(examples["example_id"]) == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "masks"),
+    [
+        ("41 41", 1),
+        ("42 41 42.0", 2),
+        ("[41. 42.]", 2),
+        ("[4.1e+01 4.2e+01]", 2),
+        ("[4.10000000e+01 4.20000000e+01]", 2),
+        ("array([41., 42.])", 2),
+        ("frozenset({41, 42})", 2),
+        ("{41, 42}", 2),
+        ("[41 nan]", 1),
+        ("set()", 0),
+        ("frozenset()", 0),
+        ("array([], dtype=int64)", 0),
+        ("{}", 0),
+        ("()", 0),
+        ("[nan]", 0),
+        ("[NaN]", 0),
+    ],
+)
+def test_each_form_of_a_cell_refers_to_its_annotations_once(root, cell, masks):
+    own(root, "a.jpg")
+    picture(root)
+    (root / "expressions.csv").write_text(f'{HEAD}a.jpg,a thing,"{cell}"\n')
+    (example,) = from_dataset(archives.load_archive("coco", root, "data")[0])
+    assert len(example.masks) == masks
+
+
+@pytest.mark.parametrize(
+    ("value", "masks"), [("NaN", 0), ("[NaN]", 0), ("null", 0), ("[41, 41]", 1), ('[41, "41", 41.0, 42]', 2)]
+)
+def test_each_value_of_json_refers_to_its_annotations_once(root, value, masks):
+    own(root, "a.jpg")
+    picture(root)
+    (root / "expressions.jsonl").write_text(f'{{"image": "a.jpg", "expression": "a thing", "annotations": {value}}}')
+    (example,) = from_dataset(archives.load_archive("coco", root, "data")[0])
+    assert len(example.masks) == masks
+
+
+def test_a_number_that_numpy_may_have_rounded_is_no_id(root):
+    own(root, "a.jpg")
+    picture(root)
+    data = json.loads((root / "instances.json").read_text())
+    data["annotations"][0]["id"] = 900100574000
+    (root / "instances.json").write_text(json.dumps(data))
+    (root / "expressions.csv").write_text(f"{HEAD}a.jpg,a thing,[9.00100574e+11]\n")  # np.array([900100574478.])
+    with pytest.raises(ArchiveError, match=r"has no annotation 9.00100574e\+11"):
+        archives.load_archive("coco", root, "data")
 
 
 def test_annotations_may_have_text_for_ids_and_no_categories(root, table):
@@ -262,6 +357,108 @@ def test_file_names_may_have_folders_and_backslashes(root, annotated, stored, as
     examples, report = archives.load_archive("coco", root, "data")
     assert not report.problems
     assert [example.image for example in from_dataset(examples)] == [str(file.resolve())]
+
+
+NFC, NFD = (unicodedata.normalize(form, "säle/café.jpg") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize("annotated", [NFC, NFD, f"/data/{NFD}"])
+@pytest.mark.parametrize("stored", [NFC, NFD, unicodedata.normalize("NFC", "säle/") + NFD.rpartition("/")[2]])
+@pytest.mark.parametrize("asked", [NFC, NFD, NFD.rpartition("/")[2]])
+def test_both_unicode_forms_of_a_file_name_are_one_name(root, annotated, stored, asked):
+    own(root, annotated)
+    file = picture(root, stored)
+    (root / "expressions.csv").write_text(f"{HEAD}{asked},a thing,41\n")
+    examples, report = archives.load_archive("coco", root, "data")
+    assert not report.problems
+    assert [example.image for example in from_dataset(examples)] == [str(file.resolve())]
+
+
+def test_two_files_whose_names_differ_only_in_their_unicode_form_are_told_apart(root):
+    names = [name.rpartition("/")[2] for name in (NFC, NFD)]
+    own(root, *names)
+    files = [picture(root, name) for name in names]
+    rows = [f"{name},thing {i},{41 + 100 * i}\n" for i, name in enumerate(names)]
+    (root / "expressions.csv").write_text(HEAD + "".join(rows))
+    found = from_dataset(archives.load_archive("coco", root, "data")[0])
+    assert {example.expression: example.image for example in found} == {
+        f"thing {i}": str(file.resolve()) for i, file in enumerate(files)
+    }
+    files[1].unlink()
+    examples, report = archives.load_archive("coco", root, "data")
+    assert report.problems == {"missing image": 1}
+    assert list(examples["expression"]) == ["thing 0"]
+
+
+@pytest.mark.parametrize(
+    ("annotated", "stored", "asked"),
+    [
+        ("my%20photo.jpg", "my photo.jpg", "my%20photo.jpg"),
+        ("my%20photo.jpg", "my photo.jpg", "my photo.jpg"),
+        ("my photo.jpg", "my photo.jpg", "my%20photo.jpg"),
+        ("my%20photo.jpg", "my%20photo.jpg", "my photo.jpg"),
+        ("caf%C3%A9.jpg", NFD.rpartition("/")[2], "caf%C3%A9.jpg"),
+        ("/data/local-files/?d=images%2Fa.jpg", "a.jpg", "a.jpg"),
+        ("/data/local-files/?d=images/my%20photo.jpg", "my photo.jpg", "my photo.jpg"),
+        ("http://host/data/local-files/?d=%2Fsrv%2Fsub%2Fa.jpg", "sub/a.jpg", "/data/local-files/?d=sub%2Fa.jpg"),
+        ("file:///data/my%20photo.jpg", "my photo.jpg", "my photo.jpg"),
+        ("100%.jpg", "100%.jpg", "100%.jpg"),
+        ("%2fetc%2fa.jpg", "a.jpg", "a.jpg"),
+    ],
+)
+def test_a_percent_encoded_file_name_is_decoded_last(root, annotated, stored, asked):
+    own(root, annotated)
+    file = picture(root, stored)
+    (root / "expressions.csv").write_text(f"{HEAD}{asked},a thing,41\n")
+    examples, report = archives.load_archive("coco", root, "data")
+    assert not report.problems
+    assert [example.image for example in from_dataset(examples)] == [str(file.resolve())]
+
+
+def test_a_file_of_the_encoded_name_comes_first_and_never_another_images_file(root):
+    names = ["my%20photo.jpg", "my photo.jpg"]
+    own(root, *names)
+    files = [picture(root, name) for name in names]
+    (root / "expressions.csv").write_text(HEAD + "my%20photo.jpg,thing 0,41\nmy photo.jpg,thing 1,141\n")
+    found = from_dataset(archives.load_archive("coco", root, "data")[0])
+    assert {example.expression: example.image for example in found} == {
+        f"thing {i}": str(file.resolve()) for i, file in enumerate(files)
+    }
+    files[0].unlink()
+    examples, report = archives.load_archive("coco", root, "data")
+    assert report.problems == {"missing image": 1}
+    assert list(examples["expression"]) == ["thing 1"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "%2e%2e%2fsecret.jpg",
+        "%2E%2E/secret.jpg",
+        "sub/..%2f..%2fsecret.jpg",
+        "..%5csecret.jpg",
+        "%252e%252e%252fsecret.jpg",
+        "/data/local-files/?d=..%2Fsecret.jpg",
+        "/data/local-files/?d=%2e%2e%2fsecret.jpg",
+        "secret.jpg%00.png",
+        "{root}%2Fsecret.jpg",
+    ],
+)
+def test_an_encoded_name_never_leads_out_of_the_folder(root, name):
+    name = name.replace("{root}", str(root).replace("/", "%2F"))
+    own(root, name)
+    (root / "images/sub").mkdir()
+    picture(root, "../secret.jpg")
+    (root / "expressions.csv").write_text(f"{HEAD}{name},a thing,41\n")
+    with pytest.raises(ArchiveError, match="1 left out, missing image"):
+        archives.load_archive("coco", root, "data")
+
+
+def test_names_that_lead_out_of_the_folder_do_not_stand_for_one_another(root):
+    own(root, "%2e%2e%2fone.jpg")
+    (root / "expressions.csv").write_text(HEAD + "%2e%2e%2fother.jpg,a thing,41\n")
+    with pytest.raises(ArchiveError, match="has 0 images with the file_name"):
+        archives.load_archive("coco", root, "data")
 
 
 def test_a_file_that_two_images_could_mean_is_nobodys(root):

@@ -76,6 +76,21 @@ def spoiled(**values):
         (spoiled(shapes=[{"label": "target", "points": [[1, "x"]]}]), "malformed record: the 'points' of a shape"),
         (spoiled(shapes=[{"label": "target", "points": [[1, float("nan")]]}]), "malformed record: the 'points' of a"),
         (spoiled(shapes=[{"label": "target", "points": [[1, 10**400]]}]), "malformed record: the 'points' of a shape"),
+        *(
+            (
+                spoiled(shapes=[{"label": "target", "points": [[1, 2], [9, 9]], "shape_type": kind}]),
+                "malformed record: the 'shape_type' of a shape of .*b.json is .*; expected polygon, rectangle or",
+            )
+            for kind in ("line", "linestrip", "point", "points", "mask", 7, ["circle"])
+        ),
+        (
+            spoiled(shapes=[{"label": "target", "points": [[1, 2]], "shape_type": "rectangle"}]),
+            "malformed record: the 'points' of a rectangle of .*b.json is something else; expected two points",
+        ),
+        (
+            spoiled(shapes=[{"label": "ignore", "points": [[1, 2]] * 3, "shape_type": "circle"}]),
+            "malformed record: the 'points' of a circle of .*b.json is something else; expected two points",
+        ),
         ("[1]", "malformed record: .*b.json has no 'text'"),
         ("[" * 100_000, "malformed record: .*b.json is not JSON .*recursion"),
         ("\x81", "malformed record: .*b.json is not JSON"),
@@ -120,6 +135,52 @@ def test_a_replaced_image_is_painted_again(root):
     Image.new("RGB", (60, 50)).save(root / "ReasonSeg/val/a.jpg")
     examples, _ = archives.load_archive("reasonseg", root, "val")
     assert next(from_dataset(examples)).masks[0]["size"] == [50, 60]
+
+
+@pytest.mark.parametrize(
+    "corners", [[[10, 10], [60, 40]], [[60, 10], [10, 40]], [[10, 10], [60, 10], [60, 40], [10, 40]]]
+)
+def test_a_rectangle_is_filled(corners):
+    painted = reasonseg.paint([{"label": "target", "points": corners, "shape_type": "rectangle"}], 100, 90)
+    expected = np.zeros((100, 90), np.uint8)
+    expected[10:41, 10:61] = 1
+    assert np.array_equal(painted, expected)
+
+
+@pytest.mark.parametrize("edge", [[50, 30], [30, 10], [42, 46]])
+def test_a_circle_is_filled_around_its_first_point(edge):
+    painted = reasonseg.paint([{"label": "target", "points": [[30, 30], edge], "shape_type": "circle"}], 100, 90)
+    rows, columns = np.mgrid[:100, :90]
+    distance = np.hypot(columns - 30, rows - 30)
+    assert painted[distance <= 19].all()
+    assert not painted[distance > 21].any()
+
+
+def test_a_circle_may_be_larger_than_the_image():
+    shape = {"label": "target", "points": [[30, 30], [1e300, 30]], "shape_type": "circle"}
+    assert reasonseg.paint([shape], 100, 90).all()
+
+
+def test_shapes_of_all_kinds_are_used_and_a_flag_may_be_of_any(root):
+    archive_files.reasonseg(root)
+    shapes = [
+        {"label": "target", "points": [[1, 1], [4, 1], [4, 4]]},
+        {"label": "target", "points": [[5, 5], [8, 5], [8, 8]], "shape_type": "polygon"},
+        {"label": "target", "points": [[10, 1], [14, 4]], "shape_type": "rectangle"},
+        {"label": "ignore", "points": [[10, 10], [12, 10]], "shape_type": "circle"},
+        {"label": "flag", "points": [[1, 1]], "shape_type": "point"},
+        {"label": "target", "points": [[1, 10], [4, 10], [4, 14]], "shape_type": None},
+    ]
+    (root / "ReasonSeg/val/b.json").write_text(spoiled(shapes=shapes))
+    examples, report = archives.load_archive("reasonseg", root, "val")
+    assert not report.problems
+    example = list(from_dataset(examples))[1]
+    (target,) = map(decode_mask, example.masks)
+    assert target[1:5, 10:15].all()
+    assert target[2, 3]
+    assert target[6, 7]
+    assert target[11, 3]
+    assert decode_mask(example.ignore)[8:13, 10].all()
 
 
 @given(painted_shapes)

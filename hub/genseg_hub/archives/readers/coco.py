@@ -7,7 +7,7 @@ The folder holds `instances.json`, `images/` and `expressions.csv` or `expressio
 | `image` | file name in `images/`, as in the annotation file |
 | `expression` | the natural-language query |
 | `annotations` | ids of the referred annotations, separated by spaces or as a list; empty for no-target |
-| `id` | optional; if missing or blank, the number of the row, from 0 |
+| `id` | optional; if missing or blank, the number of the row, from 0, or the next number that no row has |
 
 Ids may be numbers or text; 7 and "7" are the same. A table that pandas wrote is read as it was meant: 41.0 is the id 41
 if no annotation has the id "41.0".
@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -32,8 +34,10 @@ from genseg_hub.errors import ArchiveError
 from genseg_hub.schema import Rle
 
 _REQUIRED = ("image", "expression", "annotations")
+_READ = (*_REQUIRED, "id")
 _EMPTY = ("", "nan", "none", "null", "<na>")  # what pandas writes for an empty cell
 _NUMPY = re.compile(r"np\.\w+\(([^()]*)\)")  # a number of a list of NumPy's
+_CALLED = re.compile(r"(?:set|frozenset|array|tensor)\(([^()]*?)(?:,\s*dtype=[\w.]+)?\)")  # ids of a Python object
 _BRACKETS, _SEPARATORS = ("[", "(", "{"), r"[\s,;]+"
 Row = tuple[int, dict[str, Any] | Unusable]  # line number, and the row or the reason why it is unusable
 
@@ -53,10 +57,7 @@ def _entries(root: Path, split: str) -> Iterator[Entry]:
     table, annotations, images = _files(root, split)
     instances = CocoInstances(annotations, images)
     rows = _rows(table)
-    given = [as_id(row.get("id")) if isinstance(row, dict) else None for _, row in rows]
-    if all(one is None or whole(one) != one for one in given):  # all are written as pandas writes them, like 41.0
-        given = [one and whole(one) for one in given]
-    ids = [one or str(i) for i, one in enumerate(given)]
+    ids = _numbered([as_id(row.get("id")) if isinstance(row, dict) else None for _, row in rows])
     names = [as_text(row.get("image")) if isinstance(row, dict) else None for _, row in rows]
     times = Counter(ids)
     for i in sorted(range(len(rows)), key=lambda i: names[i] or ""):
@@ -74,6 +75,22 @@ def _entries(root: Path, split: str) -> Iterator[Entry]:
             unusable = error
         expression = as_text(row.get("expression")) if isinstance(row, dict) else None
         yield Entry(expression or "", ids[i], names[i], image, masks, unusable=unusable)
+
+
+def _numbered(given: list[str | None]) -> list[str]:
+    """Return the ids of the rows, with numbers for blank ones."""
+    given = [None if _is_blank(one) else one for one in given]
+    if all(one is None or whole(one) != one for one in given):  # all are written as pandas writes them, like 41.0
+        given = [one and whole(one) for one in given]
+    taken = {one for one in given if one}
+    ids = [one or (None if str(i) in taken else str(i)) for i, one in enumerate(given)]
+    taken.update(filter(None, ids))
+    last = 0
+    for i, one in enumerate(ids):
+        if one is None:
+            last = next(number for number in count(max(i, last) + 1) if str(number) not in taken)
+            ids[i] = str(last)
+    return [one or "" for one in ids]
 
 
 def _rows(table: Path) -> list[Row]:
@@ -98,6 +115,9 @@ def _csv_rows(stream: TextIO, table: Path) -> Iterator[Row]:
                 f"{table} has the columns {', '.join(columns) or 'none'}; expected {', '.join(_REQUIRED)}, "
                 "with commas between them"
             )
+        twice = [name for name in _READ if columns.count(name) > 1]
+        if twice:
+            raise ArchiveError(f"{table} has the column {twice[0]!r} twice; leave one, or give the other another name")
         for row in reader:
             if None in row:
                 said = f"line {reader.line_num} of {table} has more cells than columns; quote cells that hold a comma"
@@ -114,13 +134,21 @@ def _jsonl_rows(stream: TextIO, table: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_once)
             if not isinstance(row, dict):
                 raise ValueError(f"it is a {type(row).__name__}")
             yield number, row
         except (ValueError, RecursionError) as error:
             said = f"line {number} of {table} is no JSON object ({error})"
             yield number, Unusable(Problem.MALFORMED_RECORD, said)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raise ValueError if it has a key twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is repeated")
+    return found
 
 
 def _referred(row: dict[str, Any], what: str, instances: CocoInstances) -> tuple[Path, tuple[Rle, ...]]:
@@ -137,7 +165,7 @@ def _referred(row: dict[str, Any], what: str, instances: CocoInstances) -> tuple
 
 
 def _ids(row: dict[str, Any], what: str, instances: CocoInstances) -> list[str]:
-    """Return the ids of the annotations to which a row refers.
+    """Return the ids of the annotations to which a row refers, each once.
 
     pandas writes 41 as 41.0 in a column with an empty cell, an empty cell as null, and a list as "[41, 42]".
     """
@@ -146,10 +174,17 @@ def _ids(row: dict[str, Any], what: str, instances: CocoInstances) -> list[str]:
         raise malformed(row, "annotations", what, needed)
     cell = row["annotations"]
     cells = _listed(cell) if isinstance(cell, str) else cell if isinstance(cell, list) else [cell]
-    ids = [as_id(one) for one in cells if one is not None]
+    ids = [as_id(one) for one in cells if not _is_blank(one)]
     if None in ids:
         raise malformed(row, "annotations", what, needed)
-    return [one if instances.has_annotation(one) else whole(one) for one in ids if one]
+    return list(dict.fromkeys(one if instances.has_annotation(one) else whole(one) for one in ids if one))
+
+
+def _is_blank(value: Any) -> bool:
+    """Return whether a value is empty, as pandas and JSON write it."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and value.strip().lower() in _EMPTY)
 
 
 def _listed(cell: str) -> list[Any]:
@@ -158,14 +193,15 @@ def _listed(cell: str) -> list[Any]:
     Spaces, commas or semicolons may separate them. Brackets and quotes may surround them.
     """
     text = _NUMPY.sub(r"\1", cell.strip())
-    if text.lower() in _EMPTY:
-        return []
+    if called := _CALLED.fullmatch(text):
+        text = called[1]
     if not text.startswith(_BRACKETS):
         return re.split(_SEPARATORS, text)
     for listed in (text, text.replace("'", '"')):
         try:
-            found = json.loads(listed)
-            return found if isinstance(found, list) else [found]
+            found = json.loads(listed, parse_float=str)  # `whole` reads numbers that NumPy may have rounded
+            if isinstance(found, list):
+                return found
         except (ValueError, RecursionError):
             continue
     return [one.strip("\"'") for one in re.split(_SEPARATORS, text.strip("[](){}")) if one.strip("\"'")]

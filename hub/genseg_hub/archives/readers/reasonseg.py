@@ -5,6 +5,9 @@ and test use only the first. A shape labelled `flag` is no region. A shape whose
 that no metric counts. Every other shape is the target. As in LISA's `get_mask_from_json`, OpenCV paints the outline and
 the filling of each shape. The largest shape is first, so that a small shape stays visible in it. An image without a
 target has a no-target expression.
+
+A shape is a polygon, or by its `shape_type` a rectangle or a circle, as LabelMe writes them. ReasonSeg itself has
+polygons only.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from genseg_hub.referring_dataset import RLE
 from genseg_hub.schema import Rle, encode_mask
 
 _IGNORED = 255
+_POLYGON, _RECTANGLE, _CIRCLE = _SHAPES = ("polygon", "rectangle", "circle")
 _IMAGES = (".jpg", ".jpeg", ".png")
 
 
@@ -113,7 +117,23 @@ def _read(file: Path) -> dict[str, Any]:
             points = np.empty(0)
         if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
             raise malformed(shape, "points", f"a shape of {file}", "a list of [x, y] in pixels")
+        if _is_region(shape):
+            kind = _kind(shape)
+            if kind not in _SHAPES:
+                raise malformed(shape, "shape_type", f"a shape of {file}", "polygon, rectangle or circle")
+            if kind != _POLYGON and len(points) != 2:
+                raise malformed(shape, "points", f"a {kind} of {file}", "two points")
     return annotation | {"shapes": shapes}
+
+
+def _is_region(shape: dict[str, Any]) -> bool:
+    return shape["label"].lower() != "flag"
+
+
+def _kind(shape: dict[str, Any]) -> Any:
+    """Return the `shape_type` of a shape; a rectangle of four corners is a polygon."""
+    kind = shape.get("shape_type") or _POLYGON
+    return _POLYGON if kind == _RECTANGLE and len(shape["points"]) == 4 else kind
 
 
 def paint(shapes: list[dict[str, Any]], height: int, width: int) -> np.ndarray:
@@ -122,18 +142,28 @@ def paint(shapes: list[dict[str, Any]], height: int, width: int) -> np.ndarray:
     A pixel is 1 in the target, 255 if no metric counts it, and 0 elsewhere.
 
     Args:
-        shapes: shapes with `label` and `points` [[x, y], ...] in pixels.
+        shapes: shapes with `label` and `points` [[x, y], ...] in pixels. The points of a `shape_type` rectangle are two
+            opposite corners, or all four. The points of a circle are its centre and a point of its edge.
         height: height of the image in pixels.
         width: width of the image in pixels.
     """
 
     def drawn(canvas: np.ndarray, shape: dict[str, Any], value: int) -> np.ndarray:
-        points: Any = np.array([shape["points"]], dtype=np.float64).clip(-1e6, 1e6).astype(np.int32)
+        points: Any = np.array([shape["points"]], dtype=np.float64).clip(-1e6, 1e6)
+        kind = _kind(shape)
+        if kind == _CIRCLE:
+            centre, edge = points[0]
+            cv2.circle(canvas, centre.astype(int).tolist(), round(float(np.hypot(*(edge - centre)))), value, -1)
+            return canvas
+        if kind == _RECTANGLE:
+            (left, top), (right, bottom) = points[0]
+            points = np.array([[[left, top], [right, top], [right, bottom], [left, bottom]]])
+        points = points.astype(np.int32)
         cv2.polylines(canvas, points, True, value, 1)
         cv2.fillPoly(canvas, points, value)
         return canvas
 
-    regions = [shape for shape in shapes if shape["label"].lower() != "flag"]
+    regions = [shape for shape in shapes if _is_region(shape)]
     areas = [int(drawn(np.zeros((height, width), np.uint8), shape, 1).sum()) for shape in regions]
     canvas = np.zeros((height, width), dtype=np.uint8)
     for i in np.argsort(areas)[::-1]:
