@@ -1,12 +1,13 @@
 """Find boxes and points in the JSON of untuned models.
 
 Keys and wrappers of the JSON may have any name. Some forms are errors, because a guess would give a wrong box without a
-word: `box_2d` is the key of Gemini and Gemma, which put y first; `bbox_3d` has nine numbers; and a list of two, three
-or eight numbers may mean anything.
+word: `box_2d` is the key of Gemini and Gemma, which put y first; `bbox_3d` has nine numbers; a list of two, three or
+eight numbers may mean anything; an object may have several different boxes; and a tool call is no answer.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -18,6 +19,7 @@ from genseg_hub.schema import ResponseError
 
 _MAX_DEPTH = 20
 _BOXES = {"bbox_2d", "bboxes_2d", "bbox", "bboxes", "box", "boxes", "bounding_box", "bounding_boxes"}
+_NUMBER = re.compile(r"_?\d+$")  # at the end of a key: bbox_2d_1
 _POINTS = {"point_2d", "points_2d", "point", "points"}
 # Keys under which a bare list of numbers is a box or a point; "" is the missing key of {[1, 2, 3, 4]}.
 _HOLDERS = {
@@ -25,7 +27,11 @@ _HOLDERS = {
     "output", "position", "predictions", "regions", "result", "results", "targets",
 }  # fmt: skip
 _FOREIGN = {"box_2d", "boxes_2d", "box_3d", "boxes_3d", "bbox_3d", "bboxes_3d"}
-_VERDICTS = {"found", "detected", "exists", "present", "visible", "target_found", "object_found"}
+_TOOL_CALLS = ({"name", "arguments"}, {"name", "parameters"})
+_VERDICTS = {
+    "found", "detected", "exists", "present", "visible", "target_found", "object_found", "match", "matches", "matched",
+    "is_match", "is_target",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,39 +100,56 @@ def _of_list(items: list[Any], depth: int) -> Iterator[Finding]:
 
 
 def _of_object(pairs: dict[str, Any], depth: int) -> Iterator[Finding]:
-    box = next((key for key in pairs if key in _BOXES or "bbox_2d" in key), None)
-    points = next((pairs[key] for key in pairs if key in _POINTS), None)
-    if isinstance(points, list) and points and all(_is_number(value) for value in points):
-        points = [points]
-    denied = any(pairs.get(key) is False for key in _VERDICTS - {"visible"})  # an invisible object may be hidden
-    if pairs.keys() & _FOREIGN or (denied and box is not None and not _says_nothing(pairs[box])):
+    boxes = {key: _unwrapped(value) for key, value in pairs.items() if _is_box(key)}
+    several = [value for value in boxes.values() if not _says_nothing(value)]
+    numbered = len({_NUMBER.sub("", key) for key in boxes}) == 1
+    lists = [_as_points(value) for key, value in pairs.items() if key in _POINTS and value not in (None, [])]
+    points = lists[0] if lists else None
+    unclear = (_differ(several) and not numbered) or (len(lists) > 1 and not several)
+    denied = any(_is_no(pairs.get(key)) for key in _VERDICTS - {"visible"})  # an invisible object may be hidden
+    called = any(pairs.keys() >= keys for keys in _TOOL_CALLS)
+    if pairs.keys() & _FOREIGN or called or unclear or (denied and several):
         yield ResponseError.WRONG_SCHEMA
-    elif box is not None and not (_says_nothing(pairs[box]) and _has_points(points)):
-        yield from _of_box(pairs[box], points, depth)
+    elif several or (boxes and not _has_points(points)):
+        shared = points if len(several) < 2 else None  # points beside several boxes belong to none of them
+        told = several if numbered else several[:1]
+        yield from _whole([found for box in told or [None] for found in _of_box(box, shared, depth)], pairs, depth)
     elif points:
-        yield Found(None, points)
+        yield from _whole([Found(None, points)], pairs, depth)
     else:
         for key, value in pairs.items():
             yield from _of_pair(key, value, depth)
 
 
+def _whole(own: list[Finding], pairs: dict[str, Any], depth: int) -> list[Finding]:
+    """Return the findings of an object's own keys, or an error.
+
+    Boxes under its other keys would be lost.
+    """
+    boxes = {tuple(found.box) for found in own if isinstance(found, Found) and found.box}
+    for key, value in pairs.items():
+        if not _is_box(key) and key not in _POINTS:
+            for found in _of_value(value, key in _HOLDERS, depth + 1):
+                if isinstance(found, Found) and (tuple(found.box) not in boxes if found.box else not boxes):
+                    return [ResponseError.WRONG_SCHEMA]
+    return own
+
+
 def _of_box(value: Any, points: Any, depth: int) -> Iterator[Finding]:
     """Yield the findings of the value of a box's key, beside the points of its object."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
-        value = value[0]
     if _says_nothing(value):
         yield Nothing.IN_WORDS
     elif box := finite(value, 4):
         yield Found(box, points)
     elif isinstance(value, list) and all(isinstance(item, list | Object) for item in value):
-        yield from _of_list(value, depth)  # points beside several boxes belong to none of them
+        yield from _of_list(value, depth)
     else:
         yield ResponseError.WRONG_SCHEMA
 
 
 def _of_pair(key: str, value: Any, depth: int) -> Iterator[Finding]:
     """Yield the findings of a key that is no key of a box or a point."""
-    if (key in _HOLDERS and value is None) or (key in _VERDICTS and value is False):
+    if (key in _HOLDERS and value is None) or (key in _VERDICTS and _is_no(value)):
         yield Nothing.IN_WORDS
     elif key in _HOLDERS and finite(value, 2):
         yield Found(None, [value])
@@ -136,6 +159,30 @@ def _of_pair(key: str, value: Any, depth: int) -> Iterator[Finding]:
 
 def _name(key: str) -> str:
     return key.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _is_box(key: str) -> bool:
+    return key in _BOXES or "bbox_2d" in key or _NUMBER.sub("", key) in _BOXES
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return the only list of a list."""
+    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) else value
+
+
+def _as_points(value: Any) -> Any:
+    """Return a list of points; a single point becomes a list."""
+    return [value] if isinstance(value, list) and all(_is_number(number) for number in value) else value
+
+
+def _differ(values: list[Any]) -> bool:
+    """Return whether several values are not one and the same box."""
+    boxes = [finite(value, 4) for value in values]
+    return len(boxes) > 1 and (None in boxes or any(box != boxes[0] for box in boxes))
+
+
+def _is_no(value: Any) -> bool:
+    return value is False or (isinstance(value, str) and value.strip().lower() in ("false", "no"))
 
 
 def _is_number(value: Any) -> bool:

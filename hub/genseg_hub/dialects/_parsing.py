@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from genseg_hub.dialects import _loose_json
 from genseg_hub.dialects._thought import split_thought
 from genseg_hub.schema import Box, InstancePrompt, Point, Response, ResponseError
 
+_TOLERANCE = 1.05  # models may miss the edge by a little
 _MAX_POINTS = 100  # of one list
 _MAX_REPAIR_CHARACTERS = 3_000
 _MAX_FAILURES = 300
@@ -168,24 +169,75 @@ def _instances(data: Any, image_size: tuple[int, int], form: Form) -> tuple[list
     items = [data] if isinstance(data, dict) else data
     if not isinstance(items, list):
         return [], ResponseError.WRONG_SCHEMA
+    boxes = [_boxes(item, form.box) for item in items]
+    if any(has_wrong_scale(finite(raw, 4) or (), form.scale) for several in boxes for raw in several):
+        return [], ResponseError.WRONG_SCALE
     error: ResponseError | None = None
     instances = []
-    for item in items:
-        instance, problem = _instance(item, image_size, form)
-        error = error or problem
-        if instance:
-            instances.append(instance)
+    for item, several in zip(items, boxes, strict=True):
+        for raw in several:
+            instance, problem = _instance(item, raw, image_size, form, alone=len(several) == 1)
+            error = error or problem
+            if instance:
+                instances.append(instance)
     return instances, error
 
 
-def _instance(item: Any, image_size: tuple[int, int], form: Form) -> tuple[InstancePrompt | None, ResponseError | None]:
-    name = next((key for key in item if form.box in key), None) if isinstance(item, dict) else None
-    box, problem = pixel_box(item[name], image_size, form.scale) if name else (None, ResponseError.WRONG_SCHEMA)
+def _boxes(item: Any, name: str) -> list[Any]:
+    """Return the different boxes under an item's keys of a box, [None] for none."""
+    said = [value for key, value in item.items() if name in key] if isinstance(item, dict) else []
+    boxes = {tuple(box): box for value in said if (box := finite(value, 4))}
+    others = [value for value in said if isinstance(value, list) and not finite(value, 4)]
+    return [*boxes.values(), *others] or said[:1] or [None]
+
+
+def _names_box(value: Any, name: str) -> bool:
+    """Return whether an object inside a value has a key of a box."""
+    inner = [value]
+    while inner:
+        value = inner.pop()
+        if isinstance(value, dict):
+            if any(name in key for key in value):
+                return True
+            inner += value.values()
+        elif isinstance(value, list):
+            inner += value
+    return False
+
+
+def _instance(
+    item: Any, raw: Any, image_size: tuple[int, int], form: Form, alone: bool
+) -> tuple[InstancePrompt | None, ResponseError | None]:
+    """Return the instance of one box of an item, and the error.
+
+    Args:
+        item: any JSON value.
+        raw: see `pixel_box`.
+        image_size: (width, height) of the original image in pixels.
+        form: JSON form of the dialect.
+        alone: whether the item has no other box. Points beside several boxes belong to none of them.
+    """
+    box, problem = pixel_box(raw, image_size, form.scale)
     if box is None:
         return None, problem
+    if not alone:
+        return InstancePrompt(box, ()), ResponseError.WRONG_SCHEMA
     points, clean = _points(form.points(item), image_size, form)
+    clean = clean and not any(_names_box(value, form.box) for value in item.values())  # boxes inside would be lost
     outside = sum(not inside(point, box) for point in points)
     return InstancePrompt(box, points, outside), None if clean else ResponseError.WRONG_SCHEMA
+
+
+def has_wrong_scale(numbers: Sequence[float], scale: tuple[float, float], tolerance: float = _TOLERANCE) -> bool:
+    """Return whether coordinates are shares of the image, or pixels of a larger image.
+
+    Args:
+        numbers: x, y, ... in the model's coordinates.
+        scale: see `Form`.
+        tolerance: largest number of a frame of side 1.
+    """
+    shares = all(0 <= number <= 1 for number in numbers) and any(number % 1 for number in numbers)
+    return shares or any(number > tolerance * scale[i % 2] for i, number in enumerate(numbers))
 
 
 def pixel_box(

@@ -2,11 +2,12 @@
 
 No function here raises. An answer counts as it is meant: JSON in fences or prose, bare lists, corners such as
 `(x1,y1),(x2,y2)`, points alone, and words that say there is nothing. An answer that may mean something else is an
-error, never a box.
+error, never a box. A box before a tool call, or before words that take it back, is a draft and does not count.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +18,21 @@ from genseg_hub.dialects._thought import split_thought
 from genseg_hub.dialects._words import says_nothing
 from genseg_hub.schema import InstancePrompt, Response, ResponseError
 
-_TOLERANCE = 1.01  # models round a little past the edge
 _NUMBER = r"-?\d{1,9}(?:\.\d{1,9})?"
 _COMMA = r"\s{0,9},\s{0,9}"
 _CORNERS = re.compile(rf"\(\s{{0,9}}{_NUMBER}(?:{_COMMA}{_NUMBER}){{1,3}}\s{{0,9}}\)")
 _LINK = re.compile(_COMMA)
 _TOKEN = re.compile(r"<\|[a-z_]{1,40}\|>")
 _FENCE = " \t\r\n`"
+_TOOL_CALL, _TOOL_CALL_END = "<tool_call>", "</tool_call>"
+_SENTENCE = r"(?:^|[^\w\s:])\s{0,9}(?:(?:but|oh|no),? )?"
+_RETRACTION = re.compile(rf"{_SENTENCE}wait\b|\b(?:hm+|my mistake|on second thought|scratch that)\b", re.I | re.M)
+_CORRECTION = re.compile(
+    rf"{_RETRACTION.pattern}|{_SENTENCE}no(?:\s{{0,9}}[,.!:;\u2014]| [-\u2013])(?!\s{{0,9}}\d)"
+    r"|\b(?:actually|or rather|correction|corrected|final (?:answer|output|result)|answer is)\b",
+    re.I | re.M,
+)
+_ANSWER = re.compile(r"\banswer\*{0,2}:", re.I)
 
 
 @dataclass(frozen=True)
@@ -32,11 +41,11 @@ class Frame:
 
     Attributes:
         scale: (x, y) coordinates of the lower right corner of the image.
-        fixed: whether the scale is the same for every image. A larger number is then a sign of pixels.
+        tolerance: largest share of a side that is read as rounding. A larger share is a sign of another scale.
     """
 
     scale: tuple[float, float]
-    fixed: bool = True
+    tolerance: float = 1.01
 
 
 THOUSANDTHS = Frame((1000, 1000))
@@ -57,9 +66,12 @@ def parse(text: str, image_size: tuple[int, int], truncated: bool, frame: Frame 
     if not rest.strip() and not truncated:
         rest = _json_at_the_end(reasoning)
     _, opened, tail = rest.rpartition("<answer>")
-    answer, closing, after = tail.partition("</answer>") if opened else (rest, "", "")
+    answer, closing, after = tail.partition("</answer>") if opened else (_after_tool_calls(rest), "", "")
     open_ended = not closing and (truncated or bool(opened))
     reading = _loose_json.read(answer, open_ended)
+    if draft := _end_of_draft(reading):
+        answer = answer[draft:]
+        reading = _loose_json.read(answer, open_ended)
     found = _in_json(reading, open_ended)
     corners, words_follow = _in_corners(answer) if not found else ([], reading.goes_on)
     if truncated and (after.strip() if closing else words_follow):
@@ -91,6 +103,29 @@ def parse_thousandths(
     This is the `parse` of most untuned dialects, see `Dialect.parse`.
     """
     return parse(text, image_size, truncated)
+
+
+def _after_tool_calls(text: str) -> str:
+    """Return the text after the last tool call, "" if nothing closes it."""
+    last = text.rpartition(_TOOL_CALL_END)[2]
+    return "" if _TOOL_CALL in last else last
+
+
+def _end_of_draft(reading: _loose_json.Reading) -> int:
+    """Return the end of the last value that the words after it take back, 0 for none.
+
+    Words after the last value of all count only if they cannot introduce it.
+    """
+    places = [(value.start, value.end) for value in reading.values if findings(value.data)]
+    places += [match.span() for match in _CORNERS.finditer(reading.text, places[-1][1] if places else 0)]
+    if places and _RETRACTION.search(reading.text[places[-1][1] :]):
+        return places[-1][1]
+    labelled = bool(places and _ANSWER.search(reading.text[: places[0][0]]))  # each box may be labelled so
+    for (_, end), (start, _) in reversed(list(itertools.pairwise(places))):
+        between = reading.text[end:start]
+        if _CORRECTION.search(between) or (not labelled and _ANSWER.search(between)):
+            return end
+    return 0
 
 
 def _json_at_the_end(thought: str) -> str:
@@ -169,15 +204,15 @@ def _instances(
 
 
 def _has_wrong_scale(said: Sequence[Found], frame: Frame) -> bool:
-    """Return whether the boxes are shares of 1 or pixels.
+    """Return whether a box is on another scale, or all boxes may be shares of 1.
 
     Without boxes the points are judged.
     """
     boxes = [instance.box for instance in said if instance.box]
     points = [_parsing.finite(point, 2) for instance in said for point in _listed(instance.points)]
-    numbers = [number for pair in boxes or points if pair for number in pair]
-    shares = any(numbers) and all(0 <= number <= 1 for number in numbers)
-    return shares or (frame.fixed and max(numbers, default=0) > _TOLERANCE * max(frame.scale))
+    each = [numbers for numbers in boxes or points if numbers]
+    shares = any(map(any, each)) and all(0 <= number <= 1 for numbers in each for number in numbers)
+    return shares or any(_parsing.has_wrong_scale(numbers, frame.scale, frame.tolerance) for numbers in each)
 
 
 def _listed(points: object) -> list:
@@ -195,6 +230,8 @@ def _instance(
     if found.points is None:
         return InstancePrompt(box, ()), None
     points, clean = _parsing.pixel_points(found.points, image_size, frame.scale)
+    if box is None and len(points) > 2:
+        return None, ResponseError.WRONG_SCHEMA  # each point may be an instance
     points = points[:2]
     problem = None if clean else ResponseError.WRONG_SCHEMA
     if box:

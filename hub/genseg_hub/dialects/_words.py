@@ -1,6 +1,7 @@
 """Tell whether an English answer says that the image has no such object.
 
-The patterns are few and strict. An answer that hedges, refuses, or names coordinates does not count.
+The patterns are few and strict. An answer does not count if it hedges, refuses, or names coordinates. Nor does it count
+if it says that the image itself is missing.
 """
 
 from __future__ import annotations
@@ -12,30 +13,64 @@ _WHOLE = {
     "empty", "n/a", "no match", "no matches", "no object", "no objects", "no such object", "no target", "none",
     "not applicable", "not found", "not present", "not visible", "nothing", "null",
 }  # fmt: skip
-_SENTENCE_END = re.compile(r"[.!?\n]+")
+_SENTENCE_END = re.compile(r"[.!?;\n]+")
 _PREFIX = re.compile(r"(?:no|sorry|unfortunately|based on the image|in (?:the|this) image)[,:] ")
 _PLACE = r"(?:in|on|within) (?:the|this) (?:given |provided )?(?:image|picture|photo|scene)"
 _SEEN = rf"(?:visible|present|detected|found|shown|seen|identified|depicted)(?: {_PLACE})?"
+_SHOWS = r"(?:only |just )?(?:shows|depicts|contains)\b"
+# A denial ends where another clause begins, because that clause may say where the object is.
+_CLAUSE = (
+    r"(?:,|:| [-\u2013\u2014]) (?:an?|he|here|i|it|she|that|the|there|they|this|we|you)\b"
+    rf"(?! (?:(?:image|picture|photo|scene) )?{_SHOWS})"
+)
+_DENIED = rf"(?:(?!{_CLAUSE}).)*"
+_SUBJECT = (
+    r"(?:(?!(?<!\bthat )(?<!\bwho )(?<!\bwhich )"
+    r"\b(?:is|are|was|were|has|have|can|appears|holds|lies|sits|stands|wears)\b).)*"
+)
+_OBJECT = rf"(?!(?:because|how|what|whether|where|which|who|why)\b){_DENIED}"
+_IMAGE_LACKS = (
+    r"(?:(?:the|this) )?(?:image|picture|photo|scene) (?:does not|doesn't) (?:contain|show|have|include|depict) "
+)
 _CLAIMS = re.compile(
-    rf"there (?:is|are) (?:no|not any|none|nothing)\b.*\b(?:{_PLACE}|{_SEEN}|here)"
+    rf"there (?:is|are) (?:no|not any|none|nothing)\b{_DENIED}\b(?:{_PLACE}|{_SEEN}|here)"
     r"|there (?:is|are) no [\w-]+(?: [\w-]+)?"
-    rf"|(?:no|none of the|nothing)\b.*\b(?:{_SEEN}|{_PLACE})"
-    r"|(?:no|none of the|nothing)\b.*\b(?:match|matches|matching|fits|corresponds)\b.*"
-    rf"|.*\b(?:is|are|was|were)(?: not|n't) (?:{_SEEN}|{_PLACE})"
-    r"|(?:i|we) (?:can ?not|can't|could not|couldn't|do not|don't|did not|didn't) (?:find|see|locate|detect) .*"
-    r"|(?:the )?(?:image|picture|photo|scene) (?:does not|doesn't) (?:contain|show|have|include|depict) .*"
+    rf"|(?:no|none of the|nothing)\b{_DENIED}\b(?:{_SEEN}|{_PLACE})"
+    rf"|(?:no|none of the|nothing)\b{_DENIED}\b(?:match|matches|matching|fits|corresponds)\b{_DENIED}"
+    rf"|{_SUBJECT}\b(?:is|are|was|were)(?: not|n't) (?:{_SEEN}|{_PLACE})"
+    r"|(?:i|we) (?:can ?not|can't|could not|couldn't|do not|don't|did not|didn't) (?:find|see|locate|detect) "
+    rf"{_OBJECT}"
+    rf"|{_IMAGE_LACKS}{_OBJECT}"
 )
 # A description of the image may stand beside the claim. Any other sentence may be about the object.
-_NEUTRAL = re.compile(
-    r"(?:it|(?:the|this) (?:image|picture|photo|scene)) (?:only |just )?(?:shows|depicts|contains) .*"
+_NEUTRAL = re.compile(rf"(?:it|(?:the|this) (?:image|picture|photo|scene)) {_SHOWS} .*")
+_HEDGE = (
+    r"but|however|although|though|unless|if|maybe|perhaps|might|may|could be|instead|closest|only|doubt|question"
+    r"|clearly|well|unable|assist|help|other|others|else|another|better|so|its|their|rest|remaining"
 )
-_DOUBT = re.compile(
-    r"\b(?:but|however|although|though|unless|if|maybe|perhaps|might|may|could be|instead|closest|only|doubt|question"
-    r"|clearly|well|unable|assist|help|other|others|else|another|better|so|its|their|rest|remaining)\b|[\d\[\]{}<>]"
+_OPPOSITE = (
+    r"fewer|less than|more|except|excluding|besides|apart from|aside from"
+    r"|(?:blocks|covers|hides|obscures) (?:an?|her|him|it|the|them)"
+    r"|(?<!\bno )(?<!\bthe )(?<!\ba )(?<!\bany )(?:absent|hidden|invisible|missing|obscured|occluded)"
+    r"|(?<!\bin )(?:no|any|an?) (?:difference|error|issue|lack|mistake|need|problem|reason|shortage|trouble|way|wonder"
+    r"|worry|worrie)s?(?! (?:message|sign)s?\b)"
+    r"|(?:i|we) (?:can |could )?(?:detect|detected|find|found|identified|located|see|spotted)"
 )
-_BLIND = re.compile(
-    r"\b(?:find|see|locate|detect) (?:(?:an?|any|the|this|your|attached) ){0,3}(?:image|picture|photo)s?\b"
+_NO_VERDICT = (
+    r"enough|sufficient|entirely|fully|exact|exactly|precise|precisely|detail|details|resolution|failed|anything wrong"
+    r"|(?<!\bno )(?<!\ba )(?<!\bany )(?:whole|entire)"
+    r"|(?:find|see|locate|detect|contain|show|have|include|depict) (?:all|both|each|every)"
+    r"|(?:find|see|locate|detect) .*(?:bounding box|coordinates|location|position)(?= of| for|[.;,]|$)"
 )
+_DOUBT = re.compile(rf"\b(?:{_HEDGE}|{_OPPOSITE}|{_NO_VERDICT})\b|[\d\[\]{{}}<>]")
+# A sentence about an image, but not about something in an image, comes from a server that dropped the image.
+_IMAGE = re.compile(
+    r"\b(?:attachment|file|image|media|photo|photograph|picture|screenshot|upload|visual)s?"
+    r"(?=$|[^\w\s'-]| (?:are|could|did|does|failed|has|is|was|were)(?:n't)?\b"
+    r"| (?:an?|as|at all|attached|available|because|for|from|given|here|in|included|of|properly|provided|sent|that"
+    rf"|to|uploaded|with|yet|{_SEEN})\b)"
+)
+_IN_IMAGE = re.compile(rf"\b{_PLACE}\b|^{_IMAGE_LACKS}|(?:image|picture|photo) {_SHOWS}")
 
 
 def says_nothing(answer: str) -> bool:
@@ -46,9 +81,16 @@ def says_nothing(answer: str) -> bool:
     text = answer.lower().replace("\u2019", "'").replace("*", "").strip(" \t\r\n\"'`.")
     if text in _WHOLE:
         return True
-    if len(answer) > _MAX_CHARACTERS or _DOUBT.search(text) or _BLIND.search(text):
+    if len(answer) > _MAX_CHARACTERS or _DOUBT.search(text):
         return False
     sentences = [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
-    claims = [_CLAIMS.fullmatch(_PREFIX.sub("", said, count=1)) is not None for said in sentences]
+    claims = [_denies(_PREFIX.sub("", said, count=1)) for said in sentences]
     neutral = (claim or _NEUTRAL.fullmatch(said) for claim, said in zip(claims, sentences, strict=True))
     return bool(claims) and (claims[0] or claims[-1]) and all(neutral)
+
+
+def _denies(sentence: str) -> bool:
+    """Return whether a sentence says that the image has no such object."""
+    if _IMAGE.search(sentence) and not _IN_IMAGE.search(sentence):
+        return False
+    return _CLAIMS.fullmatch(sentence) is not None

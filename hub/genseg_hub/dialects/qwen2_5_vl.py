@@ -41,7 +41,7 @@ def parse(
     shown_size: tuple[int, int] | None = None,
 ) -> Response:
     """See `Dialect.parse`."""
-    frame = _untuned.Frame(shown_size or _shown_size(image_size), fixed=False)
+    frame = _untuned.Frame(shown_size or _shown_size(image_size), tolerance=1.05)
     return _untuned.parse(text, image_size, truncated, frame)
 
 

@@ -64,7 +64,8 @@ def test_an_empty_list_is_no_target():
         (tagged('[{"bbox_2d":[1,2,3,true],"points":[[1,2],[1,2]]}]'), ResponseError.WRONG_SCHEMA),
         (tagged('[{"bbox_2d":[1,2,3,NaN],"points":[[1,2],[1,2]]}]'), ResponseError.WRONG_SCHEMA),
         (tagged('[{"bbox_2d":[1,2,3,1e999],"points":[[1,2],[1,2]]}]'), ResponseError.WRONG_SCHEMA),
-        (tagged('[{"bbox_2d":[2000,2000,3000,3000],"points":[[1,2],[1,2]]}]'), ResponseError.BOX_OUT_OF_IMAGE),
+        (tagged('[{"bbox_2d":[2000,2000,3000,3000],"points":[[1,2],[1,2]]}]'), ResponseError.WRONG_SCALE),
+        (tagged('[{"bbox_2d":[1010,10,1040,90],"points":[[1,2],[1,2]]}]'), ResponseError.BOX_OUT_OF_IMAGE),
         (tagged('[{"bbox_2d":[5,5,5,90],"points":[[5,5],[5,5]]}]'), ResponseError.EMPTY_BOX),
     ],
 )
@@ -131,8 +132,66 @@ def test_a_repair_that_would_change_the_numbers_is_refused():
 
 
 def test_boxes_are_ordered_and_clipped():
-    response = genseg.parse(tagged('[{"bbox_2d":[300,1200,100,-50],"points":[[200,500],[250,500]]}]'), SIZE)
+    response = genseg.parse(tagged('[{"bbox_2d":[300,1040,100,-50],"points":[[200,500],[250,500]]}]'), SIZE)
     assert response.instances[0].box == (64, 0, 192, 480)
+
+
+# The side of each tuned dialect's frame, and its answer for a box.
+FRAMES = {
+    "genseg": (1000, '<answer>[{{"bbox_2d":{0},"points":[[1,2],[3,4]]}}]</answer>'),
+    "vision_reasoner": (840, '<answer>[{{"bbox_2d":{0},"point_2d":[1,2]}}]</answer>'),
+    "seg_zero": (840, '<answer>{{"bbox":{0},"points_1":[1,2],"points_2":[3,4]}}</answer>'),
+    "seg_r1": (1024, "<bbox>{0}</bbox>"),
+}
+
+
+@pytest.mark.parametrize("name", TUNED)
+@given(
+    boxes=strategies.middle_boxes, place=st.integers(0, 3), past=st.floats(0.06, 5), shares=st.booleans(),
+)  # fmt: skip
+def test_a_box_on_another_scale_is_an_error(name, boxes, place, past, shares):
+    side, form = FRAMES[name]
+    (box, *_) = boxes
+    wrong = [number / 1000 for number in box] if shares else [*box]
+    if not shares:
+        wrong[place] = side * (1 + past)
+    response = dialects.get_dialect(name).parse(form.format(wrong), SIZE)
+    assert response.error is ResponseError.WRONG_SCALE
+    assert not response.instances
+
+
+@pytest.mark.parametrize("name", TUNED)
+@given(past=st.floats(0, 0.04))
+def test_a_box_a_little_past_the_edge_is_clipped(name, past):
+    side, form = FRAMES[name]
+    response = dialects.get_dialect(name).parse(form.format([0, 0, side * (1 + past), side]), SIZE)
+    assert response.error is None
+    assert response.instances[0].box == (0, 0, *SIZE)
+
+
+def test_whole_numbers_of_a_frame_are_no_shares():
+    response = genseg.parse(tagged('[{"bbox_2d":[0,0,1,1],"points":[[0,0],[1,1]]}]'), SIZE)
+    assert response.error is None
+    assert response.instances[0].box == (0, 0, 0.64, 0.48)
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "kept"),
+    [
+        ("genseg", '{"bbox_2d_1":[100,200,300,400],"bbox_2d_2":[500,510,700,720],"points":[[150,250],[200,300]]}', 2),
+        ("genseg", '{"bbox_2d":[100,200,300,400],"other_bbox_2d":[5,6,7],"points":[[150,250],[200,300]]}', 1),
+        ("genseg", f'{ONE[:-1]},"instances":[{TWO}]}}', 1),
+        ("genseg", f'{ONE[:-1]},"bbox_2d_2":null}}', None),
+        ("genseg", f'{ONE[:-1]},"bbox_2d_2":[100,200,300,400]}}', None),
+        ("vision_reasoner", '{"bbox_2d":[1,2,3,4],"cat_bbox_2d":[5,6,70,80],"point_2d":[2,3]}', 2),
+        ("seg_zero", '{"bbox_1":[1,2,3,4],"bbox_2":[5,6,70,80],"points_1":[2,3],"points_2":[2,3]}', 2),
+        ("seg_zero", '{"bbox":[1,2,3,4],"points_1":[2,3],"points_2":[2,3],"parts":{"head":{"bbox":[1,2,2,3]}}}', 1),
+    ],
+)
+def test_a_lost_box_of_an_item_is_an_error(name, item, kept):
+    response = dialects.get_dialect(name).parse(tagged(item), SIZE)
+    assert response.error is (None if kept is None else ResponseError.WRONG_SCHEMA)
+    assert len(response.instances) == (kept or 1)
 
 
 def test_points_outside_their_box_are_reported_and_stay_where_they_are():
@@ -350,7 +409,9 @@ def test_seg_r1_may_name_several_boxes():
         ("<bbox>[0,0,9,9]</bbox><points>[[1,1]]</points><labels>[2]</labels>", ResponseError.WRONG_SCHEMA, 1),
         ("<bbox>[0,0,9,9]</bbox><points>[[1,1]]</points><labels>[[1]]</labels>", ResponseError.WRONG_SCHEMA, 1),
         ("<bbox>[0,0,9,9]</bbox><points>5</points><labels>[1]</labels>", ResponseError.WRONG_SCHEMA, 1),
-        ("<bbox>[1100,1100,1200,1200]</bbox>", ResponseError.BOX_OUT_OF_IMAGE, 0),
+        ("<bbox>[1100,1100,1200,1200]</bbox>", ResponseError.WRONG_SCALE, 0),
+        ("<bbox>[9,9,99,99]</bbox><bbox>[1100,9,1200,99]</bbox>", ResponseError.WRONG_SCALE, 0),
+        ("<bbox>[1030,1030,1060,1060]</bbox>", ResponseError.BOX_OUT_OF_IMAGE, 0),
     ],
 )
 def test_what_is_wrong_with_seg_r1_is_named(text, expected, kept):

@@ -178,6 +178,40 @@ def test_what_may_mean_something_else_is_an_error_and_no_box(text, expected):
     assert error(text) is expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{{"bbox": {A}, "bbox_2d": {B}}}',
+        f'{{"left_dog_bbox_2d": {A}, "right_dog_bbox_2d": {B}}}',
+        f'{{"bbox": [{A}, {B}], "boxes": [{A}]}}',
+        f'{{"label": "dogs", "bbox_2d": {A}, "instances": [{{"bbox_2d": {A}}}, {{"bbox_2d": {B}}}]}}',
+        f'{{"bbox_2d": null, "instances": [{{"bbox_2d": {B}}}]}}',
+        f'{{"label": "dog", "bbox_2d": {A}, "parts": [{{"label": "head", "bbox_2d": {B}}}]}}',
+        f'{{"scene": {{"bbox_2d": [0, 0, 1000, 1000], "objects": [{{"bbox_2d": {A}}}]}}}}',
+        f'{{"points": [[1, 2], [3, 4]], "objects": [{{"bbox_2d": {A}}}]}}',
+        '{"label": "dogs", "points": [[100, 100], [500, 500], [900, 900]]}',
+        '{"point": [100, 100], "point_2d": [500, 500]}',
+        f'{{"name": "image_zoom_in_tool", "arguments": {{"bbox_2d": {A}}}}}',
+    ],
+)
+def test_boxes_that_would_be_lost_are_an_error(text):
+    assert error(text) is ResponseError.WRONG_SCHEMA
+    assert error(f"[{text}]") is ResponseError.WRONG_SCHEMA
+
+
+@pytest.mark.parametrize("key", ["bbox_2d", "bbox", "box", "bounding_box", "dog_bbox_2d"])
+@given(found=middle_boxes)
+def test_numbered_keys_are_several_instances(key, found):
+    assert boxes(json.dumps({f"{key}_{number}": box for number, box in enumerate(found)})) == found
+    assert boxes(json.dumps({f"{key}_{number}": box for number, box in enumerate([*found, None])})) == found
+
+
+@given(found=middle_boxes)
+def test_a_box_said_again_in_its_object_counts_once(found):
+    said = {"bbox_2d": found[0], "bbox": [found[0]], "coordinates": found[0], "parts": [{"bbox": found[0]}]}
+    assert boxes(json.dumps(said | {"position": [150, 250], "visible": False, "result": None})) == [found[0]]
+
+
 def test_one_per_cent_beyond_the_frame_is_rounding():
     assert boxes("[500, 500, 1008, 1004]") == [[500, 500, 1000, 1000]]
 
@@ -201,6 +235,53 @@ def test_brackets_in_prose_are_prose():
         assert boxes(text) == [A]
 
 
+TAKEN_BACK = [
+    "Wait, that is the cat. The dog is here:", "Hmm, no. Final answer:", "Actually,", "No, it is", "Answer:",
+    "But wait,", "Correction:", "**Final answer**:", ", or rather", "On second thought", "That is actually the cat, so",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["objects", "fenced", "bare lists", "corners", "ref", "begin_of_box"])
+@pytest.mark.parametrize("words", TAKEN_BACK)
+@settings(max_examples=5, deadline=None)
+@given(draft=middle_boxes, found=middle_boxes)
+def test_only_the_boxes_after_a_correction_count(form, words, draft, found):
+    assert boxes(f"{FORMS[form](draft)}\n{words} {FORMS[form](found)}") == found
+    assert boxes(f"{FORMS['objects'](draft)} {words} {FORMS['corners'](found)}") == found
+    assert boxes(f"{FORMS[form](draft)}\n{words} {FORMS[form](draft)}\n{words} {FORMS[form](found)}") == found
+    assert boxes(f"For example {FORMS[form](draft)}. {words} []") == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["and", "The other dog is here:", "There are no more dogs. A cat:", "No. 2:", "no entry sign:", "Cat: no. Dog 2:",
+     "Both wait for a bus:", '"answer":', "2.", ", "],
+)  # fmt: skip
+def test_boxes_with_other_words_between_them_all_count(words):
+    assert boxes(f'{{"bbox_2d": {A}}} {words} {{"bbox_2d": {B}}}') == [A, B]
+    assert boxes(f'Left: Answer: {{"bbox_2d": {A}}} {words} Right: Answer: {{"bbox_2d": {B}}}') == [A, B]
+
+
+@pytest.mark.parametrize("words", ["Wait, that is the cat.", "Hmm.", "Wait, there is no dog in the image."])
+def test_a_box_that_is_taken_back_at_the_end_is_an_error(words):
+    assert error(f'[{{"bbox_2d": {A}}}]\n{words}') is ResponseError.INVALID_JSON
+    assert boxes(f'[{{"bbox_2d": {A}}}]\nFinal answer: the dog on the left.') == [A]
+
+
+@pytest.mark.parametrize("name", UNTUNED)
+def test_a_tool_call_is_no_answer(name):
+    parse = dialects.get_dialect(name).parse
+    call = f'<tool_call>\n{{"name": "image_zoom_in_tool", "arguments": {{"bbox_2d": {A}}}}}\n</tool_call>'
+    for text in (call, call[:-12], f"[{A}] {call}", f"There is no dog in the image. {call}"):
+        response = parse(text, SIZE)
+        assert response.error is ResponseError.INVALID_JSON
+        assert not response.instances
+    for text in (f'{call}\n[{{"bbox_2d": {B}}}]', f'{call}<answer>[{{"bbox_2d": {B}}}]</answer>'):
+        response = parse(text, SIZE, shown_size=SIZE)
+        assert response.error is None
+        assert [list(instance.box) for instance in response.instances] == [B]
+
+
 @pytest.mark.parametrize(
     "text", [f"<box>[{A}]</box>", f"<|begin_of_box|>[{A}]<|end_of_box|>", "(1,2),(3,4)<|box_end|>"]
 )
@@ -213,7 +294,7 @@ def test_a_cut_after_a_tag_keeps_the_boxes(text):
 
 
 def test_points_go_with_their_box():
-    text = '[{"bbox_2d": [100, 200, 300, 400], "point_2d": [150, 250]}, {"points": [[1, 2], [3, 4], [5, 6]]}]'
+    text = '[{"bbox_2d": [100, 200, 300, 400], "point_2d": [150, 250]}, {"points": [[1, 2], [3, 4]]}]'
     assert qwen3_vl.parse(text, SIZE).instances == (
         InstancePrompt((100, 200, 300, 400), ((150, 250),)),
         InstancePrompt(None, ((1, 2), (3, 4))),
@@ -284,11 +365,14 @@ def test_a_readable_box_is_never_no_target(text):
     assert not response.no_target_in_words
 
 
-@pytest.mark.parametrize("verdict", ["found", "detected", "exists", "present"])
-def test_a_box_beside_its_own_denial_is_an_error(verdict):
-    response = qwen3_vl.parse(f'{{"{verdict}": false, "bbox_2d": {A}}}', SIZE)
+@pytest.mark.parametrize("verdict", ["found", "detected", "exists", "present", "match", "is_match", "matches"])
+@pytest.mark.parametrize("no", ["false", '"no"', '"False"'])
+def test_a_box_beside_its_own_denial_is_an_error(verdict, no):
+    assert error(f'{{"{verdict}": {no}, "bbox_2d": {A}}}') is ResponseError.WRONG_SCHEMA
+    response = qwen3_vl.parse(f'[{{"bbox_2d": {B}, "{verdict}": true}}, {{"bbox_2d": {A}, "{verdict}": {no}}}]', SIZE)
     assert response.error is ResponseError.WRONG_SCHEMA
-    assert not response.instances
+    assert [list(instance.box) for instance in response.instances] == [B]
+    assert boxes(f'[{{"{verdict}": {no}, "bbox_2d": null}}]') == []
 
 
 @pytest.mark.parametrize("name", sorted(set(dialects.names()) - set(UNTUNED)))
@@ -305,7 +389,14 @@ def test_words_of_a_tuned_checkpoint_are_errors(name, text):
      "There are no dogs visible.", "No, there is no dog in the image.", "I can\u2019t see a part to point at.",
      "The dog isn't visible in the image.", "The image does not contain a red car.", "There is no dog.",
      "Nothing in the image matches the expression.", "There is no dog in the image. It shows a street and a car.",
-     "The image shows a street. There is no dog in the image.", "Sorry, I couldn't find the blue cup."],
+     "The image shows a street. There is no dog in the image.", "Sorry, I couldn't find the blue cup.",
+     "The image does not contain a dog, it shows a street.", "There is no dog in the image; the image shows a cat.",
+     "The person who is wearing a hat is not visible in the image.", "There are no blocks in the image.",
+     "There is no picture frame in the image.", "The picture on the wall is not visible in the image.",
+     "The image doesn't show a picture.", "I can't find any photo in the image.", "No hidden object is visible.",
+     "There is no error message in the image.", "No dog, cat or bird is visible.", "The photographer is not visible.",
+     "The picture on the wall is not visible.", "The file menu is not visible.", "No media player is visible.",
+     "A rope attached to the wall is not visible."],
 )  # fmt: skip
 def test_words_that_say_there_is_none(text):
     assert says_nothing(text)
@@ -321,10 +412,62 @@ def test_words_that_say_there_is_none(text):
      "There are no other dogs in the image. The dog is on the left.", "No other person is visible.",
      "The man is sitting on the chair. The woman is not visible.",
      "I cannot find a better match than the dog on the left.",
-     "None of the other people wear red, so the man on the left matches."],
+     "None of the other people wear red, so the man on the left matches.",
+     # the image is missing
+     "There is no image attached.", "The image is not visible.", "No picture is visible.", "The image was not found.",
+     "There is no photo.", "I cannot detect anything because the upload failed.", "I cannot locate files.",
+     "The image does not show because it is broken.", "There are no pictures here.", "No attachment was found.",
+     "The uploaded file isn't available here.", "I cannot see the image properly.", "I can't see the photo, sorry.",
+     "There is no image to look at here.", "I do not see a picture of a dog.", "The images weren't found.",
+     # the opposite
+     "No problem, I found the dog in the image.", "No worries, the dog is visible.", "No problem: dog visible",
+     "No need to zoom: the dog is visible in the image.", "There are no fewer than three dogs in the image.",
+     "No less than two cats are visible.", "No animals except a dog are visible.",
+     "Nothing blocks the dog in the image.", "None of the dogs are hidden in the image.",
+     "There is no lack of dogs in the image.", "There are no more than two dogs in the image.",
+     "I cannot find the cat, the dog is on the left.",
+     "The dog is on the left and the cat is not visible.", "There is no difference between the dogs in the image.",
+     # no verdict
+     "The image does not contain enough detail.", "The picture does not show the dog's whole body.",
+     "I cannot find a more precise location.", "There is no error here.", "I do not see any reason to say no.",
+     "I don't see why not here.", "The image does not show whether the dog is brown.",
+     "I can not locate it precisely."],
 )  # fmt: skip
 def test_other_words_do_not(text):
     assert not says_nothing(text)
+
+
+THINGS = st.sampled_from(
+    [
+        "dog",
+        "man in the red shirt",
+        "second cup from the left",
+        "woman who is holding a phone",
+        "blue car",
+        "one",
+        "photo album",
+    ]
+)
+IMAGES = st.sampled_from(["image", "picture", "photo", "photograph", "screenshot", "uploaded image", "attachment"])
+PLACES = st.sampled_from([" in the image", " in this picture", " within the given photo"])
+SEEN = st.sampled_from(["visible", "present", "found", "shown", "detected"])
+DENIALS = st.sampled_from(
+    ["There is no {0}{1}.", "No {0} is {2}{1}.", "The {0} is not {2}{1}.", "I cannot find the {0}{1}.",
+     "The image does not contain a {0}.", "Unfortunately, the {0} isn't {2}{1}.", "We do not see any {0}{1}."]
+)  # fmt: skip
+OPPOSITES = st.sampled_from(
+    ["No problem, the {0} is {2}{1}.", "There are no fewer than two {0}s{1}.", "Nothing except the {0} is {2}{1}.",
+     "There is no need to look further, the {0} is {2}{1}.", "No part of the {0} is hidden{1}.",
+     "I cannot find the tree, the {0} is {2}{1}.", "No worries: the {0} is {2}{1}.", "Nothing hides the {0}{1}."]
+)  # fmt: skip
+
+
+@given(thing=THINGS, image=IMAGES, place=PLACES, seen=SEEN, denial=DENIALS, opposite=OPPOSITES)
+def test_only_a_denial_of_something_in_the_image_counts(thing, image, place, seen, denial, opposite):
+    assert says_nothing(denial.format(thing, place, seen))
+    assert not says_nothing(opposite.format(thing, place, seen))
+    if "The image does" not in denial:
+        assert not says_nothing(denial.format(image, "", seen))
 
 
 @pytest.mark.parametrize("name", UNTUNED)
@@ -356,7 +499,26 @@ def test_qwen2_5_vl_reads_pixels_of_the_size_that_the_model_saw():
     assert instance.box == (100, 200, 300, 400)
     (instance,) = qwen2_5_vl.parse(text, (6000, 4000)).instances  # it shows 4368 x 2912
     assert instance.box == pytest.approx((137.4, 274.7, 412.1, 549.5), abs=0.1)
-    outside = qwen2_5_vl.parse('[{"bbox_2d": [1100, 10, 1200, 90]}]', (1000, 500), shown_size=(1000, 500))
+    outside = qwen2_5_vl.parse('[{"bbox_2d": [1010, 10, 1040, 90]}]', (1000, 500), shown_size=(1000, 500))
     assert outside.error is ResponseError.BOX_OUT_OF_IMAGE
     assert qwen2_5_vl.parse(text, (1, 3000)).error is not None  # no processor shows such an image
     assert qwen2_5_vl.parse("[0.1, 0.2, 0.3, 0.4]", (560, 560)).error is ResponseError.WRONG_SCALE
+
+
+@given(found=middle_boxes, place=st.integers(0, 3), past=st.floats(0.06, 5))
+def test_qwen2_5_vl_in_pixels_of_a_larger_image_is_an_error(found, place, past):
+    found[-1][place] = round(1000 * (1 + past))
+    for form in ("objects", "corners", "bare lists"):
+        response = qwen2_5_vl.parse(FORMS[form](found), (4000, 4000), shown_size=SIZE)
+        assert response.error is ResponseError.WRONG_SCALE
+        assert not response.instances
+
+
+def test_qwen2_5_vl_judges_each_side_by_itself():
+    photo, shown = (4032, 3024), (1456, 1092)
+    for box in ([1000, 600, 3000, 2900], [400, 600, 1400, 1200]):
+        response = qwen2_5_vl.parse(json.dumps([{"bbox_2d": box}]), photo, shown_size=shown)
+        assert (response.error, response.instances) == (ResponseError.WRONG_SCALE, ())
+    (instance,) = qwen2_5_vl.parse('[{"bbox_2d": [0, 0, 1480, 1120]}]', photo, shown_size=shown).instances
+    assert instance.box == (0, 0, *photo)
+    assert qwen2_5_vl.parse('{"point_2d": [2000, 90]}', photo, shown_size=shown).error is ResponseError.WRONG_SCALE
