@@ -1,6 +1,7 @@
 """Options of loading: the same names everywhere, checked before any work."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -107,6 +108,9 @@ def test_quantized_weights_answer(model_type, bits, tmp_path):
     assert model.reasoner.model.is_quantized
     result = model.segment(_picture(), "the vase")
     assert result.response.text
+    stored = shutil.copytree(folder, tmp_path / "stored")
+    model.reasoner.model.save_pretrained(stored)
+    assert load(stored).segment(_picture(), "the vase").response.text  # in the dtype in which they were quantized
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
     with pytest.raises(CheckpointError, match=r"quantized already \(fp8\); leave quantization='4bit' out"):

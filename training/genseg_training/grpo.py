@@ -15,6 +15,7 @@ import torch
 import transformers
 from genseg_hub.errors import PublishError
 from genseg_hub.options import ReasonerOptions
+from genseg_hub.reasoners.loading import load_weights
 from genseg_hub.segmenters.loading import load_segmenter
 from genseg_hub.thinking import opens_thought
 from genseg_hub.whole import disk_full_in_words, restore, write_text
@@ -107,12 +108,11 @@ def train(
     room, limit = _room(config, start.reasoner)
     pictures.check_room(loaded.rows, processor, options, room, limit)
     dtype = getattr(torch, model_config.dtype) if model_config.dtype not in (None, "auto") else torch.float32
-    model = transformers.AutoModelForImageTextToText.from_pretrained(
+    model = load_weights(
         start.reasoner,
+        start.name,
         dtype=dtype,
         attn_implementation=model_config.attn_implementation,
-        use_safetensors=True,
-        trust_remote_code=False,
     )
     model.generation_config.num_beams = model.generation_config.num_return_sequences = (
         1  # a stranger's can ask for more

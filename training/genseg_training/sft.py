@@ -24,6 +24,7 @@ from genseg_hub.dialects import genseg
 from genseg_hub.options import ReasonerOptions
 from genseg_hub.publishing.writing import origin
 from genseg_hub.reasoners.base import THOUGHT
+from genseg_hub.reasoners.loading import load_weights
 from genseg_hub.reasoners.transformers import end_tokens
 from genseg_hub.schema import InstancePrompt, Rle, decode_mask
 from genseg_hub.thinking import opens_thought
@@ -106,12 +107,11 @@ def train(
     with config.main_process_first(desc="data"):  # the others find the rows in the cache
         loaded = data.load(asked, config.seed)
     processor = transformers.AutoProcessor.from_pretrained(start.reasoner, trust_remote_code=False)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(
+    model = load_weights(
         start.reasoner,
+        start.name,
         dtype=getattr(torch, model_config.dtype) if model_config.dtype not in (None, "auto") else torch.float32,
         attn_implementation=model_config.attn_implementation,
-        use_safetensors=True,
-        trust_remote_code=False,
     )
     context = model.config.get_text_config().max_position_embeddings
     limit = f"the model's context {context:,} less {genseg.MAX_NEW_TOKENS:,} for the answer"

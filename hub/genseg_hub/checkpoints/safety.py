@@ -15,7 +15,7 @@ from genseg_hub.checkpoints.settings import CONFIG_FILE, check_no_pointer, read_
 from genseg_hub.errors import CheckpointError
 from genseg_hub.options import ATTENTIONS
 
-GENERATION_FILE = "generation_config.json"
+ADAPTER_FILE, GENERATION_FILE = "adapter_config.json", "generation_config.json"
 _READ = (".json", ".safetensors", ".txt", ".jinja", ".pt")  # files that are read to load a checkpoint
 _WHOLE_NUMBERS = ("max_new_tokens", "max_length", "num_beams", "num_return_sequences")
 
@@ -44,6 +44,12 @@ def check_reasoner(folder: Path, name: str) -> None:
     The check makes no request.
     """
     check_files(folder, name)
+    if (folder / ADAPTER_FILE).is_file():
+        raise CheckpointError(
+            f"{name} has the files of a LoRA adapter, which Transformers would add to the weights: merge an adapter "
+            "that is not merged yet with PEFT's merge_and_unload(), and remove "
+            f"{ADAPTER_FILE} and the adapter's weights"
+        )
     if not (folder / CONFIG_FILE).is_file() or not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
     check_config(folder / CONFIG_FILE, name)

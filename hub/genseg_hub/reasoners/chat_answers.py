@@ -75,7 +75,8 @@ async def read_stream(
             watch(_with_thought("".join(said), "".join(thought), finished=any(said)))
     if not count:
         raise errors.error("gave no piece of a chat completion", NoPieceError)
-    return _generation("".join(said), "".join(thought), reason, errors, tokens)
+    # A server whose process ends closes the connection, and the client takes that for the end of the answer.
+    return _generation("".join(said), "".join(thought), reason or _LENGTH[0], errors, tokens)
 
 
 def cut_in_thought(generation: Generation, thinks: bool) -> bool:

@@ -54,9 +54,7 @@ def load_reasoner(
         dtype = str(dtype_of(target, options)).removeprefix("torch.")
         return vllm.load(checkpoint, processor, target, dtype, limit, thinks, limits, reserved)
     try:
-        model = transformers.AutoModelForImageTextToText.from_pretrained(
-            checkpoint.reasoner, use_safetensors=True, trust_remote_code=False, **_weights(checkpoint, target, options)
-        )
+        model = load_weights(checkpoint.reasoner, checkpoint.name, **_weights(checkpoint, target, options))
     except ImportError as error:
         raise CheckpointError(
             f"{checkpoint.name} needs a package that is not installed: {error}. For 4-bit and 8-bit weights: "
@@ -70,6 +68,32 @@ def load_reasoner(
         return ContinuousReasoner(model, processor, limit, thinks)
     _tell_generate(model.config.model_type, reason)
     return TransformersReasoner(model, processor, limit, thinks)
+
+
+def load_weights(folder: Path, name: str, **options: Any) -> Any:
+    """Load a reasoner's model from safetensors, without a stranger's code.
+
+    Args:
+        folder: folder of the reasoner's files.
+        name: name of the checkpoint, for messages.
+        **options: options of Transformers' `from_pretrained`.
+
+    Raises:
+        CheckpointError: the weights lack tensors, which Transformers would fill with random numbers.
+    """
+    import transformers
+
+    loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+        folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
+    )
+    model, found = loaded
+    if lacking := sorted(found["missing_keys"]):
+        raise CheckpointError(
+            f"the weights of {name} lack {len(lacking)} tensors: {', '.join(lacking[:3])} ...; pull or save them "
+            "again. Weights that were saved inside a wrapper have other names: save the model itself, and merge an "
+            "adapter first"
+        )
+    return model
 
 
 def _return_token_types(processor, model) -> None:
@@ -93,7 +117,7 @@ def _weights(checkpoint: Checkpoint, target, options: ReasonerOptions) -> dict[s
 
     config = read_config(checkpoint.reasoner / CONFIG_FILE, checkpoint.name)
     declared = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
-    dtype = dtype_of(target, options)
+    dtype = "auto" if declared and not options.dtype else dtype_of(target, options)
     chosen: dict[str, Any] = {"dtype": dtype}
     if options.attn_implementation:
         chosen["attn_implementation"] = options.attn_implementation

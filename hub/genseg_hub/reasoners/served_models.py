@@ -16,7 +16,7 @@ from typing import Any
 from genseg_hub import dialects
 from genseg_hub.errors import NotServedError
 from genseg_hub.reasoners.server_errors import ServerErrors, import_openai, printable
-from genseg_hub.reasoners.serving import checked_address, is_local
+from genseg_hub.reasoners.serving import checked_address, client_options
 
 OLLAMA, LM_STUDIO, LLAMA_CPP = "Ollama", "LM Studio", "llama.cpp"
 VLLM, SGLANG, OPENROUTER, UNKNOWN = "vLLM", "SGLang", "OpenRouter", "unknown"
@@ -107,7 +107,7 @@ def list_models(address: str, timeout: float) -> list[ServedModel]:
     address = checked_address(address)
     errors = ServerErrors(address, timeout, max_retries=0)
     try:
-        http = openai.DefaultHttpxClient(trust_env=not is_local(address))
+        http = openai.DefaultHttpxClient(**client_options(address))
         with openai.OpenAI(
             base_url=address, api_key="none", timeout=timeout, max_retries=0, http_client=http
         ) as client:

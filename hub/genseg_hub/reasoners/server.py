@@ -27,7 +27,7 @@ from genseg_hub.reasoners.chat_requests import REFUSALS, Picture, RequestForm, c
 from genseg_hub.reasoners.following import follow
 from genseg_hub.reasoners.served_models import ONE_BY_ONE, Choice, choose, read_models
 from genseg_hub.reasoners.server_errors import ServerErrors, import_openai
-from genseg_hub.reasoners.serving import checked_address, is_local
+from genseg_hub.reasoners.serving import checked_address, client_options
 
 _CONNECT_SECONDS = 10.0
 _CONCURRENCY = 32
@@ -102,7 +102,7 @@ class ServerReasoner:
             api_key=key or "none",  # the client requires a key
             timeout=openai.Timeout(timeout, connect=_CONNECT_SECONDS),
             max_retries=max_retries,
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_local(self.base_url)),
+            http_client=openai.DefaultAsyncHttpxClient(**client_options(self.base_url)),
         )
         # Its own loop, because notebooks run one already, and because requests must be cancelled at once.
         self._loop = asyncio.new_event_loop()

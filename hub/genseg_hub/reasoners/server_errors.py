@@ -72,6 +72,8 @@ class ServerErrors:
         elif isinstance(error, openai.APIConnectionError):
             cause = self.quoted(error.__cause__ or error)
             text = f"cannot be reached ({cause}), {attempts}; start it, or wait until it has loaded the model"
+            if "CERTIFICATE_VERIFY_FAILED" in cause:
+                text = f"cannot be reached ({cause}); set SSL_CERT_FILE to a file with the certificate of who signed it"
         elif isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             text = "refuses the key; set OPENAI_API_KEY to the server's key"
         elif isinstance(error, openai.APIStatusError):
@@ -85,6 +87,8 @@ class ServerErrors:
                 text += "; start it with a longer context, or show a smaller image (max_pixels)"
             elif error.status_code == 429 or error.status_code >= 500:
                 text += f" ({attempts})"
+        elif isinstance(error, AttributeError):  # the client cannot build its answer from a page of HTML, or a list
+            text = "does not answer as an OpenAI API does; the address usually ends in /v1"
         else:
             text = f"gave no answer ({type(error).__name__}: {self.quoted(error)})"
         return self.error(text)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import shutil
+import ssl
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from genseg_hub.checkpoints import Checkpoint
@@ -31,6 +34,7 @@ def checked_address(address: str) -> str:
     Raises:
         ValueError: the text is no address, or has a password, which every error message would show.
     """
+    address = address.strip()
     try:
         parts = urlsplit(address)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -45,13 +49,32 @@ def checked_address(address: str) -> str:
 
 def is_local(address: str) -> bool:
     """Return whether an address is of this machine, which is asked without a proxy."""
-    host = urlsplit(address).hostname or ""
-    if host == "localhost":
+    host = (urlsplit(address).hostname or "").removesuffix(".")
+    if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        found = ipaddress.ip_address(host)
     except ValueError:
         return False
+    return found.is_loopback or found.is_unspecified  # 0.0.0.0, on which engines listen
+
+
+def client_options(address: str) -> dict[str, Any]:
+    """Return how an HTTP client asks an address.
+
+    This machine is asked without a proxy. Certificates of SSL_CERT_FILE and SSL_CERT_DIR count everywhere.
+
+    Raises:
+        ValueError: these certificates cannot be read.
+    """
+    file, folder = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
+    if not is_local(address):
+        return {"trust_env": True}
+    try:
+        verify = ssl.create_default_context(cafile=file, capath=folder) if file or folder else True
+    except OSError as error:
+        raise ValueError(f"the certificates of SSL_CERT_FILE ({file}) cannot be read: {error}; mend it") from error
+    return {"trust_env": False, "verify": verify}
 
 
 def find(engine: str | None = None) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from genseg_hub.options import HubOptions
 from genseg_hub.publishing import publish
 from huggingface_hub import constants
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.helpers.hub_server import REPO
 
@@ -101,6 +102,30 @@ def test_damaged_weights_are_explained(folder):
     (folder / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be loaded"):
         GenSegR1.from_pretrained(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("change", ["one is missing", "saved inside a wrapper"])
+def test_weights_that_lack_tensors_are_refused(folder, change):
+    """Transformers would fill them with random numbers."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    if change == "one is missing":
+        tensors.pop("model.visual.blocks.0.norm2.weight")
+    else:
+        tensors = {f"module.{name}": tensor for name, tensor in tensors.items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"the weights of .* lack \d+ tensors: .*; pull or save them again"):
+        GenSegR1.from_pretrained(str(folder), device="cpu")
+
+
+def test_an_adapter_beside_the_weights_is_refused(folder):
+    """Transformers would add it to weights that may have it already."""
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "owner/base"}')
+    with pytest.raises(CheckpointError, match="has the files of a LoRA adapter"):
+        checkpoints.pull(str(folder))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="merge an adapter that is not merged yet"):
+        checkpoints.pull(str(folder))
 
 
 def test_a_folder_without_safetensors_is_refused(folder):

@@ -268,6 +268,7 @@ def piece(finish_reason=None, **delta) -> dict:
             Generation("<think>red</think>[]", False),
         ),
         (streamed(piece(reasoning_content="re"), piece("length")), Generation("<think>re", True)),
+        (streamed(piece(content="there is no d")), Generation("there is no d", True)),  # the server died
         (streamed(), "gave no piece of a chat completion"),
         (streamed({"choices": None}), "gave no piece of a chat completion"),
         (streamed(piece(content=3)), "gave no text, but 3"),

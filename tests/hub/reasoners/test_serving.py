@@ -2,13 +2,21 @@
 
 import json
 import shlex
+import ssl
 import stat
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from genseg_hub import checkpoints, extras
-from genseg_hub.errors import ServingError
-from genseg_hub.reasoners import serving
+from genseg_hub.errors import ReasonerError, ServingError
+from genseg_hub.reasoners import served_models, serving
+from genseg_hub.reasoners.server import ServerReasoner
 
+from tests.helpers import chat_server
 from tests.helpers.checkpoints import NANO, run
 
 
@@ -116,3 +124,80 @@ def test_what_cannot_be_served_is_one_sentence(arguments, message, transformers_
     assert result.exit_code == 1
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("http://localhost:1/v1", True),
+        ("http://localhost.:1/v1", True),
+        ("http://127.0.0.2:1/v1", True),
+        ("http://[::1]:1/v1", True),
+        ("http://0.0.0.0:1/v1", True),
+        ("http://[::]:1/v1", True),
+        ("http://10.0.0.1:1/v1", False),
+        ("https://example.org/v1", False),
+    ],
+)
+def test_this_machine_is_asked_without_a_proxy(address, local, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    assert serving.client_options(address)["trust_env"] is not local
+
+
+def test_spaces_around_an_address_do_not_count():
+    assert serving.checked_address(" http://localhost:8000/v1/ \n") == "http://localhost:8000/v1"
+
+
+def test_certificates_that_cannot_be_read_are_told(monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
+    with pytest.raises(ValueError, match=r"the certificates of SSL_CERT_FILE \(/no/such/file.pem\) cannot be read"):
+        serving.client_options("https://localhost:1/v1")
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """Make a certificate of localhost that signs itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file = tmp_path / "localhost.pem"
+    file.write_bytes(made.public_bytes(serialization.Encoding.PEM) + secret)
+    return file
+
+
+def test_a_certificate_of_ones_own_is_trusted_on_this_machine(certificate, monkeypatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # where nobody listens
+    with chat_server.serving(lambda request: chat_server.said("[]")) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        address = f"https://localhost:{server.server_port}/v1"
+        with pytest.raises(ReasonerError, match=r"CERTIFICATE_VERIFY_FAILED.*set SSL_CERT_FILE to a file"):
+            ServerReasoner(address, "served", 64, max_retries=0)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert ServerReasoner(address, "served", 64, max_retries=0).label == "served"
+        assert [model.name for model in served_models.list_models(address, 10)] == ["served"]
+
+
+@pytest.mark.parametrize("models", [(200, {"Content-Type": "text/html"}, b"<html>"), (200, {}, [{"id": "served"}])])
+def test_an_address_that_lists_no_models_is_told_where_the_api_usually_is(models):
+    with chat_server.serving(lambda request: chat_server.said("[]")) as server:
+        server.models = models
+        with pytest.raises(ReasonerError, match="the address usually ends in /v1"):
+            ServerReasoner(server.url, "served", 64, max_retries=0)
