@@ -7,6 +7,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.fields as fof
 import fiftyone.core.media as fom
+import fiftyone.core.stages as fos
 from genseg_hub.schema import normalize_expression
 
 from fiftyone_genseg import labels
@@ -21,6 +22,32 @@ DESCRIPTIONS = {
     labels.IGNORE: "Pixels that no metric counts.",
     "kind": "The kind of the expression.",
 }
+# Stages that choose or order samples, or hide whole fields. Any other stage can change what a sample shows.
+_CHOOSING = (
+    fos.Exclude,
+    fos.ExcludeBy,
+    fos.ExcludeFields,
+    fos.ExcludeGroups,
+    fos.ExcludeGroupSlices,
+    fos.Exists,
+    fos.GeoNear,
+    fos.GeoWithin,
+    fos.GroupBy,
+    fos.Limit,
+    fos.Match,
+    fos.MatchLabels,
+    fos.MatchTags,
+    fos.Select,
+    fos.SelectBy,
+    fos.SelectFields,
+    fos.SelectGroups,
+    fos.SelectGroupSlices,
+    fos.Shuffle,
+    fos.Skip,
+    fos.SortBy,
+    fos.SortBySimilarity,
+    fos.Take,
+)
 RENDERED = "genseg_rendered"  # key of a dataset's info: its images are rendered shapes, which nano knows
 
 
@@ -91,6 +118,17 @@ def flat(view: fo.DatasetView | fo.Dataset) -> fo.DatasetView | fo.Dataset:
 def every_image(dataset: fo.Dataset) -> fo.DatasetView | fo.Dataset:
     """Return all images of a dataset; grouped ones give all slices."""
     return dataset.select_group_slices(media_type=fom.IMAGE) if dataset.media_type == fom.GROUP else dataset
+
+
+def only_chooses(view: fo.DatasetView | fo.Dataset) -> bool:
+    """Return whether a view shows each of its samples as it is stored.
+
+    Other views hide or change labels, such as one of a filter in the sidebar.
+    """
+    return isinstance(view, fo.Dataset) or all(
+        isinstance(stage, _CHOOSING) or (isinstance(stage, fos.Flatten) and not stage.stages)
+        for stage in view._all_stages
+    )
 
 
 def sample_ids(view: fo.DatasetView | fo.Dataset) -> list[str]:

@@ -72,9 +72,10 @@ _RESPONSE_FIELDS = {
 def check_fields(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
     """Raise ValueError unless the fields of a result can be written.
 
-    The name must be a field name, and no field may exist with another type. Labels that were not made here are never
-    written into: if a field of labels is not accompanied by the others, each label must have the attribute
-    `checkpoint`.
+    The name must be a field name, and no field may exist with another type. Labels that no run wrote there are never
+    written into. Masks are a run's if `<field>_responses` stands beside them, because a person may have corrected a
+    copy of them. Boxes and points are a run's if `<field>_outcome` stands beside them, too. A killed completion leaves
+    them without it, and each of them then has the attribute `checkpoint`.
     """
     if not _FIELD_NAME.fullmatch(field):
         raise ValueError(f"{field!r} is not a field name: use letters, digits and underscores, starting with a letter")
@@ -89,18 +90,18 @@ def check_fields(samples: fo.Dataset | fo.DatasetView, field: str) -> None:
     finished = samples.get_field(f"{outcome_field(field)}.expressions") is not None
     for suffix, (_, items, _) in _LABELS.items():
         name = f"{field}{suffix}"
-        known = finished or (answered and not suffix)
-        if samples.get_field(name) is not None and not known and _holds_others(samples._dataset, f"{name}.{items}"):
+        known = answered and (finished or not suffix)
+        others = {"checkpoint": None} if answered else {}
+        if samples.get_field(name) is not None and not known and _holds(samples._dataset, f"{name}.{items}", others):
             raise ValueError(
-                f"the field {name!r} holds labels that this plugin did not make, and they are never written into: "
+                f"the field {name!r} holds labels that no run wrote there, and they are never written into: "
                 "name another output field, or rename this one with dataset.rename_sample_field()"
             )
 
 
-def _holds_others(dataset: fo.Dataset, path: str) -> bool:
-    """Return whether a list of labels has one without our attribute `checkpoint`."""
-    other = {path: {"$elemMatch": {"checkpoint": None}}}
-    return dataset._sample_collection.find_one(other, {"_id": True}) is not None
+def _holds(dataset: fo.Dataset, path: str, condition: Mapping[str, Any]) -> bool:
+    """Return whether a list of labels has one that meets a condition of MongoDB."""
+    return dataset._sample_collection.find_one({path: {"$elemMatch": condition}}, {"_id": True}) is not None
 
 
 def declare_fields(dataset: fo.Dataset, field: str) -> None:

@@ -46,6 +46,17 @@ class StoredLabels:
             return self.ids
         return [i for i in self.ids if labels.names(self.expression[i], expression)]
 
+    def meant(self, expression: str, several: bool) -> list[str]:
+        """Return the ids of the labels that an expression of the sample means.
+
+        Args:
+            expression: normalized.
+            several: whether the sample may have other expressions. If not, all labels belong to the expression, unless
+                some name it.
+        """
+        named = self.of(expression)
+        return named if several else named or self.ids
+
     def load_masks(self, ids: Sequence[str] | None = None) -> dict[str, str]:
         """Read masks as bool[h, w], each once.
 
@@ -107,12 +118,19 @@ def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(math.isfinite(number) for number in value)
 
 
-def read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
+def read_labels(
+    view: fo.Dataset | fo.DatasetView, name: str, attributes: Sequence[str] = _ATTRIBUTES
+) -> list[StoredLabels]:
     """Return the Detections of a field, one item per sample in the view's order.
 
     One query reads all of them.
+
+    Args:
+        view: the samples.
+        name: field of the Detections.
+        attributes: attributes that are read, "id" first; the others are None.
     """
-    paths = {attribute: f"{name}.detections.{attribute}" for attribute in _ATTRIBUTES}
+    paths = {attribute: f"{name}.detections.{attribute}" for attribute in attributes}
     known = {attribute: path for attribute, path in paths.items() if view.get_field(path) is not None}
     columns = dict(zip(known, view.values(list(known.values())), strict=True))
     read = []
@@ -120,6 +138,11 @@ def read_labels(view: fo.DatasetView, name: str) -> list[StoredLabels]:
         own = {attribute: column[number] or [None] * len(ids or ()) for attribute, column in columns.items()}
         read.append(_stored(ids, own))
     return read
+
+
+def read_meanings(view: fo.Dataset | fo.DatasetView, name: str) -> list[StoredLabels]:
+    """Return the Detections of a field, with their ids and expressions alone."""
+    return read_labels(view, name, ("id", "expression"))
 
 
 def documents(view: fo.DatasetView) -> Iterator[dict[str, Any]]:

@@ -23,9 +23,18 @@ from genseg_hub.whole import disk_full_in_words
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.datasets import columns
-from fiftyone_genseg.datasets.unusable import IMAGE, MASK, Unusable
-from fiftyone_genseg.fields import EXPRESSION, GROUND_TRUTH, KEPT_EXPRESSIONS, check_named, check_view, flat
-from fiftyone_genseg.stored_labels import StoredLabels, documents, from_document, value_at
+from fiftyone_genseg.datasets.unusable import HIDDEN, IMAGE, MASK, Unusable
+from fiftyone_genseg.fields import (
+    EXPRESSION,
+    GROUND_TRUTH,
+    KEPT_EXPRESSIONS,
+    check_named,
+    check_view,
+    every_image,
+    flat,
+    only_chooses,
+)
+from fiftyone_genseg.stored_labels import StoredLabels, documents, from_document, read_meanings, value_at
 
 UNFINISHED = ".unfinished"
 _CHUNK = 1000  # examples that become rows at once
@@ -75,6 +84,7 @@ def export(
     features = datasets.Features({column: columns.to_feature(schema[field]) for field, column in carried.items()})
     if labels.is_detections(view, labels.IGNORE):
         features[labels.IGNORE] = datasets.List(RLE)
+    unusable = Unusable() if unusable is None else unusable
     unfinished, is_new = folder / UNFINISHED, not folder.exists()
     shutil.rmtree(unfinished, ignore_errors=True)  # files of an export that was killed
     with disk_full_in_words(f"nothing was exported to {folder}"):
@@ -86,9 +96,8 @@ def export(
             while chunk := list(itertools.islice(found, _CHUNK)):
                 tables.append(to_dataset(chunk, features))
             if not tables:
-                raise ValueError(
-                    "there are no referring examples to export: no sample has an expression; choose another view"
-                )
+                why = unusable.report(unusable.total()).rstrip(".") or "no sample has an expression"
+                raise ValueError(f"there are no referring examples to export: {why}; choose another view")
             made = datasets.concatenate_datasets(tables)
             save(made, unfinished)
         except BaseException:
@@ -137,7 +146,8 @@ def examples(
 
     Expressions are normalized (see `normalize_expression`), and empty expressions are left out. A sample with a single
     expression gives the example its `example_id`. The sample gives its `image_id` if all samples with this `image_id`
-    have the same file. Examples with an image or a mask that cannot be used are left out, counted and logged.
+    have the same file. Examples with an image or a mask that cannot be used are left out, counted and logged. So are
+    expressions whose true masks the view hides, because they would look like expressions that refer to nothing.
 
     Args:
         view: images, or the dataset itself.
@@ -160,6 +170,7 @@ def examples(
         view = view.select(sorted({sample_id for sample_id, _ in pairs}))
     has_ids = isinstance(view.get_field("example_id"), fo.StringField)
     image_ids = _image_ids(view)
+    stored = {} if only_chooses(view) else _stored_truth(view, gt_field)
     ignores = labels.is_detections(view, labels.IGNORE)
     used = 0
     sizes: dict[str, tuple[int, int] | Exception] = {}  # file -> its size, or its fault
@@ -190,8 +201,12 @@ def examples(
             unusable.note(why, f"{expressions[0]!r} on sample {sample_id}, {error}", len(expressions))
             continue
         for expression in expressions:
+            ids = truth.meant(expression, several=not single)
+            if not ids and stored and stored[sample_id].meant(expression, several=not single):
+                unusable.note(HIDDEN, f"{expression!r} on sample {sample_id}")
+                continue
             try:
-                masks = _masks(truth, truth.ids if single else truth.of(expression), size)
+                masks = _masks(truth, ids, size)
             except Exception as error:  # noqa: BLE001 - as above
                 unusable.note(MASK, f"{expression!r} on sample {sample_id}, {error}")
                 continue
@@ -209,6 +224,12 @@ def examples(
     unusable.check(found)
     if unusable:
         _log.warning(unusable.report(found))
+
+
+def _stored_truth(view: fo.DatasetView, gt_field: str) -> dict[str, StoredLabels]:
+    """Return sample id -> the true labels as they are stored, without their masks."""
+    ids = list(dict.fromkeys(view.values("id")))
+    return dict(zip(ids, read_meanings(every_image(view._dataset).select(ids, ordered=True), gt_field), strict=True))
 
 
 def _size(file: str) -> tuple[int, int] | Exception:

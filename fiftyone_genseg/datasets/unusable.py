@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 IMAGE, MASK, ROW = "unreadable image", "unusable mask", "malformed row"  # reasons
+HIDDEN = "true masks hidden by the view"  # which is no fault of the source
 
 
 class Unusable(Counter[str]):
@@ -44,7 +45,8 @@ class Unusable(Counter[str]):
 
         So many unusable examples mean that the source is at fault.
         """
-        if 2 * self.total() > read:
+        unusable, whole = self.total() - self[HIDDEN], read - self[HIDDEN]
+        if 2 * unusable > whole:
             raise ValueError(
-                f"{self.total():,} of {read:,} examples cannot be used, which is more than half. {self.report(read)}"
+                f"{unusable:,} of {whole:,} examples cannot be used, which is more than half. {self.report(read)}"
             )

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import fiftyone as fo
+import fiftyone.core.odm as foo
 
 from fiftyone_genseg import labels
 from fiftyone_genseg.evaluation.config import SAMPLE_FIELDS, ReferringEvaluationConfig
-from fiftyone_genseg.fields import check_expression_field, check_named, check_view, default_expression_field, flat
+from fiftyone_genseg.fields import (
+    EXPRESSION,
+    check_expression_field,
+    check_named,
+    check_view,
+    default_expression_field,
+    flat,
+)
 
 
 def check(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfig, eval_key: str | None) -> None:
@@ -19,12 +27,16 @@ def check(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfi
     """
     pred_field, gt_field, expression_field = config.pred_field, config.gt_field, config.expression_field
     check_view(samples)
+    check_current(samples, config)
     samples = flat(samples)
     if not len(samples):
         raise ValueError("there are no samples to evaluate; clear the filters")
     if pred_field == gt_field:
         # The fields of the run would overwrite each other.
-        raise ValueError(f"the predictions and the ground truth are the same field {gt_field!r}; clone it first")
+        raise ValueError(
+            f"the predictions and the ground truth are the same field {gt_field!r}; clone it, and name the clone as "
+            f"the ground truth: dataset.clone_sample_field({gt_field!r}, 'truth')"
+        )
     for role, name in (
         ("prediction", pred_field),
         ("ground truth", gt_field),
@@ -46,6 +58,26 @@ def check(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfi
         check_named(samples, expression_field, gt_field)
     if eval_key is not None:
         _check_key(samples, eval_key, pred_field, gt_field)
+
+
+def check_current(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfig) -> None:
+    """Raise ValueError if another process changed the fields of an evaluation.
+
+    FiftyOne reads a dataset's schema when it loads the dataset. A field that another process renamed would seem empty.
+    """
+    dataset, pred_field = samples._dataset, config.pred_field
+    own = (pred_field, labels.responses_field(pred_field), labels.boxes_field(pred_field), config.gt_field)
+    others = (config.expression_field or EXPRESSION, config.objects_field, config.ignore_field)
+    stored = foo.get_db_conn().datasets.find_one({"_id": dataset._doc.id}, {"sample_fields": True}) or {}
+    present = {each["name"]: (each["ftype"], each.get("embedded_doc_type")) for each in stored.get("sample_fields", ())}
+    known = {each.name: (each.ftype, each.embedded_doc_type) for each in dataset._doc.sample_fields}
+    for name in filter(None, (*own, *others)):
+        root = name.partition(".")[0]
+        if present.get(root) != known.get(root):
+            raise ValueError(
+                f"another process added, changed or removed the field {root!r} of {dataset.name!r} after it was loaded "
+                "here; call dataset.reload(), then evaluate again"
+            )
 
 
 def _check_key(samples: fo.Dataset | fo.DatasetView, eval_key: str, pred_field: str, gt_field: str) -> None:

@@ -20,7 +20,7 @@ from fiftyone_genseg.evaluation import matching
 from fiftyone_genseg.evaluation.config import ReferringEvaluationConfig
 from fiftyone_genseg.evaluation.reading import Reader
 from fiftyone_genseg.evaluation.table import MATCHES, TABLE
-from fiftyone_genseg.fields import every_image
+from fiftyone_genseg.fields import every_image, only_chooses
 from fiftyone_genseg.statuses import FAILED
 
 CHUNK = 500  # samples read, or written, at once
@@ -75,7 +75,8 @@ def measure(
     """Measure every expression of some samples.
 
     Args:
-        samples: images; a view that filters labels is measured without the labels that it hides.
+        samples: images; a view that hides or changes labels is measured as it shows them. An expression whose true
+            masks are all hidden is left out and counted.
         config: see `EvaluationRequest.config`.
 
     Yields:
@@ -90,11 +91,11 @@ def measure(
     """
     measurement = _Measurement(config)
     ids = list(dict.fromkeys(samples.values("id")))
-    # A view that filters labels is read as it is. Any other view is only a choice of samples.
-    filtered = isinstance(samples, fo.DatasetView) and samples._get_filtered_fields()
-    source = samples if filtered else every_image(samples._dataset)
+    stored, chooses = every_image(samples._dataset), only_chooses(samples)
     for start in range(0, len(ids), CHUNK):
-        measurement.add(Reader(source.select(ids[start : start + CHUNK], ordered=True), config))
+        chunk = ids[start : start + CHUNK]
+        own = stored.select(chunk, ordered=True)
+        measurement.add(Reader(own, config) if chooses else Reader(samples.select(chunk, ordered=True), config, own))
         yield min(1.0, (start + CHUNK) / len(ids))
     return measurement.finish(samples, ids)
 
@@ -133,12 +134,11 @@ class _Measurement:
         image = self.images.setdefault(reader.filepaths[number], len(self.images))
         size = reader.size(number) or truth.image_size() or guess.image_size() or (0, 0)
         for expression in expressions:
-            mine = truth.of(expression) if reader.several else truth.ids
             row: dict[str, Any] = dict.fromkeys(TABLE, 0)
             row |= {"sample_id": reader.ids[number], "image": image, "expression": expression, "distractors": -1}
             row |= reader.costs(number, expression)
             try:
-                targets, ignored = self._targets(reader, number, mine, size)
+                targets, ignored = self._targets(reader, number, expression, size)
             except Exception as error:  # noqa: BLE001 - one bad sample is recorded on itself, whatever is wrong with it
                 self._note(LEFT_OUT, f"the ground truth of {expression!r} on sample {reader.ids[number]}: {error}")
                 continue
@@ -169,17 +169,18 @@ class _Measurement:
             self.verdicts[side][sample_id, label_id] = Verdict("tp" if match else wrong, match, iou)
 
     def _targets(
-        self, reader: Reader, number: int, mine: list[str], size: tuple[int, int]
+        self, reader: Reader, number: int, expression: str, size: tuple[int, int]
     ) -> tuple[dict[str, Cutout], list[Cutout]]:
         """Return an expression's true masks by id, and the pixels that were ignored.
 
         The masks do not contain the ignored pixels.
 
         Raises:
-            MaskError: a mask of the ground truth cannot be used, which is no fault of the prediction.
+            MaskError: the ground truth cannot be used, which is no fault of the prediction.
         """
-        found, resized = reader.gt[number].cutouts(mine, size)
-        if mine and not found:
+        ids = reader.true_ids(number, expression)
+        found, resized = reader.gt[number].cutouts(ids, size)
+        if ids and not found:
             raise MaskError("its masks are empty or lie outside the image")
         self.counts["resized_masks"] += resized
         ignored: dict[str, Cutout] = {}

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import fiftyone as fo
+from genseg_hub.errors import MaskError
 from genseg_hub.schema import normalize_expression
 
 from fiftyone_genseg import labels
@@ -15,7 +16,7 @@ from fiftyone_genseg.evaluation.table import COSTS
 from fiftyone_genseg.fields import holds_several
 from fiftyone_genseg.sizes import size_of
 from fiftyone_genseg.statuses import MISSING, NO_TARGET, SEGMENTED
-from fiftyone_genseg.stored_labels import StoredLabels, read_labels
+from fiftyone_genseg.stored_labels import StoredLabels, read_labels, read_meanings
 
 
 class Reader:
@@ -26,24 +27,28 @@ class Reader:
     Args:
         view: the samples.
         config: names the fields.
+        stored: the same samples as they are stored; None if the view shows them so.
     """
 
-    def __init__(self, view: fo.DatasetView, config: ReferringEvaluationConfig):
+    def __init__(self, view: fo.DatasetView, config: ReferringEvaluationConfig, stored: fo.DatasetView | None = None):
         self.several = holds_several(view, config.expression_field)
         self.ids, self.filepaths, self._widths, self._heights = view.values(
             ["id", "filepath", "metadata.width", "metadata.height"]
         )
         self.gt, self.pred = read_labels(view, config.gt_field), read_labels(view, config.pred_field)
+        self._stored_truth = None if stored is None else read_meanings(stored, config.gt_field)
         _add_prompt_boxes(view, config.pred_field, self.pred)
         self.objects = read_labels(view, config.objects_field) if config.objects_field else None
         self.ignored = read_labels(view, config.ignore_field) if config.ignore_field else None
         self._compared = {config.gt_field: self.gt, config.pred_field: self.pred, config.ignore_field: self.ignored}
         self._expressions = view.values(config.expression_field) if config.expression_field else None
         responses = labels.responses_field(config.pred_field)
-        self._costs = _read_costs(view, responses)
+        own = view if stored is None else stored  # the responses count even if the view hides their field
+        self._costs = _read_costs(own, responses)
         self._status: list[dict[str, str]] | None = None
-        if view.get_field(f"{responses}.expression") is not None and view.get_field(f"{responses}.status") is not None:
-            answered, ended = view.values([f"{responses}.expression", f"{responses}.status"])
+        paths = [f"{responses}.expression", f"{responses}.status"]
+        if all(own.get_field(path) is not None for path in paths):
+            answered, ended = own.values(paths)
             self._status = [
                 dict(zip(map(normalize_expression, e or ()), s or (), strict=True))
                 for e, s in zip(answered, ended, strict=True)
@@ -76,15 +81,31 @@ class Reader:
         normalized = (normalize_expression(expression) for expression in found if expression)
         return list(dict.fromkeys(expression for expression in normalized if expression))
 
+    def true_ids(self, number: int, expression: str) -> list[str]:
+        """Return the ids of the true labels of an expression; none for no-target.
+
+        Raises:
+            MaskError: the view hides all of them, so the expression only seems to refer to nothing.
+        """
+        found = self.gt[number].meant(expression, self.several)
+        if not found and self._stored_truth and self._stored_truth[number].meant(expression, self.several):
+            raise MaskError("the view hides its true masks")
+        return found
+
     def asked(self, number: int) -> set[str]:
         """Return the expressions that have a response."""
         return set(self._status[number]) if self._status else set()
 
     def status(self, number: int, expression: str, has_mask: bool) -> str:
-        """Return the status of the stored response; without responses, of the labels."""
+        """Return the status of the stored response; without responses, of the labels.
+
+        A segmented expression is missing if the sample's field of masks was cleared, deleted or renamed.
+        """
+        exists = self.pred[number].exists
         if self._status is not None:
-            return self._status[number].get(expression, SEGMENTED if has_mask else MISSING)
-        if not self.pred[number].exists:
+            status = self._status[number].get(expression, SEGMENTED if has_mask else MISSING)
+            return status if exists or status != SEGMENTED else MISSING
+        if not exists:
             return MISSING
         return SEGMENTED if has_mask else NO_TARGET
 

@@ -15,13 +15,16 @@ from bson import ObjectId, json_util
 from fiftyone.core.odm.runs import RunDocument
 from pymongo import UpdateOne
 
+from fiftyone_genseg import labels
 from fiftyone_genseg.database import make_durable
-from fiftyone_genseg.evaluation.checks import fields_of_run
+from fiftyone_genseg.evaluation.checks import check_current, fields_of_run
 from fiftyone_genseg.evaluation.config import SAMPLE_FIELDS, ReferringEvaluationConfig
 from fiftyone_genseg.evaluation.measuring import CHUNK, Measured, Verdicts
 from fiftyone_genseg.evaluation.results import ReferringResults, custom_metrics
 from fiftyone_genseg.evaluation.slicing import kinds
 from fiftyone_genseg.fields import every_image, holds_several
+
+WITHOUT_RESPONSE = "expressions_without_response"  # name of a count
 
 
 def write(measured: Measured, eval_key: str | None) -> Generator[float, None, ReferringResults]:
@@ -43,9 +46,12 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
         The results.
 
     Raises:
-        ValueError: labels have an attribute of the run's name; nothing is written.
+        ValueError: labels have an attribute of the run's name, or another process changed the fields of the
+            evaluation; nothing is written.
     """
     config, samples = measured.config, measured.samples
+    check_current(samples, config)
+    _note_lost_responses(measured)
     method = config.build()
     results = ReferringResults(samples, config, eval_key, measured.table, measured.matches, backend=method)
     results.custom_metrics = custom_metrics(results.figures())
@@ -66,6 +72,21 @@ def write(measured: Measured, eval_key: str | None) -> Generator[float, None, Re
     method.add_fields_to_sidebar_group(samples, eval_key)
     make_durable(samples._dataset)
     return results
+
+
+def _note_lost_responses(measured: Measured) -> None:
+    """Note that a result stands without its responses, as a cloned field does."""
+    config, dataset = measured.config, measured.samples._dataset
+    name, responses = config.pred_field, labels.responses_field(config.pred_field)
+    is_result = dataset.get_field(f"{name}.detections.checkpoint") is not None
+    if is_result and dataset.get_field(responses) is None and len(measured.table):
+        first = measured.table.iloc[0]
+        config.counts[WITHOUT_RESPONSE] = len(measured.table)
+        config.notes[WITHOUT_RESPONSE] = (
+            f"{first['expression']!r} on sample {first['sample_id']}: there is no field {responses!r}, so a failed or "
+            f"unreadable answer may count as a no-target answer. If {name!r} is a clone, clone the responses as well: "
+            f"dataset.clone_sample_field('<original>_responses', {responses!r})"
+        )
 
 
 def _check_attributes(samples: fo.Dataset | fo.DatasetView, config: ReferringEvaluationConfig, eval_key: str) -> None:

@@ -22,7 +22,7 @@ from fiftyone_genseg.database import make_durable
 from fiftyone_genseg.segmentation.engines.base import Engine
 from fiftyone_genseg.segmentation.request import SKIP, SegmentRequest
 from fiftyone_genseg.segmentation.summary import Summary
-from fiftyone_genseg.statuses import FAILED
+from fiftyone_genseg.statuses import FAILED, SEGMENTED
 
 _CHUNK = 1000  # samples read at once
 _MOST_WAITING = 64  # results of one sample that wait to be written together, because each write has the whole sample
@@ -102,23 +102,25 @@ def _missing(
 ) -> Iterator[ReferringExample]:
     """Yield the examples to ask, and count the skipped ones.
 
-    Samples are read in chunks so that no database cursor stays open, and without their stored masks.
+    Samples are read in chunks so that no database cursor stays open, and without their stored masks. An expression that
+    was segmented is asked again on a sample whose field of masks was cleared, deleted or renamed.
     """
     asked, own_field = labels.responses_field(request.output_field), request.expression_field
     stored = [f"{asked}.{name}" for name in ("expression", "status", "checkpoint", "options")]
-    read = ["id", "filepath", *stored, *([own_field] if own_field else [])]
+    has_masks = fo.ViewField(request.output_field).exists()  # a result stores Detections, also empty ones
+    read = ["id", "filepath", has_masks, *stored, *([own_field] if own_field else [])]
     mine = (checkpoint, request.options_in_words)
     images, several = fields.every_image(dataset), fields.holds_several(dataset, own_field)
     for start in range(0, len(ids), _CHUNK):
         chunk = images.select(ids[start : start + _CHUNK], ordered=True)
-        for sample_id, path, *values in zip(*chunk.values(read), strict=True):
+        for sample_id, path, masked, *values in zip(*chunk.values(read), strict=True):
             results, own = zip(*(value or () for value in values[: len(stored)]), strict=True), values[len(stored) :]
             wanted = fields.expressions_of(own[0], several) if own_field else list(request.expressions)
             if request.existing == SKIP:
                 have = {
                     normalize_expression(text or ""): tuple(origin)
                     for text, status, *origin in results
-                    if status != FAILED
+                    if status != FAILED and (masked or status != SEGMENTED)
                 }
                 summary.skipped += sum(expression in have for expression in wanted)
                 summary.others += sum(have.get(expression, mine) != mine for expression in wanted)
@@ -213,7 +215,8 @@ def store(
 ) -> None:
     """Put results on a sample in memory, in place of results of the same expressions.
 
-    A failure replaces the response and leaves earlier labels of its expression alone.
+    A failure replaces the response and leaves earlier labels of its expression alone. If the sample's field of masks
+    was cleared, the responses to segmented expressions go, so that a run asks these expressions again.
 
     Args:
         sample: changed, not saved.
@@ -231,6 +234,8 @@ def store(
         points: _others(sample[points] and sample[points].keypoints, replaced),
     }
     answers = _others(sample[asked], expressions)
+    if sample[masks] is None:
+        answers = [answer for answer in answers if labels.attribute(answer, "status") != SEGMENTED]
     for expression, result in zip(expressions, results, strict=True):
         response = responses.response_document(result, expression, target.checkpoint, target.options)
         answers.append(response)

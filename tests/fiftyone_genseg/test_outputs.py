@@ -207,7 +207,7 @@ def test_boxes_of_other_people_are_refused(dataset):
     sample = dataset.first()
     sample["genseg_boxes"] = fo.Detections(detections=[fo.Detection(label="x", bounding_box=[0, 0, 1, 1])])
     sample.save()
-    with pytest.raises(ValueError, match="'genseg_boxes' holds labels that this plugin did not make"):
+    with pytest.raises(ValueError, match="'genseg_boxes' holds labels that no run wrote there"):
         outputs.check_fields(dataset, "genseg")
 
 

@@ -19,7 +19,7 @@ from fiftyone_genseg.segmentation.request import SegmentRequest
 from tests.helpers.squares import one, response, square
 
 OPERATORS = "@fiftyone-genseg/genseg/"
-REFUSED = "holds labels that this plugin did not make"
+REFUSED = "holds labels that no run wrote there"
 
 
 @pytest.fixture
@@ -61,13 +61,32 @@ def test_empty_fields_and_our_own_are_written_into(annotated):
     outputs.declare_fields(annotated, "mine")
     sample = annotated.first()
     sample["mine"] = fo.Detections(detections=[square(0, 0)])  # a mask that a person added
-    sample["applied"] = fo.Detections(detections=[square(0, 0, checkpoint="nano")])  # of `apply_model`
     sample.save()
     outputs.check_fields(annotated, "mine")
-    outputs.check_fields(annotated, "applied")
-    sample["applied"].detections.append(square(5, 5))
+
+
+def test_a_clone_that_a_person_may_have_corrected_is_not_written_into(annotated):
+    outputs.declare_fields(annotated, "mine")
+    sample = annotated.first()
+    masks = fo.Detections(detections=[square(0, 0, checkpoint="nano")])
+    sample["mine"], sample["mine_boxes"] = masks, masks.copy()
     sample.save()
-    with pytest.raises(ValueError, match=REFUSED):
+    annotated.clone_sample_field("mine", "truth")
+    with pytest.raises(ValueError, match=f"'truth' {REFUSED}"):
+        outputs.check_fields(annotated, "truth")
+    annotated.clone_sample_field("mine_boxes", "other_boxes")
+    with pytest.raises(ValueError, match=f"'other_boxes' {REFUSED}"):
+        outputs.check_fields(annotated, "other")
+    annotated.clone_sample_fields({name: name.replace("mine", "whole") for name in ("mine", "mine_responses")})
+    outputs.check_fields(annotated, "whole")
+
+
+def test_masks_of_apply_model_are_not_written_into(annotated):
+    sample = annotated.first()
+    sample["applied"] = fo.Detections(detections=[square(0, 0, checkpoint="nano")])
+    sample.save()
+    annotated.add_dynamic_sample_fields()
+    with pytest.raises(ValueError, match=f"'applied' {REFUSED}"):
         outputs.check_fields(annotated, "applied")
 
 

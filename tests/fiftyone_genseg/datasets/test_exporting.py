@@ -119,7 +119,7 @@ def test_an_export_is_of_what_a_view_shows(dataset, name):
     dataset.add_dynamic_sample_fields()
     views = {
         "all": dataset.view(),
-        "labels": dataset.filter_labels("ground_truth", F("label") == "odd", only_matches=False),
+        "labels": dataset.filter_labels("ground_truth", F("label") == "odd"),
         "order": dataset.sort_by("filepath", reverse=True),
         "shuffled": dataset.shuffle(seed=5),
         "part": dataset[3:9],
@@ -130,6 +130,32 @@ def test_an_export_is_of_what_a_view_shows(dataset, name):
         rows = [(e.image, e.expression, e.masks, e.attributes["shown"], e.attributes["day"]) for e in found]
         assert rows == as_fiftyone_reads(view, name)
     assert {row[3] for row in rows} == {None, True, False}
+
+
+def test_expressions_whose_true_masks_a_filter_hides_are_no_examples_without_a_target(dataset, tmp_path):
+    with_target = dataset.match(F("ground_truth.detections").length() > 0)
+    none = dataset.filter_labels("ground_truth", F("label") == "of no label", only_matches=False)
+    left_out = unusable.Unusable()
+    found = list(export.examples(none, "ground_truth", "expression", unusable=left_out))
+    assert len(found) == len(dataset) - len(with_target)
+    assert not any(example.masks for example in found)
+    assert left_out == {unusable.HIDDEN: len(with_target)}
+    with pytest.raises(ValueError, match="true masks hidden by the view"):
+        export.export(none.select(with_target.values("id")), tmp_path / "nothing")
+
+
+def test_one_expression_takes_the_true_masks_that_name_it(dataset):
+    sample = dataset.match(F("ground_truth.detections").length() > 0).first()
+    masks = sample.ground_truth.detections[:1]
+    other = fo.Detection(label="x", bounding_box=[0, 0, 0.5, 0.5], mask=np.ones((9, 9), bool), expression="another")
+    sample.ground_truth.detections = [*masks, other]
+    sample.save()
+    dataset.add_dynamic_sample_fields()
+    chosen = dataset.select(sample.id)
+    assert [len(e.masks) for e in export.examples(chosen, "ground_truth", "expression")] == [2]
+    masks[0]["expression"] = sample.expression
+    sample.save()
+    assert [len(e.masks) for e in export.examples(chosen, "ground_truth", "expression")] == [1]
 
 
 def test_the_true_masks_may_be_inside_another_field(dataset):

@@ -1,6 +1,8 @@
 """An evaluation run goes along through FiftyOne's own operations: export, import, clone, merge, rename, views, Hub."""
 
 import json
+import subprocess
+import sys
 
 import fiftyone as fo
 import fiftyone.utils.huggingface as fouh
@@ -9,9 +11,13 @@ import pandas as pd
 import pytest
 
 import fiftyone_genseg
+from fiftyone_genseg import outputs, statuses
 from fiftyone_genseg.evaluation import ReferringResults
+from fiftyone_genseg.evaluation.measuring import measure
+from fiftyone_genseg.evaluation.request import EvaluationRequest
 from fiftyone_genseg.evaluation.slicing import kinds
-from tests.helpers.squares import KINDS, one_of_each
+from fiftyone_genseg.evaluation.writing import write
+from tests.helpers.squares import KINDS, one, one_of_each, square
 
 
 @pytest.fixture
@@ -127,6 +133,98 @@ def test_fields_that_are_renamed_and_deleted(dataset):
         dataset.delete_evaluation(key)
     assert dataset.list_evaluations() == []
     assert not [name for name in dataset.get_field_schema() if name.startswith(("renamed_", "yours_", "ev_", "mine_"))]
+
+
+@pytest.mark.parametrize("how", ["clear", "delete"])
+def test_a_segmented_expression_without_its_masks_is_missing(dataset, how):
+    view = dataset.match(fo.ViewField("expression") == "hit")
+    getattr(dataset, f"{how}_sample_field")("genseg")
+    if how == "delete":
+        outputs.declare_fields(dataset, "genseg")
+    results = fiftyone_genseg.evaluate(view)
+    assert results.table["status"].tolist() == results.table["kind"].tolist() == ["missing"]
+
+
+def test_masks_that_a_view_hides_are_not_missing(dataset):
+    view = dataset.match(fo.ViewField("expression") == "hit")
+    view = view.filter_labels("genseg", fo.ViewField("label") == "none", only_matches=False)
+    assert fiftyone_genseg.evaluate(view).table["status"].tolist() == ["segmented"]
+
+
+def test_a_clone_without_responses_is_said_to_have_none(make):
+    failure = one("nothing", [], [], statuses.FAILED)
+    dataset = make(one("hit", [square(0, 0, checkpoint="nano")], [square(0, 0, checkpoint="nano")]), failure)
+    right = fiftyone_genseg.evaluate(dataset)
+    assert right.table["kind"].tolist() == ["correct", "failed"]
+    assert "without response" not in right.describe()
+    dataset.clone_sample_field("genseg", "first")
+    results = fiftyone_genseg.evaluate(dataset, "first", eval_key="ev")
+    config = dataset.get_evaluation_info("ev").config
+    for counts in (results.config.counts, config.counts):
+        assert counts["expressions_without_response"] == 2
+    remedy = "dataset.clone_sample_field('<original>_responses', 'first_responses')"
+    assert remedy in config.notes["expressions_without_response"]
+    assert "2 expressions without response, first 'hit' on sample " in results.describe()
+    assert remedy in str(results)
+    dataset.clone_sample_field("genseg_responses", "first_responses")
+    results = fiftyone_genseg.evaluate(dataset, "first", eval_key="ev")
+    assert "expressions_without_response" not in results.config.counts
+    assert results.table["kind"].tolist() == ["correct", "failed"]
+    with pytest.raises(ValueError, match=r"clone it, and name the clone .*clone_sample_field\('genseg', 'truth'\)"):
+        fiftyone_genseg.evaluate(dataset, "genseg", "genseg")
+    dataset.clone_sample_field("genseg", "truth")
+    assert fiftyone_genseg.evaluate(dataset, "genseg", "truth").table["kind"].tolist() == ["correct", "failed"]
+
+
+ELSEWHERE = """
+import sys
+import fiftyone as fo
+dataset = fo.load_dataset(sys.argv[1])
+"""
+
+
+def elsewhere(dataset, code):
+    """Run code on a dataset in another process."""
+    subprocess.run([sys.executable, "-c", ELSEWHERE + code, dataset.name], check=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "field"),
+    [
+        ("dataset.rename_sample_field('genseg', 'renamed')", "genseg"),
+        ("dataset.clone_sample_field('genseg_responses', 'other_responses')", "other_responses"),
+    ],
+)
+def test_fields_that_another_process_changed_are_not_evaluated(dataset, code, field):
+    dataset.clone_sample_field("genseg", "other")
+    pred_field = field.partition("_")[0]
+    before = fiftyone_genseg.evaluate(dataset, pred_field, eval_key="ev")
+    measured = measuring(dataset, pred_field)
+    dataset.info["unsaved"] = True
+    elsewhere(dataset, code)
+    stored = dataset._sample_collection.find_one()
+    message = f"changed or removed the field '{field}' .* call dataset.reload()"
+    with pytest.raises(ValueError, match=message):
+        fiftyone_genseg.evaluate(dataset, pred_field, eval_key="ev")
+    with pytest.raises(ValueError, match=message):  # the field changed while it was measured
+        list(write(measured, "ev"))
+    assert dataset._sample_collection.find_one() == stored
+    assert dataset.info["unsaved"]
+    dataset.reload()
+    loaded = dataset.load_evaluation_results("ev", cache=False)
+    assert loaded.figures() == before.figures()
+    pred_field = pred_field if dataset.has_field(pred_field) else "renamed"
+    assert fiftyone_genseg.evaluate(dataset, pred_field, eval_key="ev2").figures()["n"] == len(KINDS)
+
+
+def measuring(dataset, pred_field):
+    """Return a measurement that is not written."""
+    steps = measure(dataset, EvaluationRequest(pred_field, eval_key="ev").config(dataset))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
 
 
 def test_saved_views_and_subsets(dataset):

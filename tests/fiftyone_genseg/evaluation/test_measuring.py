@@ -7,6 +7,7 @@ from pathlib import Path
 import fiftyone as fo
 import numpy as np
 import pytest
+from fiftyone import ViewField as F
 from genseg_hub.evaluation.metrics import POLICIES
 from genseg_hub.masks import to_rle
 from genseg_hub.schema import decode_mask
@@ -195,9 +196,70 @@ def test_perfect_predictions_score_one_against_masks_of_fiftyones_coco_importer(
 def test_a_view_that_filters_labels_is_honoured(make):
     dataset = make(one("a", [square(0, 0)], [square(0, 0, confidence=0.9), square(20, 0, confidence=0.2)]))
     assert fiftyone_genseg.evaluate(dataset).table["kind"].tolist() == ["extra_instances"]
-    sure = dataset.filter_labels("genseg", fo.ViewField("confidence") > 0.5)
+    sure = dataset.filter_labels("genseg", F("confidence") > 0.5)
     assert fiftyone_genseg.evaluate(sure, eval_key="sure").table["kind"].tolist() == ["correct"]
     assert dataset.values("genseg.detections.sure") == [["tp", None]]
+
+
+def test_a_view_that_filters_labels_and_hides_the_responses_keeps_the_outcomes(make):
+    dataset = make(one("gibberish", [square(0, 0)], [], statuses.UNPARSABLE))
+    view = dataset.filter_labels("genseg", F("label") != "x", only_matches=False).exclude_fields("genseg_responses")
+    assert fiftyone_genseg.evaluate(view).table["kind"].tolist() == ["unparsable"]
+
+
+@pytest.mark.parametrize(
+    "only_sure",
+    [
+        lambda view: view.set_field("genseg.detections", F("detections").filter(F("confidence") > 0.5)),
+        lambda view: view.mongo([{"$set": {"genseg.detections": {"$slice": ["$genseg.detections", 1]}}}]),
+        lambda view: view[:0].concat(view.filter_labels("genseg", F("confidence") > 0.5)),
+    ],
+)
+def test_a_view_that_changes_labels_is_honoured(make, only_sure):
+    dataset = make(one("a", [square(0, 0)], [square(0, 0, confidence=0.9), square(20, 0, confidence=0.2)]))
+    assert fiftyone_genseg.evaluate(only_sure(dataset)).table["kind"].tolist() == ["correct"]
+
+
+def test_a_view_that_renames_classes_is_honoured(make):
+    dataset = make(one("a", [square(0, 0)], [square(0, 0)]))
+    objects = [square(0, 0), square(20, 0)]
+    objects[1].label = "kitten"
+    dataset.set_values("objects", [fo.Detections(detections=objects)])
+    renamed = dataset.map_labels("objects", {"kitten": labels.LABEL})
+    for view, distractors in ((dataset, 0), (renamed, 1)):
+        results = fiftyone_genseg.evaluate(view, objects_field="objects")
+        assert results.table["distractors"].tolist() == [distractors]
+
+
+def test_expressions_whose_true_masks_a_filter_hides_are_left_out(make):
+    cat, dog = square(0, 0, expression="the cat"), square(20, 0, expression="the dog")
+    for label in (cat, dog):
+        label.label = label.expression
+    dataset = make(
+        {
+            "ground_truth": fo.Detections(detections=[cat, dog]),
+            "genseg": fo.Detections(detections=[cat.copy(), dog.copy()]),
+            "asked": ["the cat", "the dog", "a camel"],
+        }
+    )
+    cats = dataset.filter_labels("ground_truth", F("label") == "the cat")
+    results = fiftyone_genseg.evaluate(cats, expression_field="asked", eval_key=None)
+    assert dict(zip(results.table["expression"], results.table["kind"], strict=True)) == {
+        "the cat": "correct",
+        "a camel": "correct",
+    }
+    assert results.config.counts["left_out_expressions"] == 1
+    assert "'the dog' on sample" in results.config.notes["left_out_expressions"]
+    assert "the view hides its true masks" in results.describe()
+
+
+def test_one_expression_takes_the_true_masks_that_name_it(make):
+    cat, dog = square(0, 0, expression="the cat"), square(20, 0, expression="the dog")
+    dataset = make(
+        one("the cat", [cat, dog], [square(0, 0)]),
+        one("both", [cat.copy(), dog.copy()], [square(0, 0), square(20, 0)]),
+    )
+    assert fiftyone_genseg.evaluate(dataset).table["kind"].tolist() == ["correct", "correct"]
 
 
 def test_odd_labels_fail_alone(make):

@@ -69,7 +69,7 @@ def test_one_event_that_comes_twice_declares_the_fields_once(dataset, messages, 
     [
         ({}, "  ", "expression"),
         ({"checkpoint": "Qwen/Qwen3-VL-4B-Instruct"}, "a", 'is not on this disk: run "Pull checkpoint" first'),
-        ({"checkpoint": "nano", "output_field": "ground_truth"}, "a", "did not make"),
+        ({"checkpoint": "nano", "output_field": "ground_truth"}, "a", "no run wrote there"),
         ({"checkpoint": "nano", "server": "localhost"}, "a", "localhost"),
     ],
 )

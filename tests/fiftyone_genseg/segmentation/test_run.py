@@ -128,6 +128,45 @@ def test_a_failing_sample_is_recorded_and_asked_again(dataset, nano, tmp_path):
     assert (summary.skipped, summary.statuses["failed"]) == (2, 0)
 
 
+def lose_masks(dataset, how):
+    if how == "rename":
+        dataset.rename_sample_field("genseg", "mine")
+    else:
+        getattr(dataset, f"{how}_sample_field")("genseg")
+
+
+@pytest.mark.parametrize("how", ["clear", "delete", "rename"])
+def test_segmented_expressions_without_their_field_of_masks_are_asked_again(dataset, nano, how):
+    run(dataset, nano, expression_field="expression")
+    before = [masks and len(masks.detections) for masks in dataset.values("genseg")]
+    segmented = dataset.count_values("genseg_responses.status")["segmented"]
+    lose_masks(dataset, how)
+    again = run(dataset, nano, expression_field="expression")
+    assert (again.skipped, again.statuses["segmented"]) == (16 - segmented, segmented)
+    found = dataset.exists("genseg").values("genseg")
+    assert sum(len(masks.detections) for masks in found) == sum(before) > 0
+    assert run(dataset, nano, expression_field="expression").skipped == 16
+
+
+def test_a_result_on_a_sample_without_its_masks_forgets_those_that_were_segmented(dataset, nano):
+    view = dataset[:1]
+    run(view, nano, expressions=["all shapes", "the purple hexagon"])
+    statuses = {response.expression: response.status for response in view.first()["genseg_responses"]}
+    assert statuses["all shapes"] == "segmented"
+    dataset.clear_sample_field("genseg")
+    run(view, nano, expressions=["all circles"])
+    assert "all shapes" not in [response.expression for response in view.first()["genseg_responses"]]
+    run(view, nano, expressions=["all shapes", "all circles"])
+    assert "all shapes" in [mask["expression"] for mask in view.first()["genseg"].detections]
+
+
+def test_expressions_whose_masks_a_person_removed_are_not_asked_again(dataset, nano):
+    run(dataset, nano, expression_field="expression")
+    dataset.delete_labels(ids=dataset.distinct("genseg.detections.id"))
+    assert dataset.count("genseg.detections") == 0
+    assert run(dataset, nano, expression_field="expression").skipped == 16
+
+
 def test_an_empty_expression_field_is_a_failure_of_that_sample(dataset, nano):
     sample = dataset.first()
     sample["expression"] = None
