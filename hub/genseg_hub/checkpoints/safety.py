@@ -16,6 +16,7 @@ from genseg_hub.errors import CheckpointError
 from genseg_hub.options import ATTENTIONS
 
 ADAPTER_FILE, GENERATION_FILE = "adapter_config.json", "generation_config.json"
+WEIGHTS_FILE = "model.safetensors"
 _READ = (".json", ".safetensors", ".txt", ".jinja", ".pt")  # files that are read to load a checkpoint
 _WHOLE_NUMBERS = ("max_new_tokens", "max_length", "num_beams", "num_return_sequences")
 
@@ -52,6 +53,11 @@ def check_reasoner(folder: Path, name: str) -> None:
         )
     if not (folder / CONFIG_FILE).is_file() or not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{name} has no config.json with .safetensors weights; other formats are not loaded")
+    if not any((folder / file).is_file() for file in (WEIGHTS_FILE, f"{WEIGHTS_FILE}.index.json")):
+        raise CheckpointError(
+            f"{name} has neither {WEIGHTS_FILE} nor {WEIGHTS_FILE}.index.json, by which Transformers finds the "
+            "weights: save the model again with save_pretrained()"
+        )
     check_config(folder / CONFIG_FILE, name)
     if (folder / GENERATION_FILE).is_file():
         _check_generation(folder / GENERATION_FILE, name)

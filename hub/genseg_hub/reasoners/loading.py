@@ -48,6 +48,11 @@ def load_reasoner(
 
     limits = {} if dialect.IMAGE_SIZE else _pixels(checkpoint, options)
     processor = transformers.AutoProcessor.from_pretrained(checkpoint.reasoner, trust_remote_code=False, **limits)
+    if not processor.chat_template:
+        raise CheckpointError(
+            f"the processor of {checkpoint.name} has no chat template; add chat_template.jinja or chat_template.json "
+            "of the checkpoint that it was made of"
+        )
     thinks = opens_thought(processor)
     limit = answer_limit(checkpoint, dialect, options.max_new_tokens, thinks)
     if options.backend == VLLM:

@@ -128,6 +128,22 @@ def test_an_adapter_beside_the_weights_is_refused(folder):
         checkpoints.pull(str(folder))
 
 
+@pytest.mark.parametrize("name", ["model.fp16.safetensors", "model-00001-of-00001.safetensors"])
+def test_weights_that_transformers_does_not_find_are_refused(folder, name):
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(CheckpointError, match="has neither model"):
+        checkpoints.pull(str(folder))
+
+
+def test_a_processor_without_a_chat_template_is_refused(folder):
+    template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    (folder / "chat_template.jinja").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="has no chat template; add chat_template"):
+        GenSegR1.from_pretrained(str(folder), device="cpu")
+
+
 def test_a_folder_without_safetensors_is_refused(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"x")
