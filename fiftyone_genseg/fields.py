@@ -125,10 +125,13 @@ def only_chooses(view: fo.DatasetView | fo.Dataset) -> bool:
 
     Other views hide or change labels, such as one of a filter in the sidebar.
     """
-    return isinstance(view, fo.Dataset) or all(
-        isinstance(stage, _CHOOSING) or (isinstance(stage, fos.Flatten) and not stage.stages)
-        for stage in view._all_stages
-    )
+    return isinstance(view, fo.Dataset) or all(map(_only_chooses, view._all_stages))
+
+
+def _only_chooses(stage: fos.ViewStage) -> bool:
+    if isinstance(stage, fos.Concat):
+        return only_chooses(stage._view)
+    return isinstance(stage, _CHOOSING) or (isinstance(stage, fos.Flatten) and not stage.stages)
 
 
 def sample_ids(view: fo.DatasetView | fo.Dataset) -> list[str]:

@@ -202,7 +202,7 @@ def examples(
             continue
         for expression in expressions:
             ids = truth.meant(expression, several=not single)
-            if not ids and stored and stored[sample_id].meant(expression, several=not single):
+            if not ids and sample_id in stored and stored[sample_id].meant(expression, several=not single):
                 unusable.note(HIDDEN, f"{expression!r} on sample {sample_id}")
                 continue
             try:

@@ -87,15 +87,25 @@ def measure(
 
     Raises:
         ValueError: a detection has no mask, or no expression has a ground truth that can be read. A detection without a
-            mask ends the work as soon as it is read.
+            mask ends the work as soon as it is read. The view changes labels and shows a sample twice, or shows other
+            samples each time.
     """
     measurement = _Measurement(config)
-    ids = list(dict.fromkeys(samples.values("id")))
+    shown = samples.values("id")
+    ids = list(dict.fromkeys(shown))
     stored, chooses = every_image(samples._dataset), only_chooses(samples)
+    if not chooses and len(ids) < len(shown):
+        raise ValueError("the view shows a sample twice, and its labels may differ: choose a view that shows each once")
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         own = stored.select(chunk, ordered=True)
-        measurement.add(Reader(own, config) if chooses else Reader(samples.select(chunk, ordered=True), config, own))
+        reader = Reader(own, config) if chooses else Reader(samples.select(chunk, ordered=True), config, own)
+        if reader.ids != chunk:
+            raise ValueError(
+                "the view shows other samples each time that it is read: take its samples as a view of their own, "
+                'dataset.select(view.values("id"))'
+            )
+        measurement.add(reader)
         yield min(1.0, (start + CHUNK) / len(ids))
     return measurement.finish(samples, ids)
 

@@ -37,6 +37,9 @@ class Reader:
         )
         self.gt, self.pred = read_labels(view, config.gt_field), read_labels(view, config.pred_field)
         self._stored_truth = None if stored is None else read_meanings(stored, config.gt_field)
+        self._exists = [read.exists for read in self.pred]
+        if stored is not None:  # a field that the view hides exists
+            self._exists = stored.values(fo.ViewField(config.pred_field).exists())
         _add_prompt_boxes(view, config.pred_field, self.pred)
         self.objects = read_labels(view, config.objects_field) if config.objects_field else None
         self.ignored = read_labels(view, config.ignore_field) if config.ignore_field else None
@@ -101,7 +104,7 @@ class Reader:
 
         A segmented expression is missing if the sample's field of masks was cleared, deleted or renamed.
         """
-        exists = self.pred[number].exists
+        exists = self._exists[number]
         if self._status is not None:
             status = self._status[number].get(expression, SEGMENTED if has_mask else MISSING)
             return status if exists or status != SEGMENTED else MISSING

@@ -42,7 +42,10 @@ class NoPieceError(ReasonerError):
 
 
 async def read_stream(
-    chunks: AsyncIterable[Any], errors: ServerErrors, watch: Callable[[str], None] | None = None
+    chunks: AsyncIterable[Any],
+    errors: ServerErrors,
+    watch: Callable[[str], None] | None = None,
+    framed: bool = True,
 ) -> Generation:
     """Return the text that came in pieces; see `read_answer`.
 
@@ -50,6 +53,8 @@ async def read_stream(
         chunks: as the openai client yields them.
         errors: errors of the server.
         watch: takes the text so far after each piece.
+        framed: whether HTTP says where the body ends. Without that, a server that dies looks like one that has
+            finished, so an answer without a finish_reason is then a cut one.
 
     Raises:
         NoPieceError: there was no piece.
@@ -75,8 +80,8 @@ async def read_stream(
             watch(_with_thought("".join(said), "".join(thought), finished=any(said)))
     if not count:
         raise errors.error("gave no piece of a chat completion", NoPieceError)
-    # A server whose process ends closes the connection, and the client takes that for the end of the answer.
-    return _generation("".join(said), "".join(thought), reason or _LENGTH[0], errors, tokens)
+    ended = reason if reason or framed else _LENGTH[0]
+    return _generation("".join(said), "".join(thought), ended, errors, tokens)
 
 
 def cut_in_thought(generation: Generation, thinks: bool) -> bool:

@@ -227,7 +227,8 @@ class ServerReasoner:
                 completion = await self._client.chat.completions.create(**request)
                 if sent.stream:
                     async with completion as chunks:  # the client's own timeout is of each piece
-                        reading = read_stream(chunks, self._errors, self._marked(watch) if watch else None)
+                        told, framed = self._marked(watch) if watch else None, _is_framed(completion.response)
+                        reading = read_stream(chunks, self._errors, told, framed)
                         answer = await asyncio.wait_for(reading, self._errors.timeout)
                 else:
                     answer = read_answer(completion, self._errors)
@@ -350,6 +351,12 @@ class _Requests:
 def _give_up(requests: dict[Future[Generation | ReasonerError], Prompt]) -> None:
     for request in requests:
         request.cancel()
+
+
+def _is_framed(response: Any) -> bool:
+    """Return whether HTTP says where the body of a response ends."""
+    lengths = ("content-length", "transfer-encoding")
+    return response.http_version.startswith("HTTP/2") or any(name in response.headers for name in lengths)
 
 
 def _close(client: Any, loop: asyncio.AbstractEventLoop) -> None:

@@ -67,11 +67,12 @@ def client_options(address: str) -> dict[str, Any]:
     Raises:
         ValueError: these certificates cannot be read.
     """
-    file, folder = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
     if not is_local(address):
         return {"trust_env": True}
+    file, folder = os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
+    own = address.startswith("https:") and bool(file or folder)
     try:
-        verify = ssl.create_default_context(cafile=file, capath=folder) if file or folder else True
+        verify = ssl.create_default_context(cafile=file, capath=folder) if own else True
     except OSError as error:
         raise ValueError(f"the certificates of SSL_CERT_FILE ({file}) cannot be read: {error}; mend it") from error
     return {"trust_env": False, "verify": verify}

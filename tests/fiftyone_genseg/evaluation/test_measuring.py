@@ -220,6 +220,28 @@ def test_a_view_that_changes_labels_is_honoured(make, only_sure):
     assert fiftyone_genseg.evaluate(only_sure(dataset)).table["kind"].tolist() == ["correct"]
 
 
+def test_a_view_that_shows_samples_twice_is_measured_once_or_refused(make):
+    dataset = make(*one_of_each())
+    alone = fiftyone_genseg.evaluate(dataset).table["kind"].tolist()
+    twice = dataset[:3].concat(dataset[1:])
+    assert fiftyone_genseg.evaluate(twice).table["kind"].tolist() == alone
+    changed = dataset[:3].concat(dataset.filter_labels("genseg", F("label") != "x", only_matches=False))
+    with pytest.raises(ValueError, match="shows a sample twice"):
+        fiftyone_genseg.evaluate(changed)
+
+
+def test_a_view_that_draws_anew_is_refused(make):
+    dataset = make(*(one(str(number), [square(0, 0)], [square(0, 0)]) for number in range(40)))
+    with pytest.raises(ValueError, match="other samples each time"):
+        fiftyone_genseg.evaluate(dataset.mongo([{"$sample": {"size": 20}}]))
+
+
+def test_a_hidden_field_of_masks_is_not_a_missing_one(make):
+    dataset = make(one("a", [square(0, 0)], [square(0, 0)]))
+    view = dataset.select_labels(fields=["ground_truth"])
+    assert fiftyone_genseg.evaluate(view).table["status"].tolist() == [statuses.SEGMENTED]
+
+
 def test_a_view_that_renames_classes_is_honoured(make):
     dataset = make(one("a", [square(0, 0)], [square(0, 0)]))
     objects = [square(0, 0), square(20, 0)]

@@ -153,6 +153,7 @@ def test_certificates_that_cannot_be_read_are_told(monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
     with pytest.raises(ValueError, match=r"the certificates of SSL_CERT_FILE \(/no/such/file.pem\) cannot be read"):
         serving.client_options("https://localhost:1/v1")
+    assert serving.client_options("http://localhost:1/v1") == {"trust_env": False, "verify": True}
 
 
 @pytest.fixture
