@@ -101,13 +101,15 @@ def _of_list(items: list[Any], depth: int) -> Iterator[Finding]:
 
 def _of_object(pairs: dict[str, Any], depth: int) -> Iterator[Finding]:
     boxes = {key: _unwrapped(value) for key, value in pairs.items() if _is_box(key)}
-    several = [value for value in boxes.values() if not _says_nothing(value)]
-    numbered = len({_NUMBER.sub("", key) for key in boxes}) == 1
+    filled = {key: value for key, value in boxes.items() if not _says_nothing(value)}
+    filled = {key: value for key, value in filled.items() if _is_exact(key)} or filled
+    several = list(filled.values())
+    numbered = len({_NUMBER.sub("", key) for key in filled}) == 1
     lists = [_as_points(value) for key, value in pairs.items() if key in _POINTS and value not in (None, [])]
     points = lists[0] if lists else None
     unclear = (_differ(several) and not numbered) or (len(lists) > 1 and not several)
     denied = any(_is_no(pairs.get(key)) for key in _VERDICTS - {"visible"})  # an invisible object may be hidden
-    called = any(pairs.keys() >= keys for keys in _TOOL_CALLS)
+    called = any(pairs.keys() >= keys for keys in _TOOL_CALLS) and not (several or lists)
     if pairs.keys() & _FOREIGN or called or unclear or (denied and several):
         yield ResponseError.WRONG_SCHEMA
     elif several or (boxes and not _has_points(points)):
@@ -162,7 +164,12 @@ def _name(key: str) -> str:
 
 
 def _is_box(key: str) -> bool:
-    return key in _BOXES or "bbox_2d" in key or _NUMBER.sub("", key) in _BOXES
+    return "bbox_2d" in key or _is_exact(key)
+
+
+def _is_exact(key: str) -> bool:
+    """Return whether a key is the name of a box, with or without a number."""
+    return key in _BOXES or _NUMBER.sub("", key) in _BOXES
 
 
 def _unwrapped(value: Any) -> Any:

@@ -20,7 +20,7 @@ from genseg_hub.dialects import _loose_json
 from genseg_hub.dialects._thought import split_thought
 from genseg_hub.schema import Box, InstancePrompt, Point, Response, ResponseError
 
-_TOLERANCE = 1.05  # models may miss the edge by a little
+_TOLERANCE, _PATCH = 1.1, 28  # models may miss the edge by a little; one patch of a small image is more than 10 %
 _MAX_POINTS = 100  # of one list
 _MAX_REPAIR_CHARACTERS = 3_000
 _MAX_FAILURES = 300
@@ -170,7 +170,7 @@ def _instances(data: Any, image_size: tuple[int, int], form: Form) -> tuple[list
     if not isinstance(items, list):
         return [], ResponseError.WRONG_SCHEMA
     boxes = [_boxes(item, form.box) for item in items]
-    if any(has_wrong_scale(finite(raw, 4) or (), form.scale) for several in boxes for raw in several):
+    if any(has_wrong_scale(finite(raw, 4) or (), limits(form.scale)) for several in boxes for raw in several):
         return [], ResponseError.WRONG_SCALE
     error: ResponseError | None = None
     instances = []
@@ -228,16 +228,25 @@ def _instance(
     return InstancePrompt(box, points, outside), None if clean else ResponseError.WRONG_SCHEMA
 
 
-def has_wrong_scale(numbers: Sequence[float], scale: tuple[float, float], tolerance: float = _TOLERANCE) -> bool:
+def limits(scale: tuple[float, float]) -> tuple[float, float]:
+    """Return the largest x and y that are read as rounding of the edge.
+
+    Args:
+        scale: see `Form`.
+    """
+    x, y = (max(_TOLERANCE * side, side + _PATCH) for side in scale)
+    return x, y
+
+
+def has_wrong_scale(numbers: Sequence[float], largest: tuple[float, float]) -> bool:
     """Return whether coordinates are shares of the image, or pixels of a larger image.
 
     Args:
         numbers: x, y, ... in the model's coordinates.
-        scale: see `Form`.
-        tolerance: largest number of a frame of side 1.
+        largest: the largest x and y that are no sign of a larger image, see `limits`.
     """
     shares = all(0 <= number <= 1 for number in numbers) and any(number % 1 for number in numbers)
-    return shares or any(number > tolerance * scale[i % 2] for i, number in enumerate(numbers))
+    return shares or any(number > largest[i % 2] for i, number in enumerate(numbers))
 
 
 def pixel_box(

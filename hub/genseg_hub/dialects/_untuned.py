@@ -24,13 +24,18 @@ _CORNERS = re.compile(rf"\(\s{{0,9}}{_NUMBER}(?:{_COMMA}{_NUMBER}){{1,3}}\s{{0,9
 _LINK = re.compile(_COMMA)
 _TOKEN = re.compile(r"<\|[a-z_]{1,40}\|>")
 _FENCE = " \t\r\n`"
-_TOOL_CALL, _TOOL_CALL_END = "<tool_call>", "</tool_call>"
-_SENTENCE = r"(?:^|[^\w\s:])\s{0,9}(?:(?:but|oh|no),? )?"
-_RETRACTION = re.compile(rf"{_SENTENCE}wait\b|\b(?:hm+|my mistake|on second thought|scratch that)\b", re.I | re.M)
+_TOOL_CALL = re.compile(r"<tool_call>((?:(?!</?tool_call>).)*)(?:</tool_call>)?", re.S)
+_CALL_KEY = re.compile(r"[\"'](name|arguments|parameters)[\"']\s{0,9}:")
+# Labels with their tags, and any other tag.
+_LABELS = re.compile(r"<ref>[^<]{0,300}</ref>|<\|object_ref_start\|>[^<]{0,300}<\|object_ref_end\|>|<[^<>]{1,40}>")
+# Words of correction count only where a sentence starts, because labels may contain them. "2." ends no sentence.
+_SENTENCE = r"(?:\A|\n|(?<!\d)[.!?])[\s`*#\"')\]}>,;\u2014]{0,20}(?:(?:but|no|oh|so),? )?"
+_WAIT = r"wait(?=\s?[^\w\s]| (?:i|no|that|this)\b)"
+_RETRACTION = re.compile(_SENTENCE + _WAIT, re.I)
 _CORRECTION = re.compile(
-    rf"{_RETRACTION.pattern}|{_SENTENCE}no(?:\s{{0,9}}[,.!:;\u2014]| [-\u2013])(?!\s{{0,9}}\d)"
-    r"|\b(?:actually|or rather|correction|corrected|final (?:answer|output|result)|answer is)\b",
-    re.I | re.M,
+    rf"{_SENTENCE}(?:{_WAIT}|no(?:[,!]|\.(?!\s{{0,9}}(?:\d|\Z)))|correction\*{{0,2}}[:,.!]"
+    r"|(?:hm+|actually|or rather|on second thought|(?:the )?final (?:answer|output|result))\b)",
+    re.I,
 )
 _ANSWER = re.compile(r"\banswer\*{0,2}:", re.I)
 
@@ -41,14 +46,14 @@ class Frame:
 
     Attributes:
         scale: (x, y) coordinates of the lower right corner of the image.
-        tolerance: largest share of a side that is read as rounding. A larger share is a sign of another scale.
+        limits: largest x and y that are read as rounding. A larger number is a sign of another scale.
     """
 
     scale: tuple[float, float]
-    tolerance: float = 1.01
+    limits: tuple[float, float]
 
 
-THOUSANDTHS = Frame((1000, 1000))
+THOUSANDTHS = Frame((1000, 1000), (1010, 1010))
 
 
 def parse(text: str, image_size: tuple[int, int], truncated: bool, frame: Frame = THOUSANDTHS) -> Response:
@@ -106,26 +111,37 @@ def parse_thousandths(
 
 
 def _after_tool_calls(text: str) -> str:
-    """Return the text after the last tool call, "" if nothing closes it."""
-    last = text.rpartition(_TOOL_CALL_END)[2]
-    return "" if _TOOL_CALL in last else last
+    """Return the text after the last call of a tool.
+
+    A model may also set its answer between the tags of a tool call.
+    """
+    blocks = [(set(_CALL_KEY.findall(block[1])), block.end()) for block in _TOOL_CALL.finditer(text)]
+    return text[max((end for keys, end in blocks if "name" in keys and len(keys) > 1), default=0) :]
 
 
 def _end_of_draft(reading: _loose_json.Reading) -> int:
     """Return the end of the last value that the words after it take back, 0 for none.
 
-    Words after the last value of all count only if they cannot introduce it.
+    Words after the last value of all count only if they cannot introduce it. Numbers in prose are no value.
     """
-    places = [(value.start, value.end) for value in reading.values if findings(value.data)]
-    places += [match.span() for match in _CORNERS.finditer(reading.text, places[-1][1] if places else 0)]
-    if places and _RETRACTION.search(reading.text[places[-1][1] :]):
+    places = [(value.start, value.end) for value in reading.values if _is_readable(findings(value.data))]
+    last = places[-1][1] if places else 0
+    if not any(findings(value.data) for value in reading.values if value.start >= last):  # JSON beats corners
+        places += [(start, end) for numbers, start, end in _linked(reading.text, last) if len(numbers) == 4]
+    if not places:
+        return 0
+    if _RETRACTION.search(_LABELS.sub("", reading.text[places[-1][1] :])):
         return places[-1][1]
-    labelled = bool(places and _ANSWER.search(reading.text[: places[0][0]]))  # each box may be labelled so
+    labelled = _ANSWER.search(reading.text[: places[0][0]]) is not None  # each box may be labelled so
     for (_, end), (start, _) in reversed(list(itertools.pairwise(places))):
-        between = reading.text[end:start]
+        between = _LABELS.sub("", reading.text[end:start])
         if _CORRECTION.search(between) or (not labelled and _ANSWER.search(between)):
             return end
     return 0
+
+
+def _is_readable(found: Sequence[Finding]) -> bool:
+    return any(not isinstance(finding, ResponseError) for finding in found)
 
 
 def _json_at_the_end(thought: str) -> str:
@@ -169,18 +185,24 @@ def _in_corners(text: str) -> tuple[list[Finding], bool]:
     The form is `(x1,y1),(x2,y2)` or `(x1,y1,x2,y2)`. Qwen2-VL sets them between `<|box_start|>` and `<|box_end|>`;
     decoding may remove the two tokens. More than two linked corners are a polygon, which is an error.
     """
-    linked: list[list[float]] = []
-    end = 0
-    for match in _CORNERS.finditer(text):
-        numbers = [float(number) for number in re.findall(_NUMBER, match[0])]
-        if linked and _LINK.fullmatch(text, end, match.start()):
-            linked[-1] += numbers
-        else:
-            linked.append(numbers)
-        end = match.end()
-    many = [numbers for numbers in linked if len(numbers) > 2]  # a single corner is only prose
+    linked = _linked(text)
+    many = [numbers for numbers, _, _ in linked if len(numbers) > 2]  # a single corner is only prose
     found: list[Finding] = [Found(numbers) if len(numbers) == 4 else ResponseError.WRONG_SCHEMA for numbers in many]
-    return found, _loose_json.has_words(text[end:])
+    return found, _loose_json.has_words(text[linked[-1][2] if linked else 0 :])
+
+
+def _linked(text: str, begin: int = 0) -> list[tuple[list[float], int, int]]:
+    """Return the numbers, the start and the end of linked corners, left to right."""
+    linked: list[tuple[list[float], int, int]] = []
+    for match in _CORNERS.finditer(text, begin):
+        numbers = [float(number) for number in re.findall(_NUMBER, match[0])]
+        start = match.start()
+        if linked and _LINK.fullmatch(text, linked[-1][2], start):
+            before, start, _ = linked.pop()
+            before += numbers
+            numbers = before
+        linked.append((numbers, start, match.end()))
+    return linked
 
 
 def _instances(
@@ -212,7 +234,7 @@ def _has_wrong_scale(said: Sequence[Found], frame: Frame) -> bool:
     points = [_parsing.finite(point, 2) for instance in said for point in _listed(instance.points)]
     each = [numbers for numbers in boxes or points if numbers]
     shares = any(map(any, each)) and all(0 <= number <= 1 for numbers in each for number in numbers)
-    return shares or any(_parsing.has_wrong_scale(numbers, frame.scale, frame.tolerance) for numbers in each)
+    return shares or any(_parsing.has_wrong_scale(numbers, frame.limits) for numbers in each)
 
 
 def _listed(points: object) -> list:

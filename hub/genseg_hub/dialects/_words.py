@@ -18,16 +18,21 @@ _PREFIX = re.compile(r"(?:no|sorry|unfortunately|based on the image|in (?:the|th
 _PLACE = r"(?:in|on|within) (?:the|this) (?:given |provided )?(?:image|picture|photo|scene)"
 _SEEN = rf"(?:visible|present|detected|found|shown|seen|identified|depicted)(?: {_PLACE})?"
 _SHOWS = r"(?:only |just )?(?:shows|depicts|contains)\b"
-# A denial ends where another clause begins, because that clause may say where the object is.
+_NOT_RELATIVE = r"(?<!\bthat )(?<!\bwho )(?<!\bwhich )"
+# A noun may look like a verb: "the trash can is", "the can of soda", "the stands are".
+_VERB = (
+    rf"{_NOT_RELATIVE}\b(?:is|are|was|were|has|have|can|appears|holds|lies|sits|stands|wears)\b"
+    r"(?! (?:is|are|was|were|of)\b)"
+)
+_SUBJECT = rf"(?:(?!{_VERB}).)*"
+# A denial ends where another clause begins, because that clause may say where the object is. A list goes on: "no man, a
+# woman or a dog".
 _CLAUSE = (
-    r"(?:,|:| [-\u2013\u2014]) (?:an?|he|here|i|it|she|that|the|there|they|this|we|you)\b"
+    rf"(?:,|:| [-\u2013\u2014]) (?:(?:an?|the)\b(?!{_SUBJECT} or {_SUBJECT}$)"
+    r"|(?:he|here|i|it|she|that|there|they|this|we|you)\b)"
     rf"(?! (?:(?:image|picture|photo|scene) )?{_SHOWS})"
 )
 _DENIED = rf"(?:(?!{_CLAUSE}).)*"
-_SUBJECT = (
-    r"(?:(?!(?<!\bthat )(?<!\bwho )(?<!\bwhich )"
-    r"\b(?:is|are|was|were|has|have|can|appears|holds|lies|sits|stands|wears)\b).)*"
-)
 _OBJECT = rf"(?!(?:because|how|what|whether|where|which|who|why)\b){_DENIED}"
 _IMAGE_LACKS = (
     r"(?:(?:the|this) )?(?:image|picture|photo|scene) (?:does not|doesn't) (?:contain|show|have|include|depict) "
@@ -51,21 +56,23 @@ _HEDGE = (
 _OPPOSITE = (
     r"fewer|less than|more|except|excluding|besides|apart from|aside from"
     r"|(?:blocks|covers|hides|obscures) (?:an?|her|him|it|the|them)"
-    r"|(?<!\bno )(?<!\bthe )(?<!\ba )(?<!\bany )(?:absent|hidden|invisible|missing|obscured|occluded)"
-    r"|(?<!\bin )(?:no|any|an?) (?:difference|error|issue|lack|mistake|need|problem|reason|shortage|trouble|way|wonder"
-    r"|worry|worrie)s?(?! (?:message|sign)s?\b)"
+    r"|(?<!\bno )(?<!\bthe )(?<!\ba )(?<!\bany )(?:absent|invisible|missing(?! an?\b))"
+    rf"|{_NOT_RELATIVE}(?:is|are|was|were) (?:hidden|obscured|occluded)"
+    r"|(?<!\bin )(?:no|any|an?) (?:ambiguity|difference|error|issue|lack|mistake|need|problem|reason|shortage|trouble"
+    r"|way|wonder|worry|worrie)s?(?! (?:message|sign)s?\b)"
     r"|(?:i|we) (?:can |could )?(?:detect|detected|find|found|identified|located|see|spotted)"
 )
 _NO_VERDICT = (
-    r"enough|sufficient|entirely|fully|exact|exactly|precise|precisely|detail|details|resolution|failed|anything wrong"
-    r"|(?<!\bno )(?<!\ba )(?<!\bany )(?:whole|entire)"
+    r"enough|sufficient|entirely|exact|exactly|precise|precisely|detail|details|resolution|failed|anything wrong"
+    r"|(?<!\bno )(?<!\ba )(?<!\bany )(?:whole|entire|fully)"
+    r"|see anything(?=$)"
     r"|(?:find|see|locate|detect|contain|show|have|include|depict) (?:all|both|each|every)"
     r"|(?:find|see|locate|detect) .*(?:bounding box|coordinates|location|position)(?= of| for|[.;,]|$)"
 )
 _DOUBT = re.compile(rf"\b(?:{_HEDGE}|{_OPPOSITE}|{_NO_VERDICT})\b|[\d\[\]{{}}<>]")
 # A sentence about an image, but not about something in an image, comes from a server that dropped the image.
 _IMAGE = re.compile(
-    r"\b(?:attachment|file|image|media|photo|photograph|picture|screenshot|upload|visual)s?"
+    r"\b(?:attachment|content|file|image|input|media|photo|photograph|picture|screenshot|upload|video|visual)s?"
     r"(?=$|[^\w\s'-]| (?:are|could|did|does|failed|has|is|was|were)(?:n't)?\b"
     r"| (?:an?|as|at all|attached|available|because|for|from|given|here|in|included|of|properly|provided|sent|that"
     rf"|to|uploaded|with|yet|{_SEEN})\b)"

@@ -12,7 +12,7 @@ checkpoints (preprocessor_config.json): multiples of 28, and between 56 x 56 and
 from __future__ import annotations
 
 from genseg_hub import images
-from genseg_hub.dialects import _untuned
+from genseg_hub.dialects import _parsing, _untuned
 from genseg_hub.dialects._prompting import OR_NOTHING, as_data, question
 from genseg_hub.errors import ImageError
 from genseg_hub.schema import Response
@@ -41,8 +41,8 @@ def parse(
     shown_size: tuple[int, int] | None = None,
 ) -> Response:
     """See `Dialect.parse`."""
-    frame = _untuned.Frame(shown_size or _shown_size(image_size), tolerance=1.05)
-    return _untuned.parse(text, image_size, truncated, frame)
+    size = shown_size or _shown_size(image_size)
+    return _untuned.parse(text, image_size, truncated, _untuned.Frame(size, _parsing.limits(size)))
 
 
 def _shown_size(image_size: tuple[int, int]) -> tuple[int, int]:

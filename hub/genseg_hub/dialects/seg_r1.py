@@ -67,7 +67,7 @@ def parse(
     if not clean or len(labels) != len(points) or any(label not in (0, 1) for label in labels):
         error, points = error or ResponseError.WRONG_SCHEMA, []
     instances = []
-    if any(_parsing.has_wrong_scale(_parsing.finite(raw, 4) or (), _SCALE) for raw in boxes):
+    if any(_parsing.has_wrong_scale(_parsing.finite(raw, 4) or (), _parsing.limits(_SCALE)) for raw in boxes):
         error, boxes = error or ResponseError.WRONG_SCALE, []
     for raw in boxes:
         box, problem = _parsing.pixel_box(raw, image_size, _SCALE)

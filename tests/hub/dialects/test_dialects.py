@@ -147,7 +147,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("name", TUNED)
 @given(
-    boxes=strategies.middle_boxes, place=st.integers(0, 3), past=st.floats(0.06, 5), shares=st.booleans(),
+    boxes=strategies.middle_boxes, place=st.integers(0, 3), past=st.floats(0.11, 5), shares=st.booleans(),
 )  # fmt: skip
 def test_a_box_on_another_scale_is_an_error(name, boxes, place, past, shares):
     side, form = FRAMES[name]
@@ -161,12 +161,20 @@ def test_a_box_on_another_scale_is_an_error(name, boxes, place, past, shares):
 
 
 @pytest.mark.parametrize("name", TUNED)
-@given(past=st.floats(0, 0.04))
+@given(past=st.floats(0, 0.09))
 def test_a_box_a_little_past_the_edge_is_clipped(name, past):
     side, form = FRAMES[name]
     response = dialects.get_dialect(name).parse(form.format([0, 0, side * (1 + past), side]), SIZE)
     assert response.error is None
     assert response.instances[0].box == (0, 0, *SIZE)
+
+
+def test_a_box_a_little_past_the_edge_keeps_the_other_boxes():
+    form = '{{"bbox_2d":[10,100,200,{}],"point_2d":[50,150]}}'
+    answer = tagged(f"[{form.format(883)},{form.format(210)}]")
+    response = dialects.get_dialect("vision_reasoner").parse(answer, (840, 840))
+    assert response.error is None
+    assert [instance.box for instance in response.instances] == [(10, 100, 200, 840), (10, 100, 200, 210)]
 
 
 def test_whole_numbers_of_a_frame_are_no_shares():

@@ -199,6 +199,13 @@ def test_boxes_that_would_be_lost_are_an_error(text):
     assert error(f"[{text}]") is ResponseError.WRONG_SCHEMA
 
 
+@pytest.mark.parametrize("other", ["bbox_2d_normalized", "image_bbox_2d"])
+def test_an_exact_key_beats_a_key_that_contains_it(other):
+    assert boxes(json.dumps({"bbox_2d": A, other: [0, 0, 1000, 1000]})) == [A]
+    assert boxes(json.dumps({other: [0, 0, 1000, 1000], "bbox_2d": A})) == [A]
+    assert boxes(json.dumps({other: A, "bbox_2d": None})) == [A]
+
+
 @pytest.mark.parametrize("key", ["bbox_2d", "bbox", "box", "bounding_box", "dog_bbox_2d"])
 @given(found=middle_boxes)
 def test_numbered_keys_are_several_instances(key, found):
@@ -237,7 +244,8 @@ def test_brackets_in_prose_are_prose():
 
 TAKEN_BACK = [
     "Wait, that is the cat. The dog is here:", "Hmm, no. Final answer:", "Actually,", "No, it is", "Answer:",
-    "But wait,", "Correction:", "**Final answer**:", ", or rather", "On second thought", "That is actually the cat, so",
+    "But wait,", "Correction:", "**Final answer**:", ", or rather", "On second thought",
+    "The final answer is", "## Final answer\n",
 ]  # fmt: skip
 
 
@@ -262,10 +270,41 @@ def test_boxes_with_other_words_between_them_all_count(words):
     assert boxes(f'Left: Answer: {{"bbox_2d": {A}}} {words} Right: Answer: {{"bbox_2d": {B}}}') == [A, B]
 
 
-@pytest.mark.parametrize("words", ["Wait, that is the cat.", "Hmm.", "Wait, there is no dog in the image."])
+@pytest.mark.parametrize(
+    "text",
+    ["<|object_ref_start|>wait staff<|object_ref_end|><|box_start|>{0}<|box_end|>"
+     "<|object_ref_start|>wait staff<|object_ref_end|><|box_start|>{1}<|box_end|>",
+     "<ref>dog</ref><box>[{0}]</box><ref>Wait, no. Actually, the dog that is actually wet</ref><box>[{1}]</box>",
+     "<ref>dog</ref><box>[{0}]</box><ref>person with correction tape</ref><box>[{1}]</box>",
+     "1. **Person actually holding the ball**: [{0}]\n2. **Person actually holding the bat**: [{1}]",
+     "1. **Wait staff**: [{0}]\n2. **No, thanks sign**: [{1}]", "Correction tape: {0}\nCorrection tape: {1}",
+     "Left dog: {0}\nThe right dog, which is actually a puppy: {1}", "Wait staff: {0}\nWait staff: {1}",
+     "The first dog's answer is [{0}]. The second dog's answer is [{1}].", "[{0}] - no, no hat\n- no, glasses: [{1}]",
+     "Dog A (hat - no): [{0}]. Dog B (hat - no, glasses - yes): [{1}]",
+     "no. | box | hat\nno. {0} | yes |\nno. {1} | no |", "| no. | {0} | no. | hat |\n| no. | {1} | no. | hat |"],
+)  # fmt: skip
+def test_words_of_labels_are_no_corrections(text):
+    assert boxes(text.format(*(f"({b[0]},{b[1]}),({b[2]},{b[3]})" for b in (A, B)))) == [A, B]
+    if "<|" not in text:
+        assert boxes(text.format(A, B)) == [A, B]
+        assert boxes(text.format(json.dumps({"bbox": A}), json.dumps({"bbox": B}))) == [A, B]
+
+
+@pytest.mark.parametrize("words", ["Wait, that is the cat.", "Wait no", "Wait, there is no dog in the image."])
 def test_a_box_that_is_taken_back_at_the_end_is_an_error(words):
     assert error(f'[{{"bbox_2d": {A}}}]\n{words}') is ResponseError.INVALID_JSON
-    assert boxes(f'[{{"bbox_2d": {A}}}]\nFinal answer: the dog on the left.') == [A]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Final answer: the dog on the left.", "The dog is actually on the left, near (150, 250).", "\nHm.", "Hmm, no.",
+     "The final answer is given in coordinates from (0, 0) to (1000, 1000).", "Actually, dog [1] is brown.",
+     "Wait staff are not in the image.", "Actually, its head is at (150, 250) and its tail at [290, 390].",
+     "Actually, dog [1] is at (1,2),(30,40)."],
+)  # fmt: skip
+def test_words_and_numbers_after_a_box_do_not_take_it_back(words):
+    assert boxes(f'```json\n[{{"bbox_2d": {A}}}]\n```\n{words}') == [A]
+    assert boxes(f'[{{"bbox_2d": {A}}}] {words}') == [A]
 
 
 @pytest.mark.parametrize("name", UNTUNED)
@@ -280,6 +319,27 @@ def test_a_tool_call_is_no_answer(name):
         response = parse(text, SIZE, shown_size=SIZE)
         assert response.error is None
         assert [list(instance.box) for instance in response.instances] == [B]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'<tool_call>\n[{{"bbox_2d": {A}}}]\n</tool_call>',
+        f'<tool_call>\n{{"bbox_2d": {A}, "label": "dog"}}\n</tool_call>',
+        f'<tool_call>\nThe dog is left.\n[{{"bbox_2d": {A}}}]',
+        f'[{{"bbox_2d": {A}}}]<tool_call>',
+        f'[{{"name": "dog", "parameters": {{}}, "bbox_2d": {A}}}]',
+    ],
+)
+def test_the_tags_of_a_tool_call_alone_are_no_tool_call(text):
+    assert boxes(text) == [A]
+
+
+@given(end=st.integers(0, 200))
+def test_a_cut_tool_call_gives_no_instance(end):
+    call = f'<tool_call>{{"name": "zoom", "arguments": {{"objects": [{{"bbox_2d": {A}}}, {{"bbox_2d": {B}}}]}}}}'
+    assert error(call[:end]) is not None
+    assert error(call[:end], truncated=True) is ResponseError.TRUNCATED
 
 
 @pytest.mark.parametrize(
@@ -396,7 +456,14 @@ def test_words_of_a_tuned_checkpoint_are_errors(name, text):
      "The image doesn't show a picture.", "I can't find any photo in the image.", "No hidden object is visible.",
      "There is no error message in the image.", "No dog, cat or bird is visible.", "The photographer is not visible.",
      "The picture on the wall is not visible.", "The file menu is not visible.", "No media player is visible.",
-     "A rope attached to the wall is not visible."],
+     "A rope attached to the wall is not visible.",
+     "The trash can is not visible in the image.", "The can of soda is not visible in the image.",
+     "The stands are not visible in the image.", "The image does not contain a man, a woman or a dog.",
+     "There is no red car, a blue car or a bus in the image.",
+     "I could not find the man, the woman or the child in the image.",
+     "The image does not show a man in a white shirt, a hat, or a tie.",
+     "There is no person hidden behind the tree in the image.", "There is no object that is hidden in the image.",
+     "There is no fully visible dog in the image.", "No car is missing a wheel in the image."],
 )  # fmt: skip
 def test_words_that_say_there_is_none(text):
     assert says_nothing(text)
@@ -431,7 +498,12 @@ def test_words_that_say_there_is_none(text):
      "The image does not contain enough detail.", "The picture does not show the dog's whole body.",
      "I cannot find a more precise location.", "There is no error here.", "I do not see any reason to say no.",
      "I don't see why not here.", "The image does not show whether the dog is brown.",
-     "I can not locate it precisely."],
+     "I can not locate it precisely.", "The dog is not fully visible in the image.",
+     "I cannot see anything.", "No content is visible.", "There is no video attached.", "There is no input here.",
+     "No ambiguity is present, dog at left is visible.",
+     # another clause
+     "I cannot find the cat, the dog walks on the left.", "The can stands on the left and the dog is not visible.",
+     "I cannot find the cat, the dog or the wolf is on the left."],
 )  # fmt: skip
 def test_other_words_do_not(text):
     assert not says_nothing(text)
@@ -505,7 +577,7 @@ def test_qwen2_5_vl_reads_pixels_of_the_size_that_the_model_saw():
     assert qwen2_5_vl.parse("[0.1, 0.2, 0.3, 0.4]", (560, 560)).error is ResponseError.WRONG_SCALE
 
 
-@given(found=middle_boxes, place=st.integers(0, 3), past=st.floats(0.06, 5))
+@given(found=middle_boxes, place=st.integers(0, 3), past=st.floats(0.11, 5))
 def test_qwen2_5_vl_in_pixels_of_a_larger_image_is_an_error(found, place, past):
     found[-1][place] = round(1000 * (1 + past))
     for form in ("objects", "corners", "bare lists"):
@@ -514,9 +586,18 @@ def test_qwen2_5_vl_in_pixels_of_a_larger_image_is_an_error(found, place, past):
         assert not response.instances
 
 
+def test_qwen2_5_vl_a_little_past_the_edge_is_clipped():
+    response = qwen2_5_vl.parse(json.dumps([{"bbox_2d": A}, {"bbox_2d": [900, 900, 1060, 1000]}]), SIZE, False, SIZE)
+    assert response.error is None
+    assert [list(instance.box) for instance in response.instances] == [A, [900, 900, 1000, 1000]]
+    small = (112, 112)  # one patch is 28 pixels
+    assert qwen2_5_vl.parse("[0, 0, 140, 112]", small, shown_size=small).instances[0].box == (0, 0, *small)
+    assert qwen2_5_vl.parse("[0, 0, 141, 112]", small, shown_size=small).error is ResponseError.WRONG_SCALE
+
+
 def test_qwen2_5_vl_judges_each_side_by_itself():
     photo, shown = (4032, 3024), (1456, 1092)
-    for box in ([1000, 600, 3000, 2900], [400, 600, 1400, 1200]):
+    for box in ([1000, 600, 3000, 2900], [400, 600, 1400, 1210]):
         response = qwen2_5_vl.parse(json.dumps([{"bbox_2d": box}]), photo, shown_size=shown)
         assert (response.error, response.instances) == (ResponseError.WRONG_SCALE, ())
     (instance,) = qwen2_5_vl.parse('[{"bbox_2d": [0, 0, 1480, 1120]}]', photo, shown_size=shown).instances
