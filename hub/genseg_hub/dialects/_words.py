@@ -1,7 +1,7 @@
 """Tell whether an English answer says that the image has no such object.
 
-The patterns are few and strict. An answer does not count if it hedges, refuses, or names coordinates. Nor does it count
-if it says that the image itself is missing.
+The patterns are strict, so that some denials are errors. An answer does not count if it hedges, refuses, or names
+coordinates. Nor does it count if it says that the image itself is missing. Tests list sentences of both kinds.
 """
 
 from __future__ import annotations
