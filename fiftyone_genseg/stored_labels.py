@@ -57,6 +57,18 @@ class StoredLabels:
         named = self.of(expression)
         return named if several else named or self.ids
 
+    def hides(self, stored: StoredLabels | None, expression: str, several: bool) -> bool:
+        """Return whether a view hides all labels of an expression.
+
+        The expression then only seems to refer to nothing.
+
+        Args:
+            stored: the sample's labels as they are stored; None if the view shows them so.
+            expression: normalized.
+            several: see `meant`.
+        """
+        return stored is not None and not self.meant(expression, several) and bool(stored.meant(expression, several))
+
     def load_masks(self, ids: Sequence[str] | None = None) -> dict[str, str]:
         """Read masks as bool[h, w], each once.
 

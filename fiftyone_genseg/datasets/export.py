@@ -201,12 +201,11 @@ def examples(
             unusable.note(why, f"{expressions[0]!r} on sample {sample_id}, {error}", len(expressions))
             continue
         for expression in expressions:
-            ids = truth.meant(expression, several=not single)
-            if not ids and sample_id in stored and stored[sample_id].meant(expression, several=not single):
+            if truth.hides(stored.get(sample_id), expression, several=not single):
                 unusable.note(HIDDEN, f"{expression!r} on sample {sample_id}")
                 continue
             try:
-                masks = _masks(truth, ids, size)
+                masks = _masks(truth, truth.meant(expression, several=not single), size)
             except Exception as error:  # noqa: BLE001 - as above
                 unusable.note(MASK, f"{expression!r} on sample {sample_id}, {error}")
                 continue

@@ -90,10 +90,10 @@ class Reader:
         Raises:
             MaskError: the view hides all of them, so the expression only seems to refer to nothing.
         """
-        found = self.gt[number].meant(expression, self.several)
-        if not found and self._stored_truth and self._stored_truth[number].meant(expression, self.several):
+        shown = self.gt[number]
+        if shown.hides(self._stored_truth[number] if self._stored_truth else None, expression, self.several):
             raise MaskError("the view hides its true masks")
-        return found
+        return shown.meant(expression, self.several)
 
     def asked(self, number: int) -> set[str]:
         """Return the expressions that have a response."""
